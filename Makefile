@@ -1,0 +1,43 @@
+# On a bare machine `make demo` or `make test` does everything, set-up included.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Made anew when what is to be installed has changed.
+STAMP := .venv/.installed
+
+.PHONY: demo test slow benchmarks format clean .venv
+
+demo: $(STAMP)  ## the main job on the built-in example; results in demo/
+	$(BIN)/cryoinfer demo --out demo --overwrite
+
+test: $(STAMP)  ## all checks that a change must pass
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow and not gpu"
+
+slow: $(STAMP)  ## the tests that take longer, and those for a GPU where there is one
+	$(BIN)/pytest -m "slow or gpu"
+
+benchmarks: $(STAMP)  ## which measurements there are, and how to run them
+	@echo "One script a measurement; each says in its first lines what it needs:"
+	@for script in $$(grep -l argument_parser benchmarks/*.py); do \
+		test $$script = benchmarks/measure.py || echo "  $(BIN)/python $$script --help"; done
+
+format: $(STAMP)  ## rewrite the code the way that `make test` wants it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## caches and compiled kernels; the environment stays
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv: $(STAMP)  ## the environment alone
+
+# torch comes first and by itself: it is the one large download, and it is kept
+# when a later step fails.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install torch -c constraints.txt
+	$(BIN)/python -m pip install -e ".[dev]" -c constraints.txt
+	touch $@
