@@ -1,0 +1,38 @@
+"""Every error that a user can cause, in one tree.
+
+::
+
+    CryoinferError
+    |-- InputError        a file, column or value that cannot be used
+    |   |-- MissingFileError
+    |   `-- UnsupportedError   understood, but not honoured by this program
+    |-- OutputError       the run folder is taken, the disk is full
+    `-- ResourceError     memory or time that the machine does not have
+
+Messages say what was expected, what was found and what to do. The command line
+prints them without a traceback and ends with exit code 2.
+"""
+
+
+class CryoinferError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class InputError(CryoinferError):
+    """A file, column or value that cannot be used."""
+
+
+class MissingFileError(InputError):
+    """A file that the input names does not exist."""
+
+
+class UnsupportedError(InputError):
+    """The input asks for physics that the program does not model."""
+
+
+class OutputError(CryoinferError):
+    """The output cannot be written where it was asked for."""
+
+
+class ResourceError(CryoinferError):
+    """The machine lacks the memory, disk or device that the work needs."""

@@ -1,0 +1,1 @@
+"""Transforms, the disc of coefficients in use, and slices of three-dimensional ones."""

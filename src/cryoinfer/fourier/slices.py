@@ -1,0 +1,312 @@
+"""Central slices of a volume's transform, and their exact adjoint.
+
+A slice is read from an oversampled transform by trilinear interpolation. The
+kernel's fall-off in real space is divided out of the map beforehand, so what is
+left is the aliasing of the kernel's tails: measured against analytic projections
+in ``tests/unit/fourier/test_slice_accuracy.py``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numba
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier import kernels
+from cryoinfer.fourier.grids import FourierDisc
+
+DEFAULT_PADDING = 2.0
+
+
+@dataclass(frozen=True)
+class FourierVolume:
+    """The transform of a map inside a radius, oversampled.
+
+    Attributes
+    ----------
+    values : Tensor of float32, shape (2c + 1, 2c + 1, c + 2, 2)
+        Real and imaginary parts; axes (z, y, x) with x >= 0; frequency zero at
+        ``[c, c, 0]``. Values are those of ``transform.map_to_fourier``.
+    radius : int
+        Largest frequency that may be read, in Fourier pixels of the box.
+    padding : float
+        Voxels of this grid per Fourier pixel of the box.
+    """
+
+    values: Tensor
+    radius: int
+    padding: float
+
+    @property
+    def centre(self) -> int:
+        """Index of frequency zero along z and y."""
+        return (self.values.shape[0] - 1) // 2
+
+    @classmethod
+    def from_map(
+        cls, density: Tensor, radius: int, padding: float = DEFAULT_PADDING
+    ) -> "FourierVolume":
+        """Transform a map for slicing.
+
+        Parameters
+        ----------
+        density : Tensor, shape (n, n, n)
+            Axes (z, y, x), centre at ``n // 2``, n even.
+        radius : int
+            At most ``n / 2 - 1``.
+        padding : float
+            1 or more; see :func:`padded_box`.
+        """
+        n = density.shape[-1]
+        padded = padded_box(n, padding)
+        corrected = density.float() / kernel_falloff(n, padded, density.device)
+        margin = (padded - n) // 2
+        cube = torch.nn.functional.pad(corrected, (margin, padded - n - margin) * 3)
+        shifted = torch.fft.ifftshift(cube, dim=(-3, -2, -1))
+        coefficients = torch.fft.rfftn(shifted) / n
+        centre = math.ceil(radius * padded / n) + 2
+        return cls(_flush(_crop(coefficients, centre)), radius, padded / n)
+
+
+@dataclass(frozen=True)
+class SliceAccumulator:
+    """Sums of inserted slices: what the adjoint of slicing writes.
+
+    Attributes
+    ----------
+    sums : Tensor of float32, shape (2c + 1, 2c + 1, c + 2, 3)
+        Real part, imaginary part and weight; laid out as a FourierVolume.
+    radius : int
+    padding : float
+    """
+
+    sums: Tensor
+    radius: int
+    padding: float
+
+    @classmethod
+    def empty(
+        cls, box: int, radius: int, padding: float, device: torch.device | str = "cpu"
+    ) -> "SliceAccumulator":
+        """Return sums that are zero, for maps of the given box."""
+        exact = padded_box(box, padding) / box
+        centre = math.ceil(radius * exact) + 2
+        shape = (2 * centre + 1, 2 * centre + 1, centre + 2, 3)
+        return cls(torch.zeros(shape, device=device), radius, exact)
+
+    @property
+    def centre(self) -> int:
+        """Index of frequency zero along z and y."""
+        return (self.sums.shape[0] - 1) // 2
+
+    def hermitian(self) -> tuple[Tensor, Tensor]:
+        """Return numerator (complex) and weight with the mates in the plane x = 0.
+
+        A coefficient near that plane belongs to it twice: itself and its conjugate
+        from the other side, which is not stored.
+        """
+        value = torch.view_as_complex(self.sums[..., :2].contiguous())
+        weight = self.sums[..., 2].clone()
+        value[..., 0] += value[..., 0].flip(0, 1).conj()
+        weight[..., 0] += weight[..., 0].flip(0, 1)
+        return value, weight
+
+
+def padded_box(box: int, padding: float) -> int:
+    """Return the size of a padded box: ``padding * box``, or else ``2 * box``.
+
+    The fall-back is taken where ``padding * box`` is not an even integer, as for a
+    padding of 1.5 and a box that is no multiple of 4. A rounded size would be
+    another ratio for every box, and maps of one particle on grids of different
+    coarseness could not share the voxels of one Fourier grid.
+
+    Parameters
+    ----------
+    box : int
+    padding : float
+        1 or more.
+    """
+    padded = round(box * padding)
+    # A padding that was itself computed as padded / box may miss by a rounding.
+    exact = math.isclose(padded, box * padding, rel_tol=1e-9)
+    return padded if exact and padded % 2 == 0 else 2 * box
+
+
+def kernel_falloff(box: int, padded: int, device: torch.device | str) -> Tensor:
+    """Return the trilinear kernel's transform in real space, shape (n, n, n).
+
+    The product of ``sinc(x / padded)**2`` along the axes: what interpolation in a
+    grid of ``padded`` frequencies multiplies a map by.
+    """
+    axis = (torch.arange(box, device=device) - box // 2) / padded
+    falloff = torch.sinc(axis) ** 2
+    return falloff[:, None, None] * falloff[None, :, None] * falloff[None, None, :]
+
+
+def extract_slices(
+    volume: FourierVolume, rotation: Tensor, disc: FourierDisc, scale: float = 1.0
+) -> Tensor:
+    """Read central slices.
+
+    Parameters
+    ----------
+    volume : FourierVolume
+    rotation : Tensor, shape (n, 3, 3)
+        Reference to image: the slice at k is the volume at ``rotation.T @ k``.
+    disc : FourierDisc
+        Which coefficients, at most ``volume.radius`` after scaling.
+    scale : float
+        Fourier pixels of the volume per Fourier pixel of the image; other than 1
+        where the image covers another area than the map.
+
+    Returns
+    -------
+    Tensor of complex64, shape (n, p)
+
+    Raises
+    ------
+    ValueError
+        If the scaled disc reaches beyond ``volume.radius``.
+    """
+    _require_inside(disc, scale, volume.radius)
+    rows = slice_rows(rotation, volume.padding * scale)
+    if volume.values.device.type != "cpu":
+        return _extract_torch(volume, rows, disc)
+    out = torch.empty((len(rows), len(disc), 2))
+    kernels.extract(
+        volume.values.numpy(),
+        volume.centre,
+        rows.numpy(),
+        disc.kx.numpy(),
+        disc.ky.numpy(),
+        out.numpy(),
+    )
+    return torch.view_as_complex(out)
+
+
+def insert_slices(
+    accumulator: SliceAccumulator,
+    rotation: Tensor,
+    disc: FourierDisc,
+    values: Tensor,
+    weights: Tensor,
+    scale: float = 1.0,
+) -> None:
+    """Add slices to the sums: the exact adjoint of :func:`extract_slices`.
+
+    Parameters
+    ----------
+    accumulator : SliceAccumulator
+        Changed in place.
+    rotation : Tensor, shape (n, 3, 3)
+    disc : FourierDisc
+    values : Tensor of complex64, shape (n, p)
+        For a map of least squares: CTF times image over the noise variance.
+    weights : Tensor of float32, shape (n, p)
+        CTF squared over the noise variance.
+    scale : float
+        As in :func:`extract_slices`.
+
+    Raises
+    ------
+    ValueError
+        If the scaled disc reaches beyond ``accumulator.radius``.
+    """
+    _require_inside(disc, scale, accumulator.radius)
+    rows = slice_rows(rotation, accumulator.padding * scale)
+    if accumulator.sums.device.type != "cpu":
+        _insert_torch(accumulator, rows, disc, values, weights)
+        return
+    kernels.insert(
+        accumulator.sums.numpy(),
+        accumulator.centre,
+        rows.numpy(),
+        disc.kx.numpy(),
+        disc.ky.numpy(),
+        torch.view_as_real(values.contiguous()).numpy(),
+        weights.contiguous().numpy(),
+        numba.get_num_threads(),
+    )
+
+
+def slice_rows(rotation: Tensor, factor: float) -> Tensor:
+    """Return ``factor`` times the first two rows of the matrices, float32."""
+    return (rotation[..., :2, :] * factor).float().contiguous()
+
+
+def _require_inside(disc: FourierDisc, scale: float, radius: int) -> None:
+    """Refuse a disc that the kernels would read or write out of bounds."""
+    reach = scale * float((disc.kx**2 + disc.ky**2).max().sqrt())
+    # Scales are ratios of measured lengths; the grid has two voxels to spare.
+    if reach > radius + 1e-3:
+        raise ValueError(
+            f"the disc reaches {reach:.2f} Fourier pixels of the volume, which is "
+            f"known up to {radius}: take a smaller disc or a volume of larger radius"
+        )
+
+
+def _flush(values: Tensor) -> Tensor:
+    """Set to zero what is far below the rounding of the largest coefficient.
+
+    The coefficients of a smooth map fall to 1e-20 of the largest. Their products are
+    denormal numbers, whose arithmetic made the kernels four times as slow.
+    """
+    magnitude = values.abs()
+    return torch.where(magnitude < 1e-10 * magnitude.max(), 0, values)
+
+
+def _crop(coefficients: Tensor, centre: int) -> Tensor:
+    """Cut frequencies up to ``centre`` out of a half-transform, zero-filled."""
+    size = coefficients.shape[0]
+    reach = min(centre, size // 2 - 1)
+    frequencies = torch.arange(-reach, reach + 1, device=coefficients.device)
+    block = coefficients[frequencies % size][:, frequencies % size, : reach + 1]
+    margin = centre - reach
+    # The last plane along x is only ever read with weight zero.
+    padded = torch.nn.functional.pad(
+        torch.view_as_real(block),
+        (0, 0, 0, centre + 2 - (reach + 1), margin, margin, margin, margin),
+    )
+    return padded.contiguous()
+
+
+def _corners(rows: Tensor, disc: FourierDisc, centre: int) -> tuple[Tensor, ...]:
+    """Return flat voxel indices and weights of the eight corners, and the sign."""
+    frequency = torch.stack([disc.kx, disc.ky], -1).to(rows.device)
+    point = torch.einsum("pa,nad->npd", frequency, rows)
+    sign = torch.where(point[..., :1] < 0, -1.0, 1.0)
+    point = point * sign + torch.tensor([0, centre, centre], device=rows.device)
+    low = point.floor()
+    part = point - low
+    step = torch.tensor(
+        [(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)],
+        device=rows.device,
+    )
+    weight = torch.where(step == 1, part[..., None, :], 1 - part[..., None, :])
+    voxel = low.long()[..., None, :] + step
+    size = 2 * centre + 1
+    flat = (voxel[..., 2] * size + voxel[..., 1]) * (centre + 2) + voxel[..., 0]
+    return flat, weight.prod(-1), sign[..., 0]
+
+
+def _extract_torch(volume: FourierVolume, rows: Tensor, disc: FourierDisc) -> Tensor:
+    flat, weight, sign = _corners(rows, disc, volume.centre)
+    values = volume.values.reshape(-1, 2)[flat]
+    real, imag = (values * weight[..., None]).sum(-2).unbind(-1)
+    return torch.complex(real, imag * sign)
+
+
+def _insert_torch(
+    accumulator: SliceAccumulator,
+    rows: Tensor,
+    disc: FourierDisc,
+    values: Tensor,
+    weights: Tensor,
+) -> None:
+    flat, share, sign = _corners(rows, disc, accumulator.centre)
+    entry = torch.stack([values.real, values.imag * sign, weights], -1)
+    sums = accumulator.sums.view(-1, 3)
+    sums.index_add_(
+        0, flat.flatten(), (entry[..., None, :] * share[..., None]).reshape(-1, 3)
+    )

@@ -1,0 +1,1 @@
+"""Rotations, grids over them, and the point groups of symmetric particles."""

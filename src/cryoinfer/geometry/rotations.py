@@ -1,0 +1,74 @@
+"""Rotations as matrices: drawn at random, compared, and moved in tangent space."""
+
+import math
+
+import roma
+import torch
+from torch import Tensor
+
+
+def random_rotations(n: int, generator: torch.Generator) -> Tensor:
+    """Draw rotations from the uniform (Haar) distribution.
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of float64, shape (n, 3, 3)
+    """
+    quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64)
+    return roma.unitquat_to_rotmat(torch.nn.functional.normalize(quaternions, dim=1))
+
+
+def rotate_in_image_frame(rotation: Tensor, rotation_vector: Tensor) -> Tensor:
+    """Return ``exp(rotation_vector) @ rotation``.
+
+    The vector is given in the frame of the image: x and y tilt the view, z turns
+    the image in its plane.
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (..., 3, 3)
+    rotation_vector : Tensor, shape (..., 3)
+        Radians.
+
+    Returns
+    -------
+    Tensor, shape (..., 3, 3)
+    """
+    return roma.rotvec_to_rotmat(rotation_vector) @ rotation
+
+
+def rotation_vector(rotation: Tensor) -> Tensor:
+    """Return the axis times the angle in radians, shape (..., 3), of a rotation.
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (..., 3, 3)
+    """
+    return roma.rotmat_to_rotvec(rotation)
+
+
+def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
+    """Return the angle in radians, shape (...), of the rotation between two.
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (..., 3, 3)
+    """
+    # asin of the chord is accurate for small angles, where acos of the trace is not.
+    chord = torch.linalg.matrix_norm(first - second)
+    return 2 * torch.asin((chord / math.sqrt(8)).clamp(max=1.0))
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """Return the rotation nearest in the Frobenius norm: the chordal mean of a sum.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (..., 3, 3)
+    """
+    return roma.special_procrustes(matrix)

@@ -1,0 +1,76 @@
+"""Point groups of symmetric particles, in RELION's settings."""
+
+import math
+import re
+
+import roma
+import torch
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+
+_GOLDEN = (1 + math.sqrt(5)) / 2
+
+
+def _about(axis: tuple[float, float, float], fold: int) -> Tensor:
+    direction = torch.tensor(axis, dtype=torch.float64)
+    vector = direction / direction.norm() * (2 * math.pi / fold)
+    return roma.rotvec_to_rotmat(vector)
+
+
+def _generators(name: str) -> list[Tensor]:
+    match = re.fullmatch(r"([CD])([1-9]\d{0,2})", name)
+    if match:
+        turn = [_about((0, 0, 1), int(match[2]))]
+        return [*turn, _about((1, 0, 0), 2)] if match[1] == "D" else turn
+    if name == "T":
+        return [
+            _about((0, 0, 1), 3),
+            _about((0, math.sqrt(2 / 3), math.sqrt(1 / 3)), 2),
+        ]
+    if name == "O":
+        return [_about((0, 0, 1), 4), _about((1, 1, 1), 3)]
+    if name in ("I", "I2"):
+        # RELION's I is Crowther's setting I2: two-fold axes along x, y and z.
+        return [_about((0, 0, 1), 2), _about((1, 0, _GOLDEN), 5), _about((1, 1, 1), 3)]
+    if name == "I1":
+        quarter = _about((0, 0, 1), 4)
+        return [quarter @ g @ quarter.mT for g in _generators("I")]
+    raise InputError(
+        f"symmetry {name!r} is not known: expected C1, Cn, Dn, T, O, I, I1 or I2 "
+        "(for example C4 or D2)"
+    )
+
+
+def symmetry_rotations(name: str) -> Tensor:
+    """Return every rotation of a point group, the identity first.
+
+    Parameters
+    ----------
+    name : str
+        C1, Cn, Dn, T, O, I (the same as I2) or I1. The axes are RELION's: the
+        n-fold axis along z; D has a two-fold axis along x; T a three-fold along z;
+        O four-folds along x, y, z; I two-folds along x, y, z.
+
+    Returns
+    -------
+    Tensor of float64, shape (m, 3, 3)
+
+    Raises
+    ------
+    InputError
+        If the name is not one of these.
+    """
+    generators = _generators(name.upper())
+    group = [torch.eye(3, dtype=torch.float64)]
+    frontier = group
+    while frontier:
+        found: list[Tensor] = []
+        for element in frontier:
+            for generator in generators:
+                candidate = element @ generator
+                known = torch.stack(group + found)
+                if (known - candidate).abs().amax(dim=(1, 2)).min() > 1e-6:
+                    found.append(candidate)
+        group, frontier = group + found, found
+    return torch.stack(group)

@@ -1,0 +1,154 @@
+"""The frozen records that travel between floors.
+
+All tensors share their leading dimensions. Inside the library angles are
+radians, lengths angstrom, voltages kilovolt and Cs millimetre; files speak
+degrees and are translated in :mod:`cryoinfer.io.conventions` alone.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+class _Indexable:
+    """Gives a record of tensors ``record[index]`` along the leading dimension."""
+
+    def __getitem__(self, index: object) -> Self:
+        values = {}
+        for field in fields(self):  # type: ignore[arg-type]  # only dataclasses inherit
+            value = getattr(self, field.name)
+            values[field.name] = None if value is None else value[index]
+        return replace(self, **values)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Pose(_Indexable):
+    """Where a particle sits in its image.
+
+    The image shows the reference density at ``rotation @ r``, projected along z,
+    moved by ``shift_angstrom``: a blob at ``r`` appears at
+    ``(rotation @ r)[:2] + shift_angstrom`` relative to the image centre.
+
+    Attributes
+    ----------
+    rotation : Tensor, shape (..., 3, 3)
+        Rotation matrix, reference to image; RELION's Euler matrix A(rot, tilt, psi).
+    shift_angstrom : Tensor, shape (..., 2)
+        Displacement (x, y) of the particle from the image centre; the negative of
+        RELION's ``rlnOriginXAngst``, ``rlnOriginYAngst``.
+    """
+
+    rotation: Tensor
+    shift_angstrom: Tensor
+
+    def __len__(self) -> int:
+        return self.rotation.shape[0]
+
+
+@dataclass(frozen=True)
+class Optics(_Indexable):
+    """What the microscope did to each particle, one value a particle.
+
+    Attributes
+    ----------
+    pixel_size_angstrom : Tensor, shape (n,)
+    voltage_kv : Tensor, shape (n,)
+    cs_mm : Tensor, shape (n,)
+        Spherical aberration.
+    amplitude_contrast : Tensor, shape (n,)
+        Fraction in [0, 1].
+    defocus_u_angstrom, defocus_v_angstrom : Tensor, shape (n,)
+        Defocus along and across ``defocus_angle_radian``; underfocus is positive.
+    defocus_angle_radian : Tensor, shape (n,)
+        Angle from the x axis to the direction of ``defocus_u_angstrom``.
+    phase_shift_radian : Tensor, shape (n,)
+        Of a phase plate.
+    bfactor_angstrom2 : Tensor, shape (n,)
+        The CTF is multiplied by ``exp(-bfactor * s**2 / 4)``.
+    scale : Tensor, shape (n,)
+        The CTF is multiplied by it.
+    group : Tensor of int64, shape (n,)
+        Optics group, counted from 0; the noise spectrum is shared inside a group.
+    """
+
+    pixel_size_angstrom: Tensor
+    voltage_kv: Tensor
+    cs_mm: Tensor
+    amplitude_contrast: Tensor
+    defocus_u_angstrom: Tensor
+    defocus_v_angstrom: Tensor
+    defocus_angle_radian: Tensor
+    phase_shift_radian: Tensor
+    bfactor_angstrom2: Tensor
+    scale: Tensor
+    group: Tensor
+
+    def __len__(self) -> int:
+        return self.group.shape[0]
+
+    @classmethod
+    def without_ctf(cls, n: int, pixel_size_angstrom: float) -> Self:
+        """Return optics of ``n`` particles whose CTF is 1 at every frequency.
+
+        An amplitude contrast of 1 with no defocus and no aberration gives
+        ``cos(0) = 1``, so that no code downstream needs a special case.
+        """
+        zero = torch.zeros(n, dtype=torch.float64)
+        one = torch.ones(n, dtype=torch.float64)
+        return cls(
+            pixel_size_angstrom=one * pixel_size_angstrom,
+            voltage_kv=one * 300.0,
+            cs_mm=zero,
+            amplitude_contrast=one,
+            defocus_u_angstrom=zero,
+            defocus_v_angstrom=zero,
+            defocus_angle_radian=zero,
+            phase_shift_radian=zero,
+            bfactor_angstrom2=zero,
+            scale=one,
+            group=torch.zeros(n, dtype=torch.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Latents(_Indexable):
+    """What is unknown about each particle.
+
+    Attributes
+    ----------
+    pose : Pose
+    defocus_offset_angstrom : Tensor, shape (...,)
+        Added to both ``defocus_u_angstrom`` and ``defocus_v_angstrom``.
+    conformation : Tensor, shape (..., d), or None
+    """
+
+    pose: Pose
+    defocus_offset_angstrom: Tensor
+    conformation: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pose)
+
+
+@dataclass(frozen=True)
+class ParticleBatch:
+    """Some particles with all that is known about them.
+
+    Attributes
+    ----------
+    images : Tensor of float32, shape (b, box, box)
+        Axes (y, x); the centre is the pixel ``box // 2``.
+    optics : Optics
+        Of length b.
+    index : Tensor of int64, shape (b,)
+        Row of each particle in the data set.
+    """
+
+    images: Tensor
+    optics: Optics
+    index: Tensor
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
