@@ -1,0 +1,1 @@
+"""The forward model: structures, contrast transfer, noise."""

@@ -1,0 +1,1 @@
+"""Structures that can be projected: atoms and voxel volumes."""
