@@ -1,0 +1,1 @@
+"""Files: STAR and cryoSPARC tables, MRC stacks and maps, atomic models."""

@@ -1,0 +1,100 @@
+"""Read atomic models from mmCIF and PDB files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoinfer.errors import InputError, MissingFileError
+
+_ELEMENTS_OF_RESIDUES = {"H", "D", "C", "N", "O", "P", "S", "Se"}
+
+
+@dataclass(frozen=True)
+class AtomicModel:
+    """The atoms of one model of a structure.
+
+    Attributes
+    ----------
+    coordinates_angstrom : array of float64, shape (a, 3)
+        (x, y, z) as in the file.
+    elements : tuple of str
+        Symbols such as ``"C"`` or ``"Zn"``.
+    atom_names, residue_names, chain_names : tuple of str
+    residue_numbers : tuple of int
+    b_factors_angstrom2 : array of float64, shape (a,)
+    """
+
+    coordinates_angstrom: NDArray[np.float64]
+    elements: tuple[str, ...]
+    atom_names: tuple[str, ...]
+    residue_names: tuple[str, ...]
+    chain_names: tuple[str, ...]
+    residue_numbers: tuple[int, ...]
+    b_factors_angstrom2: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+
+def read_atoms(
+    path: Path | str, *, hydrogens: bool = False, waters: bool = False
+) -> AtomicModel:
+    """Read the first model of an mmCIF or PDB file, plain or gzipped.
+
+    Of alternative conformations the first is kept.
+
+    Parameters
+    ----------
+    path : path
+    hydrogens, waters : bool
+        Whether to keep them; maps seldom show either.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If the file is absent, cannot be parsed or holds no such atoms.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"No such model: {path}")
+    try:
+        structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InputError(f"{path} is not an mmCIF or PDB model: {error}") from error
+    structure.remove_alternative_conformations()
+    if not waters:
+        structure.remove_waters()
+    atoms = list(structure[0].all()) if len(structure) else []
+    if not hydrogens:
+        atoms = [cra for cra in atoms if _element(cra) not in ("H", "D")]
+    if not atoms:
+        raise InputError(
+            f"{path} holds no atoms besides hydrogens and waters. Expected an mmCIF "
+            "or PDB file with coordinates."
+        )
+    return AtomicModel(
+        coordinates_angstrom=np.array([cra.atom.pos.tolist() for cra in atoms]),
+        elements=tuple(_element(cra) for cra in atoms),
+        atom_names=tuple(cra.atom.name for cra in atoms),
+        residue_names=tuple(cra.residue.name for cra in atoms),
+        chain_names=tuple(cra.chain.name for cra in atoms),
+        residue_numbers=tuple(cra.residue.seqid.num or 0 for cra in atoms),
+        b_factors_angstrom2=np.array([cra.atom.b_iso for cra in atoms]),
+    )
+
+
+def _element(cra: gemmi.CRA) -> str:
+    """Return the symbol, mended where a PDB file without symbols misled the parser.
+
+    CHARMM's files name atoms from column 13 on, so that the alpha carbon ``CA``
+    reads as calcium and ``HG1`` as mercury. No residue with a peptide backbone
+    holds such elements.
+    """
+    symbol, name = cra.atom.element.name, cra.atom.name
+    backbone = {"N", "CA", "C"} <= {atom.name for atom in cra.residue}
+    if backbone and symbol not in _ELEMENTS_OF_RESIDUES:
+        return name.lstrip("0123456789")[:1]
+    return symbol

@@ -1,0 +1,344 @@
+"""cryoSPARC's dialect: field names, units and signs of its ``.cs`` tables.
+
+Indices, classes and half-sets count from 0, shifts are in pixels of the images as
+they were aligned and have RELION's sign, angles are radians.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.poses import (
+    axis_angle_to_rotation,
+    rotation_to_axis_angle,
+)
+from cryoinfer.io.conventions.table import (
+    Changes,
+    Feature,
+    ImageReferences,
+    ParticleTable,
+    feature,
+    group_numbers,
+)
+from cryoinfer.io.cryosparc import field_names, read_cs, with_fields, write_cs
+from cryoinfer.records import Optics, Pose
+
+_PATH, _INDEX, _SHAPE = "blob/path", "blob/idx", "blob/shape"
+_PIXEL_SIZE, _SIGN = "blob/psize_A", "blob/sign"
+_POSE, _SHIFT = "alignments3D/pose", "alignments3D/shift"
+_ALIGNED_PIXEL_SIZE = "alignments3D/psize_A"
+_SPLIT, _CLASS = "alignments3D/split", "alignments3D/class"
+_MICROGRAPH = "location/micrograph_path"
+_EXPOSURE_GROUP = "ctf/exp_group_id"
+_RESULT_GROUP = "cryoinfer/"
+_ABERRATIONS = {
+    "ctf/tilt_A": "beam-tilt",
+    "ctf/shift_A": "beam-tilt",
+    "ctf/trefoil_A": "zernike",
+    "ctf/tetra_A": "zernike",
+    "ctf/anisomag": "anisotropic-magnification",
+}
+_OPTICS = {
+    "voltage_kv": "ctf/accel_kv",
+    "cs_mm": "ctf/cs_mm",
+    "amplitude_contrast": "ctf/amp_contrast",
+    "defocus_u_angstrom": "ctf/df1_A",
+    "defocus_v_angstrom": "ctf/df2_A",
+    "defocus_angle_radian": "ctf/df_angle_rad",
+    "phase_shift_radian": "ctf/phase_shift_rad",
+    "bfactor_angstrom2": "ctf/bfactor",
+    "scale": "ctf/scale",
+}
+_REQUIRED_OPTICS = tuple(_OPTICS)[:5]
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class CryosparcParticles:
+    """Particles as a ``.cs`` table holds them.
+
+    Attributes
+    ----------
+    fields : structured array, shape (n,)
+    """
+
+    fields: NDArray[Any]
+
+    @classmethod
+    def read(cls, path: Path | str, passthrough: Sequence[Path | str] = ()) -> Self:
+        """Read a ``.cs`` table with its passthrough tables.
+
+        Raises
+        ------
+        MissingFileError, InputError
+            If it is absent, no ``.cs`` table, or does not say where images are.
+        """
+        particles = cls(read_cs(path, passthrough))
+        missing = [x for x in (_PATH, _INDEX) if not particles._has(x)]
+        if missing:
+            raise InputError(
+                f"{path} does not say which images its particles are: it lacks "
+                f"{', '.join(missing)}. Give the passthrough file of the same job "
+                "that has them."
+            )
+        if len(particles) == 0:
+            raise InputError(f"{path} holds no particles: its table is empty")
+        return particles
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def images(self) -> ImageReferences:
+        """Return which image of which stack each particle is."""
+        # An exported path begins with a mark that is no part of its name.
+        names = np.char.lstrip(_text(self.fields[_PATH]), ">")
+        return ImageReferences.of(names, self.fields[_INDEX].astype(np.int64))
+
+    def pixel_size_angstrom(self) -> NDArray[np.float64]:
+        """Return the pixel size of each particle, NaN where the table has none."""
+        if not self._has(_PIXEL_SIZE):
+            return np.full(len(self), np.nan)
+        pixel_size = self._numbers(_PIXEL_SIZE)
+        return np.where(pixel_size > 0, pixel_size, np.nan)
+
+    def with_pixel_size(self, pixel_size_angstrom: float) -> Self:
+        """Return the particles with a pixel size that the table did not have."""
+        values = np.full(len(self), pixel_size_angstrom, dtype=np.float32)
+        return type(self)(with_fields(self.fields, {_PIXEL_SIZE: values}))
+
+    def unsupported(self) -> list[Feature]:
+        """Return what the table asks for and the program does not model."""
+        causes: dict[str, list[str]] = {}
+        for field, name in _ABERRATIONS.items():
+            if self._has(field) and np.any(self.fields[field]):
+                causes.setdefault(name, []).append(f"{field} is not 0")
+        return [feature(name, ", ".join(where)) for name, where in causes.items()]
+
+    def table(self) -> ParticleTable:
+        """Translate to the library's terms.
+
+        Raises
+        ------
+        InputError
+            If a field that is needed is absent or holds values that are not finite.
+        """
+        n = len(self)
+        box = np.zeros(n, dtype=np.int64)
+        if self._has(_SHAPE):
+            box = self.fields[_SHAPE][:, 0].astype(np.int64)
+        sign = np.ones(n, dtype=np.float32)
+        if self._has(_SIGN):
+            sign = np.where(self.fields[_SIGN] < 0, -1.0, 1.0).astype(np.float32)
+        has_ctf = self._has(_OPTICS["defocus_u_angstrom"])
+        split, label = self._integers(_SPLIT), self._integers(_CLASS)
+        # Until a refinement splits the data every particle is in half 0.
+        is_split = split is not None and bool((split > 0).any())
+        return ParticleTable(
+            images=self.images(),
+            sign=torch.from_numpy(sign),
+            box=torch.from_numpy(box),
+            optics=self._optics_record(box, has_ctf),
+            has_ctf=has_ctf,
+            pose=self._pose(),
+            random_subset=split + 1 if split is not None and is_split else None,
+            class_number=None if label is None else label + 1,
+            micrograph=_text(self.fields[_MICROGRAPH])
+            if self._has(_MICROGRAPH)
+            else None,
+            results={
+                field.removeprefix(_RESULT_GROUP): self.fields[field]
+                for field in field_names(self.fields)
+                if field.startswith(_RESULT_GROUP)
+            },
+        )
+
+    def select(self, index: NDArray[Any]) -> Self:
+        """Return some particles."""
+        return type(self)(self.fields[index])
+
+    def with_changes(self, changes: Changes) -> Self:
+        """Return the particles with the fields of what was found out set."""
+        fields: dict[str, NDArray[Any]] = {}
+        if changes.pose is not None:
+            pixel_size = changes.pixel_size_angstrom
+            shift = 0.0 - changes.pose.shift_angstrom / pixel_size[:, None]
+            axis_angle = rotation_to_axis_angle(changes.pose.rotation)
+            fields |= {
+                _POSE: axis_angle.numpy().astype(np.float32),
+                _SHIFT: shift.numpy().astype(np.float32),
+                _ALIGNED_PIXEL_SIZE: pixel_size.numpy().astype(np.float32),
+            }
+        for name in ("defocus_u_angstrom", "defocus_v_angstrom"):
+            values: Tensor | None = getattr(changes, name)
+            if values is not None:
+                fields[_OPTICS[name]] = values.numpy().astype(np.float32)
+        if changes.random_subset is not None:
+            fields[_SPLIT] = (changes.random_subset - 1).numpy().astype(np.uint32)
+        for name, column in changes.results.items():
+            fields[_RESULT_GROUP + name] = _storable(column)
+        return type(self)(with_fields(self.fields, fields))
+
+    def with_paths(self, paths: Mapping[str, str]) -> Self:
+        """Return the particles with stacks of :meth:`images` called otherwise."""
+        images = self.images()
+        changed = np.array([paths.get(path, path) != path for path in images.paths])
+        new = np.array([paths.get(path, path).encode() for path in images.paths])
+        names = np.where(
+            changed[images.path_index],
+            new[images.path_index],
+            _bytes(_text(self.fields[_PATH])),
+        )
+        return type(self)(with_fields(self.fields, {_PATH: names}))
+
+    def with_image_size(self, box: NDArray[np.int64]) -> Self:
+        """Return the particles with their image size, where the table lacks it."""
+        if self._has(_SHAPE):
+            return self
+        shape = np.stack([box, box], axis=1).astype(np.uint32)
+        return type(self)(with_fields(self.fields, {_SHAPE: shape}))
+
+    def write(self, path: Path | str) -> None:
+        """Write the ``.cs`` table."""
+        write_cs(path, self.fields)
+
+    def _has(self, field: str) -> bool:
+        return field in field_names(self.fields)
+
+    def _numbers(self, field: str) -> NDArray[np.float64]:
+        values = self.fields[field].astype(np.float64)
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        bad = np.flatnonzero(~finite)
+        if len(bad):
+            raise InputError(
+                f"{field} must hold finite numbers, but row {bad[0] + 1} holds "
+                f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
+            )
+        return values
+
+    def _integers(self, field: str) -> Tensor | None:
+        if not self._has(field):
+            return None
+        return torch.from_numpy(self.fields[field].astype(np.int64))
+
+    def _optics_record(self, box: NDArray[np.int64], has_ctf: bool) -> Optics:
+        optics = Optics.without_ctf(len(self), 1.0)
+        if has_ctf:
+            missing = [
+                _OPTICS[x] for x in _REQUIRED_OPTICS if not self._has(_OPTICS[x])
+            ]
+            if missing:
+                raise InputError(
+                    "The table has a defocus but lacks "
+                    f"{', '.join(missing)}, without which the CTF is unknown"
+                )
+            values = {
+                name: torch.from_numpy(self._numbers(field))
+                for name, field in _OPTICS.items()
+                if self._has(field)
+            }
+            optics = replace(optics, **values)
+        pixel_size = self.pixel_size_angstrom()
+        declared = self._integers(_EXPOSURE_GROUP)
+        group = group_numbers(
+            np.zeros(len(self)) if declared is None else declared.numpy(),
+            pixel_size,
+            box,
+            optics.voltage_kv.numpy(),
+            optics.cs_mm.numpy(),
+            optics.amplitude_contrast.numpy(),
+        )
+        size = torch.from_numpy(pixel_size)
+        return replace(optics, pixel_size_angstrom=size, group=group)
+
+    def _pose(self) -> Pose | None:
+        if not self._has(_POSE):
+            return None
+        pixel_size = self.pixel_size_angstrom()
+        if self._has(_ALIGNED_PIXEL_SIZE):
+            aligned = self._numbers(_ALIGNED_PIXEL_SIZE)
+            pixel_size = np.where(aligned > 0, aligned, pixel_size)
+        shift = np.zeros((len(self), 2))
+        if self._has(_SHIFT):
+            shift = 0.0 - self._numbers(_SHIFT) * pixel_size[:, None]
+        axis_angle = torch.from_numpy(self._numbers(_POSE))
+        return Pose(axis_angle_to_rotation(axis_angle), torch.from_numpy(shift))
+
+
+def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
+    """Write a table in cryoSPARC's terms.
+
+    A negative scale of the CTF, as an image black on white has in RELION's terms,
+    becomes cryoSPARC's sign. The uids are made from the names of the images.
+    """
+    optics, images, n = table.optics, table.images, len(table)
+    sign = torch.where(optics.scale < 0, -table.sign.double(), table.sign.double())
+    optics = replace(optics, scale=optics.scale.abs())
+    box = table.box.numpy()
+    # RELION's mark of a stack that is called .mrc.
+    paths = [path.removesuffix(":mrcs").encode() for path in images.paths]
+    fields: dict[str, NDArray[Any]] = {
+        "uid": _uids(images),
+        _PATH: np.array(paths)[images.path_index],
+        _INDEX: images.row.astype(np.uint32),
+        _SHAPE: np.stack([box, box], axis=1).astype(np.uint32),
+        _PIXEL_SIZE: optics.pixel_size_angstrom.numpy().astype(np.float32),
+        _SIGN: sign.numpy().astype(np.float32),
+        "ctf/type": np.full(n, b"imported"),
+        _EXPOSURE_GROUP: optics.group.numpy().astype(np.uint32),
+    }
+    for name, field in _OPTICS.items():
+        fields[field] = getattr(optics, name).numpy().astype(np.float32)
+    if table.micrograph is not None:
+        fields[_MICROGRAPH] = _bytes(table.micrograph)
+    if table.pose is not None:
+        number = torch.ones(n) if table.class_number is None else table.class_number
+        fields[_CLASS] = (number - 1).numpy().astype(np.uint32)
+        fields[_SPLIT] = np.zeros(n, dtype=np.uint32)
+    particles = CryosparcParticles(with_fields(np.empty(n, dtype=[]), fields))
+    return particles.with_changes(
+        Changes(
+            pose=table.pose,
+            defocus_u_angstrom=None,
+            defocus_v_angstrom=None,
+            random_subset=table.random_subset,
+            pixel_size_angstrom=optics.pixel_size_angstrom,
+            results=table.results,
+        )
+    )
+
+
+def _uids(images: ImageReferences) -> NDArray[np.uint64]:
+    seeds = [
+        int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
+        for path in images.paths
+    ]
+    # An odd multiplier permutes the 64-bit integers: no two rows of a file collide.
+    uids = np.array(seeds, dtype=np.uint64)[images.path_index]
+    uids = uids + images.row.astype(np.uint64) * _ODD
+    while len(np.unique(uids)) < len(uids):
+        order = np.argsort(uids, kind="stable")
+        repeated = order[1:][uids[order[1:]] == uids[order[:-1]]]
+        uids[repeated] += np.uint64(1)
+    return uids
+
+
+def _text(values: NDArray[Any]) -> NDArray[np.str_]:
+    if values.dtype.kind == "S":
+        return np.char.decode(values)
+    return np.array([str(word) for word in values.tolist()])
+
+
+def _bytes(values: NDArray[Any]) -> NDArray[np.bytes_]:
+    return np.array([str(word).encode() for word in values.tolist()])
+
+
+def _storable(values: NDArray[Any]) -> NDArray[Any]:
+    return _bytes(values) if values.dtype.kind in "OTU" else values

@@ -1,0 +1,392 @@
+"""RELION's dialect: column names, units and signs of its particle STAR files.
+
+Versions up to 3.0 have one block, shifts in pixels and the pixel size as
+magnification and detector pixel; from 3.1 on there is a block of optics groups and
+shifts are in angstrom. RELION's origins shift the image onto the reference, so the
+particle is displaced by their negative.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.poses import euler_degrees_to_rotation
+from cryoinfer.io.conventions.relion_columns import (
+    ANGLES,
+    GROUP,
+    IMAGE,
+    ORIGIN_ANGSTROM,
+    ORIGIN_PIXELS,
+    PIXEL_SIZE,
+    angle_columns,
+    optics_columns,
+    origin_columns,
+    particle_columns,
+    result_columns,
+)
+from cryoinfer.io.conventions.relion_features import unsupported_in_relion
+from cryoinfer.io.conventions.table import (
+    RESULT_COLUMNS,
+    RESULT_PREFIX,
+    Changes,
+    Feature,
+    ImageReferences,
+    ParticleTable,
+    group_numbers,
+)
+from cryoinfer.io.star import (
+    STRING,
+    StarBlock,
+    StarFile,
+    read_star,
+    text_column,
+    write_star,
+)
+from cryoinfer.records import Optics, Pose
+
+
+@dataclass(frozen=True)
+class RelionParticles:
+    """Particles as a STAR file holds them.
+
+    Attributes
+    ----------
+    star : StarFile
+    """
+
+    star: StarFile
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read a particle STAR file of RELION 2 to 5.
+
+        Raises
+        ------
+        MissingFileError, InputError
+            If it is absent, no STAR file, or holds no particles.
+        """
+        particles = cls(read_star(path))
+        found = [f"data_{block.name}" for block in particles.star.blocks]
+        if not any(IMAGE in block for block in particles.star.blocks):
+            raise InputError(
+                f"{path} is not a particle STAR file: expected a block with the "
+                f"column {IMAGE}, found {', '.join(found)}"
+            )
+        if len(particles) == 0:
+            raise InputError(f"{path} holds no particles: its table is empty")
+        return particles
+
+    @property
+    def particles(self) -> StarBlock:
+        """The block of the particles."""
+        candidates = [block for block in self.star.blocks if IMAGE in block]
+        named = [block for block in candidates if block.name == "particles"]
+        return (named or candidates)[0]
+
+    @property
+    def optics(self) -> StarBlock | None:
+        """The block of the optics groups, or None up to version 3.0."""
+        return self.star.get("optics")
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def images(self) -> ImageReferences:
+        """Return which image of which stack each particle is.
+
+        Raises
+        ------
+        InputError
+            If a name is not ``number@stack`` with a number from 1.
+        """
+        names = self.particles.columns[IMAGE]
+        number, at, paths = np.strings.partition(names, np.array("@", dtype=STRING))
+        bad = np.flatnonzero((at != "@") | ~np.strings.isdecimal(number))
+        if len(bad):
+            raise InputError(
+                f"{IMAGE} must look like 000001@stack.mrcs, but row {bad[0] + 1} "
+                f"holds {str(names[bad[0]])!r} ({len(bad)} such rows)"
+            )
+        row = number.astype(np.int64) - 1
+        if (row < 0).any():
+            first = int(np.flatnonzero(row < 0)[0])
+            raise InputError(
+                f"{IMAGE} counts images from 1, but row {first + 1} holds "
+                f"{str(names[first])!r}"
+            )
+        return ImageReferences.of(paths, row)
+
+    def pixel_size_angstrom(self) -> NDArray[np.float64]:
+        """Return the pixel size of each particle, NaN where the file has none."""
+        for label in (PIXEL_SIZE, "rlnPixelSize"):
+            if self._has(label):
+                return self._numbers(label)
+        if self._has("rlnDetectorPixelSize") and self._has("rlnMagnification"):
+            micrometre = self._numbers("rlnDetectorPixelSize")
+            return micrometre * 1e4 / self._numbers("rlnMagnification")
+        return np.full(len(self), np.nan)
+
+    def with_pixel_size(self, pixel_size_angstrom: float) -> Self:
+        """Return the particles with a pixel size that the file did not have."""
+        optics = self.optics
+        if optics is not None:
+            return self._with_block(
+                optics, {PIXEL_SIZE: _repeat(f"{pixel_size_angstrom:.9g}", optics)}
+            )
+        # RELION up to 3.0 divides the detector's pixel by the magnification.
+        block = self.particles
+        columns = {
+            "rlnMagnification": _repeat("10000", block),
+            "rlnDetectorPixelSize": _repeat(f"{pixel_size_angstrom:.9g}", block),
+        }
+        return self._with_block(block, columns)
+
+    def unsupported(self) -> list[Feature]:
+        """Return what the file asks for and the program does not model."""
+        blocks = [b for b in (self.optics, self.particles) if b is not None]
+        return unsupported_in_relion(blocks)
+
+    def table(self) -> ParticleTable:
+        """Translate to the library's terms.
+
+        Raises
+        ------
+        InputError
+            If a column that is needed is absent or holds no numbers, or a particle
+            belongs to an optics group that is not described.
+        """
+        n = len(self)
+        pixel_size = self.pixel_size_angstrom()
+        has_ctf = "rlnDefocusU" in self.particles
+        box = self._numbers("rlnImageSize", default=0.0).astype(np.int64)
+        subset = self._labels("rlnRandomSubset")
+        if subset is not None and not bool(((subset == 1) | (subset == 2)).all()):
+            subset = None
+        return ParticleTable(
+            images=self.images(),
+            sign=torch.ones(n),
+            box=torch.from_numpy(box),
+            optics=self._optics_record(pixel_size, box, has_ctf),
+            has_ctf=has_ctf,
+            pose=self._pose(pixel_size),
+            random_subset=subset,
+            class_number=self._labels("rlnClassNumber"),
+            micrograph=self.particles.columns.get("rlnMicrographName"),
+            results={
+                label: self.particles.numbers(label)
+                for label in self.particles.columns
+                if label in RESULT_COLUMNS or label.startswith(RESULT_PREFIX)
+            },
+        )
+
+    def select(self, index: NDArray[Any]) -> Self:
+        """Return some particles; all optics groups and other blocks stay."""
+        block = self.particles
+        return type(self)(self.star.with_block(block, block.select(index)))
+
+    def with_changes(self, changes: Changes) -> Self:
+        """Return the particles with the columns of what was found out set."""
+        columns: dict[str, NDArray[Any]] = {}
+        if changes.pose is not None:
+            columns |= angle_columns(changes.pose)
+            columns |= self._origin_columns(changes.pose, changes.pixel_size_angstrom)
+        for label, values, pattern in (
+            ("rlnDefocusU", changes.defocus_u_angstrom, "%.6f"),
+            ("rlnDefocusV", changes.defocus_v_angstrom, "%.6f"),
+            ("rlnRandomSubset", changes.random_subset, "%d"),
+        ):
+            if values is not None:
+                columns[label] = text_column(values.numpy(), pattern)
+        return self._with_block(
+            self.particles, columns | result_columns(changes.results)
+        )
+
+    def with_paths(self, paths: Mapping[str, str]) -> Self:
+        """Return the particles with stacks of :meth:`images` called otherwise."""
+        images = self.images()
+        changed = np.array([paths.get(path, path) != path for path in images.paths])
+        names = self.particles.columns[IMAGE].copy()
+        for i in np.flatnonzero(changed[images.path_index]).tolist():
+            number = str(names[i]).partition("@")[0]
+            names[i] = f"{number}@{paths[images.paths[images.path_index[i]]]}"
+        return self._with_block(self.particles, {IMAGE: names})
+
+    def with_image_size(self, box: NDArray[np.int64]) -> Self:
+        """Return the particles with the optics columns that RELION 3.1 demands."""
+        optics = self.optics
+        if optics is None:
+            return self
+        names = np.strings.add("opticsGroup", optics.columns[GROUP])
+        group_box = np.full(len(optics), box[0])
+        group_box[self._group_row()] = box
+        wanted = {
+            "rlnOpticsGroupName": names,
+            "rlnImageSize": text_column(group_box, "%d"),
+            "rlnImageDimensionality": _repeat("2", optics),
+        }
+        new = {label: v for label, v in wanted.items() if label not in optics}
+        return self._with_block(optics, new)
+
+    def write(self, path: Path | str) -> None:
+        """Write the STAR file, the optics groups before the particles."""
+        blocks = list(self.star.blocks)
+        optics = self.optics
+        if optics is not None:
+            blocks = [block for block in blocks if block is not optics]
+            place = next(i for i, b in enumerate(blocks) if b is self.particles)
+            blocks.insert(place, optics)
+        write_star(path, StarFile(tuple(blocks), self.star.version))
+
+    def _has(self, label: str) -> bool:
+        in_optics = self.optics is not None and label in self.optics
+        return in_optics or label in self.particles
+
+    def _numbers(self, label: str, default: float | None = None) -> NDArray[np.float64]:
+        """Return one number a particle, of its optics group where that has it."""
+        optics = self.optics
+        if optics is not None and label in optics:
+            return optics.numbers(label)[self._group_row()]
+        if label in self.particles:
+            return self.particles.numbers(label)
+        if default is None:
+            raise InputError(
+                f"The STAR file has a defocus but no {label}, without which the CTF "
+                "is unknown. Add the column."
+            )
+        return np.full(len(self), default)
+
+    def _labels(self, label: str) -> Tensor | None:
+        if label not in self.particles:
+            return None
+        return torch.from_numpy(self.particles.integers(label))
+
+    def _group_row(self) -> NDArray[np.int64]:
+        """Return the row of ``optics`` that describes each particle."""
+        optics = self.optics
+        assert optics is not None
+        if GROUP not in optics:
+            raise InputError(f"data_optics has no column {GROUP}. Number the groups.")
+        if GROUP not in self.particles:
+            if len(optics) == 1:
+                return np.zeros(len(self), dtype=np.int64)
+            raise InputError(
+                f"There are {len(optics)} optics groups, but the particles have no "
+                f"column {GROUP} that says which is theirs"
+            )
+        known, wanted = optics.integers(GROUP), self.particles.integers(GROUP)
+        order = np.argsort(known, kind="stable")
+        place = np.searchsorted(known, wanted, sorter=order)
+        row = order[np.minimum(place, len(order) - 1)]
+        bad = np.flatnonzero(known[row] != wanted)
+        if len(bad):
+            raise InputError(
+                f"Row {bad[0] + 1} belongs to optics group {wanted[bad[0]]}, but "
+                f"data_optics describes only {known.tolist()} ({len(bad)} such rows). "
+                "Add the group to data_optics."
+            )
+        return row
+
+    def _radians(self, label: str) -> Tensor:
+        return torch.deg2rad(_tensor(self._numbers(label, default=0.0)))
+
+    def _optics_record(
+        self, pixel_size: NDArray[np.float64], box: NDArray[np.int64], has_ctf: bool
+    ) -> Optics:
+        optics = Optics.without_ctf(len(self), 1.0)
+        if has_ctf:
+            defocus_u = self.particles.numbers("rlnDefocusU")
+            defocus_v = defocus_u
+            if "rlnDefocusV" in self.particles:
+                defocus_v = self.particles.numbers("rlnDefocusV")
+            optics = replace(
+                optics,
+                voltage_kv=_tensor(self._numbers("rlnVoltage")),
+                cs_mm=_tensor(self._numbers("rlnSphericalAberration")),
+                amplitude_contrast=_tensor(self._numbers("rlnAmplitudeContrast")),
+                defocus_u_angstrom=_tensor(defocus_u),
+                defocus_v_angstrom=_tensor(defocus_v),
+                defocus_angle_radian=self._radians("rlnDefocusAngle"),
+                phase_shift_radian=self._radians("rlnPhaseShift"),
+                bfactor_angstrom2=_tensor(self._numbers("rlnCtfBfactor", 0.0)),
+                scale=_tensor(self._numbers("rlnCtfScalefactor", 1.0)),
+            )
+        if self.optics is not None:
+            group = torch.from_numpy(self._group_row())
+        else:
+            group = group_numbers(
+                self._numbers(GROUP, default=0.0),
+                pixel_size,
+                box,
+                optics.voltage_kv.numpy(),
+                optics.cs_mm.numpy(),
+                optics.amplitude_contrast.numpy(),
+            )
+        return replace(optics, pixel_size_angstrom=_tensor(pixel_size), group=group)
+
+    def _pose(self, pixel_size: NDArray[np.float64]) -> Pose | None:
+        block = self.particles
+        if any(label not in block for label in ANGLES):
+            return None
+        euler = np.stack([block.numbers(label) for label in ANGLES], axis=1)
+        origin = np.zeros((len(self), 2))
+        if all(label in block for label in ORIGIN_ANGSTROM):
+            origin = np.stack([block.numbers(x) for x in ORIGIN_ANGSTROM], axis=1)
+        elif all(label in block for label in ORIGIN_PIXELS):
+            origin = np.stack([block.numbers(x) for x in ORIGIN_PIXELS], axis=1)
+            origin = origin * pixel_size[:, None]
+        # 0 - origin instead of -origin: no negative zeros.
+        return Pose(euler_degrees_to_rotation(_tensor(euler)), _tensor(0.0 - origin))
+
+    def _origin_columns(
+        self, pose: Pose, pixel_size: Tensor
+    ) -> dict[str, NDArray[Any]]:
+        """Return the origins in every unit that the file uses."""
+        columns: dict[str, NDArray[Any]] = {}
+        in_angstrom = all(x in self.particles for x in ORIGIN_ANGSTROM)
+        if in_angstrom or self.optics is not None:
+            columns |= origin_columns(
+                pose, ORIGIN_ANGSTROM, torch.ones_like(pixel_size)
+            )
+        if not columns or all(x in self.particles for x in ORIGIN_PIXELS):
+            columns |= origin_columns(pose, ORIGIN_PIXELS, pixel_size)
+        return columns
+
+    def _with_block(self, block: StarBlock, columns: dict[str, NDArray[Any]]) -> Self:
+        return type(self)(self.star.with_block(block, block.with_columns(columns)))
+
+
+def table_to_relion(table: ParticleTable) -> RelionParticles:
+    """Write a table in RELION 3.1's terms.
+
+    RELION has no column for the contrast of the images; where they show particles
+    black on white the CTF's scale is made negative, which says the same.
+    """
+    blocks = (
+        StarBlock("optics", optics_columns(table)),
+        StarBlock("particles", particle_columns(table)),
+    )
+    return RelionParticles(StarFile(blocks, version=30001)).with_changes(
+        Changes(
+            pose=table.pose,
+            defocus_u_angstrom=None,
+            defocus_v_angstrom=None,
+            random_subset=table.random_subset,
+            pixel_size_angstrom=table.optics.pixel_size_angstrom,
+            results=table.results,
+        )
+    )
+
+
+def _repeat(word: str, block: StarBlock) -> NDArray[Any]:
+    return np.full(len(block), word, dtype=STRING)
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))

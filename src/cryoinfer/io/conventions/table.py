@@ -1,0 +1,204 @@
+"""What the metadata of any program say about particles, in the library's terms."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.errors import InputError, UnsupportedError
+from cryoinfer.records import Optics, Pose
+
+RESULT_COLUMNS = ("rlnLogLikeliContribution", "rlnMaxValueProbDistribution")
+RESULT_PREFIX = "cryoinfer"
+"""Columns of results, which a conversion between programs carries along."""
+
+
+@dataclass(frozen=True)
+class ImageReferences:
+    """Which image of which file each particle is.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        The distinct files, as the metadata spell them.
+    path_index : array of int64, shape (n,)
+        Into ``paths``.
+    row : array of int64, shape (n,)
+        Image in that file, counted from 0.
+    """
+
+    paths: tuple[str, ...]
+    path_index: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, names: NDArray[Any], row: NDArray[np.int64]) -> Self:
+        """Collect the distinct files, in order of appearance, of one name a row."""
+        _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        paths = tuple(str(names[i]) for i in np.sort(first))
+        return cls(paths, rank[inverse.reshape(-1)], row)
+
+    def select(self, index: NDArray[Any]) -> Self:
+        """Return some rows; ``paths`` stays, whether or not a row names them."""
+        return replace(self, path_index=self.path_index[index], row=self.row[index])
+
+
+@dataclass(frozen=True)
+class ParticleTable:
+    """The metadata of n particles.
+
+    Attributes
+    ----------
+    images : ImageReferences
+    sign : Tensor of float32, shape (n,)
+        The stored image times it shows particles white on black.
+    box : Tensor of int64, shape (n,)
+        Image size that the metadata claim; 0 where they do not say.
+    optics : Optics
+        Of length n; without a CTF, such that the CTF is 1.
+    has_ctf : bool
+    pose : Pose or None
+    random_subset : Tensor of int64, shape (n,), or None
+        Half-set, 1 or 2.
+    class_number : Tensor of int64, shape (n,), or None
+        Counted from 1.
+    micrograph : array of text, shape (n,), or None
+    results : dict of str to array, shape (n,)
+        Further columns that this program wrote.
+    """
+
+    images: ImageReferences
+    sign: Tensor
+    box: Tensor
+    optics: Optics
+    has_ctf: bool
+    pose: Pose | None = None
+    random_subset: Tensor | None = None
+    class_number: Tensor | None = None
+    micrograph: NDArray[Any] | None = None
+    results: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, index: Tensor) -> Self:
+        """Return some rows; optics groups keep their numbers."""
+        rows = index.numpy()
+        subset, number = self.random_subset, self.class_number
+        return replace(
+            self,
+            images=self.images.select(rows),
+            sign=self.sign[index],
+            box=self.box[index],
+            optics=self.optics[index],
+            pose=None if self.pose is None else self.pose[index],
+            random_subset=None if subset is None else subset[index],
+            class_number=None if number is None else number[index],
+            micrograph=None if self.micrograph is None else self.micrograph[rows],
+            results={name: values[rows] for name, values in self.results.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an inference has found out; None leaves a column as it is.
+
+    Attributes
+    ----------
+    pose : Pose or None
+    defocus_u_angstrom, defocus_v_angstrom : Tensor, shape (n,), or None
+    random_subset : Tensor of int64, shape (n,), or None
+        Half-set, 1 or 2.
+    pixel_size_angstrom : Tensor, shape (n,)
+        Of each image; programs that count shifts in pixels need it.
+    results : dict of str to array, shape (n,)
+        Columns to add under their names.
+    """
+
+    pose: Pose | None
+    defocus_u_angstrom: Tensor | None
+    defocus_v_angstrom: Tensor | None
+    random_subset: Tensor | None
+    pixel_size_angstrom: Tensor
+    results: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Physics that the metadata ask for and the program does not model.
+
+    Attributes
+    ----------
+    name : str
+        What the user passes to go on without it.
+    message : str
+    ignorable : bool
+    """
+
+    name: str
+    message: str
+    ignorable: bool = True
+
+
+FEATURES = {
+    "beam-tilt": "beam tilt, which shifts the phases at high resolution",
+    "zernike": "higher-order aberrations",
+    "anisotropic-magnification": "anisotropic magnification",
+    "ctf-premultiplied": "images already multiplied by their CTF",
+    "ctf-phase-flipped": "images whose phases are already flipped",
+    "subtomograms": "subtomograms or tilt series, not single particles",
+}
+"""Name and meaning of all that is recognised and not modelled."""
+
+
+def feature(name: str, where: str) -> Feature:
+    """Return a feature of :data:`FEATURES` found at ``where``."""
+    message = f"{name}: the file has {FEATURES[name]} ({where})"
+    return Feature(name, message, ignorable=name != "subtomograms")
+
+
+def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> None:
+    """Raise for the features that the user has not chosen to ignore.
+
+    Raises
+    ------
+    UnsupportedError
+        One message that names them all.
+    InputError
+        If a name in ``ignore`` is unknown.
+    """
+    unknown = sorted(set(ignore) - set(FEATURES))
+    if unknown:
+        raise InputError(
+            f"Cannot ignore {', '.join(unknown)}: expected some of "
+            f"{', '.join(FEATURES)}"
+        )
+    left = [f for f in features if not (f.ignorable and f.name in ignore)]
+    if not left:
+        return
+    lines = "\n".join(f"- {f.message}" for f in left)
+    names = " ".join(f"--ignore {f.name}" for f in left if f.ignorable)
+    hopeless = any(not f.ignorable for f in left)
+    cure = (
+        "Such data cannot be used."
+        if hopeless
+        else f"Go on without modelling it with {names}, or correct the images first."
+    )
+    raise UnsupportedError(
+        f"The particles ask for physics that is not modelled:\n{lines}\n{cure}"
+    )
+
+
+def group_numbers(*columns: NDArray[Any]) -> Tensor:
+    """Return the number, from 0, of each row's combination of values, shape (n,)."""
+    stacked = np.stack([np.asarray(c, dtype=np.float64) for c in columns], axis=1)
+    _, inverse = np.unique(stacked, axis=0, return_inverse=True)
+    return torch.from_numpy(inverse.reshape(-1).astype(np.int64))

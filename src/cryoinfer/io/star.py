@@ -1,0 +1,264 @@
+"""Read and write STAR files without losing anything that they hold.
+
+Every value is kept as the text that was read, so ``007`` stays ``007`` and a
+number keeps its digits; whoever needs numbers asks :meth:`StarBlock.numbers`.
+
+The tokens come from :mod:`gemmi.cif`. The ``starfile`` package is not used: it
+turns ``007`` into 7 and ``nan`` into a gap, replaces apostrophes by quotes, fills
+short rows with gaps instead of refusing them, and ends a table at a row that holds
+a word like ``data_2019/a.mrc``.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+from gemmi import cif
+from numpy.typing import NDArray
+
+from cryoinfer.errors import InputError, MissingFileError, OutputError
+
+STRING = np.dtypes.StringDType()
+
+_TOKEN = re.compile(r"""'.*?'(?=\s|$)|".*?"(?=\s|$)|#.*|\S+""")
+_NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
+_VERSION = re.compile(r"(?m)^\s*# version (\d+)")
+
+
+@dataclass(frozen=True)
+class StarBlock:
+    """One table of a STAR file.
+
+    Attributes
+    ----------
+    name : str
+        What follows ``data_``; may be empty.
+    columns : dict of str to array of text, shape (rows,)
+        By label, without the leading underscore, in the file's order.
+    is_loop : bool
+        False for a list of ``_label value`` pairs, which has one row.
+    """
+
+    name: str
+    columns: dict[str, NDArray[Any]]
+    is_loop: bool = True
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __contains__(self, label: str) -> bool:
+        return label in self.columns
+
+    def numbers(self, label: str) -> NDArray[np.float64]:
+        """Return a column as finite numbers.
+
+        Raises
+        ------
+        InputError
+            If a value is not a finite number; the message names its row.
+        """
+        text = self.columns[label]
+        try:
+            values = text.astype(np.float64)
+        except ValueError:
+            values = np.array([_number_or_nan(word) for word in text])
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(
+                f"{label} must hold numbers, but row {bad[0] + 1} of data_{self.name} "
+                f"holds {str(text[bad[0]])!r} ({len(bad)} such rows). "
+                "Remove or mend these rows."
+            )
+        return values
+
+    def integers(self, label: str) -> NDArray[np.int64]:
+        """Return a column as integers; see :meth:`numbers`."""
+        return np.rint(self.numbers(label)).astype(np.int64)
+
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the block with columns of text replaced or added at the end."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def select(self, index: NDArray[Any]) -> Self:
+        """Return the block with the given rows."""
+        return replace(self, columns={k: v[index] for k, v in self.columns.items()})
+
+
+@dataclass(frozen=True)
+class StarFile:
+    """All tables of a STAR file, in its order.
+
+    Attributes
+    ----------
+    blocks : tuple of StarBlock
+    version : int or None
+        Of RELION, from the comment ``# version 30001``; other comments are dropped.
+    """
+
+    blocks: tuple[StarBlock, ...]
+    version: int | None = None
+
+    def get(self, name: str) -> StarBlock | None:
+        """Return the first block of that name, or None."""
+        return next((block for block in self.blocks if block.name == name), None)
+
+    def with_block(self, old: StarBlock, new: StarBlock) -> Self:
+        """Return the file with one block exchanged."""
+        return replace(
+            self, blocks=tuple(new if block is old else block for block in self.blocks)
+        )
+
+
+def read_star(path: Path | str) -> StarFile:
+    """Read all blocks, columns and rows of a STAR file.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InputError
+        If it is not STAR, or a row has too few or too many values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"No such STAR file: {path}")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a STAR file: it is not text") from error
+    text = _to_strict_cif(text, path)
+    try:
+        document = cif.read_string(text)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).removeprefix("string:")
+        raise InputError(
+            f"{path} is not a STAR file that can be read: line {reason}"
+        ) from error
+    if len(document) == 0:
+        raise InputError(f"{path} is empty: it holds no data_ block")
+    version = _VERSION.search(text)
+    return StarFile(
+        blocks=tuple(block for part in document for block in _tables(part)),
+        version=int(version[1]) if version else None,
+    )
+
+
+def write_star(path: Path | str, star: StarFile) -> None:
+    """Write a STAR file that :func:`read_star` and RELION read back unchanged."""
+    lines = []
+    previous = None
+    for block in star.blocks:
+        if block.name != previous:
+            if star.version is not None:
+                lines += ["", f"# version {star.version}"]
+            lines += ["", f"data_{block.name}"]
+        previous = block.name
+        lines += ["", *_lines_of_block(block), ""]
+    try:
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror}") from error
+
+
+def text_column(values: NDArray[Any], pattern: str) -> NDArray[Any]:
+    """Return numbers as a column of text, each formatted like ``"%.6f"``."""
+    return np.array([pattern % value for value in values.tolist()], dtype=STRING)
+
+
+def _number_or_nan(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return float("nan")
+
+
+def _tables(part: cif.Block) -> Iterator[StarBlock]:
+    """Yield the loops and runs of pairs of one ``data_`` block, in order."""
+    name = part.name.strip()
+    pairs: dict[str, NDArray[Any]] = {}
+    for item in part:
+        if item.pair is not None:
+            tag, value = cast(tuple[str, str], item.pair)
+            pairs[tag[1:]] = np.array([cif.as_string(value)], dtype=STRING)
+            continue
+        if pairs:
+            yield StarBlock(name, pairs, is_loop=False)
+            pairs = {}
+        if item.loop is not None:
+            columns = {tag[1:]: _column(part, tag) for tag in item.loop.tags}
+            yield StarBlock(name, columns)
+    if pairs:
+        yield StarBlock(name, pairs, is_loop=False)
+
+
+def _column(part: cif.Block, tag: str) -> NDArray[Any]:
+    words = list(part.find_loop(tag))
+    if any(word[0] in "'\"" for word in words):
+        words = [word[1:-1] if word[0] in "'\"" else word for word in words]
+    return np.array(words, dtype=STRING)
+
+
+def _to_strict_cif(text: str, path: Path) -> str:
+    """Return the text as CIF has it, where every row of a loop is one whole line.
+
+    CIF lets rows run over lines and reserves words that begin with ``data_``. RELION
+    reads line by line and writes such words, in paths, without quotes.
+
+    Raises
+    ------
+    InputError
+        If a row has too few or too many values.
+    """
+    lines = text.split("\n")
+    width, in_loop, in_rows = 0, False, False
+    for i, line in enumerate(lines):
+        words = line.split()
+        if not words or words[0][0] == "#":
+            continue
+        if len(words) == 1 and words[0].startswith(("data_", "loop_")):
+            width, in_loop, in_rows = 0, words[0] == "loop_", False
+            continue
+        if "data_" in line:
+            tokens = _TOKEN.findall(line)
+            lines[i] = " ".join(_quote(t) if t[:5] == "data_" else t for t in tokens)
+        if in_loop and words[0][0] == "_" and not in_rows:
+            width += 1
+        elif in_loop:
+            in_rows = True
+            if len(words) != width or '"' in line or "'" in line:
+                _require_width(line, width, f"{path}, line {i + 1}")
+    return "\n".join(lines)
+
+
+def _require_width(line: str, width: int, place: str) -> None:
+    found = sum(token[0] != "#" for token in _TOKEN.findall(line))
+    if found != width:
+        raise InputError(
+            f"{place}: expected {width} values, one for each column, found {found}. "
+            "The file may have been cut off or edited."
+        )
+
+
+def _lines_of_block(block: StarBlock) -> Iterator[str]:
+    columns = [_quoted(values.tolist()) for values in block.columns.values()]
+    if not block.is_loop:
+        for label, values in zip(block.columns, columns, strict=True):
+            yield f"_{label} {values[0]}"
+        return
+    yield "loop_"
+    for number, label in enumerate(block.columns, 1):
+        yield f"_{label} #{number}"
+    yield from map(" ".join, zip(*columns, strict=True))
+
+
+def _quoted(words: list[str]) -> list[str]:
+    if not words or not _NEEDS_QUOTES.search("\n".join(words)):
+        return words
+    return [_quote(word) if _NEEDS_QUOTES.search(word) else word for word in words]
+
+
+def _quote(word: str) -> str:
+    return f"'{word}'" if '"' in word else f'"{word}"'

@@ -1,0 +1,155 @@
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.io.star import STRING, StarBlock, StarFile, read_star, write_star
+
+REAL_FILES = Path(__file__).parents[4] / "shared/data/stacks"
+
+TEXT = """
+# version 50001
+
+data_general
+
+_rlnTomoSubTomosAre2DStacks 0
+_rlnComment                 "two words"
+
+data_particles
+
+loop_
+_rlnImageName #1
+_rlnDefocusU #2
+_userCode #3
+_rlnMicrographName #4
+000001@a.mrcs 1.2345678901e+04 007 'my mic.mrc'
+ 2@a.mrcs      nan             1.0 data_2019/it's.mrc
+
+# version 50001
+data_empty
+loop_
+_one
+_two
+"""
+
+
+@pytest.fixture
+def star_path(tmp_path):
+    path = tmp_path / "in.star"
+    path.write_text(TEXT)
+    return path
+
+
+def same(first: StarFile, second: StarFile) -> bool:
+    return first.version == second.version and all(
+        a.name == b.name
+        and a.is_loop == b.is_loop
+        and list(a.columns) == list(b.columns)
+        and all(np.array_equal(a.columns[k], b.columns[k]) for k in a.columns)
+        for a, b in zip(first.blocks, second.blocks, strict=True)
+    )
+
+
+def test_values_are_the_words_that_were_written(star_path):
+    star = read_star(star_path)
+    assert star.version == 50001
+    assert [block.name for block in star.blocks] == ["general", "particles", "empty"]
+    general, particles, empty = star.blocks
+    assert not general.is_loop
+    assert general.columns["rlnComment"].tolist() == ["two words"]
+    assert particles.columns["userCode"].tolist() == ["007", "1.0"]
+    assert particles.columns["rlnDefocusU"].tolist() == ["1.2345678901e+04", "nan"]
+    mics = particles.columns["rlnMicrographName"].tolist()
+    assert mics == ["my mic.mrc", "data_2019/it's.mrc"]
+    assert len(empty) == 0
+    assert list(empty.columns) == ["one", "two"]
+
+
+def test_nothing_is_lost_by_writing(star_path, tmp_path):
+    star = read_star(star_path)
+    write_star(tmp_path / "out.star", star)
+    assert same(star, read_star(tmp_path / "out.star"))
+
+
+def test_words_that_need_quotes_survive(tmp_path):
+    words = ["", "_x", "a b", '"', "#5", "it's", "'", 'say "hi" now', "data_x", "[1,2]"]
+    column = np.array(words, dtype=STRING)
+    star = StarFile((StarBlock("x", {"n": column[::-1].copy(), "word": column}),))
+    write_star(tmp_path / "x.star", star)
+    assert same(star, read_star(tmp_path / "x.star"))
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_line_ends_of_either_kind(tmp_path, ending):
+    path = tmp_path / "x.star"
+    path.write_bytes(ending.join(["data_", "loop_", "_a", "_b", "1 2", ""]).encode())
+    assert read_star(path).blocks[0].columns["b"].tolist() == ["2"]
+
+
+def test_an_independent_reader_agrees(star_path, tmp_path):
+    starfile = pytest.importorskip("starfile")
+    write_star(tmp_path / "out.star", read_star(star_path))
+    table = starfile.read(tmp_path / "out.star", read_n_blocks=2)["particles"]
+    assert table["rlnImageName"].tolist() == ["000001@a.mrcs", "2@a.mrcs"]
+    assert table["rlnDefocusU"][0] == 1.2345678901e4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data_x\nloop_\n_a\n_b\n1 2\n3\n4 5\n", "line 6: expected 2 values.*found 1"),
+        # The total fits the number of columns, only the rows do not.
+        ("data_x\nloop_\n_a\n_b\n1 2 3\n4\n", "line 5: expected 2 values.*found 3"),
+        ("hello", "is not a STAR file"),
+        ("", "is empty"),
+        ("data_x\nloop_\n_a\n_a\n1 2\n", "duplicate"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_line(tmp_path, text, message):
+    path = tmp_path / "x.star"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_star(path)
+
+
+def test_binary_and_absent_files_are_refused(tmp_path):
+    with pytest.raises(MissingFileError, match="No such STAR file"):
+        read_star(tmp_path / "none.star")
+    (tmp_path / "x.star").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not text"):
+        read_star(tmp_path / "x.star")
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "None", "1,5"])
+def test_numbers_must_be_finite_numbers(word):
+    block = StarBlock("particles", {"a": np.array(["1", word], dtype=STRING)})
+    with pytest.raises(InputError, match=rf"row 2 of data_particles holds '{word}'"):
+        block.numbers("a")
+
+
+def test_a_large_file_takes_seconds(tmp_path):
+    n = 50_000
+    names = np.array([f"{i:06d}@Extract/job1/a.mrcs" for i in range(n)], dtype=STRING)
+    number = np.array([f"{i:.6f}" for i in range(n)], dtype=STRING)
+    columns = {"rlnImageName": names} | {f"rln{i}": number for i in range(25)}
+    start = time.perf_counter()
+    write_star(tmp_path / "x.star", StarFile((StarBlock("particles", columns),)))
+    star = read_star(tmp_path / "x.star")
+    # A quarter of 200,000 rows in a quarter of "a few seconds", on a busy core.
+    assert time.perf_counter() - start < 5
+    assert len(star.blocks[0]) == n
+
+
+@pytest.mark.skipif(
+    not REAL_FILES.is_dir(),
+    reason=f"the files of other programs are not at {REAL_FILES}",
+)
+def test_files_of_other_programs_survive(tmp_path):
+    paths = sorted(REAL_FILES.glob("*/*.star"))
+    assert paths
+    for path in paths:
+        star = read_star(path)
+        write_star(tmp_path / "x.star", star)
+        assert same(star, read_star(tmp_path / "x.star")), path
