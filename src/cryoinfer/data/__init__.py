@@ -1,0 +1,1 @@
+"""Particles: their images and what the metadata say about them."""

@@ -1,0 +1,284 @@
+"""The steps from a path to metadata and stacks, each with its own error.
+
+:meth:`~cryoinfer.data.particles.Particles.load` takes them in turn and stops at the
+first error; :func:`~cryoinfer.data.check.check` collects them all.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.io.conventions.cryosparc import CryosparcParticles
+from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
+from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.mrc import (
+    PIXEL_SIZE_RANGE_ANGSTROM,
+    StackFile,
+    is_plausible_pixel_size,
+)
+from cryoinfer.records import Optics
+
+Source = RelionParticles | CryosparcParticles
+"""Metadata in the terms of the program that wrote them."""
+
+_FORMAT_MARK = ":mrcs"
+_BARE = (".mrcs", ".mrc", ".txt")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look for stacks that metadata name.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the metadata.
+    datadir : Path or None
+        Named by the user; searched first.
+    """
+
+    folder: Path
+    datadir: Path | None = None
+
+    def find(self, name: str) -> Path | None:
+        """Return the file that a name stands for, or None.
+
+        Tried are the user's folder, with the whole name and with its last part, the
+        working folder, the metadata's folder and every folder above that: RELION
+        and cryoSPARC name files relative to the root of their project.
+        """
+        relative = Path(name.removesuffix(_FORMAT_MARK))
+        candidates = [relative, *(f / relative for f in _with_parents(self.folder))]
+        if self.datadir is not None:
+            inside = [self.datadir / relative, self.datadir / relative.name]
+            candidates = [*inside, *candidates]
+        return next((c.absolute() for c in candidates if c.is_file()), None)
+
+
+def read_source(path: Path, passthrough: Sequence[Path | str] = ()) -> Source:
+    """Read the metadata of a ``.star`` or ``.cs`` file.
+
+    Raises
+    ------
+    MissingFileError, InputError
+    """
+    if path.suffix == ".star":
+        return RelionParticles.read(path)
+    if path.suffix == ".cs":
+        return CryosparcParticles.read(path, passthrough)
+    raise InputError(
+        f"{path}: expected particles as .star, .cs, .mrcs, .mrc or .txt, "
+        f"found {path.suffix or 'no ending'}"
+    )
+
+
+def is_bare(path: Path) -> bool:
+    """Return whether a file is a stack, or a list of stacks, without metadata."""
+    return path.suffix in _BARE
+
+
+def bare_stack_names(path: Path) -> tuple[str, ...]:
+    """Return the stacks, relative to the file's folder, of a stack or a list."""
+    if not path.is_file():
+        raise MissingFileError(f"No such file: {path}")
+    if path.suffix != ".txt":
+        return (path.name,)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a list of stacks: it is not text") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InputError(f"{path} lists no stacks: expected one path a line")
+    return names
+
+
+def source_of_stacks(
+    names: Sequence[str], stacks: Sequence[StackFile], pixel_size_angstrom: float | None
+) -> Source:
+    """Make metadata, without CTF and poses, for all images of some stacks."""
+    counts = [len(stack) for stack in stacks]
+    path_index = np.repeat(np.arange(len(stacks)), counts)
+    row = np.concatenate([np.arange(count) for count in counts])
+    n = len(row)
+    if pixel_size_angstrom is None:
+        pixel_size_angstrom = header_pixel_size(stacks)
+    require_plausible(pixel_size_angstrom, "--pixel-size or the header")
+    box = np.array([stack.shape[1] for stack in stacks])[path_index]
+    table = ParticleTable(
+        images=ImageReferences(tuple(names), path_index, row),
+        sign=torch.ones(n),
+        box=torch.from_numpy(box),
+        optics=Optics.without_ctf(n, pixel_size_angstrom),
+        has_ctf=False,
+    )
+    return table_to_relion(table)
+
+
+def open_stacks(names: Sequence[str], place: Place) -> tuple[StackFile, ...]:
+    """Read the headers of stacks.
+
+    Raises
+    ------
+    MissingFileError
+        Naming the first that is absent and how many are.
+    InputError
+        If one cannot be used.
+    """
+    paths = [place.find(name) for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
+    if missing:
+        raise MissingFileError(missing_message(missing, len(names), place))
+    stacks = tuple(StackFile.of(path) for path in paths if path is not None)
+    for stack in stacks:
+        require_even_square(stack)
+    return stacks
+
+
+def missing_message(missing: Sequence[str], total: int, place: Place) -> str:
+    """Return what to tell about stacks that are not there."""
+    tried = [place.folder, *([place.datadir] if place.datadir else [])]
+    return (
+        f"{len(missing)} of {total} stacks are missing, the first is {missing[0]!r}. "
+        f"Searched the working folder, {', '.join(map(str, tried))} and the folders "
+        "above. Say with --datadir where they are."
+    )
+
+
+def require_even_square(stack: StackFile) -> None:
+    """Raise :class:`InputError` unless images are square with an even size."""
+    _, height, width = stack.shape
+    if height != width:
+        raise InputError(
+            f"{stack.path}: expected square images, found {width} x {height} pixels. "
+            "Is it a micrograph?"
+        )
+    if width % 2:
+        raise InputError(
+            f"{stack.path}: expected an even box, found {width} pixels. Extract the "
+            "particles again, or crop them by one pixel."
+        )
+
+
+def require_rows(images: ImageReferences, stacks: Sequence[StackFile | None]) -> None:
+    """Raise :class:`InputError` if a particle is an image that its stack lacks.
+
+    Particles of a stack that is None are passed over.
+    """
+    lengths = [np.iinfo(np.int64).max if s is None else len(s) for s in stacks]
+    counts = np.array(lengths)[images.path_index]
+    bad = np.flatnonzero(images.row >= counts)
+    if len(bad):
+        stack = stacks[images.path_index[bad[0]]]
+        assert stack is not None
+        raise InputError(
+            f"Row {bad[0] + 1} of the particles is image {images.row[bad[0]] + 1} of "
+            f"{stack.path}, which holds only {len(stack)} images ({len(bad)} such "
+            "rows). Is it the stack that the metadata were made for?"
+        )
+
+
+def stack_boxes(
+    images: ImageReferences, stacks: Sequence[StackFile]
+) -> NDArray[np.int64]:
+    """Return the image size, shape (n,), of each particle's stack."""
+    boxes = np.array([stack.shape[1] for stack in stacks], dtype=np.int64)
+    return boxes[images.path_index]
+
+
+def require_declared_boxes(
+    declared: NDArray[np.int64], found: NDArray[np.int64]
+) -> None:
+    """Raise :class:`InputError` where metadata claim another image size."""
+    bad = np.flatnonzero((declared > 0) & (declared != found))
+    if len(bad):
+        raise InputError(
+            f"The metadata say that images have {declared[bad[0]]} pixels, but those "
+            f"of row {bad[0] + 1} have {found[bad[0]]} ({len(bad)} such rows). If the "
+            "stack was resampled, the pixel size in the metadata is wrong too."
+        )
+
+
+def with_pixel_size(
+    source: Source, stacks: Sequence[StackFile], pixel_size_angstrom: float | None
+) -> Source:
+    """Return metadata that have a pixel size, from the user or the stacks if need be.
+
+    Raises
+    ------
+    InputError
+        If there is none or it is absurd, or the user contradicts the metadata.
+    """
+    declared = source.pixel_size_angstrom()
+    if np.isnan(declared).any():
+        if pixel_size_angstrom is None:
+            pixel_size_angstrom = header_pixel_size(stacks)
+        require_plausible(pixel_size_angstrom, "--pixel-size or the header")
+        return source.with_pixel_size(pixel_size_angstrom)
+    for value in np.unique(declared).tolist():
+        require_plausible(value, "the metadata")
+        # Headers and metadata round to about four digits.
+        if pixel_size_angstrom and abs(value / pixel_size_angstrom - 1) > 1e-3:
+            raise InputError(
+                f"The metadata have a pixel size of {value:.5g} A, but --pixel-size "
+                f"says {pixel_size_angstrom:.5g} A. Correct the metadata, or leave "
+                "the option out."
+            )
+    return source
+
+
+def header_pixel_size(stacks: Sequence[StackFile]) -> float:
+    """Return the pixel size that the headers of all stacks share."""
+    sizes = {
+        None if s.pixel_size_angstrom is None else round(s.pixel_size_angstrom, 4)
+        for s in stacks
+    }
+    value = stacks[0].pixel_size_angstrom
+    if len(sizes) > 1 or value is None:
+        found = "several" if len(sizes) > 1 else "none that can be used"
+        raise InputError(
+            "The metadata have no pixel size, and of the headers of the stacks "
+            f"(such as {stacks[0].path}) there is {found}. Give --pixel-size."
+        )
+    return value
+
+
+def require_plausible(pixel_size_angstrom: float, origin: str) -> None:
+    """Raise :class:`InputError` if no microscope has such a pixel size."""
+    if not is_plausible_pixel_size(pixel_size_angstrom):
+        low, high = PIXEL_SIZE_RANGE_ANGSTROM
+        raise InputError(
+            f"Expected a pixel size between {low} and {high} A, found "
+            f"{pixel_size_angstrom:.5g} A in {origin}. Correct it, or give "
+            "--pixel-size if the file has none."
+        )
+
+
+def spell_path(name: str, stack: Path, folder: Path) -> str:
+    """Return how metadata in ``folder`` should call a stack.
+
+    The old name stays where it still leads to the stack from there, so that RELION
+    and cryoSPARC find it from the root of their project; otherwise the name is
+    relative to ``folder``, or absolute if there is no such way (another drive).
+    """
+    bare = name.removesuffix(_FORMAT_MARK)
+    for start in _with_parents(folder.absolute()):
+        candidate = start / bare
+        if candidate.is_file() and candidate.samefile(stack):
+            return name
+    try:
+        relative = Path(os.path.relpath(stack.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        relative = stack.resolve().as_posix()
+    return relative + (_FORMAT_MARK if name.endswith(_FORMAT_MARK) else "")
+
+
+def _with_parents(folder: Path) -> list[Path]:
+    folder = folder.absolute()
+    return [folder, *folder.parents]

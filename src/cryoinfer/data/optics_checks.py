@@ -1,0 +1,98 @@
+"""Whether the CTF parameters can be those of a microscope."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.finding import Finding, Severity
+from cryoinfer.io.conventions.table import ParticleTable
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A range of one quantity, with what a value outside it probably is."""
+
+    name: str
+    low: float
+    high: float
+    unit: str
+    severity: Severity
+    hint: str
+
+
+# Generous ranges: what lies outside has another unit or is a slip.
+_RULES = (
+    _Rule("voltage_kv", 60, 400, "kV", "error", "Is it in volts?"),
+    _Rule("cs_mm", 0, 10, "mm", "error", "Is it in micrometres?"),
+    _Rule("amplitude_contrast", 0, 1, "", "error", "Is it in percent?"),
+    _Rule("amplitude_contrast", 0.005, 0.4, "", "warning", "0.07 to 0.1 are usual."),
+    _Rule("defocus_u_angstrom", 0, 1e5, "A", "warning", "Underfocus is positive."),
+    _Rule("defocus_v_angstrom", 0, 1e5, "A", "warning", "Underfocus is positive."),
+    _Rule("bfactor_angstrom2", 0, 1000, "A^2", "warning", "Negative ones sharpen."),
+)
+_SMALLEST_DEFOCUS_ANGSTROM = 100.0
+_LARGEST_ASTIGMATISM_ANGSTROM = 5000.0
+
+
+def check_optics(table: ParticleTable) -> list[Finding]:
+    """Return what is suspicious about units, ranges and signs of the CTF."""
+    if not table.has_ctf:
+        text = "There is no defocus; the images are taken to have no CTF at all."
+        return [Finding("note", "ctf", text)]
+    found = [f for rule in _RULES for f in _outside(table, rule)]
+    optics = table.optics
+    largest = float(
+        torch.maximum(optics.defocus_u_angstrom, optics.defocus_v_angstrom).abs().max()
+    )
+    if 0 < largest < _SMALLEST_DEFOCUS_ANGSTROM:
+        text = (
+            f"Expected a defocus in angstrom, found at most {largest:.4g}. "
+            "Is it in micrometres? Multiply it by 10000."
+        )
+        found.append(Finding("error", "ctf", text))
+    astigmatism = (optics.defocus_u_angstrom - optics.defocus_v_angstrom).abs()
+    found += _count(
+        astigmatism > _LARGEST_ASTIGMATISM_ANGSTROM,
+        "warning",
+        f"an astigmatism above {_LARGEST_ASTIGMATISM_ANGSTROM:.0f} A; their CTF fits "
+        "probably failed",
+    )
+    phase_degrees = float(torch.rad2deg(optics.phase_shift_radian.abs().max()))
+    if 0 < phase_degrees < torch.pi:
+        text = (
+            f"The largest phase shift is {phase_degrees:.3g} degrees. "
+            "Is the column in radians?"
+        )
+        found.append(Finding("warning", "ctf", text))
+    found += _count(optics.scale == 0, "error", "a CTF scale of 0 and show nothing")
+    found += _count(
+        optics.scale < 0,
+        "note",
+        "a negative CTF scale: they are taken to be black on white",
+    )
+    return found
+
+
+def _outside(table: ParticleTable, rule: _Rule) -> list[Finding]:
+    values: Tensor = getattr(table.optics, rule.name)
+    bad = (values < rule.low) | (values > rule.high)
+    if not bool(bad.any()):
+        return []
+    worst = values[bad][0]
+    quantity = rule.name.rsplit("_", 1)[0].replace("_", " ") if rule.unit else rule.name
+    text = (
+        f"Expected {quantity.replace('_', ' ')} between {rule.low:g} and "
+        f"{rule.high:g} {rule.unit}".rstrip()
+        + f", found {worst:.5g} ({int(bad.sum())} particles, the first in row "
+        f"{int(bad.nonzero()[0]) + 1}). {rule.hint}"
+    )
+    return [Finding(rule.severity, "ctf", text)]
+
+
+def _count(bad: Tensor, severity: Severity, what: str) -> list[Finding]:
+    if not bool(bad.any()):
+        return []
+    row = int(bad.nonzero()[0]) + 1
+    text = f"{int(bad.sum())} particles, the first in row {row}, have {what}."
+    return [Finding(severity, "ctf", text)]

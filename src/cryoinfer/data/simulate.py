@@ -1,0 +1,354 @@
+"""Simulated particles whose truth is known."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from cryoinfer.data.examples import EXAMPLE_NAMES, example_atoms
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.interfaces import Monitor
+from cryoinfer.io.atoms import read_atoms
+from cryoinfer.io.conventions.relion import table_to_relion
+from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.mrc import StackWriter, write_map
+from cryoinfer.physics.image_model import ImageModel
+from cryoinfer.physics.noise import GaussianNoise
+from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
+
+_BATCH = 250
+_IMAGES_FOR_SIGNAL = 1000
+_PREFERRED_CONE_RADIAN = math.radians(30)
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """What to simulate.
+
+    Attributes
+    ----------
+    structure : str
+        Name of an example (:data:`cryoinfer.data.examples.EXAMPLE_NAMES`) or path of
+        an mmCIF or PDB file.
+    n : int
+        Number of images.
+    box : int
+        Their size in pixels, even.
+    pixel_size_angstrom : float
+    snr_db : float or None
+        ``10 log10(var(signal) / var(noise))``, the signal's variance over all pixels
+        of the set after the CTF; None for no noise.
+    defocus_range_angstrom : tuple of two floats, or None
+        Defoci are uniform in it, without astigmatism; None for no CTF.
+    max_shift_angstrom : float
+        Shifts are uniform up to it in x and in y.
+    noise : "white" or "coloured"
+        Coloured noise falls tenfold from low to high frequency.
+    views : "uniform" or "preferred"
+        Preferred: half of the particles are seen from within 30 degrees of +z.
+    optics_groups : int
+        Particles are dealt to the groups in turn. The first is at 300 kV; each
+        further one has a pixel larger by a tenth, and every second one 200 kV.
+    b_factor_angstrom2 : float
+        Blurs the structure.
+    seed : int
+        Of all that is random. Random numbers do not depend on the number of
+        threads; the last digit of their products may.
+    """
+
+    structure: str = "adenylate-kinase-open"
+    n: int = 10_000
+    box: int = 128
+    pixel_size_angstrom: float = 0.8
+    snr_db: float | None = -10.0
+    defocus_range_angstrom: tuple[float, float] | None = None
+    max_shift_angstrom: float = 0.0
+    noise: Literal["white", "coloured"] = "white"
+    views: Literal["uniform", "preferred"] = "uniform"
+    optics_groups: int = 1
+    b_factor_angstrom2: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated."""
+        low, high = self.defocus_range_angstrom or (0.0, 0.0)
+        rules = {
+            "n must be 1 or more": self.n >= 1,
+            "box must be even and 8 or more": self.box >= 8 and self.box % 2 == 0,
+            "pixel_size_angstrom must be positive": self.pixel_size_angstrom > 0,
+            "snr_db must be a finite number": math.isfinite(self.snr_db or 0.0),
+            "defocus_range_angstrom must ascend": low <= high,
+            "max_shift_angstrom must not be negative": self.max_shift_angstrom >= 0,
+            "noise must be white or coloured": self.noise in ("white", "coloured"),
+            "views must be uniform or preferred": self.views
+            in ("uniform", "preferred"),
+            "optics_groups must be 1 or more": self.optics_groups >= 1,
+            "b_factor_angstrom2 must not be negative": self.b_factor_angstrom2 >= 0,
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                name = rule.split()[0]
+                raise InputError(f"{rule}, found {getattr(self, name)!r}.")
+
+
+# The sets A to G of cryoPoseNet (Nashed et al. 2021), to compare with its numbers.
+_CRYOPOSENET = SimulationConfig(n=9000, snr_db=None)
+_PRESETS = {
+    "cryoposenet-a": _CRYOPOSENET,
+    "cryoposenet-b": replace(_CRYOPOSENET, snr_db=10.0),
+    "cryoposenet-c": replace(_CRYOPOSENET, snr_db=5.0),
+    "cryoposenet-d": replace(_CRYOPOSENET, snr_db=0.0),
+    "cryoposenet-e": replace(_CRYOPOSENET, snr_db=-5.0),
+    "cryoposenet-f": replace(_CRYOPOSENET, snr_db=-10.0),
+    "cryoposenet-g": replace(
+        _CRYOPOSENET, snr_db=0.0, defocus_range_angstrom=(4000.0, 12000.0)
+    ),
+}
+PRESET_NAMES = tuple(_PRESETS)
+"""What :func:`simulation_preset` knows."""
+
+
+def simulation_preset(name: str) -> SimulationConfig:
+    """Return the settings of a named set.
+
+    Parameters
+    ----------
+    name : str
+        ``cryoposenet-a`` to ``-g``: 9,000 images of open adenylate kinase, 128
+        pixels of 0.8 angstrom. A has no noise; B to F 10, 5, 0, -5, -10 dB; G 0 dB
+        and a CTF of 0.4 to 1.2 micrometres (300 kV, Cs 2.7 mm, contrast 0.1).
+
+    Raises
+    ------
+    InputError
+        If no preset has that name.
+    """
+    if name not in _PRESETS:
+        raise InputError(
+            f"There is no preset {name!r}: expected one of {', '.join(PRESET_NAMES)}."
+        )
+    return _PRESETS[name]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A simulated set: its truth, and its images on demand.
+
+    Attributes
+    ----------
+    config : SimulationConfig
+    model : ImageModel
+        Of :class:`GaussianAtoms` in noise; without noise its spectrum is 0.
+    latents : Latents
+        The truth, float64, length n.
+    optics : Optics
+        Of length n.
+    noise_seed : int
+        Of the noise, so that it can be drawn again.
+    """
+
+    config: SimulationConfig
+    model: ImageModel
+    latents: Latents
+    optics: Optics
+    noise_seed: int
+
+    @classmethod
+    def of(cls, config: SimulationConfig) -> "Simulation":
+        """Draw the truth and set the noise by the signal of the first 1,000 images.
+
+        Raises
+        ------
+        InputError
+            If the structure is neither an example nor a readable file, or does not
+            fit into the box.
+        """
+        generator = torch.Generator().manual_seed(config.seed)
+        structure = _structure(config)
+        optics = _draw_optics(config, generator)
+        latents = _draw_latents(config, generator)
+        noise_seed = int(torch.randint(2**62, (), generator=generator))
+        silent = GaussianNoise.white(0.0, config.box)
+        model = ImageModel(structure, silent, config.box)
+        simulation = cls(config, model, latents, optics, noise_seed)
+        if config.snr_db is None:
+            return simulation
+        variance = simulation._signal_variance() / 10 ** (config.snr_db / 10)
+        noise = GaussianNoise(_spectrum(config, variance))
+        return replace(simulation, model=replace(model, noise=noise))
+
+    def batches(self) -> Iterator[ParticleBatch]:
+        """Yield the images in order; every time the same."""
+        generator = torch.Generator().manual_seed(self.noise_seed)
+        for index in torch.arange(self.config.n).split(_BATCH):
+            optics = self.optics[index]
+            images = self.model.sample(self.latents[index], optics, generator)
+            yield ParticleBatch(images, optics, index)
+
+    def density(self) -> Tensor:
+        """Return the true map in the pixel size of the first optics group."""
+        structure = self.model.structure
+        assert isinstance(structure, GaussianAtoms)
+        return structure.to_map(self.config.box, self.config.pixel_size_angstrom)
+
+    def _signal_variance(self) -> float:
+        """Return the variance over all pixels of the first images."""
+        count, total, squares = 0, 0.0, 0.0
+        first = torch.arange(min(self.config.n, _IMAGES_FOR_SIGNAL))
+        for index in first.split(_BATCH):
+            images = self.model.mean(self.latents[index], self.optics[index]).double()
+            count += images.numel()
+            total += float(images.sum())
+            squares += float(images.square().sum())
+        return squares / count - (total / count) ** 2
+
+
+def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) -> Path:
+    """Simulate a set of particles and write it.
+
+    Written are ``particles.star`` and ``particles.mrcs``, which hold nothing of the
+    truth but the CTF, and ``truth.star`` (with poses and shifts) and ``truth.mrc``.
+    Images are streamed: memory does not grow with their number beyond their poses.
+
+    Parameters
+    ----------
+    config : SimulationConfig
+    out_dir : path
+        Made if it is absent.
+    monitor : Monitor
+        Sees one stage ``simulate`` of n steps.
+
+    Returns
+    -------
+    Path
+        Of ``particles.star``.
+
+    Raises
+    ------
+    InputError
+        If the structure cannot be used.
+    OutputError
+        If the folder already holds particles or cannot be written.
+    """
+    out = Path(out_dir)
+    star, stack = out / "particles.star", out / "particles.mrcs"
+    for path in (star, stack):
+        if path.exists():
+            raise OutputError(f"{path} exists already: give another output folder.")
+    simulation = Simulation.of(config)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make {out}: {error.strerror}") from error
+    monitor.stage("simulate", config.n)
+    pixel_size_angstrom = config.pixel_size_angstrom
+    with StackWriter(stack, config.n, config.box, pixel_size_angstrom) as writer:
+        for batch in simulation.batches():
+            writer.write(batch.images)
+            monitor.advance(len(batch))
+    write_map(out / "truth.mrc", simulation.density(), pixel_size_angstrom)
+    table = _table(simulation, stack.name)
+    truth = replace(table, pose=simulation.latents.pose)
+    table_to_relion(truth).write(out / "truth.star")
+    table_to_relion(table).write(star)
+    return star
+
+
+def _structure(config: SimulationConfig) -> GaussianAtoms:
+    """Return the structure, centred on the mean of its atoms."""
+    if config.structure in EXAMPLE_NAMES:
+        atoms = example_atoms(config.structure)
+    elif not Path(config.structure).exists():
+        raise InputError(
+            f"The structure {config.structure!r} is neither a file nor one of the "
+            f"examples {', '.join(EXAMPLE_NAMES)}."
+        )
+    else:
+        atoms = read_atoms(config.structure)
+    coordinates = torch.from_numpy(atoms.coordinates_angstrom)
+    coordinates = coordinates - coordinates.mean(0)
+    reach = float(coordinates.norm(dim=1).max()) + 2**0.5 * config.max_shift_angstrom
+    side = config.box * config.pixel_size_angstrom
+    if reach > side / 2:
+        raise InputError(
+            f"The structure and its shifts reach {reach:.0f} A from the centre, but a "
+            f"box of {config.box} pixels of {config.pixel_size_angstrom:g} A only "
+            f"{side / 2:.0f} A: use a larger box or pixel."
+        )
+    return GaussianAtoms.from_elements(
+        coordinates.float(), atoms.elements, config.b_factor_angstrom2
+    )
+
+
+def _draw_latents(config: SimulationConfig, generator: torch.Generator) -> Latents:
+    rotation = random_rotations(config.n, generator)
+    if config.views == "preferred":
+        near = torch.rand(config.n, generator=generator) < 0.5
+        rotation[near] = _rotations_near_z(int(near.sum()), generator)
+    uniform = torch.rand(config.n, 2, generator=generator, dtype=torch.float64)
+    shift = (2 * uniform - 1) * config.max_shift_angstrom
+    zero = torch.zeros(config.n, dtype=torch.float64)
+    return Latents(Pose(rotation, shift), zero)
+
+
+def _rotations_near_z(n: int, generator: torch.Generator) -> Tensor:
+    """Draw rotations whose view, uniform in its cone, is near the reference's +z.
+
+    The view is the third row of the rotation: what is turned onto the optical axis.
+    """
+    uniform = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    azimuth, in_plane = (2 * torch.pi * uniform[:, :2]).unbind(-1)
+    least = math.cos(_PREFERRED_CONE_RADIAN)
+    tilt = torch.acos(least + (1 - least) * uniform[:, 2])
+    angles = torch.stack((azimuth, tilt, in_plane), dim=-1)
+    return roma.euler_to_rotmat("ZYZ", angles).mT
+
+
+def _draw_optics(config: SimulationConfig, generator: torch.Generator) -> Optics:
+    group = torch.arange(config.n) % config.optics_groups
+    pixel_size = config.pixel_size_angstrom * (1 + 0.1 * group.double())
+    bare = Optics.without_ctf(config.n, config.pixel_size_angstrom)
+    optics = replace(bare, group=group, pixel_size_angstrom=pixel_size)
+    if config.defocus_range_angstrom is None:
+        return optics
+    low, high = config.defocus_range_angstrom
+    uniform = torch.rand(config.n, generator=generator, dtype=torch.float64)
+    defocus = low + (high - low) * uniform
+    return replace(
+        optics,
+        voltage_kv=300.0 - 100.0 * (group % 2).double(),
+        cs_mm=torch.full_like(defocus, 2.7),
+        amplitude_contrast=torch.full_like(defocus, 0.1),
+        defocus_u_angstrom=defocus,
+        defocus_v_angstrom=defocus,
+    )
+
+
+def _spectrum(config: SimulationConfig, variance: float) -> Tensor:
+    """Return a noise spectrum whose pixels have the given variance."""
+    ring = torch.arange(config.box // 2 + 1, dtype=torch.float32)
+    shape = torch.ones_like(ring)
+    if config.noise == "coloured":
+        shape = 0.1 + 1 / (1 + (ring / (config.box / 16)) ** 2)
+    return shape * (variance / GaussianNoise(shape).pixel_variance(config.box))
+
+
+def _table(simulation: Simulation, stack_name: str) -> ParticleTable:
+    """Return the particles as a file describes them, without their poses."""
+    n, box = simulation.config.n, simulation.config.box
+    row = np.arange(n, dtype=np.int64)
+    return ParticleTable(
+        images=ImageReferences((stack_name,), np.zeros(n, dtype=np.int64), row),
+        sign=torch.ones(n),
+        box=torch.full((n,), box),
+        optics=simulation.optics,
+        has_ctf=simulation.config.defocus_range_angstrom is not None,
+    )

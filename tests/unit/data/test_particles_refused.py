@@ -1,0 +1,96 @@
+import mrcfile
+import numpy as np
+import pytest
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError, MissingFileError, UnsupportedError
+
+
+def edit(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("000003@a.mrcs", "000005@a.mrcs", "Row 2 .* image 5 .*a.mrcs.* only 4 images"),
+        ("000003@a.mrcs", "a.mrcs", "row 2 holds 'a.mrcs'"),
+        ("000003@a.mrcs", "000000@a.mrcs", "counts images from 1, but row 2"),
+        ("b.mrcs 9", "b.mrcs 8", r"Row 3 belongs to optics group 8.*only \[9, 7\]"),
+        ("12000", "twelve", "rlnDefocusU must hold numbers, but row 3"),
+        ("12000", "nan", "rlnDefocusU must hold numbers, but row 3"),
+        ("_rlnVoltage", "_other", "has a defocus but no rlnVoltage"),
+        ("1.5 8 2", "1.5 16 2", "images have 16 pixels, but those of row 1 have 8"),
+        ("1.5 8 2", "0.0 8 2", "pixel size between 0.1 and 100"),
+        ("_rlnImageName", "_other", "expected a block with the column rlnImageName"),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_refused(project, old, new, message):
+    path = edit(project / "new.star", old, new)
+    with pytest.raises(InputError, match=message):
+        Particles.load(path)
+
+
+def test_unusable_files_are_refused(project):
+    with pytest.raises(MissingFileError, match="No such STAR file"):
+        Particles.load(project / "none.star")
+    with pytest.raises(MissingFileError, match="No such file"):
+        Particles.load(project / "none.mrcs")
+    with pytest.raises(InputError, match=r"expected particles as \.star"):
+        Particles.load(project / "a.pdf")
+    header = (project / "old.star").read_text().split("000001@")[0]
+    (project / "old.star").write_text(header)
+    with pytest.raises(InputError, match="holds no particles"):
+        Particles.load(project / "old.star")
+    (project / "list.txt").write_text("\n")
+    with pytest.raises(InputError, match="lists no stacks"):
+        Particles.load(project / "list.txt")
+
+
+def test_odd_and_oblong_images_are_refused(tmp_path, stack):
+    stack(tmp_path / "a.mrcs", 2, 7)
+    with pytest.raises(InputError, match="expected an even box, found 7"):
+        Particles.load(tmp_path / "a.mrcs")
+    with mrcfile.new(tmp_path / "b.mrcs") as mrc:
+        mrc.set_data(np.zeros((2, 4, 6), dtype=np.float32))
+    with pytest.raises(InputError, match="square images, found 6 x 4"):
+        Particles.load(tmp_path / "b.mrcs")
+
+
+def test_a_contradicting_pixel_size_is_refused(project):
+    with pytest.raises(InputError, match=r"1\.5 A, but --pixel-size says 2 A"):
+        Particles.load(project / "new.star", pixel_size_angstrom=2.0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "name"),
+    [
+        ("rlnBeamTiltX", "0.1", "beam-tilt"),
+        ("rlnBeamTiltY", "-0.1", "beam-tilt"),
+        ("rlnOddZernike", "[0,0.5,0]", "zernike"),
+        ("rlnEvenZernike", "[1e-3]", "zernike"),
+        ("rlnMagMat01", "0.01", "anisotropic-magnification"),
+        ("rlnMagMat11", "1.01", "anisotropic-magnification"),
+        ("rlnCtfDataAreCtfPremultiplied", "1", "ctf-premultiplied"),
+        ("rlnCtfDataArePhaseFlipped", "1", "ctf-phase-flipped"),
+    ],
+)
+def test_unmodelled_physics_is_refused_unless_ignored(project, column, value, name):
+    path = edit(project / "new.star", "_userCode", f"_{column}")
+    for code in ("007", "008", "009"):
+        edit(path, f" {code}\n", f" {value}\n")
+    with pytest.raises(UnsupportedError, match=f"{name}.*{column}"):
+        Particles.load(path)
+    assert len(Particles.load(path, ignore=[name])) == 3
+    neutral = "1" if column == "rlnMagMat11" else "0"
+    edit(path, f" {value}\n", f" {neutral}\n")
+    assert len(Particles.load(path)) == 3
+
+
+def test_subtomograms_are_refused_whatever_is_ignored(project):
+    path = edit(project / "new.star", "1.5 8 2", "1.5 8 3")
+    with pytest.raises(UnsupportedError, match="Such data cannot be used"):
+        Particles.load(path, ignore=["subtomograms"])
+    with pytest.raises(InputError, match="Cannot ignore nonsense: expected some of"):
+        Particles.load(project / "old.star", ignore=["nonsense"])
