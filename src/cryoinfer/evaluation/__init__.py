@@ -1,0 +1,43 @@
+"""Do estimates deserve trust? Maps, poses and stated uncertainties, judged.
+
+Knows only records and tensors, so that it can judge any program's output.
+"""
+
+from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
+from cryoinfer.evaluation.fsc import (
+    FscCurve,
+    fourier_shell_correlation,
+    masked_fsc,
+    resolution_at,
+)
+from cryoinfer.evaluation.pose_error import (
+    GlobalAlignment,
+    PoseErrors,
+    align_poses,
+    pose_errors,
+    tangent_error,
+    truth_in_estimated_frame,
+)
+from cryoinfer.evaluation.volume_alignment import (
+    align_map,
+    refine_alignment,
+    transform_map,
+)
+
+__all__ = [
+    "FscCurve",
+    "GlobalAlignment",
+    "PoseErrors",
+    "align_map",
+    "align_poses",
+    "coverage_curve",
+    "fourier_shell_correlation",
+    "mahalanobis_levels",
+    "masked_fsc",
+    "pose_errors",
+    "refine_alignment",
+    "resolution_at",
+    "tangent_error",
+    "transform_map",
+    "truth_in_estimated_frame",
+]

@@ -1,0 +1,208 @@
+"""Fourier shell correlation: how far two maps agree, and to what resolution.
+
+Shells are hard and one Fourier pixel wide: a coefficient at the distance |k| from the
+origin belongs to the shell ``round(|k|)``. Shell ``n // 2`` is Nyquist; what lies
+beyond it, in the corners, belongs to none.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+
+RANDOMISE_BELOW = 0.8
+"""Phases are randomised from the first shell whose unmasked FSC is below this."""
+
+_SHELLS_AFTER_RANDOMISATION = 2
+"""Shells by which a mask smears the true phases past the first randomised shell."""
+
+
+@dataclass(frozen=True)
+class FscCurve:
+    """The correlation of two half-maps, with and without the effect of the mask.
+
+    Attributes
+    ----------
+    unmasked, masked : Tensor of float64, shape (n // 2 + 1,)
+        Before and after both maps are multiplied by the mask.
+    randomised : Tensor of float64, shape (n // 2 + 1,)
+        Of the masked maps when their phases were random from
+        ``randomised_from_shell`` on: the correlation that the mask alone makes.
+    corrected : Tensor of float64, shape (n // 2 + 1,)
+        ``(masked - randomised) / (1 - randomised)`` where phases were random.
+    randomised_from_shell : int
+        ``n // 2 + 1`` when no shell had to be randomised.
+    """
+
+    unmasked: Tensor
+    masked: Tensor
+    randomised: Tensor
+    corrected: Tensor
+    randomised_from_shell: int
+
+
+def fourier_shell_correlation(map_a: Tensor, map_b: Tensor) -> Tensor:
+    """Correlate the Fourier coefficients of two maps, shell by shell.
+
+    ``FSC(s) = Re sum a conj(b) / sqrt(sum |a|^2 sum |b|^2)`` over the shell s
+    (Harauz and van Heel 1986).
+
+    Parameters
+    ----------
+    map_a, map_b : Tensor, shape (n, n, n)
+        Summed in float64 whatever their type.
+
+    Returns
+    -------
+    Tensor of float64, shape (n // 2 + 1,)
+        In [-1, 1]; 0 in a shell where one of the maps is empty.
+
+    Raises
+    ------
+    InputError
+        If the maps are not cubes of the same size.
+    """
+    _require_equal_cubes(map_a, map_b)
+    return _correlate(_transform(map_a), _transform(map_b), map_a.shape[-1])
+
+
+def masked_fsc(
+    half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.Generator
+) -> FscCurve:
+    """Correlate two half-maps under a mask, corrected for what the mask itself adds.
+
+    The phases of both halves are replaced by random ones from the first shell where
+    the unmasked FSC falls below 0.8; what correlation is left under the mask there is
+    the mask's own, and is taken out (Chen et al. 2013, Ultramicroscopy 135, 24-35,
+    equation 4). The two shells next to the first random one keep the masked value,
+    for the mask smears true phases into them.
+
+    Parameters
+    ----------
+    half1, half2 : Tensor, shape (n, n, n)
+    mask : Tensor, shape (n, n, n)
+        In [0, 1], with a soft edge.
+    generator : torch.Generator
+        Source of the random phases, on the CPU.
+
+    Returns
+    -------
+    FscCurve
+
+    Raises
+    ------
+    InputError
+        If the maps and the mask are not cubes of the same size.
+    """
+    _require_equal_cubes(half1, half2)
+    _require_equal_cubes(half1, mask)
+    box = half1.shape[-1]
+    mask = mask.double()
+    first_half, second_half = _transform(half1), _transform(half2)
+    unmasked = _correlate(first_half, second_half, box)
+    masked = fourier_shell_correlation(half1 * mask, half2 * mask)
+    low = torch.nonzero(unmasked[1:] < RANDOMISE_BELOW).flatten()
+    first = int(low[0]) + 1 if len(low) else box // 2 + 1
+    scrambled = [
+        mask * _randomise_phases(values, box, first, generator)
+        for values in (first_half, second_half)
+    ]
+    randomised = fourier_shell_correlation(*scrambled)
+    shell = torch.arange(box // 2 + 1, device=unmasked.device)
+    correctable = (shell >= first + _SHELLS_AFTER_RANDOMISATION) & (randomised < 1)
+    corrected = torch.where(
+        correctable, (masked - randomised) / (1 - randomised), masked
+    )
+    return FscCurve(unmasked, masked, randomised, corrected, first)
+
+
+def resolution_at(
+    fsc: Tensor, threshold: float, box: int, pixel_size_angstrom: float
+) -> float:
+    """Return the resolution at which the FSC first falls below a threshold.
+
+    Shell 0 is ignored. The crossing is interpolated linearly between the last shell
+    above the threshold and the first below it. A curve that never falls below it
+    gives Nyquist; one that is below it from shell 1 on gives the box length.
+
+    Parameters
+    ----------
+    fsc : Tensor, shape (box // 2 + 1,)
+    threshold : float
+        0.143 for independent half-maps, 0.5 for a map against the truth.
+    box : int
+    pixel_size_angstrom : float
+
+    Returns
+    -------
+    float
+        In angstrom.
+    """
+    length_angstrom = box * pixel_size_angstrom
+    below = torch.nonzero(fsc[1:] < threshold).flatten()
+    if len(below) == 0:
+        return 2.0 * pixel_size_angstrom
+    shell = int(below[0]) + 1
+    if shell == 1:
+        return length_angstrom
+    above, under = float(fsc[shell - 1]), float(fsc[shell])
+    crossing = shell - 1 + (above - threshold) / (above - under)
+    return length_angstrom / crossing
+
+
+def _transform(density: Tensor) -> Tensor:
+    # The origin does not matter: both maps get the same phase, which cancels.
+    return torch.fft.rfftn(density.double(), dim=(-3, -2, -1))
+
+
+def _shells(box: int, device: torch.device) -> Tensor:
+    """Return round(|k|) of every coefficient of a half-transform."""
+    whole = torch.fft.fftfreq(box, 1 / box, dtype=torch.float64, device=device)
+    half = torch.arange(box // 2 + 1, dtype=torch.float64, device=device)
+    squared = whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2
+    return squared.sqrt_().round_().long()
+
+
+def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:
+    shells = _shells(box, a.device).flatten()
+    count = box // 2 + 1
+    # A half-transform lacks the partner -k of every column but x = 0 and Nyquist.
+    weight = a.real.new_full((count,), 2.0)
+    weight[0] = 1.0
+    if box % 2 == 0:
+        weight[-1] = 1.0
+
+    def shell_sum(values: Tensor) -> Tensor:
+        return torch.bincount(shells, (values * weight).flatten())[:count]
+
+    cross = shell_sum(a.real * b.real + a.imag * b.imag)
+    power_a = shell_sum(a.real**2 + a.imag**2)
+    power_b = shell_sum(b.real**2 + b.imag**2)
+    # The square roots apart: the product of two small powers can underflow.
+    norm = power_a.sqrt() * power_b.sqrt()
+    return torch.where(norm > 0, cross / norm, 0.0).clamp(-1.0, 1.0)
+
+
+def _randomise_phases(
+    coefficients: Tensor, box: int, first_shell: int, generator: torch.Generator
+) -> Tensor:
+    """Return the map whose phases are random from a shell on, amplitudes kept."""
+    # The transform of real noise has uniform phases that pair up as those of a real
+    # map must.
+    noise = torch.randn((box, box, box), dtype=torch.float64, generator=generator)
+    phase = torch.sgn(_transform(noise).to(coefficients.device))
+    random = _shells(box, coefficients.device) >= first_shell
+    mixed = torch.where(random, coefficients.abs() * phase, coefficients)
+    return torch.fft.irfftn(mixed, s=(box, box, box))
+
+
+def _require_equal_cubes(map_a: Tensor, map_b: Tensor) -> None:
+    n = map_a.shape[-1]
+    if map_a.shape != (n, n, n) or map_b.shape != (n, n, n):
+        raise InputError(
+            "expected two cubic maps of the same size, found shapes "
+            f"{tuple(map_a.shape)} and {tuple(map_b.shape)}; crop or resample one of "
+            "them first"
+        )

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.evaluation import (
+    fourier_shell_correlation,
+    masked_fsc,
+    resolution_at,
+)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def noise(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randn((n, n, n), generator=generator, dtype=torch.float64)
+
+
+def soft_ball(n: int, radius: float) -> Tensor:
+    line = torch.arange(n, dtype=torch.float64) - n // 2
+    distance = (line[:, None, None] ** 2 + line[:, None] ** 2 + line**2).sqrt()
+    return torch.cos(math.pi / 2 * ((distance - radius) / 3).clamp(0, 1)) ** 2
+
+
+def naive_fsc(a: Tensor, b: Tensor) -> Tensor:
+    n = a.shape[-1]
+    fa, fb = torch.fft.fftn(a), torch.fft.fftn(b)
+    k = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
+    shell = (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt().round()
+    values = []
+    for s in range(n // 2 + 1):
+        x, y = fa[shell == s], fb[shell == s]
+        values.append((x * y.conj()).sum().real / (x.norm() * y.norm()))
+    return torch.stack(values)
+
+
+def test_identical_maps_correlate_fully(generator: torch.Generator) -> None:
+    density = noise(16, generator)
+    fsc = fourier_shell_correlation(density, density)
+    assert fsc.shape == (9,)
+    torch.testing.assert_close(fsc, torch.ones_like(fsc))
+    torch.testing.assert_close(fourier_shell_correlation(density, -density), -fsc)
+
+
+@pytest.mark.parametrize("n", [15, 16])
+def test_agrees_with_whole_transform(n: int, generator: torch.Generator) -> None:
+    a, b = noise(n, generator), noise(n, generator)
+    # Same sums in another order: float64 rounding.
+    torch.testing.assert_close(
+        fourier_shell_correlation(a, b), naive_fsc(a, b), rtol=0, atol=1e-12
+    )
+
+
+def test_noise_of_known_snr(generator: torch.Generator) -> None:
+    signal, snr = noise(48, generator), 0.5
+    a = signal * math.sqrt(snr) + noise(48, generator)
+    b = signal * math.sqrt(snr) + noise(48, generator)
+    fsc = fourier_shell_correlation(a, b)[8:]
+    # Shells of more than 4 pi 8^2 / 2 = 400 independent values: sd below 1/sqrt(400).
+    assert (fsc - snr / (1 + snr)).abs().max() < 4 / math.sqrt(400)
+    assert abs(float(fsc.mean()) - snr / (1 + snr)) < 0.01
+
+
+def test_invariant_to_radial_scaling(generator: torch.Generator) -> None:
+    n = 32
+    a, b = noise(n, generator), noise(n, generator)
+    k = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
+    shell = (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt().round()
+    falloff = torch.exp(-shell / 4)
+    sharpened = torch.fft.ifftn(torch.fft.fftn(a) * falloff).real
+    # Any factor that is constant on a shell drops out; float64 rounding is left.
+    torch.testing.assert_close(
+        fourier_shell_correlation(sharpened, b),
+        fourier_shell_correlation(a, b),
+        rtol=0,
+        atol=1e-10,
+    )
+
+
+def test_empty_shell_gives_zero(generator: torch.Generator) -> None:
+    fsc = fourier_shell_correlation(torch.zeros(8, 8, 8), noise(8, generator))
+    assert (fsc == 0).all()
+
+
+def test_refuses_maps_of_different_size() -> None:
+    with pytest.raises(InputError, match="same size"):
+        fourier_shell_correlation(torch.zeros(8, 8, 8), torch.zeros(6, 6, 6))
+
+
+def test_what_the_mask_adds_is_taken_out(generator: torch.Generator) -> None:
+    """Halves that share only shells to 9: a small mask makes them agree to 20."""
+    n = 48
+    k = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
+    half = torch.arange(n // 2 + 1, dtype=torch.float64)
+    radius = (k[:, None, None] ** 2 + k[:, None] ** 2 + half**2).sqrt()
+    shared = torch.fft.rfftn(noise(n, generator)) * (radius < 9)
+    signal = 20 * torch.fft.irfftn(shared, s=(n, n, n))
+    halves = [signal + 0.3 * noise(n, generator) for _ in range(2)]
+    curve = masked_fsc(halves[0], halves[1], soft_ball(n, 9), generator)
+    assert curve.randomised_from_shell == 10
+    assert curve.masked[12:17].min() > 0.85
+    assert curve.corrected[1:10].min() > 0.95
+    # The mask leaves about 4,000 of 110,000 independent values, so a shell of radius
+    # 16 has 4 pi 16^2 / 2 * 0.036 = 60: a chance correlation of 0.13 each, and less
+    # than half of it in the mean of 13 shells.
+    assert curve.corrected[12:].abs().max() < 0.4
+    assert abs(float(curve.corrected[12:].mean())) < 0.07
+    assert (curve.corrected[:12] == curve.masked[:12]).all()
+
+
+def test_nothing_randomised_for_equal_halves(generator: torch.Generator) -> None:
+    density = noise(16, generator)
+    curve = masked_fsc(density, density, torch.ones(16, 16, 16), generator)
+    print(curve)
+    assert curve.randomised_from_shell == 9
+    torch.testing.assert_close(curve.corrected, torch.ones(9, dtype=torch.float64))
+
+
+def test_resolution_interpolates_first_crossing() -> None:
+    fsc = torch.tensor([0.0, 1.0, 0.9, 0.1, 0.8, 0.05])
+    # Falls from 0.9 to 0.1 between shells 2 and 3, so 0.5 lies at 2.5.
+    assert resolution_at(fsc, 0.5, 10, 2.0) == pytest.approx(20 / 2.5)
+    assert resolution_at(fsc, 0.1, 10, 2.0) == pytest.approx(20 / 4.9333333, rel=1e-6)
+
+
+def test_resolution_at_the_ends() -> None:
+    assert resolution_at(torch.ones(6), 0.143, 10, 2.0) == 4.0
+    assert resolution_at(torch.zeros(6), 0.143, 10, 2.0) == 20.0
