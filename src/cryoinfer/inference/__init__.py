@@ -1,0 +1,1 @@
+"""Posteriors over poses: exhaustive and nested search, local refinement."""

@@ -1,0 +1,122 @@
+"""Exhaustive low-resolution posterior: every rotation of a grid, every shift.
+
+At a radius of K Fourier pixels an image is about 1.6 K^2 complex numbers. All
+likelihoods of b images over g rotations and t shifts are then one product of a
+(b t, p) by a (p, g) matrix, and the expectation of the slices is another.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.slices import (
+    FourierVolume,
+    SliceAccumulator,
+    extract_slices,
+    insert_slices,
+)
+from cryoinfer.inference.whitening import WhitenedImages
+
+
+@dataclass(frozen=True)
+class PoseGrid:
+    """Every rotation with every shift.
+
+    Attributes
+    ----------
+    rotation : Tensor of float64, shape (g, 3, 3)
+    shift_angstrom : Tensor of float32, shape (t, 2)
+    """
+
+    rotation: Tensor
+    shift_angstrom: Tensor
+
+
+def shift_grid(max_shift_angstrom: float, step_angstrom: float) -> Tensor:
+    """Return a hexagonal grid of shifts in a disc, the origin first.
+
+    Parameters
+    ----------
+    max_shift_angstrom : float
+        Radius of the disc; 0 gives the origin alone.
+    step_angstrom : float
+        Distance of neighbours.
+
+    Returns
+    -------
+    Tensor of float32, shape (t, 2)
+    """
+    reach = (
+        math.ceil(2 * max_shift_angstrom / step_angstrom)
+        if max_shift_angstrom > 0
+        else 0
+    )
+    index = torch.arange(-reach, reach + 1).float()
+    a, b = torch.meshgrid(index, index, indexing="ij")
+    points = (
+        torch.stack([a + b / 2, b * math.sqrt(3) / 2], -1).reshape(-1, 2)
+        * step_angstrom
+    )
+    distance = points.norm(dim=1)
+    inside = distance <= max_shift_angstrom + 1e-6
+    return points[inside][torch.argsort(distance[inside], stable=True)]
+
+
+@dataclass(frozen=True)
+class GridSlices:
+    """The slices of a volume at every rotation of a grid, ready for products.
+
+    Attributes
+    ----------
+    grid : PoseGrid
+    values : Tensor of float32, shape (g, 2 p)
+        Real and imaginary parts interleaved.
+    power : Tensor of float32, shape (g, p)
+    """
+
+    grid: PoseGrid
+    values: Tensor
+    power: Tensor
+
+    @classmethod
+    def of(
+        cls, volume: FourierVolume, grid: PoseGrid, disc: FourierDisc, scale: float
+    ) -> "GridSlices":
+        """Slice the volume at the whole grid."""
+        slices = extract_slices(volume, grid.rotation, disc, scale)
+        values = torch.view_as_real(slices).flatten(1)
+        return cls(grid, values, slices.abs() ** 2)
+
+    def log_likelihood(self, images: WhitenedImages) -> Tensor:
+        """Return the log-likelihood of every pose, shape (t, b, g).
+
+        The constant of each image is left out.
+        """
+        product = (self._matched(images) * 2) @ self.values.T
+        norm = (images.ctf**2) @ self.power.T
+        return product.unflatten(0, (-1, len(images))).sub_(norm)
+
+    def _matched(self, images: WhitenedImages) -> Tensor:
+        """Return CTF times image at every shift, shape (t b, 2 p)."""
+        moved = images.moved_back(self.grid.shift_angstrom[:, None])
+        return torch.view_as_real(moved * images.ctf).flatten(-2).flatten(0, 1)
+
+    def insert_expectation(
+        self, accumulator: SliceAccumulator, images: WhitenedImages, weight: Tensor
+    ) -> None:
+        """Add the images at all poses, each with its probability (t, b, g)."""
+        values = weight.flatten(0, 1).T @ self._matched(images)
+        seen = weight.sum(0)
+        weights = seen.T @ images.ctf**2
+        used = seen.sum(0) > 1e-4
+        insert_slices(
+            accumulator,
+            self.grid.rotation[used],
+            images.disc,
+            torch.view_as_complex(values[used].unflatten(1, (-1, 2))),
+            weights[used],
+            images.scale,
+        )

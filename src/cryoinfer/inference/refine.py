@@ -1,0 +1,231 @@
+"""The last degrees: Gauss-Newton on rotation, shift and defocus of every particle.
+
+The residual is linear in the slice and the slice has analytic derivatives, so a
+few steps reach the mode, and the normal equations there are the inverse covariance
+of the Laplace posterior.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference import climb_kernel
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.physics.ctf import electron_wavelength_angstrom
+
+_DEFOCUS_UNIT_ANGSTROM = 100.0
+"""Unit of the defocus in the normal equations, which makes them well scaled."""
+
+_NEGLIGIBLE_NATS = 0.1
+"""Gain of a step that is taken without another look at the image: half a standard
+deviation, where the posterior is Gaussian, and as little as the rounding of two sums
+of thousands of squares can tell apart."""
+
+_UPPER_TRIANGLE = tuple(itertools.combinations_with_replacement(range(6), 2))
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """Gaussian beliefs about a particle before its image is seen.
+
+    Attributes
+    ----------
+    shift_sd_angstrom : float
+        About the origin; 0 holds the shifts at their start.
+    defocus_sd_angstrom : float
+        About the given defocus; 0 holds it.
+    """
+
+    shift_sd_angstrom: float
+    defocus_sd_angstrom: float
+
+    def loss(self, poses: "LocalPoses") -> Tensor:
+        """Return minus the log density of the prior, without its constant, (n,)."""
+        return (_departure(poses) ** 2 * _prior_precision(self).clamp(min=0)).sum(1)
+
+
+@dataclass(frozen=True)
+class LocalPoses:
+    """Modes of the posteriors of n particles, and how sharp they are.
+
+    Attributes
+    ----------
+    rotation : Tensor of float64, shape (n, 3, 3)
+    shift_angstrom : Tensor of float64, shape (n, 2)
+    defocus_offset_angstrom : Tensor of float64, shape (n,)
+    information : Tensor of float64, shape (n, 6, 6)
+        Inverse covariance of (rotation vector in the image frame in radian, shift
+        and defocus in angstrom); zero where an unknown is held.
+    log_likelihood : Tensor of float64, shape (n,)
+        Minus the squared residual of the whitened image.
+    """
+
+    rotation: Tensor
+    shift_angstrom: Tensor
+    defocus_offset_angstrom: Tensor
+    information: Tensor
+    log_likelihood: Tensor
+
+    @classmethod
+    def at(
+        cls, rotation: Tensor, shift_angstrom: Tensor, defocus: Tensor
+    ) -> "LocalPoses":
+        """Return poses of which nothing is known yet."""
+        n = len(rotation)
+        return cls(
+            rotation.double(),
+            shift_angstrom.double(),
+            defocus.double(),
+            torch.zeros(n, 6, 6, dtype=torch.float64),
+            torch.full((n,), -torch.inf, dtype=torch.float64),
+        )
+
+    def __len__(self) -> int:
+        return self.rotation.shape[0]
+
+    def select(self, index: Tensor) -> "LocalPoses":
+        """Return some of the poses."""
+        return LocalPoses(**{name: value[index] for name, value in vars(self).items()})
+
+    def covariance(self) -> Tensor:
+        """Return the inverse of the information, zero where an unknown is held."""
+        held = self.information.diagonal(dim1=1, dim2=2) == 0
+        filled = self.information + torch.diag_embed(held.double())
+        inverse = torch.linalg.inv(filled)
+        free = (~held).double()
+        return inverse * free[:, :, None] * free[:, None, :]
+
+
+def gauss_newton(
+    volume: FourierVolume,
+    images: WhitenedImages,
+    start: LocalPoses,
+    prior: PosePrior,
+    steps: int,
+    max_turn_radian: float,
+) -> LocalPoses:
+    """Climb to the mode of each particle's posterior.
+
+    A Levenberg-Marquardt step is kept only where it raises the posterior; one that
+    promises less than a tenth of a nat is taken on trust and is the last.
+
+    Parameters
+    ----------
+    volume : FourierVolume
+    images : WhitenedImages
+        Of n particles, within the volume's radius.
+    start : LocalPoses
+        Of the same particles.
+    prior : PosePrior
+    steps : int
+        Most trial steps.
+    max_turn_radian : float
+        Longest rotation of one step.
+
+    Returns
+    -------
+    LocalPoses
+    """
+    if prior.defocus_sd_angstrom <= 0:
+        return _climb(volume, images, start, prior, steps, max_turn_radian)
+    poses = start
+    for _ in range(steps):
+        poses = _climb(volume, images, poses, prior, 1, max_turn_radian)
+    return _climb(volume, images, poses, prior, 0, max_turn_radian)
+
+
+def information(
+    volume: FourierVolume, images: WhitenedImages, poses: LocalPoses, prior: PosePrior
+) -> Tensor:
+    """Return the information at given poses, as ``LocalPoses.information``."""
+    return _climb(volume, images, poses, prior, 0, 0.0).information
+
+
+def _prior_precision(prior: PosePrior) -> Tensor:
+    """Return half the inverse variances of the unknowns in angstrom; -1 holds one."""
+    precision = torch.zeros(6, dtype=torch.float64)
+    shift, defocus = prior.shift_sd_angstrom, prior.defocus_sd_angstrom
+    precision[3:5] = 0.5 / shift**2 if shift > 0 else -1.0
+    precision[5] = 0.5 / defocus**2 if defocus > 0 else -1.0
+    return precision
+
+
+def _departure(poses: LocalPoses) -> Tensor:
+    """Return how far the unknowns are from the prior's centre, angstrom, (n, 6)."""
+    zero = torch.zeros(len(poses), 3, dtype=torch.float64)
+    defocus = poses.defocus_offset_angstrom[:, None]
+    return torch.cat([zero, poses.shift_angstrom, defocus], dim=1)
+
+
+def _climb(
+    volume: FourierVolume,
+    images: WhitenedImages,
+    poses: LocalPoses,
+    prior: PosePrior,
+    steps: int,
+    max_turn_radian: float,
+) -> LocalPoses:
+    """Run the compiled loop, with a CTF that is linear in the defocus."""
+    slope = images.ctf.new_empty((len(poses), 0))
+    longest_defocus = math.inf
+    if prior.defocus_sd_angstrom > 0:
+        images, slope = images.with_defocus_offset(poses.defocus_offset_angstrom)
+        slope = slope * _DEFOCUS_UNIT_ANGSTROM
+        longest_defocus = _linear_reach_angstrom(images) / _DEFOCUS_UNIT_ANGSTROM
+    # Units of the kernel over angstrom.
+    unit = torch.ones(6, dtype=torch.float64)
+    unit[3:5] = 1 / images.pixel_size_angstrom
+    unit[5] = 1 / _DEFOCUS_UNIT_ANGSTROM
+    precision = _prior_precision(prior)
+    precision = torch.where(precision > 0, precision / unit**2, precision)
+    rotation = poses.rotation.clone(memory_format=torch.contiguous_format)
+    origin = (_departure(poses) * unit).contiguous()
+    moved = torch.zeros_like(origin)
+    packed = torch.empty(len(poses), climb_kernel.PACKED, dtype=torch.float64)
+    limits = torch.tensor(
+        [max_turn_radian, longest_defocus, _NEGLIGIBLE_NATS], dtype=torch.float64
+    )
+    climb_kernel.climb(
+        volume.values.numpy(),
+        volume.centre,
+        volume.padding * images.scale,
+        images.disc.kx.numpy(),
+        images.disc.ky.numpy(),
+        torch.view_as_real(images.coefficients.contiguous()).numpy(),
+        images.ctf.contiguous().numpy(),
+        slope.numpy(),
+        images.disc.box,
+        precision.numpy(),
+        origin.numpy(),
+        steps,
+        limits.numpy(),
+        rotation.numpy(),
+        moved.numpy(),
+        packed.numpy(),
+    )
+    matrix = torch.empty(len(poses), 6, 6, dtype=torch.float64)
+    for entry, (row, column) in enumerate(_UPPER_TRIANGLE):
+        matrix[:, row, column] = matrix[:, column, row] = packed[:, entry]
+    held = precision < 0
+    matrix[:, held] = matrix[:, :, held] = 0.0
+    matrix = matrix + torch.diag(precision.clamp(min=0.0))
+    final = (origin + moved) / unit
+    return LocalPoses(
+        rotation,
+        final[:, 3:5],
+        final[:, 5],
+        2 * matrix * unit[:, None] * unit,
+        -packed[:, 27],
+    )
+
+
+def _linear_reach_angstrom(images: WhitenedImages) -> float:
+    """Return the defocus that turns the phase by one radian at the edge of the disc."""
+    wavelength = float(electron_wavelength_angstrom(images.optics.voltage_kv[0]))
+    length = images.disc.box * images.pixel_size_angstrom
+    edge = float(torch.hypot(images.disc.kx, images.disc.ky).max()) / length
+    return 1 / (math.pi * wavelength * edge**2)

@@ -1,0 +1,102 @@
+"""Compiled loops of the search: many poses of an image against a volume (CPU).
+
+Images and CTFs come whitened: divided by the standard deviation of the noise in
+their ring, so that the log-likelihood is minus the summed squared residual.
+Volumes and rows are laid out as in :mod:`cryoinfer.fourier.kernels`.
+"""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from cryoinfer.fourier.kernels import Array, compiled, interpolate, parallel
+
+_ONE = np.float32(1.0)
+_TWO = np.float32(2.0)
+
+
+@compiled
+def shift_tables(shift_x: float, shift_y: float, box: int, table: Array) -> None:
+    """Fill ``table`` (2, box, 2) with cos and sin of 2 pi k shift / box.
+
+    Row 0 is for kx = 0.., row 1 for ky + box // 2 = 0.. .
+    """
+    for k in range(box):
+        angle = 2.0 * math.pi * k * shift_x / box
+        table[0, k, 0] = math.cos(angle)
+        table[0, k, 1] = math.sin(angle)
+        angle = 2.0 * math.pi * (k - box // 2) * shift_y / box
+        table[1, k, 0] = math.cos(angle)
+        table[1, k, 1] = math.sin(angle)
+
+
+@compiled
+def unshifted(
+    table: Array, kx: float, ky: float, box: int, re: float, im: float
+) -> Any:
+    """Return the coefficient of the image moved back by the shift."""
+    ax = table[0, np.int32(kx)]
+    ay = table[1, np.int32(ky + box // 2)]
+    cos = ax[0] * ay[0] - ax[1] * ay[1]
+    sin = ax[0] * ay[1] + ax[1] * ay[0]
+    return re * cos - im * sin, re * sin + im * cos
+
+
+@parallel
+def score(
+    volume: Array,
+    centre: float,
+    rows: Array,
+    shifts: Array,
+    kx: Array,
+    ky: Array,
+    images: Array,
+    ctf: Array,
+    box: int,
+    out: Array,
+) -> None:
+    """Fill ``out`` (n, m, s) with the log-likelihood of m rotations by s shifts.
+
+    ``rows`` is (n, m, 2, 3), ``shifts`` (n, s, 2) in pixels, ``images`` (n, p, 2)
+    and ``ctf`` (n, p). The constant of the image itself is left out.
+    """
+    origin: Any = np.float32(centre)
+    count, moves = rows.shape[1], shifts.shape[1]
+    size = kx.shape[0]
+    for i in numba.prange(rows.shape[0]):
+        table = np.empty((2, box, 2), np.float32)
+        moved = np.empty((moves, size, 2), np.float32)
+        for s in range(moves):
+            shift_tables(shifts[i, s, 0], shifts[i, s, 1], box, table)
+            for p in range(size):
+                c = _TWO * ctf[i, p]
+                re, im = unshifted(
+                    table, kx[p], ky[p], box, images[i, p, 0], images[i, p, 1]
+                )
+                moved[s, p, 0] = c * re
+                moved[s, p, 1] = c * im
+        piece = np.empty((size, 2), np.float32)
+        for j in range(count):
+            r = rows[i, j]
+            power = np.float32(0.0)
+            for p in range(size):
+                u, v = kx[p], ky[p]
+                re, im = interpolate(
+                    volume,
+                    origin,
+                    u * r[0, 0] + v * r[1, 0],
+                    u * r[0, 1] + v * r[1, 1],
+                    u * r[0, 2] + v * r[1, 2],
+                )
+                piece[p, 0] = re
+                piece[p, 1] = im
+                c = ctf[i, p]
+                power += c * c * (re * re + im * im)
+            for s in range(moves):
+                product = np.float32(0.0)
+                one = moved[s]
+                for p in range(size):
+                    product += one[p, 0] * piece[p, 0] + one[p, 1] * piece[p, 1]
+                out[i, j, s] = product - power

@@ -1,0 +1,203 @@
+"""Images as the search sees them: few coefficients, divided by the noise."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.transform import image_to_fourier
+from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
+from cryoinfer.records import Optics, ParticleBatch
+
+
+@dataclass(frozen=True)
+class WhitenedImages:
+    """Coefficients and CTFs of some images of one optics group over the noise's sd.
+
+    In these units the log-likelihood of a slice S is, up to a constant of the
+    image, ``-sum |coefficients - ctf * phase(shift) * S|^2``.
+
+    Attributes
+    ----------
+    disc : FourierDisc
+        Of p coefficients.
+    coefficients : Tensor of complex64, shape (b, p)
+    ctf : Tensor of float32, shape (b, p)
+    optics : Optics
+    weight : Tensor of float32, shape (p,)
+        What the CTF was multiplied by.
+    scale : float
+        Fourier pixels of the reference per Fourier pixel of these images.
+    """
+
+    disc: FourierDisc
+    coefficients: Tensor
+    ctf: Tensor
+    optics: Optics
+    weight: Tensor
+    scale: float
+
+    def __len__(self) -> int:
+        return self.coefficients.shape[0]
+
+    @property
+    def pixel_size_angstrom(self) -> float:
+        """Of these images."""
+        return float(self.optics.pixel_size_angstrom[0])
+
+    def moved_back(self, shift_angstrom: Tensor) -> Tensor:
+        """Return coefficients of the images moved by minus a shift.
+
+        Parameters
+        ----------
+        shift_angstrom : Tensor, shape (b, 2) or (t, 1, 2)
+
+        Returns
+        -------
+        Tensor of complex64, shape (b, p) or (t, b, p)
+        """
+        turns = shift_angstrom.float() / (self.disc.box * self.pixel_size_angstrom)
+        angle = turns[..., :1] * self.disc.kx + turns[..., 1:] * self.disc.ky
+        angle = angle * (2 * math.pi)
+        return self.coefficients * torch.polar(torch.ones_like(angle), angle)
+
+    def prefix(self, radius: int) -> "WhitenedImages":
+        """Return the images inside a smaller radius of the reference's pixels."""
+        disc = self.disc.prefix(_image_radius(radius, self.scale, self.disc.box))
+        p = len(disc)
+        return replace(
+            self,
+            disc=disc,
+            coefficients=self.coefficients[:, :p],
+            ctf=self.ctf[:, :p],
+            weight=self.weight[:p],
+        )
+
+    def select(self, index: Tensor) -> "WhitenedImages":
+        """Return some of the images."""
+        return replace(
+            self,
+            coefficients=self.coefficients[index],
+            ctf=self.ctf[index],
+            optics=self.optics[index],
+        )
+
+    def with_defocus_offset(
+        self, offset_angstrom: Tensor
+    ) -> tuple["WhitenedImages", Tensor]:
+        """Move the defocus and differentiate by it.
+
+        Parameters
+        ----------
+        offset_angstrom : Tensor, shape (b,)
+            Added to both ``defocus_u_angstrom`` and ``defocus_v_angstrom``.
+
+        Returns
+        -------
+        images : WhitenedImages
+            With the CTF at the new defocus; ``optics`` keep the old one.
+        slope : Tensor of float32, shape (b, p)
+            Derivative of that CTF by the offset, per angstrom.
+        """
+        moved = replace(
+            self.optics,
+            defocus_u_angstrom=self.optics.defocus_u_angstrom + offset_angstrom,
+            defocus_v_angstrom=self.optics.defocus_v_angstrom + offset_angstrom,
+        )
+        ctf, slope = ctf_and_defocus_slope(moved, *_frequencies(self.disc, moved))
+        images = replace(self, ctf=ctf * self.weight)
+        return images, slope * self.weight
+
+
+@dataclass(frozen=True)
+class ReferenceGrid:
+    """The box that the map is built in.
+
+    Attributes
+    ----------
+    box : int
+    pixel_size_angstrom : float
+    """
+
+    box: int
+    pixel_size_angstrom: float
+
+    @property
+    def length_angstrom(self) -> float:
+        """Side of the box."""
+        return self.box * self.pixel_size_angstrom
+
+    def radius_at(self, resolution_angstrom: float) -> int:
+        """Return the Fourier radius of a resolution, within Nyquist."""
+        wanted = round(self.length_angstrom / resolution_angstrom)
+        return max(4, min(self.box // 2 - 1, wanted))
+
+    def resolution_at(self, radius: float) -> float:
+        """Return the resolution in angstrom at a Fourier radius."""
+        return self.length_angstrom / radius
+
+
+def whiten(
+    batch: ParticleBatch,
+    grid: ReferenceGrid,
+    radius: int,
+    noise_power: Tensor,
+) -> WhitenedImages:
+    """Transform, crop and whiten images of one optics group.
+
+    Parameters
+    ----------
+    batch : ParticleBatch
+        All of one optics group.
+    grid : ReferenceGrid
+    radius : int
+        In Fourier pixels of the reference.
+    noise_power : Tensor, shape (rings,)
+        Of this group, in the units of its images' coefficients, per ring of theirs.
+
+    Returns
+    -------
+    WhitenedImages
+        Scaled so that maps have the units of the reference's pixel size.
+    """
+    box = batch.images.shape[-1]
+    pixel_size = float(batch.optics.pixel_size_angstrom[0])
+    scale = grid.length_angstrom / (box * pixel_size)
+    disc = FourierDisc.of_box(box, _image_radius(radius, scale, box))
+    coefficients = disc.gather(image_to_fourier(batch.images.float()))
+    ctf = evaluate_ctf(batch.optics, *_frequencies(disc, batch.optics))
+    # A projection's coefficient is the density's integral times (1 / pixel area),
+    # over the box from the orthonormal transform.
+    gain = (grid.pixel_size_angstrom / pixel_size) ** 2 * grid.box / box
+    inverse_sd = noise_power[disc.ring].clamp(min=1e-30).rsqrt()
+    weight = inverse_sd * gain
+    return WhitenedImages(
+        disc, coefficients * inverse_sd, ctf * weight, batch.optics, weight, scale
+    )
+
+
+def _image_radius(radius: int, scale: float, box: int) -> int:
+    """Return the image's radius of a radius of the reference."""
+    return min(box // 2 - 1, math.floor(radius / scale + 1e-9))
+
+
+def _frequencies(disc: FourierDisc, optics: Optics) -> tuple[Tensor, Tensor]:
+    step = 1 / (disc.box * float(optics.pixel_size_angstrom[0]))
+    return disc.kx * step, disc.ky * step
+
+
+def concatenate(parts: list[WhitenedImages]) -> WhitenedImages:
+    """Join images of one optics group that were whitened alike."""
+    first = parts[0]
+    fields = {
+        name: torch.cat([getattr(part.optics, name) for part in parts])
+        for name in vars(first.optics)
+    }
+    return replace(
+        first,
+        coefficients=torch.cat([part.coefficients for part in parts]),
+        ctf=torch.cat([part.ctf for part in parts]),
+        optics=Optics(**fields),
+    )

@@ -1,0 +1,1 @@
+"""From particles with posteriors to maps: insertion, Wiener division, half-maps."""

@@ -1,0 +1,108 @@
+"""The compiled normal equations against automatic differentiation in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cryoinfer.geometry.rotations import rotate_in_image_frame
+from cryoinfer.inference.refine import PosePrior, information
+
+FREE = PosePrior(1e6, 1e9)
+
+
+def off_the_mode(scene):
+    """Return poses some way from the truth, so that residuals are large."""
+    made = scene(4, defocus_error_angstrom=100.0)
+    generator = torch.Generator().manual_seed(5)
+    turn = torch.randn(4, 3, generator=generator, dtype=torch.float64) * 0.05
+    poses = made.truth
+    return made, type(poses).at(
+        rotate_in_image_frame(poses.rotation, turn),
+        poses.shift_angstrom + 0.5,
+        poses.defocus_offset_angstrom + 150.0,
+    )
+
+
+def jacobian(made, poses) -> Tensor:
+    """Differentiate real and imaginary parts, (n, 2 p, 6)."""
+
+    def prediction(unknown: Tensor) -> Tensor:
+        skew = torch.zeros(len(unknown), 3, 3, dtype=torch.float64)
+        for axis, (a, b) in enumerate([(2, 1), (0, 2), (1, 0)]):
+            skew[:, a, b], skew[:, b, a] = unknown[:, axis], -unknown[:, axis]
+        model = made.model(
+            torch.linalg.matrix_exp(skew) @ poses.rotation,
+            poses.shift_angstrom + unknown[:, 3:5],
+            poses.defocus_offset_angstrom + unknown[:, 5],
+        )
+        # Images do not depend on each other's unknowns.
+        return torch.view_as_real(model).flatten(1).sum(0)
+
+    zero = torch.zeros(len(poses), 6, dtype=torch.float64)
+    return torch.autograd.functional.jacobian(prediction, zero).movedim(1, 0)
+
+
+def test_information_is_twice_the_squared_jacobian(scene) -> None:
+    made, poses = off_the_mode(scene)
+    slopes = jacobian(made, poses)
+    expected = 2 * slopes.mT @ slopes
+    found = information(made.volume, made.images, poses, FREE)
+    # Relative to the diagonal: unknowns have units. Shift and defocus are exactly
+    # uncoupled: their derivatives are a quarter turn of phase apart.
+    width = expected.diagonal(dim1=1, dim2=2).sqrt()
+    scaled = (found - expected) / (width[:, :, None] * width[:, None, :])
+    # Single precision of some 200 products.
+    assert scaled.abs().max() < 1e-4
+
+
+def test_the_matrix_agrees_with_central_differences(scene) -> None:
+    made, poses = off_the_mode(scene)
+    found = information(made.volume, made.images, poses, FREE)
+    # Steps far within a voxel: derivatives of trilinear interpolation jump there.
+    steps = torch.tensor([2e-5] * 3 + [1e-3] * 2 + [0.05], dtype=torch.float64)
+    for unknown, step in enumerate(steps):
+        move = torch.zeros(4, 6, dtype=torch.float64)
+        move[:, unknown] = step
+        ahead, behind = (
+            made.model(
+                rotate_in_image_frame(poses.rotation, sign * move[:, :3]),
+                poses.shift_angstrom + sign * move[:, 3:5],
+                poses.defocus_offset_angstrom + sign * move[:, 5],
+            )
+            for sign in (1, -1)
+        )
+        slope = (ahead - behind) / (2 * step)
+        expected = 2 * slope.abs().square().sum(1)
+        # A few points lie within a step of a voxel's face; at most one in 200.
+        torch.testing.assert_close(
+            found[:, unknown, unknown], expected, rtol=0.02, atol=0
+        )
+
+
+@pytest.mark.parametrize("unknown", range(6))
+def test_a_small_gradient_step_lowers_the_loss_as_promised(scene, unknown) -> None:
+    made, poses = off_the_mode(scene)
+    slopes = jacobian(made, poses)
+    residual = made.images.coefficients - made.model(
+        poses.rotation, poses.shift_angstrom, poses.defocus_offset_angstrom
+    )
+    flat = torch.view_as_real(residual).flatten(1)
+    gradient = -2 * torch.einsum("npu,np->nu", slopes, flat)[:, unknown]
+    step = [1e-5, 1e-5, 1e-5, 1e-4, 1e-4, 0.01][unknown]
+    move = torch.zeros(4, 6, dtype=torch.float64)
+    move[:, unknown] = step
+    values = [
+        made.loss(
+            rotate_in_image_frame(poses.rotation, sign * move[:, :3]),
+            poses.shift_angstrom + sign * move[:, 3:5],
+            poses.defocus_offset_angstrom + sign * move[:, 5],
+        )
+        for sign in (1, -1)
+    ]
+    difference = (values[0] - values[1]) / (2 * step)
+    scale = (slopes[..., unknown].norm(dim=1) * flat.norm(dim=1)).max()
+    # The twin itself; its derivative jumps at the faces of voxels.
+    assert float((difference - gradient).abs().max() / scale) < 0.02
+    assert math.isfinite(float(scale))

@@ -1,0 +1,208 @@
+"""Global search: scores by brute force, poses from nothing, weights of modes."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cryoinfer.geometry.rotations import geodesic_angle, rotate_in_image_frame
+from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.refine import LocalPoses, PosePrior, information
+from cryoinfer.inference.search import (
+    Candidates,
+    SearchPlan,
+    climb,
+    exhaustive_cells,
+    laplace_log_evidence,
+    nested_cells,
+)
+
+ORDER = 2
+PLAN = SearchPlan(
+    coarse_radius=6,
+    radius=12,
+    cells=6,
+    modes=4,
+    steps=20,
+    cell_radian=grid_step_radian(ORDER),
+    shift_step_angstrom=3.0,
+)
+PRIOR = PosePrior(1e3, 0.0)
+
+
+def cells_of(made, count: int = PLAN.cells) -> Candidates:
+    grid = PoseGrid(rotation_grid(ORDER), shift_grid(5.5, PLAN.shift_step_angstrom))
+    near = made.images.prefix(PLAN.coarse_radius)
+    slices = GridSlices.of(made.volume, grid, near.disc, near.scale)
+    return exhaustive_cells(slices, near, count)
+
+
+def score(made, rotation, shift):
+    """Return the naive log-likelihood of one pose an image, (n,)."""
+    zero = torch.zeros(len(rotation), dtype=torch.float64)
+    return made.power() - made.loss(rotation, shift, zero)
+
+
+def test_exhaustive_cells_are_the_best_by_brute_force(scene) -> None:
+    made = scene(2, noise_sd=0.3)
+    near = replace(made, images=made.images.prefix(5))
+    grid = PoseGrid(rotation_grid(0), shift_grid(3.0, 3.0))
+    slices = GridSlices.of(made.volume, grid, near.images.disc, near.images.scale)
+    found = exhaustive_cells(slices, near.images, 3)
+    scores = torch.stack(
+        [
+            torch.stack(
+                [score(near, r.expand(2, 3, 3), s.expand(2, 2)) for r in grid.rotation]
+            )
+            for s in grid.shift_angstrom.double()
+        ]
+    )
+    best, cell = scores.max(0).values.topk(3, dim=0)
+    # Single precision of the image's power.
+    torch.testing.assert_close(
+        found.log_likelihood.double(), best.T, rtol=0, atol=1e-3
+    )
+    torch.testing.assert_close(found.rotation, grid.rotation[cell.T])
+    move = scores.max(0).indices.gather(0, cell).T
+    torch.testing.assert_close(found.shift_angstrom, grid.shift_angstrom[move].double())
+
+
+@pytest.mark.parametrize("pixel_size", [2.0, 2.5])
+def test_nested_scores_agree_with_brute_force(scene, pixel_size) -> None:
+    made = scene(3, noise_sd=0.3, pixel_size_angstrom=pixel_size)
+    cells = cells_of(made, 2)
+    found = nested_cells(made.volume, made.images, cells, PLAN)
+    assert found.log_likelihood.shape == (3, 16)
+    assert found.rotation.shape == (3, 16, 3, 3)
+    around = shift_grid(1.5, 1.5).double()
+    for m in range(16):
+        rotation = found.rotation[:, m]
+        here = score(made, rotation, found.shift_angstrom[:, m])
+        # Single precision of sums as large as the image's power.
+        tolerance = 1e-5 * float(made.power().max())
+        torch.testing.assert_close(
+            found.log_likelihood[:, m].double(), here, rtol=0, atol=tolerance
+        )
+        # No neighbour of the best cell's shift is better.
+        for step in around:
+            shift = cells.shift_angstrom[:, 0] + step
+            assert (score(made, rotation, shift) <= here + tolerance).all()
+        # A child's centre is a quarter of the cell's diagonal from its parent's.
+        parent = cells.rotation[:, m // 8]
+        angle = geodesic_angle(rotation, parent)
+        expected = math.sqrt(3) * PLAN.cell_radian / 4
+        torch.testing.assert_close(angle, torch.full_like(angle, expected))
+
+
+def test_without_shift_step_children_keep_the_shift(scene) -> None:
+    made = scene(2)
+    cells = cells_of(made, 1)
+    plan = replace(PLAN, shift_step_angstrom=0.0)
+    found = nested_cells(made.volume, made.images, cells, plan)
+    expected = cells.shift_angstrom.expand(2, 8, 2)
+    torch.testing.assert_close(found.shift_angstrom, expected)
+
+
+@pytest.mark.parametrize("pixel_size", [2.0, 2.5])
+def test_noiseless_poses_are_found_from_nothing(scene, pixel_size) -> None:
+    made = scene(16, pixel_size_angstrom=pixel_size)
+    nested = nested_cells(made.volume, made.images, cells_of(made), PLAN)
+    modes = climb(made.volume, made.images, nested.best(PLAN.modes), PRIOR, PLAN)
+    angle = geodesic_angle(modes.best.rotation, made.truth.rotation)
+    # As local refinement from near the truth.
+    assert math.degrees(float(angle.max())) < 0.02
+    error = modes.best.shift_angstrom - made.truth.shift_angstrom
+    assert error.abs().max() < 0.005
+    # At so little noise every other top is impossible.
+    assert (modes.weight[:, 0] > 0.999).all()
+    torch.testing.assert_close(
+        modes.weight.sum(1), torch.ones(16, dtype=torch.float64)
+    )
+    torch.testing.assert_close(modes.rotation[:, 0], modes.best.rotation)
+    torch.testing.assert_close(modes.shift_angstrom[:, 0], modes.best.shift_angstrom)
+
+
+def test_mates_of_a_symmetric_map_are_equally_probable(scene) -> None:
+    made = scene(6, noise_sd=0.2, symmetric=True)
+    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0])).double()
+    truth = made.truth.rotation
+    wrong = rotate_in_image_frame(truth, torch.tensor([0.0, 1.3, 0.0]).double())
+    start = Candidates(
+        torch.stack([truth, wrong, truth @ half_turn], 1),
+        made.truth.shift_angstrom[:, None].repeat(1, 3, 1),
+        torch.zeros(6, 3),
+    )
+    modes = climb(made.volume, made.images, start, PRIOR, PLAN)
+    weight = modes.weight.sort(1, descending=True).values
+    # Both climbs end within a tenth of a nat of their tops.
+    half = torch.full((6, 2), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(weight[:, :2], half, rtol=0, atol=0.05)
+    assert weight[:, 2].max() < 1e-3
+
+
+def test_a_mode_counts_once(scene) -> None:
+    made = scene(6, noise_sd=0.3)
+    truth, shift = made.truth.rotation, made.truth.shift_angstrom
+    close = rotate_in_image_frame(truth, torch.tensor([0.03, 0.0, 0.03]).double())
+    start = Candidates(
+        torch.stack([truth, close], 1), torch.stack([shift, shift], 1), torch.zeros(6, 2)
+    )
+    modes = climb(made.volume, made.images, start, PRIOR, PLAN)
+    expected = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(6, 2)
+    torch.testing.assert_close(modes.weight, expected)
+
+
+def test_laplace_evidence_of_a_gaussian_is_exact() -> None:
+    information_ = torch.diag(torch.tensor([4.0, 9.0, 16.0, 1.0, 1.0, 0.0])).double()
+    poses = replace(
+        LocalPoses.at(torch.eye(3)[None], torch.tensor([[2.0, 0.0]]), torch.zeros(1)),
+        information=information_[None],
+        log_likelihood=torch.tensor([-7.0]).double(),
+    )
+    # -7, half a square of the prior, and log of the product of standard deviations.
+    expected = -7.0 - 0.5 - math.log(2 * 3 * 4)
+    found = laplace_log_evidence(poses, PosePrior(2.0, 0.0))
+    assert found.item() == pytest.approx(expected)
+
+
+def test_evidence_agrees_with_the_numerical_integral(scene) -> None:
+    made = scene(1, noise_sd=0.3)
+    prior = PosePrior(50.0, 0.0)
+    start = Candidates(
+        made.truth.rotation[:, None], made.truth.shift_angstrom[:, None], torch.zeros(1, 1)
+    )
+    best = climb(made.volume, made.images, start, prior, PLAN).best
+    half_width = 4.0
+    axis = torch.linspace(-half_width, half_width, 17, dtype=torch.float64)
+    # Shifts alone, at the mode's rotation; their conditional Gaussian.
+    precision = information(made.volume, made.images, best, prior)[0, 3:5, 3:5]
+    root = torch.linalg.inv(torch.linalg.cholesky(precision)).mT
+    grid = torch.cartesian_prod(axis, axis) @ root.mT
+    shift = best.shift_angstrom[0] + grid
+    losses = torch.stack(
+        [
+            made.loss(best.rotation, s[None], torch.zeros(1).double())[0]
+            + 0.5 * (s / 50.0).square().sum()
+            for s in shift
+        ]
+    )
+    cell = float(torch.det(root)) * (2 * half_width / 16) ** 2
+    integral = math.log(float(torch.exp(losses.min() - losses).sum()) * cell)
+    at_mode = float(losses[len(losses) // 2] - losses.min())
+    gaussian = math.log(2 * math.pi) - 0.5 * float(torch.logdet(precision)) - at_mode
+    # The model is not quite linear in the shift.
+    assert integral == pytest.approx(gaussian, abs=0.1)
+
+
+def test_best_sorts_and_joined_keeps_both() -> None:
+    value = torch.tensor([[1.0, 3.0, 2.0]])
+    rotation = torch.arange(3.0)[None, :, None, None].expand(1, 3, 3, 3).double()
+    some = Candidates(rotation, rotation[..., 0, :2], value)
+    best = some.best(2)
+    assert best.log_likelihood.tolist() == [[3.0, 2.0]]
+    assert best.rotation[0, :, 0, 0].tolist() == [1.0, 2.0]
+    assert best.shift_angstrom[0, :, 0].tolist() == [1.0, 2.0]
+    assert some.best(9).log_likelihood.shape == (1, 3)
+    assert some.joined(best).log_likelihood.tolist() == [[1.0, 3.0, 2.0, 3.0, 2.0]]

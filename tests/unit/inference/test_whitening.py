@@ -1,0 +1,187 @@
+"""Whitened images: unit noise, shifts, optics, and the scale of other pixel sizes."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.fourier.transform import image_to_fourier
+from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.inference.whitening import (
+    ReferenceGrid,
+    WhitenedImages,
+    concatenate,
+    whiten,
+)
+from cryoinfer.physics.ctf import evaluate_ctf
+from cryoinfer.physics.noise import GaussianNoise
+from cryoinfer.records import Optics, ParticleBatch
+
+BOX, PIXEL_SIZE = 32, 2.0
+GRID = ReferenceGrid(BOX, PIXEL_SIZE)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(images: Tensor, pixel_size: float = PIXEL_SIZE) -> ParticleBatch:
+    n = len(images)
+    defocus = torch.linspace(5000, 9000, n, dtype=torch.float64)
+    optics = replace(
+        Optics.without_ctf(n, pixel_size),
+        amplitude_contrast=torch.full((n,), 0.1, dtype=torch.float64),
+        cs_mm=torch.full((n,), 2.7, dtype=torch.float64),
+        defocus_u_angstrom=defocus,
+        defocus_v_angstrom=defocus,
+    )
+    return ParticleBatch(images, optics, torch.arange(n))
+
+
+def noise(n: int = 6) -> Tensor:
+    return torch.randn(n, BOX, BOX, generator=seeded())
+
+
+def whitened(n: int = 6, radius: int = 12, power: float = 1.0) -> WhitenedImages:
+    spectrum = torch.full((BOX // 2,), power)
+    return whiten(batch_of(noise(n)), GRID, radius, spectrum)
+
+
+@pytest.mark.parametrize("shape", ["white", "coloured"])
+def test_noise_has_unit_variance_in_every_ring(shape) -> None:
+    ring = torch.arange(BOX // 2 + 1).float()
+    spectrum = 7.0 / (1 + ring / 4) if shape == "coloured" else torch.full_like(ring, 7)
+    images = GaussianNoise(spectrum).sample(2000, BOX, seeded(1))
+    found = whiten(batch_of(images), GRID, 15, spectrum)
+    power = found.coefficients.abs().square().mean(0)
+    for number in range(1, 16):
+        inside = found.disc.ring == number
+        count = 2000 * int(inside.sum())
+        # |c|^2 has the variance 1; four standard errors.
+        assert power[inside].mean().item() == pytest.approx(1, abs=4 / count**0.5)
+
+
+def test_whitening_divides_image_and_ctf_alike() -> None:
+    once, twice = whitened(power=1.0), whitened(power=4.0)
+    torch.testing.assert_close(twice.coefficients * 2, once.coefficients)
+    torch.testing.assert_close(twice.ctf * 2, once.ctf)
+    torch.testing.assert_close(twice.weight * 2, once.weight)
+
+
+def test_of_the_reference_pixel_size_nothing_is_scaled() -> None:
+    batch = batch_of(noise())
+    found = whiten(batch, GRID, 12, torch.ones(BOX // 2))
+    disc = FourierDisc.of_box(BOX, 12)
+    assert found.scale == 1
+    assert len(found) == 6
+    assert found.pixel_size_angstrom == PIXEL_SIZE
+    expected = disc.gather(image_to_fourier(batch.images))
+    torch.testing.assert_close(found.coefficients, expected)
+    step = 1 / (BOX * PIXEL_SIZE)
+    ctf = evaluate_ctf(batch.optics, disc.kx * step, disc.ky * step)
+    torch.testing.assert_close(found.ctf, ctf.float())
+
+
+@pytest.mark.parametrize(("box", "pixel_size"), [(32, 2.5), (40, 2.0), (64, 1.0)])
+def test_images_of_another_sampling_agree_with_the_map(box, pixel_size) -> None:
+    centres = torch.randn(12, 3, generator=seeded(3), dtype=torch.float64) * 6
+    sd = 2.8  # angstrom
+    axis = (torch.arange(BOX, dtype=torch.float64) - BOX // 2) * PIXEL_SIZE
+    x, y, z = torch.exp(-((axis - centres.T[..., None]) ** 2) / (2 * sd**2))
+    volume = FourierVolume.from_map(torch.einsum("bz,by,bx->zyx", z, y, x), 12)
+    rotation = random_rotations(4, seeded(5))
+    axis = (torch.arange(box, dtype=torch.float64) - box // 2) * pixel_size
+    x, y, _ = torch.einsum("nij,bj->inb", rotation, centres)
+    x = torch.exp(-((axis - x[..., None]) ** 2) / (2 * sd**2))
+    y = torch.exp(-((axis - y[..., None]) ** 2) / (2 * sd**2))
+    # The integral along the beam in voxels of the map.
+    along = math.sqrt(2 * math.pi) * sd / PIXEL_SIZE
+    images = along * torch.einsum("nby,nbx->nyx", y, x)
+    optics = Optics.without_ctf(4, pixel_size)
+    batch = ParticleBatch(images, optics, torch.arange(4))
+    found = whiten(batch, GRID, 12, torch.ones(box // 2))
+    assert found.scale == pytest.approx(64 / (box * pixel_size))
+    slices = extract_slices(volume, rotation, found.disc, found.scale)
+    expected = found.ctf * slices
+    error = torch.linalg.norm(found.coefficients - expected)
+    # Trilinear interpolation in a grid padded twofold.
+    assert float(error / torch.linalg.norm(expected)) < 0.02
+
+
+def test_moving_back_undoes_a_shift_by_whole_pixels() -> None:
+    centred = noise()
+    moved = torch.roll(centred, (3, -2), (-2, -1))
+    spectrum = torch.ones(BOX // 2)
+    expected = whiten(batch_of(centred), GRID, 12, spectrum).coefficients
+    images = whiten(batch_of(moved), GRID, 12, spectrum)
+    shift = torch.tensor([-2.0, 3.0]) * PIXEL_SIZE
+    # Single precision of phases.
+    found = images.moved_back(shift.expand(6, 2))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    several = images.moved_back(torch.stack([shift, 0 * shift])[:, None])
+    assert several.shape == (2, *expected.shape)
+    torch.testing.assert_close(several[0], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(several[1], images.coefficients)
+
+
+def test_a_prefix_is_whitening_to_a_smaller_radius() -> None:
+    found, expected = whitened(radius=12).prefix(7), whitened(radius=7)
+    for name in ("coefficients", "ctf", "weight"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert torch.equal(found.disc.position, expected.disc.position)
+
+
+def test_selecting_is_whitening_some() -> None:
+    some = torch.tensor([4, 0])
+    found = whitened().select(some)
+    batch = batch_of(noise())
+    part = ParticleBatch(batch.images[some], batch.optics[some], some)
+    expected = whiten(part, GRID, 12, torch.ones(BOX // 2))
+    torch.testing.assert_close(found.coefficients, expected.coefficients)
+    torch.testing.assert_close(found.ctf, expected.ctf)
+    assert torch.equal(
+        found.optics.defocus_u_angstrom, expected.optics.defocus_u_angstrom
+    )
+
+
+def test_joining_parts_is_whitening_all() -> None:
+    whole = whitened()
+    joined = concatenate([whole.select(torch.arange(4)), whole.select(torch.arange(4, 6))])
+    assert torch.equal(joined.coefficients, whole.coefficients)
+    assert torch.equal(joined.ctf, whole.ctf)
+    assert torch.equal(joined.optics.cs_mm, whole.optics.cs_mm)
+    assert len(joined.optics) == 6
+
+
+def test_another_defocus_is_that_of_other_optics() -> None:
+    images = whitened(power=2.0)
+    offset = torch.linspace(-300, 300, 6, dtype=torch.float64)
+    found, slope = images.with_defocus_offset(offset)
+    batch = batch_of(noise())
+    optics = replace(
+        batch.optics,
+        defocus_u_angstrom=batch.optics.defocus_u_angstrom + offset,
+        defocus_v_angstrom=batch.optics.defocus_v_angstrom + offset,
+    )
+    moved = replace(batch, optics=optics)
+    expected = whiten(moved, GRID, 12, torch.full((BOX // 2,), 2.0))
+    torch.testing.assert_close(found.ctf, expected.ctf)
+    ahead, _ = images.with_defocus_offset(offset + 10)
+    behind, _ = images.with_defocus_offset(offset - 10)
+    # Single precision over a step of 20 angstrom.
+    torch.testing.assert_close(
+        (ahead.ctf - behind.ctf) / 20, slope, rtol=1e-3, atol=1e-7
+    )
+
+
+def test_reference_grid_radii_and_resolutions() -> None:
+    assert GRID.length_angstrom == 64
+    assert GRID.radius_at(8.0) == 8
+    assert GRID.resolution_at(8) == 8.0
+    # Within Nyquist, and never so small that nothing is left.
+    assert GRID.radius_at(1.0) == 15
+    assert GRID.radius_at(1000.0) == 4
