@@ -1,0 +1,1 @@
+"""Loops that alternate inference and reconstruction."""

@@ -1,0 +1,136 @@
+"""From particles with no poses to a map, half-maps and posteriors."""
+
+from dataclasses import dataclass
+
+import torch
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.interfaces import Monitor
+from cryoinfer.workflows.finish import finish
+from cryoinfer.workflows.marching import (
+    MarchState,
+    march,
+    state_from_dict,
+    state_to_dict,
+)
+from cryoinfer.workflows.passes import Estimate
+from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.random_start import RandomStartConfig, random_start
+from cryoinfer.workflows.result import RunResult
+
+_START_CELLS = 6.0
+"""Fourier pixels of the start's radius per particle diameter: enough to break the
+symmetry of a blob, few enough for a grid of 15 degrees."""
+
+
+@dataclass(frozen=True)
+class AbinitioConfig:
+    """What may be chosen; None leaves the choice to the program.
+
+    Attributes
+    ----------
+    symmetry : str
+        Point group, such as C1, C4, D2, T, O or I.
+    particle_diameter_angstrom : float, optional
+        By default three quarters of the box.
+    resolution_angstrom : float, optional
+        Finest resolution that poses are inferred at; by default what the halves
+        allow, up to Nyquist.
+    max_shift_angstrom : float, optional
+        Largest displacement from the centre that is searched; by default 7 % of
+        the box; 0 takes the particles as centred.
+    starts : int
+        Random starts.
+    refine_defocus : bool
+        Whether the defocus of every particle is inferred too.
+    defocus_sd_angstrom : float
+        Expected error of the given defoci, where they are inferred.
+    seed : int
+    """
+
+    symmetry: str = "C1"
+    particle_diameter_angstrom: float | None = None
+    resolution_angstrom: float | None = None
+    max_shift_angstrom: float | None = None
+    starts: int = 2
+    refine_defocus: bool = False
+    defocus_sd_angstrom: float = 300.0
+    seed: int = 0
+
+
+def abinitio(
+    particles: Particles, config: AbinitioConfig, monitor: Monitor
+) -> RunResult:
+    """Infer poses and maps from a random start.
+
+    Parameters
+    ----------
+    particles : Particles
+        At least 100.
+    config : AbinitioConfig
+    monitor : Monitor
+        Its checkpoint, if it has one, is continued.
+
+    Returns
+    -------
+    RunResult
+        The hand of the map is arbitrary: images cannot tell it.
+
+    Raises
+    ------
+    InputError
+        If the particles, or what was chosen, cannot be used.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    problem = define_problem(
+        particles,
+        config.symmetry,
+        config.particle_diameter_angstrom,
+        config.max_shift_angstrom,
+        config.defocus_sd_angstrom if config.refine_defocus else 0.0,
+        generator,
+    )
+    saved = monitor.load_checkpoint()
+    if saved is not None:
+        state = state_from_dict(dict(saved))
+    else:
+        state = _begin(problem, config, generator, monitor)
+        monitor.save_checkpoint(state_to_dict(state))
+    last = problem.grid.box // 2 - 1
+    if config.resolution_angstrom is not None:
+        last = problem.grid.radius_at(config.resolution_angstrom)
+    return finish(problem, march(problem, state, last, monitor), monitor)
+
+
+def start_radius(problem: Problem) -> int:
+    """Return the Fourier radius of the first map."""
+    share = 2 * problem.particle_radius_angstrom / problem.grid.length_angstrom
+    return max(5, min(problem.grid.box // 4, round(_START_CELLS / share)))
+
+
+def _begin(
+    problem: Problem,
+    config: AbinitioConfig,
+    generator: torch.Generator,
+    monitor: Monitor,
+) -> MarchState:
+    noise = initial_noise(problem)
+    radius = start_radius(problem)
+    start_config = RandomStartConfig(
+        radius, config.starts, iterations=30, minibatch=250
+    )
+    start = random_start(problem, noise, start_config, generator, monitor)
+    explained = tuple(spectrum * start.noise_ratio for spectrum in noise)
+    return MarchState(
+        estimate=Estimate.unknown(len(problem.particles)),
+        noise=explained,
+        maps=(start.density, start.density),
+        map_radius=radius,
+        radius=radius,
+        start_radius=radius,
+        done=0,
+        searching=True,
+        settled=False,
+        stayed=0,
+        iterations=(),
+    )

@@ -1,0 +1,88 @@
+"""How much sharper the Laplace posteriors look than they are.
+
+The noise of the reference has slopes too, and Gauss-Newton takes them for
+information. With T the filtered reference of one half and U the unfiltered one of
+the other, whose noise is independent, the true slope of the estimate is
+``A = sum Re(T'* U')`` where the normal equations hold ``B = sum Re(T'* T')``: the
+covariance is the sandwich ``A^-1 B A^-1 / 2`` instead of ``B^-1 / 2``. A is had from
+normal equations alone, by polarisation: ``A = (B(T + U) - B(T) - B(U)) / 2``.
+"""
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.refine import LocalPoses, information
+from cryoinfer.inference.whitening import WhitenedImages, whiten
+from cryoinfer.workflows.problem import Problem
+
+_UNKNOWNS = (slice(0, 3), slice(3, 5), slice(5, 6))  # rotation, shift, defocus
+_LARGEST = 10.0  # of a variance; beyond it the halves do not agree at all
+
+
+def variance_inflation(
+    problem: Problem,
+    noise: tuple[Tensor, ...],
+    poses: LocalPoses,
+    filtered: tuple[FourierVolume, FourierVolume],
+    unfiltered: tuple[FourierVolume, FourierVolume],
+) -> Tensor:
+    """Return the factor of each unknown's variance, shape (6,), 1 or more.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its noise rows are the particles that the factor is measured on.
+    noise : tuple of Tensor
+    poses : LocalPoses
+        Of all particles.
+    filtered, unfiltered : tuple of two FourierVolume
+        References of the halves, masked alike.
+    """
+    ratios = []
+    sample = torch.nonzero(problem.noise_rows).squeeze(1)
+    sums = tuple(_sum(filtered[half], unfiltered[1 - half]) for half in (0, 1))
+    for batch in problem.batches(sample):
+        group = int(batch.optics.group[0])
+        images = whiten(batch, problem.grid, filtered[0].radius, noise[group])
+        for half in (0, 1):
+            rows = torch.nonzero(problem.half[batch.index] == half).squeeze(1)
+            if len(rows) == 0:
+                continue
+            mine, known = images.select(rows), poses.select(batch.index[rows])
+            volumes = (filtered[half], unfiltered[1 - half], sums[half])
+            ratios.append(_ratio(problem, mine, known, volumes))
+    median = torch.cat(ratios).median(0).values
+    factor = torch.ones(6, dtype=torch.float64)
+    for number, unknown in enumerate(_UNKNOWNS):
+        factor[unknown] = median[number].clamp(1.0, _LARGEST)
+    return factor
+
+
+def _sum(first: FourierVolume, second: FourierVolume) -> FourierVolume:
+    return FourierVolume(first.values + second.values, first.radius, first.padding)
+
+
+def _ratio(
+    problem: Problem,
+    images: WhitenedImages,
+    poses: LocalPoses,
+    volumes: tuple[FourierVolume, FourierVolume, FourierVolume],
+) -> Tensor:
+    """Return sandwich over naive variance of rotation, shift and defocus, (n, 3)."""
+    naive, other, both = (
+        information(volume, images, poses, problem.prior) for volume in volumes
+    )
+    free = naive.diagonal(dim1=1, dim2=2) > 0
+    eye = torch.diag_embed((~free).double())
+    slope = (both - naive - other) / 2 + eye
+    bread = torch.linalg.inv(slope)
+    inverse = torch.linalg.inv(naive + eye)
+    sandwich = bread @ (naive + eye) @ bread
+    columns = []
+    for unknown in _UNKNOWNS:
+        kept = free[:, unknown].double()
+        top = (sandwich.diagonal(dim1=1, dim2=2)[:, unknown] * kept).sum(1)
+        bottom = (inverse.diagonal(dim1=1, dim2=2)[:, unknown] * kept).sum(1)
+        columns.append(torch.where(bottom > 0, top / bottom.clamp(min=1e-300), 1.0))
+    return torch.stack(columns, 1)

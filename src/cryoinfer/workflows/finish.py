@@ -1,0 +1,110 @@
+"""What is made of the last pass: maps, their FSC, and posteriors."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cryoinfer.evaluation.fsc import masked_fsc, resolution_at
+from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
+from cryoinfer.interfaces import Monitor
+from cryoinfer.reconstruction.backproject import signal_to_noise, solve
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.calibrate import variance_inflation
+from cryoinfer.workflows.marching import PADDING, THRESHOLD, Marched
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.result import Reconstruction, RunResult
+
+
+def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
+    """Return maps and posteriors of a finished march."""
+    state = marched.state
+    monitor.stage("maps and FSC", 1)
+    poses = state.estimate.poses
+    reconstruction = reconstruct_halves(problem, marched.sums, marched.mask)
+    inflation = _inflation(problem, marched, reconstruction).sqrt()
+    covariance = poses.covariance() * inflation[:, None] * inflation
+    weight = state.estimate.mode_weight
+    result = RunResult(
+        reconstruction=reconstruction,
+        latents=Latents(
+            Pose(poses.rotation, poses.shift_angstrom), poses.defocus_offset_angstrom
+        ),
+        covariance=covariance,
+        log_likelihood=poses.log_likelihood,
+        entropy_nats=_gaussian_entropy(covariance) + _discrete_entropy(weight),
+        mode_pose=Pose(
+            state.estimate.mode_rotation, state.estimate.mode_shift_angstrom
+        ),
+        mode_weight=weight,
+        random_subset=problem.half + 1,
+        noise_power=state.noise,
+        iterations=state.iterations,
+    )
+    monitor.advance()
+    return result
+
+
+def _inflation(
+    problem: Problem, marched: Marched, reconstruction: Reconstruction
+) -> Tensor:
+    radius = marched.state.map_radius
+    filtered1, filtered2 = (
+        FourierVolume.from_map(density, radius, PADDING)
+        for density in marched.state.maps
+    )
+    unfiltered1, unfiltered2 = (
+        FourierVolume.from_map(half * reconstruction.mask, radius, PADDING)
+        for half in (reconstruction.half1, reconstruction.half2)
+    )
+    state = marched.state
+    return variance_inflation(
+        problem,
+        state.noise,
+        state.estimate.poses,
+        (filtered1, filtered2),
+        (unfiltered1, unfiltered2),
+    )
+
+
+def reconstruct_halves(
+    problem: Problem, sums: tuple[SliceAccumulator, SliceAccumulator], mask: Tensor
+) -> Reconstruction:
+    """Return the maps of both halves and of all, and their correlation."""
+    box, pixel_size = problem.grid.box, problem.grid.pixel_size_angstrom
+    half1, half2 = (solve(s, None, box, box) for s in sums)
+    curve = masked_fsc(half1, half2, mask, torch.Generator().manual_seed(0))
+    # The outermost shells lie beyond the disc of coefficients in use.
+    last = sums[0].radius
+    corrected = curve.corrected.clone()
+    corrected[last + 1 :] = corrected[last]
+    joined = SliceAccumulator(
+        sums[0].sums + sums[1].sums, sums[0].radius, sums[0].padding
+    )
+    snr = signal_to_noise(corrected.float(), joined=True)
+    return Reconstruction(
+        density=solve(joined, snr, box, box),
+        half1=half1,
+        half2=half2,
+        mask=mask,
+        fsc=corrected,
+        fsc_masked=curve.masked,
+        fsc_randomised=curve.randomised,
+        fsc_unmasked=curve.unmasked,
+        pixel_size_angstrom=pixel_size,
+        resolution_angstrom=resolution_at(corrected, THRESHOLD, box, pixel_size),
+        symmetry=problem.symmetry,
+    )
+
+
+def _gaussian_entropy(covariance: Tensor) -> Tensor:
+    """Return the entropy in nats of each Gaussian over what was inferred."""
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    free = variance > 0
+    filled = covariance + torch.diag_embed((~free).double())
+    log_volume = torch.linalg.slogdet(filled).logabsdet
+    return 0.5 * (log_volume + free.sum(1) * math.log(2 * math.pi * math.e))
+
+
+def _discrete_entropy(weight: Tensor) -> Tensor:
+    return -torch.xlogy(weight, weight).sum(1)

@@ -1,0 +1,100 @@
+"""The frames of the two halves: nothing but convention holds them together.
+
+Each half is refined against itself alone, so that its map may turn and drift as a
+whole without any image noticing. What has crept in is measured on some images whose
+poses are inferred from both references, and taken out of the second half. The halves
+exchange six numbers and no density.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.geometry.rotations import nearest_rotation
+from cryoinfer.inference.refine import LocalPoses, gauss_newton
+from cryoinfer.inference.whitening import whiten
+from cryoinfer.workflows.problem import Problem
+
+_IMAGES = 300  # a group; the frame is known 17 times better than a pose
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The second half's frame in terms of the first one's.
+
+    Attributes
+    ----------
+    rotation : Tensor of float64, shape (3, 3)
+        A particle at R in the first frame is at ``R @ rotation`` in the second.
+    origin_angstrom : Tensor of float64, shape (3,)
+        A particle at the shift s in the first is at ``s + (R @ origin)[:2]``.
+    """
+
+    rotation: Tensor
+    origin_angstrom: Tensor
+
+    @classmethod
+    def same(cls) -> "Frame":
+        """Return the frame of halves that agree."""
+        return cls(
+            torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        )
+
+    def to_first(self, poses: LocalPoses) -> LocalPoses:
+        """Return poses that were found in the second frame, in the first."""
+        rotation = poses.rotation @ self.rotation.mT
+        moved = (rotation @ self.origin_angstrom)[:, :2]
+        return replace(
+            poses, rotation=rotation, shift_angstrom=poses.shift_angstrom - moved
+        )
+
+
+def relative_frame(
+    problem: Problem,
+    references: tuple[FourierVolume, FourierVolume],
+    noise: tuple[Tensor, ...],
+    poses: LocalPoses,
+    radius: int,
+) -> Frame:
+    """Measure the frame of the second reference against the first.
+
+    Parameters
+    ----------
+    problem : Problem
+    references : tuple of two FourierVolume
+    noise : tuple of Tensor
+    poses : LocalPoses
+        Of all particles, near their modes.
+    radius : int
+        Fourier radius that poses are compared at.
+
+    Returns
+    -------
+    Frame
+    """
+    turns, moves, views = [], [], []
+    groups = problem.particles.optics.group
+    for group in groups.unique().tolist():
+        rows = torch.nonzero(problem.noise_rows & (groups == group)).squeeze(1)
+        for batch in problem.batches(rows[:_IMAGES]):
+            images = whiten(batch, problem.grid, radius, noise[group])
+            known = poses.select(batch.index)
+            first, second = (
+                gauss_newton(volume, images, known, problem.prior, _STEPS, 1 / radius)
+                for volume in references
+            )
+            turns.append(first.rotation.mT @ second.rotation)
+            moves.append(second.shift_angstrom - first.shift_angstrom)
+            views.append(first.rotation[:, :2])
+    turn, move, view = torch.cat(turns), torch.cat(moves), torch.cat(views)
+    # Images that two references send to different modes say nothing of the frame.
+    near = torch.linalg.matrix_norm(turn - turn.median(0).values) < 0.5 / radius**0.5
+    rotation = nearest_rotation(turn[near].sum(0))
+    if problem.prior.shift_sd_angstrom <= 0:
+        return Frame(rotation, torch.zeros(3, dtype=torch.float64))
+    design, target = view[near].reshape(-1, 3), move[near].reshape(-1)
+    origin = torch.linalg.lstsq(design, target[:, None]).solution[:, 0]
+    return Frame(rotation, origin)

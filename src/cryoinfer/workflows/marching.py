@@ -1,0 +1,363 @@
+"""Frequency marching: passes at a radius that the measured FSC allows.
+
+The halves share the start's low-resolution map and no density after it: from the
+first pass on each half is aligned to, and reconstructed from, itself alone, so that
+their correlation beyond the start's radius measures the map and not the alignment.
+The six numbers of their relative frame are all that they exchange (frames.py).
+"""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
+from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.interfaces import Monitor
+from cryoinfer.reconstruction.backproject import signal_to_noise, solve
+from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
+from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.workflows.passes import (
+    Estimate,
+    PassOutcome,
+    PassPlan,
+    initial_search_plan,
+    run_pass,
+)
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.result import Iteration
+
+PADDING = 1.5
+THRESHOLD = 0.143
+
+_GLOBAL_PASSES = (2, 5)
+"""Fewest and most passes that search all poses again."""
+
+_STRAYS = 0.01
+"""Share of particles that a global pass sends elsewhere, which calls for another."""
+
+_SEARCH_GROWTH = 3
+"""Largest radius of a global pass over that of the start: beyond it the search is
+decided, and Gauss-Newton on every mode costs more than it brings."""
+
+_MOST_PASSES = 24
+_SETTLED = 0.3
+"""Poses have settled when they move by less than this share of their posterior sd."""
+
+_SAME = 1.05
+"""Radii within this factor count as one."""
+
+_PATIENCE = (1, 0)
+"""Further passes at one radius, below and above half of Nyquist, that do not settle."""
+
+_LAST_PATIENCE = 2
+"""Further passes at the last radius after which the march ends, settled or not."""
+
+_NUMBERS = (
+    "map_radius",
+    "radius",
+    "start_radius",
+    "done",
+    "searching",
+    "settled",
+    "stayed",
+)
+"""Fields of a :class:`MarchState` that are plain numbers."""
+
+_GROWTH = 1.6
+"""Map radius over the radius where the halves agree: room to see the FSC fall."""
+
+
+@dataclass(frozen=True)
+class MarchState:
+    """All that one pass hands to the next; what a checkpoint keeps.
+
+    Attributes
+    ----------
+    estimate : Estimate
+    noise : tuple of Tensor
+        Power per optics group and ring.
+    maps : tuple of two Tensor, shape (m, m, m)
+        References of the halves: filtered and masked.
+    map_radius : int
+        Fourier radius that the maps hold.
+    radius : int
+        Fourier radius to which the halves agree.
+    start_radius : int
+        Fourier radius of the map that both halves began with.
+    done : int
+        Passes behind us.
+    searching : bool
+        Whether the next pass searches all poses.
+    settled : bool
+        Whether poses moved by less than their posteriors' width at this radius.
+    stayed : int
+        Passes at this radius.
+    iterations : tuple of Iteration
+    """
+
+    estimate: Estimate
+    noise: tuple[Tensor, ...]
+    maps: tuple[Tensor, Tensor]
+    map_radius: int
+    radius: int
+    start_radius: int
+    done: int
+    searching: bool
+    settled: bool
+    stayed: int
+    iterations: tuple[Iteration, ...]
+
+
+@dataclass(frozen=True)
+class Marched:
+    """The end of the march.
+
+    Attributes
+    ----------
+    state : MarchState
+    sums : tuple of two SliceAccumulator
+        Of the last pass, symmetrised, to the last Fourier radius of the box.
+    mask : Tensor, shape (n, n, n)
+    """
+
+    state: MarchState
+    sums: tuple[SliceAccumulator, SliceAccumulator]
+    mask: Tensor
+
+
+def march(
+    problem: Problem, state: MarchState, last_radius: int, monitor: Monitor
+) -> Marched:
+    """Alternate passes and maps until neither poses nor resolution move.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : MarchState
+    last_radius : int
+        Largest Fourier radius that poses are inferred at.
+    monitor : Monitor
+
+    Returns
+    -------
+    Marched
+    """
+    while True:
+        started = time.monotonic()
+        plan = _plan(problem, state, last_radius)
+        first, second = (
+            FourierVolume.from_map(density, state.map_radius, PADDING)
+            for density in state.maps
+        )
+        outcome = run_pass(
+            problem, (first, second), state.noise, state.estimate, plan, monitor
+        )
+        whole = problem.symmetry_rotation
+        sums = symmetrise(outcome.sums[0], whole), symmetrise(outcome.sums[1], whole)
+        state, mask = _advance(problem, state, plan, outcome, sums, started)
+        monitor.message(_describe(state.iterations[-1], len(state.iterations)))
+        if _is_over(problem, state, plan, last_radius):
+            return Marched(state, sums, mask)
+        monitor.save_checkpoint(state_to_dict(state))
+
+
+def _is_over(
+    problem: Problem, state: MarchState, plan: PassPlan, last_radius: int
+) -> bool:
+    """Tell whether a pass at the last radius has left poses and resolution alone."""
+    if state.done >= _MOST_PASSES:
+        return True
+    full = problem.grid.box // 2 - 1
+    complete = plan.search is None and plan.map_radius == full
+    reached = _SAME * plan.radius >= min(state.radius, last_radius)
+    rested = state.settled or state.stayed >= _LAST_PATIENCE
+    return complete and reached and rested
+
+
+def _plan(problem: Problem, state: MarchState, last_radius: int) -> PassPlan:
+    full = problem.grid.box // 2 - 1
+    before = int(state.iterations[-1].radius_px) if state.iterations else 0
+    radius = max(4, min(state.radius, state.map_radius, last_radius))
+    if state.searching:
+        radius = min(radius, _SEARCH_GROWTH * state.start_radius)
+    elif before and radius > before and not _ready(state, before, full):
+        radius = before
+    grown = math.ceil(_GROWTH * radius) + 4
+    map_radius = min(full, max(grown, state.map_radius))
+    stuck = state.stayed > 0 and radius >= min(state.radius, last_radius)
+    if stuck or radius > 0.8 * full or state.done + 1 >= _MOST_PASSES:
+        map_radius = full
+    resolution = problem.grid.resolution_at(radius)
+    if state.searching:
+        coarse = min(radius, round(state.start_radius * (1 + 0.25 * state.done)))
+        step = problem.grid.resolution_at(coarse) / 3
+        shift_step = step if problem.max_shift_angstrom > 0 else 0.0
+        plan = replace(initial_search_plan(coarse, shift_step), radius=radius)
+        name = f"global search to {resolution:.1f} A"
+        return PassPlan(name, radius, map_radius, 0, 0.0, plan)
+    name = f"refinement to {resolution:.2f} A"
+    return PassPlan(name, radius, map_radius, 4, 1.0 / radius, None)
+
+
+def _ready(state: MarchState, radius: int, full: int) -> bool:
+    """Tell whether poses have converged at their radius, or have had their time.
+
+    Passes at a low radius are cheap, and poses and map settle as fast there.
+    """
+    patience = _PATIENCE[0] if radius < 0.5 * full else _PATIENCE[1]
+    return state.settled or state.stayed >= patience
+
+
+def _advance(
+    problem: Problem,
+    state: MarchState,
+    plan: PassPlan,
+    outcome: PassOutcome,
+    sums: tuple[SliceAccumulator, ...],
+    started: float,
+) -> tuple[MarchState, Tensor]:
+    """Make the next references out of a pass, and measure how far they agree."""
+    box, map_box = problem.grid.box, problem.map_box(plan.map_radius)
+    halves = [solve(s, None, box, map_box) for s in sums]
+    mask = find_mask(problem, halves[0] + halves[1], state.radius)
+    fsc = fourier_shell_correlation(halves[0] * mask, halves[1] * mask).float()
+    shells = min(plan.map_radius, map_box // 2 - 1)
+    radius = agreement_radius(fsc[: shells + 1])
+    snr = signal_to_noise(fsc[: shells + 1], joined=False)
+    maps = tuple(solve(s, snr, box, map_box) * mask for s in sums)
+    hidden = 1 + 2 * fsc.clamp(min=0.0) * own_share(problem, len(fsc))
+    noise = tuple(
+        _updated(spectrum, ratio * _at_rings(hidden, len(ratio)))
+        for spectrum, ratio in zip(state.noise, outcome.noise_ratio, strict=True)
+    )
+    change = math.degrees(outcome.pose_change_radian)
+    iteration = Iteration(
+        name=plan.name,
+        seconds=time.monotonic() - started,
+        radius_px=float(plan.radius),
+        resolution_angstrom=resolution_at(
+            fsc[: shells + 1].double(),
+            THRESHOLD,
+            2 * shells,
+            problem.grid.length_angstrom / (2 * shells),
+        ),
+        log_likelihood=float(outcome.estimate.poses.log_likelihood.mean()),
+        pose_change_degrees=change,
+    )
+    fewest, most = _GLOBAL_PASSES
+    done = state.done + 1
+    astray = outcome.far_share > _STRAYS and done < most
+    searching = state.searching and (done < fewest or astray)
+    before = state.iterations[-1].radius_px if state.iterations else 0.0
+    width = float(_median_width_radian(outcome.estimate.poses))
+    return (
+        MarchState(
+            outcome.estimate,
+            noise,
+            (maps[0], maps[1]),
+            plan.map_radius,
+            min(radius, plan.map_radius),
+            state.start_radius,
+            done,
+            searching,
+            plan.search is None and outcome.pose_change_radian < _SETTLED * width,
+            state.stayed + 1 if plan.radius <= _SAME * before else 0,
+            (*state.iterations, iteration),
+        ),
+        mask,
+    )
+
+
+def _median_width_radian(poses: LocalPoses) -> Tensor:
+    """Return the median over particles of the posterior sd of the rotation."""
+    variance = poses.covariance().diagonal(dim1=1, dim2=2)[:, :3].mean(1)
+    return variance.sqrt().median()
+
+
+def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
+    """Return the particle's soft mask on the grid of a map, within the sphere."""
+    map_box = density.shape[-1]
+    voxel = problem.grid.length_angstrom / map_box
+    sphere = soft_sphere(map_box, problem.particle_radius_angstrom / voxel, 2.0)
+    resolution = problem.grid.resolution_at(radius)
+    low_pass = max(1.5 * resolution, problem.grid.length_angstrom / 12)
+    return sphere * soft_mask(density * sphere, voxel, low_pass)
+
+
+def agreement_radius(fsc: Tensor) -> int:
+    """Return the last shell before the correlation first falls below 0.143."""
+    below = torch.nonzero(fsc[1:] < THRESHOLD)
+    return int(below[0]) if len(below) else len(fsc) - 1
+
+
+def own_share(problem: Problem, shells: int) -> Tensor:
+    """Return the share of a particle's own image in its reference, shape (shells,).
+
+    A ring of pi k coefficients from each of n images fills 2 pi k^2 voxels of the
+    stored half of a shell, times the padding cubed; by trilinear weights an image
+    sees (2 / 3)^3 of what it put there. Its noise is then missing from its residual
+    twice over by this share, times the Wiener filter.
+    """
+    images = len(problem.particles) / 2 * len(problem.symmetry_rotation)
+    shell = torch.arange(shells, dtype=torch.float32)
+    share = (2 / 3) ** 3 * 2 * shell * PADDING**3 / images
+    return share.clamp(max=0.3)
+
+
+def _at_rings(shells: Tensor, rings: int) -> Tensor:
+    """Return the values of shells at as many rings, the last one repeated."""
+    return shells[torch.arange(rings).clamp(max=len(shells) - 1)]
+
+
+def _updated(spectrum: Tensor, ratio: Tensor) -> Tensor:
+    """Return noise power times the residual's power, where that was measured."""
+    measured = torch.where(ratio > 0, ratio, torch.ones(()))
+    measured[0] = measured[1]
+    return spectrum * measured.clamp(min=1e-6)
+
+
+def _describe(iteration: Iteration, number: int) -> str:
+    return (
+        f"pass {number}: {iteration.name}, halves agree to "
+        f"{iteration.resolution_angstrom:.2f} A, poses moved by "
+        f"{iteration.pose_change_degrees:.2f} degrees, {iteration.seconds:.1f} s"
+    )
+
+
+def state_to_dict(state: MarchState) -> dict[str, object]:
+    """Return the state as tensors, numbers and strings, for a checkpoint."""
+    return {
+        "poses": dict(vars(state.estimate.poses)),
+        "mode_rotation": state.estimate.mode_rotation,
+        "mode_shift_angstrom": state.estimate.mode_shift_angstrom,
+        "mode_weight": state.estimate.mode_weight,
+        "noise": list(state.noise),
+        "maps": list(state.maps),
+        "numbers": {name: getattr(state, name) for name in _NUMBERS},
+        "iterations": [dict(vars(iteration)) for iteration in state.iterations],
+    }
+
+
+def state_from_dict(saved: dict[str, object]) -> MarchState:
+    """Invert :func:`state_to_dict`."""
+    values: dict[str, Any] = saved
+    estimate = Estimate(
+        LocalPoses(**values["poses"]),
+        values["mode_rotation"],
+        values["mode_shift_angstrom"],
+        values["mode_weight"],
+    )
+    iterations = tuple(Iteration(**entry) for entry in values["iterations"])
+    first, second = values["maps"]
+    return MarchState(
+        estimate,
+        noise=tuple(values["noise"]),
+        maps=(first, second),
+        iterations=iterations,
+        **values["numbers"],
+    )

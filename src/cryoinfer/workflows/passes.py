@@ -1,0 +1,388 @@
+"""One pass over all particles: poses from the references, sums for the next ones."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.slices import (
+    FourierVolume,
+    SliceAccumulator,
+    extract_slices,
+    insert_slices,
+)
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.refine import LocalPoses, gauss_newton
+from cryoinfer.inference.search import (
+    Candidates,
+    SearchPlan,
+    climb,
+    exhaustive_cells,
+    nested_cells,
+)
+from cryoinfer.inference.whitening import WhitenedImages, whiten
+from cryoinfer.interfaces import Monitor
+from cryoinfer.records import ParticleBatch
+from cryoinfer.workflows.frames import Frame, relative_frame
+from cryoinfer.workflows.problem import Problem
+
+GRID_ORDER = 2
+"""Of the exhaustive grid: 4,608 rotations, 15 degrees apart."""
+
+MODES = 3
+"""Modes that are kept of every posterior."""
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """What one pass does.
+
+    Attributes
+    ----------
+    name : str
+    radius : int
+        Fourier radius that poses are inferred at.
+    map_radius : int
+        Fourier radius of the sums for the next map.
+    steps : int
+        Of Gauss-Newton.
+    max_turn_radian : float
+        Of one step.
+    search : SearchPlan or None
+        None refines the poses that are known.
+    """
+
+    name: str
+    radius: int
+    map_radius: int
+    steps: int
+    max_turn_radian: float
+    search: SearchPlan | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known about every particle.
+
+    Attributes
+    ----------
+    poses : LocalPoses
+        Of length n.
+    mode_rotation : Tensor of float64, shape (n, MODES, 3, 3)
+    mode_shift_angstrom : Tensor of float64, shape (n, MODES, 2)
+    mode_weight : Tensor of float64, shape (n, MODES)
+    """
+
+    poses: LocalPoses
+    mode_rotation: Tensor
+    mode_shift_angstrom: Tensor
+    mode_weight: Tensor
+
+    @classmethod
+    def unknown(cls, n: int) -> "Estimate":
+        """Return the estimate before anything was inferred."""
+        eye = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
+        zero = torch.zeros(n, dtype=torch.float64)
+        return cls.at(LocalPoses.at(eye, torch.zeros(n, 2), zero))
+
+    @classmethod
+    def at(cls, poses: LocalPoses) -> "Estimate":
+        """Return the estimate whose only modes are the given poses."""
+        weight = torch.zeros(len(poses), MODES, dtype=torch.float64)
+        weight[:, 0] = 1
+        return cls(
+            poses,
+            poses.rotation[:, None].repeat(1, MODES, 1, 1),
+            poses.shift_angstrom[:, None].repeat(1, MODES, 1),
+            weight,
+        )
+
+    def select(self, index: Tensor) -> "Estimate":
+        """Return some of the particles."""
+        return Estimate(
+            self.poses.select(index),
+            self.mode_rotation[index],
+            self.mode_shift_angstrom[index],
+            self.mode_weight[index],
+        )
+
+    def with_poses(self, poses: LocalPoses) -> "Estimate":
+        """Return the same modes, the best of which has moved."""
+        rotation = self.mode_rotation.clone()
+        shift = self.mode_shift_angstrom.clone()
+        rotation[:, 0], shift[:, 0] = poses.rotation, poses.shift_angstrom
+        return Estimate(poses, rotation, shift, self.mode_weight)
+
+    def moved_to(self, frame: Frame) -> "Estimate":
+        """Return poses and modes of the second half in the frame of the first."""
+        rotation = self.mode_rotation @ frame.rotation.mT
+        moved = (rotation @ frame.origin_angstrom)[..., :2]
+        return replace(
+            self,
+            poses=frame.to_first(self.poses),
+            mode_rotation=rotation,
+            mode_shift_angstrom=self.mode_shift_angstrom - moved,
+        )
+
+    def put(self, index: Tensor, part: "Estimate") -> None:
+        """Overwrite the rows of ``index``."""
+        for name, value in vars(self.poses).items():
+            value[index] = getattr(part.poses, name)
+        self.mode_rotation[index] = part.mode_rotation
+        self.mode_shift_angstrom[index] = part.mode_shift_angstrom
+        self.mode_weight[index] = part.mode_weight
+
+    def clone(self) -> "Estimate":
+        """Return a copy that shares no memory."""
+        poses = LocalPoses(**{k: v.clone() for k, v in vars(self.poses).items()})
+        return Estimate(
+            poses,
+            self.mode_rotation.clone(),
+            self.mode_shift_angstrom.clone(),
+            self.mode_weight.clone(),
+        )
+
+
+@dataclass(frozen=True)
+class PassOutcome:
+    """What one pass found.
+
+    Attributes
+    ----------
+    estimate : Estimate
+    sums : tuple of two SliceAccumulator
+        Of each half.
+    noise_ratio : tuple of Tensor, each shape (rings,)
+        Per optics group: mean power of the whitened residual; 0 where not measured.
+    pose_change_radian : float
+        Median rotation from the estimate before.
+    far_share : float
+        Share of the particles that moved to another cell of the exhaustive grid.
+    """
+
+    estimate: Estimate
+    sums: tuple[SliceAccumulator, SliceAccumulator]
+    noise_ratio: tuple[Tensor, ...]
+    pose_change_radian: float
+    far_share: float
+
+
+class _ResidualPower:
+    """Mean power of whitened residuals by optics group and ring."""
+
+    def __init__(self, noise: tuple[Tensor, ...]) -> None:
+        self._sum = [torch.zeros(len(spectrum)) for spectrum in noise]
+        self._count = [torch.zeros(len(spectrum)) for spectrum in noise]
+
+    def add(self, group: int, images: WhitenedImages, residual: Tensor) -> None:
+        ring = images.disc.ring
+        # The outermost ring is cut by the disc: left to the next pass.
+        whole = ring < ring.max()
+        power = residual.abs().square().sum(0)[whole]
+        self._sum[group].index_add_(0, ring[whole], power)
+        count = torch.full_like(power, float(len(residual)))
+        self._count[group].index_add_(0, ring[whole], count)
+
+    def mean(self) -> tuple[Tensor, ...]:
+        return tuple(
+            s / c.clamp(min=1) for s, c in zip(self._sum, self._count, strict=True)
+        )
+
+
+def run_pass(
+    problem: Problem,
+    references: tuple[FourierVolume, FourierVolume],
+    noise: tuple[Tensor, ...],
+    before: Estimate,
+    plan: PassPlan,
+    monitor: Monitor,
+) -> PassOutcome:
+    """Infer every particle from the reference of its half, and sum the next map.
+
+    Parameters
+    ----------
+    problem : Problem
+    references : tuple of two FourierVolume
+    noise : tuple of Tensor
+        Noise power per optics group and ring.
+    before : Estimate
+    plan : PassPlan
+    monitor : Monitor
+
+    Returns
+    -------
+    PassOutcome
+    """
+    run = _Pass(problem, references, noise, before, plan)
+    monitor.stage(plan.name, len(problem.particles))
+    for batch in problem.batches(torch.arange(len(problem.particles))):
+        run.take(batch)
+        monitor.advance(len(batch))
+    return run.outcome()
+
+
+class _Pass:
+    """The growing results of a pass."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        references: tuple[FourierVolume, FourierVolume],
+        noise: tuple[Tensor, ...],
+        before: Estimate,
+        plan: PassPlan,
+    ) -> None:
+        self._problem, self._references = problem, references
+        self._noise, self._plan = noise, plan
+        self._estimate = before.clone()
+        first, second = (
+            SliceAccumulator.empty(
+                problem.grid.box, plan.map_radius, references[0].padding
+            )
+            for _ in range(2)
+        )
+        self._sums = (first, second)
+        self._residual = _ResidualPower(noise)
+        self._slices: dict[tuple[int, int], GridSlices] = {}
+        # Within each half's own frame: that of the second may be turned below.
+        self._change = torch.zeros(len(problem.particles), dtype=torch.float64)
+        self._frame = Frame.same()
+        if plan.search is None:
+            self._frame = relative_frame(
+                problem, references, noise, before.poses, plan.radius
+            )
+
+    def take(self, batch: ParticleBatch) -> None:
+        """Infer and insert the particles of a batch of one optics group."""
+        plan, group = self._plan, int(batch.optics.group[0])
+        reach = max(plan.map_radius, plan.radius)
+        images = whiten(batch, self._problem.grid, reach, self._noise[group])
+        for half in (0, 1):
+            rows = torch.nonzero(self._problem.half[batch.index] == half).squeeze(1)
+            if len(rows):
+                self._take_half(half, group, images.select(rows), batch.index[rows])
+
+    def _take_half(
+        self, half: int, group: int, images: WhitenedImages, index: Tensor
+    ) -> None:
+        near = images.prefix(self._plan.radius)
+        known = self._estimate.select(index)
+        found = self._infer(half, group, near, known)
+        self._change[index] = geodesic_angle(found.poses.rotation, known.poses.rotation)
+        measured = self._problem.noise_rows[index]
+        if bool(measured.any()):
+            sampled = near.select(measured)
+            poses = found.poses.select(measured)
+            left = _residual(self._references[half], sampled, poses)
+            self._residual.add(group, sampled, left)
+        placed = found if half == 0 else found.moved_to(self._frame)
+        self._estimate.put(index, placed)
+        insert_images(self._sums[half], images, placed.poses, self._plan.map_radius)
+
+    def _infer(
+        self, half: int, group: int, images: WhitenedImages, known: Estimate
+    ) -> Estimate:
+        volume, plan = self._references[half], self._plan
+        if plan.search is None:
+            return _refined(volume, images, known, self._problem, plan)
+        if (group, half) not in self._slices:
+            self._slices[group, half] = _grid_slices(
+                self._problem, volume, images, plan.search
+            )
+        slices = self._slices[group, half]
+        return _searched(volume, images, known, self._problem, plan.search, slices)
+
+    def outcome(self) -> PassOutcome:
+        """Return what all batches together gave."""
+        far = (self._change > grid_step_radian(GRID_ORDER)).double().mean()
+        return PassOutcome(
+            self._estimate,
+            self._sums,
+            self._residual.mean(),
+            float(self._change.median()),
+            float(far),
+        )
+
+
+def _grid_slices(
+    problem: Problem, volume: FourierVolume, images: WhitenedImages, plan: SearchPlan
+) -> GridSlices:
+    shifts = shift_grid(problem.max_shift_angstrom, plan.shift_step_angstrom)
+    grid = PoseGrid(rotation_grid(GRID_ORDER), shifts)
+    disc = images.prefix(plan.coarse_radius).disc
+    return GridSlices.of(volume, grid, disc, images.scale)
+
+
+def _refined(
+    volume: FourierVolume,
+    images: WhitenedImages,
+    known: Estimate,
+    problem: Problem,
+    plan: PassPlan,
+) -> Estimate:
+    poses = gauss_newton(
+        volume, images, known.poses, problem.prior, plan.steps, plan.max_turn_radian
+    )
+    return known.with_poses(poses)
+
+
+def _searched(
+    volume: FourierVolume,
+    images: WhitenedImages,
+    known: Estimate,
+    problem: Problem,
+    search: SearchPlan,
+    slices: GridSlices,
+) -> Estimate:
+    cells = exhaustive_cells(slices, images.prefix(search.coarse_radius), search.cells)
+    nested = nested_cells(volume, images, cells, search).best(search.modes)
+    poses = known.poses
+    if bool(torch.isfinite(poses.log_likelihood).all()):
+        # What was known is one more candidate; its score is that of its climb.
+        score = torch.zeros(len(poses), 1)
+        here = Candidates(poses.rotation[:, None], poses.shift_angstrom[:, None], score)
+        nested = nested.joined(here)
+    modes = climb(volume, images, nested, problem.prior, search)
+    return Estimate(
+        modes.best,
+        modes.rotation[:, :MODES],
+        modes.shift_angstrom[:, :MODES],
+        modes.weight[:, :MODES] / modes.weight[:, :MODES].sum(1, keepdim=True),
+    )
+
+
+def insert_images(
+    sums: SliceAccumulator, images: WhitenedImages, poses: LocalPoses, radius: int
+) -> None:
+    """Add images at their poses to the sums of their half, up to a Fourier radius."""
+    moved = images.prefix(radius)
+    if bool(poses.defocus_offset_angstrom.any()):
+        moved, _ = moved.with_defocus_offset(poses.defocus_offset_angstrom)
+    values = moved.moved_back(poses.shift_angstrom) * moved.ctf
+    insert_slices(
+        sums, poses.rotation, moved.disc, values, moved.ctf.square(), moved.scale
+    )
+
+
+def _residual(
+    volume: FourierVolume, images: WhitenedImages, poses: LocalPoses
+) -> Tensor:
+    if bool(poses.defocus_offset_angstrom.any()):
+        images, _ = images.with_defocus_offset(poses.defocus_offset_angstrom)
+    slices = extract_slices(volume, poses.rotation, images.disc, images.scale)
+    return images.moved_back(poses.shift_angstrom) - images.ctf * slices
+
+
+def initial_search_plan(radius: int, shift_step_angstrom: float) -> SearchPlan:
+    """Return a global search at one radius."""
+    return SearchPlan(
+        coarse_radius=radius,
+        radius=radius,
+        cells=6,
+        modes=MODES,
+        steps=5,
+        cell_radian=grid_step_radian(GRID_ORDER),
+        shift_step_angstrom=shift_step_angstrom,
+    )

@@ -1,0 +1,194 @@
+"""What stays the same through all passes over the particles."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.transform import image_to_fourier
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.physics.noise import radial_power
+from cryoinfer.records import ParticleBatch
+
+CHUNK = 500
+"""Images in memory at a time: 32 MB of pixels at a box of 128."""
+
+_NOISE_IMAGES = 1000
+"""Images a group that its noise spectrum is measured on."""
+
+_DIAMETER_OF_BOX = 0.75
+"""Particle diameter over the box where nobody tells: boxes are 1.3 to 2 diameters."""
+
+
+_SHIFT_OF_BOX = 0.07
+"""Largest shift over the box where nobody tells: 9 pixels in 128, twice the usual
+spread of picked and centred particles. Gauss-Newton may go beyond it."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Particles and what is believed about them.
+
+    Attributes
+    ----------
+    particles : Particles
+    grid : ReferenceGrid
+        Of the map: the box and pixel size of the first optics group.
+    symmetry : str
+    symmetry_rotation : Tensor, shape (m, 3, 3)
+    half : Tensor of int64, shape (n,)
+        0 or 1.
+    prior : PosePrior
+    max_shift_angstrom : float
+        Shifts that the exhaustive search covers.
+    particle_radius_angstrom : float
+        Outside of it references are zero.
+    noise_rows : Tensor of bool, shape (n,)
+        Particles that the noise is measured on.
+    """
+
+    particles: Particles
+    grid: ReferenceGrid
+    symmetry: str
+    symmetry_rotation: Tensor
+    half: Tensor
+    prior: PosePrior
+    max_shift_angstrom: float
+    particle_radius_angstrom: float
+    noise_rows: Tensor
+
+    def batches(self, index: Tensor) -> Iterator[ParticleBatch]:
+        """Yield the particles of ``index`` in chunks of one optics group each."""
+        group = self.particles.optics.group[index]
+        for number in group.unique().tolist():
+            yield from self.particles.batches(CHUNK, index[group == number])
+
+    def map_box(self, radius: int) -> int:
+        """Return the box of a map that holds frequencies up to ``radius``.
+
+        A multiple of 4, which keeps the padded box even at a padding of 1.5.
+        """
+        return min(self.grid.box, 4 * math.ceil((2 * radius + 4) / 4))
+
+
+def define_problem(
+    particles: Particles,
+    symmetry: str,
+    particle_diameter_angstrom: float | None,
+    max_shift_angstrom: float | None,
+    defocus_sd_angstrom: float,
+    generator: torch.Generator,
+) -> Problem:
+    """Choose what the user left open, and divide the particles into halves.
+
+    Parameters
+    ----------
+    particles : Particles
+    symmetry : str
+    particle_diameter_angstrom : float, optional
+        By default three quarters of the box.
+    max_shift_angstrom : float, optional
+        By default 7 % of the box.
+    defocus_sd_angstrom : float
+        Width of the prior of the defocus error; 0 takes the defoci as known.
+    generator : torch.Generator
+
+    Raises
+    ------
+    InputError
+        If the box is odd, or the diameter does not fit into it.
+    """
+    if particles.box % 2:
+        raise InputError(
+            f"expected an even box, found images of {particles.box} pixels; crop or "
+            "pad them to an even size, for example with relion_image_handler --new_box"
+        )
+    n = len(particles)
+    grid = ReferenceGrid(particles.box, particles.pixel_size_angstrom)
+    diameter = particle_diameter_angstrom or _DIAMETER_OF_BOX * grid.length_angstrom
+    if not 0 < diameter <= grid.length_angstrom:
+        raise InputError(
+            f"expected a particle diameter within the box of "
+            f"{grid.length_angstrom:.0f} A, found {diameter:g} A"
+        )
+    reach = max_shift_angstrom
+    if reach is None:
+        reach = _SHIFT_OF_BOX * grid.length_angstrom
+    subset = particles.random_subset
+    if subset is None:
+        half = torch.randperm(n, generator=generator) % 2
+    else:
+        half = subset - 1
+    # The shifts' prior is wide: three times the reach at two standard deviations.
+    prior = PosePrior(reach * 1.5, defocus_sd_angstrom)
+    return Problem(
+        particles,
+        grid,
+        symmetry.upper(),
+        symmetry_rotations(symmetry),
+        half,
+        prior,
+        reach,
+        diameter / 2,
+        _choose_noise_rows(particles.optics.group, generator),
+    )
+
+
+def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
+    """Return the mean power of the images of each group, signal included.
+
+    Raises
+    ------
+    InputError
+        If images hold values that are not finite, or no contrast at all.
+    """
+    spectra = []
+    groups = problem.particles.optics.group
+    for group in range(int(groups.max()) + 1):
+        index = torch.nonzero((groups == group) & problem.noise_rows).squeeze(1)
+        if len(index) == 0:
+            spectra.append(torch.ones(2))
+            continue
+        powers = []
+        for batch in problem.batches(index):
+            _require_finite(batch)
+            disc = FourierDisc.of_box(
+                batch.images.shape[-1], batch.images.shape[-1] // 2 - 1
+            )
+            coefficients = disc.gather(image_to_fourier(batch.images))
+            powers.append(radial_power(coefficients, disc) * len(batch))
+        spectrum = torch.stack(powers).sum(0) / len(index)
+        if not bool((spectrum > 0).all()):
+            raise InputError(
+                f"the images of optics group {group + 1} are constant: expected "
+                "particles with contrast; run `cryoinfer check` on them"
+            )
+        spectra.append(spectrum.float())
+    return tuple(spectra)
+
+
+def _require_finite(batch: ParticleBatch) -> None:
+    bad = ~torch.isfinite(batch.images).flatten(1).all(1)
+    if bool(bad.any()):
+        row = int(batch.index[bad][0]) + 1
+        raise InputError(
+            f"the image of particle {row} holds NaN or infinite pixels, as do "
+            f"{int(bad.sum())} of {len(batch)} in its batch; run `cryoinfer check` to "
+            "list them, and leave them out of the STAR file"
+        )
+
+
+def _choose_noise_rows(group: Tensor, generator: torch.Generator) -> Tensor:
+    chosen = torch.zeros(len(group), dtype=torch.bool)
+    for number in group.unique().tolist():
+        members = torch.nonzero(group == number).squeeze(1)
+        order = torch.randperm(len(members), generator=generator)
+        chosen[members[order[:_NOISE_IMAGES]]] = True
+    return chosen

@@ -1,0 +1,121 @@
+"""Maps from particles whose poses are known."""
+
+from dataclasses import dataclass
+
+import torch
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.fourier.slices import SliceAccumulator
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.whitening import whiten
+from cryoinfer.interfaces import Monitor
+from cryoinfer.reconstruction.backproject import solve
+from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.workflows.finish import reconstruct_halves
+from cryoinfer.workflows.marching import PADDING, find_mask
+from cryoinfer.workflows.passes import insert_images
+from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.result import Reconstruction
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """What may be chosen.
+
+    Attributes
+    ----------
+    symmetry : str
+    particle_diameter_angstrom : float, optional
+        By default three quarters of the box.
+    seed : int
+        Divides the particles into halves where the file does not.
+    """
+
+    symmetry: str = "C1"
+    particle_diameter_angstrom: float | None = None
+    seed: int = 0
+
+
+def reconstruct(
+    particles: Particles, config: ReconstructConfig, monitor: Monitor
+) -> Reconstruction:
+    """Reconstruct both halves and the whole from the particles' own poses.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses.
+    config : ReconstructConfig
+    monitor : Monitor
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    InputError
+        If the particles have no poses.
+    """
+    poses = given_poses(particles)
+    generator = torch.Generator().manual_seed(config.seed)
+    problem = define_problem(
+        particles,
+        config.symmetry,
+        config.particle_diameter_angstrom,
+        max_shift_angstrom=None,
+        defocus_sd_angstrom=0.0,
+        generator=generator,
+    )
+    sums = insert_all(problem, initial_noise(problem), poses, monitor)
+    halves = [solve(s, None, problem.grid.box, problem.grid.box) for s in sums]
+    radius = problem.grid.box // 8
+    mask = find_mask(problem, halves[0] + halves[1], radius)
+    return reconstruct_halves(problem, sums, mask)
+
+
+def given_poses(particles: Particles) -> LocalPoses:
+    """Return the poses in the particles' file.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    if particles.pose is None:
+        raise InputError(
+            "expected particles with poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi or "
+            "alignments3D/pose), found none; run `cryoinfer abinitio`, or `cryoinfer "
+            "refine --map` with a map of the molecule"
+        )
+    defocus = torch.zeros(len(particles))
+    return LocalPoses.at(
+        particles.pose.rotation, particles.pose.shift_angstrom, defocus
+    )
+
+
+def insert_all(
+    problem: Problem,
+    noise: tuple[torch.Tensor, ...],
+    poses: LocalPoses,
+    monitor: Monitor,
+) -> tuple[SliceAccumulator, SliceAccumulator]:
+    """Return the symmetrised sums of both halves at the given poses."""
+    radius = problem.grid.box // 2 - 1
+    first, second = (
+        SliceAccumulator.empty(problem.grid.box, radius, PADDING) for _ in range(2)
+    )
+    monitor.stage("reconstruction", len(problem.particles))
+    for batch in problem.batches(torch.arange(len(problem.particles))):
+        group = int(batch.optics.group[0])
+        images = whiten(batch, problem.grid, radius, noise[group])
+        for half, sums in enumerate((first, second)):
+            rows = torch.nonzero(problem.half[batch.index] == half).squeeze(1)
+            if len(rows):
+                insert_images(
+                    sums, images.select(rows), poses.select(batch.index[rows]), radius
+                )
+        monitor.advance(len(batch))
+    group_rotations = problem.symmetry_rotation
+    return symmetrise(first, group_rotations), symmetrise(second, group_rotations)

@@ -1,0 +1,226 @@
+"""Refinement from a map, or from poses, that exist."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.fourier.transform import image_to_fourier
+from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.inference.whitening import whiten
+from cryoinfer.interfaces import Monitor
+from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
+from cryoinfer.reconstruction.backproject import signal_to_noise, solve
+from cryoinfer.reconstruction.mask import soft_sphere
+from cryoinfer.workflows.abinitio import start_radius
+from cryoinfer.workflows.finish import finish
+from cryoinfer.workflows.marching import (
+    MarchState,
+    agreement_radius,
+    find_mask,
+    march,
+    state_from_dict,
+    state_to_dict,
+)
+from cryoinfer.workflows.passes import Estimate
+from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.reconstruct import given_poses, insert_all
+from cryoinfer.workflows.result import RunResult
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """What may be chosen; None leaves the choice to the program.
+
+    Attributes
+    ----------
+    symmetry : str
+    particle_diameter_angstrom : float, optional
+    resolution_angstrom : float, optional
+    max_shift_angstrom : float, optional
+        As in :class:`cryoinfer.workflows.abinitio.AbinitioConfig`.
+    refine_defocus : bool
+    defocus_sd_angstrom : float
+    seed : int
+    """
+
+    symmetry: str = "C1"
+    particle_diameter_angstrom: float | None = None
+    resolution_angstrom: float | None = None
+    max_shift_angstrom: float | None = None
+    refine_defocus: bool = False
+    defocus_sd_angstrom: float = 300.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StartingMap:
+    """A map to begin with.
+
+    Attributes
+    ----------
+    density : Tensor, shape (n, n, n)
+        Axes (z, y, x), the particle bright, its centre at ``n // 2``.
+    pixel_size_angstrom : float
+    """
+
+    density: Tensor
+    pixel_size_angstrom: float
+
+
+def refine(
+    particles: Particles,
+    starting_map: StartingMap | None,
+    config: RefineConfig,
+    monitor: Monitor,
+) -> RunResult:
+    """Refine poses and maps, in two independent halves.
+
+    With a map, all poses are searched against its low-passed copy, whatever poses
+    the particles have. Without one, the particles' own poses are the start, and
+    each half begins with its own reconstruction from them.
+
+    Parameters
+    ----------
+    particles : Particles
+    starting_map : StartingMap, optional
+        Low-passed before use, so that its details cannot come back as resolution.
+    config : RefineConfig
+    monitor : Monitor
+        Its checkpoint, if it has one, is continued.
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    InputError
+        If there is neither a map nor a pose.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    problem = define_problem(
+        particles,
+        config.symmetry,
+        config.particle_diameter_angstrom,
+        config.max_shift_angstrom,
+        config.defocus_sd_angstrom if config.refine_defocus else 0.0,
+        generator,
+    )
+    saved = monitor.load_checkpoint()
+    if saved is not None:
+        state = state_from_dict(dict(saved))
+    else:
+        noise = initial_noise(problem)
+        if starting_map is not None:
+            state = _from_map(problem, noise, starting_map, generator)
+        else:
+            state = _from_poses(problem, noise, monitor)
+        monitor.save_checkpoint(state_to_dict(state))
+    last = problem.grid.box // 2 - 1
+    if config.resolution_angstrom is not None:
+        last = problem.grid.radius_at(config.resolution_angstrom)
+    return finish(problem, march(problem, state, last, monitor), monitor)
+
+
+def _from_poses(
+    problem: Problem, noise: tuple[Tensor, ...], monitor: Monitor
+) -> MarchState:
+    poses = given_poses(problem.particles)
+    sums = insert_all(problem, noise, poses, monitor)
+    box = problem.grid.box
+    halves = [solve(s, None, box, box) for s in sums]
+    mask = find_mask(problem, halves[0] + halves[1], box // 8)
+    fsc = fourier_shell_correlation(halves[0] * mask, halves[1] * mask).float()
+    full = box // 2 - 1
+    radius = max(agreement_radius(fsc[: full + 1]), start_radius(problem))
+    snr = signal_to_noise(fsc, joined=False)
+    first, second = (solve(s, snr, box, box) * mask for s in sums)
+    return MarchState(
+        estimate=Estimate.at(poses),
+        noise=noise,
+        maps=(first, second),
+        map_radius=full,
+        radius=radius,
+        start_radius=start_radius(problem),
+        done=0,
+        searching=False,
+        settled=False,
+        stayed=0,
+        iterations=(),
+    )
+
+
+def _from_map(
+    problem: Problem,
+    noise: tuple[Tensor, ...],
+    starting_map: StartingMap,
+    generator: torch.Generator,
+) -> MarchState:
+    radius = start_radius(problem)
+    density = _resampled(problem, starting_map, problem.map_box(radius))
+    scale = _scale_to_images(problem, density, radius, noise, generator)
+    reference = density * scale
+    return MarchState(
+        estimate=Estimate.unknown(len(problem.particles)),
+        noise=noise,
+        maps=(reference, reference),
+        map_radius=radius,
+        radius=radius,
+        start_radius=radius,
+        done=0,
+        searching=True,
+        settled=False,
+        stayed=0,
+        iterations=(),
+    )
+
+
+def _resampled(problem: Problem, starting: StartingMap, map_box: int) -> Tensor:
+    """Return the map on coarse voxels of the particles' box, low-passed by them."""
+    density = starting.density.double().numpy()
+    if density.ndim != 3 or len(set(density.shape)) != 1:
+        raise InputError(f"expected a cubic map, found {density.shape} voxels")
+    voxel = problem.grid.length_angstrom / map_box
+    ratio = voxel / starting.pixel_size_angstrom
+    # Half the coarse voxel, so that nothing beyond its Nyquist folds back.
+    smooth = ndimage.gaussian_filter(density, 0.5 * ratio) if ratio > 1 else density
+    axis = (np.arange(map_box) - map_box // 2) * ratio + density.shape[0] // 2
+    points = np.meshgrid(axis, axis, axis, indexing="ij")
+    coarse = ndimage.map_coordinates(smooth, points, order=3, mode="constant")
+    radius = problem.particle_radius_angstrom / voxel
+    return torch.from_numpy(coarse).float() * soft_sphere(map_box, radius, 1.5)
+
+
+def _scale_to_images(
+    problem: Problem,
+    density: Tensor,
+    radius: int,
+    noise: tuple[Tensor, ...],
+    generator: torch.Generator,
+) -> float:
+    """Return the factor that gives the map's projections the power of the images."""
+    sample = torch.nonzero(problem.noise_rows).squeeze(1)[:500]
+    sample = sample[problem.particles.optics.group[sample] == 0]
+    batch = problem.particles.batch(sample)
+    box = batch.images.shape[-1]
+    images = whiten(batch, problem.grid, radius, torch.ones_like(noise[0]))
+    disc = FourierDisc.of_box(box, radius)
+    total = radial_power(disc.gather(image_to_fourier(batch.images)), disc)
+    pixel_size = images.pixel_size_angstrom
+    background = estimate_background_spectrum(
+        batch.images, problem.particle_radius_angstrom / pixel_size
+    ).to(total)
+    excess = (total - background[: len(total)]).clamp(min=0.0)
+    volume = FourierVolume.from_map(density, radius)
+    rotations = random_rotations(len(sample), generator)
+    slices = extract_slices(volume, rotations, images.disc, images.scale)
+    expected = radial_power(slices * images.ctf, images.disc)
+    return float((excess[1:].sum() / expected[1:].sum().clamp(min=1e-30)).sqrt())

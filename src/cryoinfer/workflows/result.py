@@ -1,0 +1,108 @@
+"""What a workflow returns."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cryoinfer.records import Latents, Pose
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One pass over all particles.
+
+    Attributes
+    ----------
+    name : str
+        What was searched.
+    seconds : float
+    radius_px : float
+        Fourier radius that the poses were inferred at.
+    resolution_angstrom : float
+        Where the correlation of the half-maps falls below 0.143.
+    log_likelihood : float
+        Mean over particles in nats, of whitened images without their constant;
+        comparable between passes of one radius only.
+    pose_change_degrees : float
+        Median rotation since the pass before.
+    """
+
+    name: str
+    seconds: float
+    radius_px: float
+    resolution_angstrom: float
+    log_likelihood: float
+    pose_change_degrees: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Maps and how far they can be trusted.
+
+    Attributes
+    ----------
+    density : Tensor, shape (n, n, n)
+        From all particles, Wiener-filtered by the halves' correlation.
+    half1, half2 : Tensor, shape (n, n, n)
+        From each half, unfiltered and unmasked.
+    mask : Tensor, shape (n, n, n)
+        Soft, in [0, 1].
+    fsc : Tensor, shape (n // 2 + 1,)
+        Of the masked halves, corrected for the mask by phase randomisation.
+    fsc_masked, fsc_randomised, fsc_unmasked : Tensor, shape (n // 2 + 1,)
+    pixel_size_angstrom : float
+    resolution_angstrom : float
+        First crossing of 0.143 by ``fsc``.
+    symmetry : str
+    """
+
+    density: Tensor
+    half1: Tensor
+    half2: Tensor
+    mask: Tensor
+    fsc: Tensor
+    fsc_masked: Tensor
+    fsc_randomised: Tensor
+    fsc_unmasked: Tensor
+    pixel_size_angstrom: float
+    resolution_angstrom: float
+    symmetry: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Maps and the posterior of every particle.
+
+    Attributes
+    ----------
+    reconstruction : Reconstruction
+    latents : Latents
+        The posterior's mode, length n.
+    covariance : Tensor of float64, shape (n, 6, 6)
+        Of (rotation vector in the image frame in radian, shift in angstrom, defocus
+        in angstrom) about the mode; zero where an unknown was held.
+    log_likelihood : Tensor, shape (n,)
+        Of the whitened image at the mode, without its constant.
+    entropy_nats : Tensor, shape (n,)
+        Differential entropy of the mixture of Laplace modes over what was inferred.
+    mode_pose : Pose, leading dimensions (n, m)
+        The best modes, best first.
+    mode_weight : Tensor, shape (n, m)
+        Their probabilities; they sum to 1.
+    random_subset : Tensor of int64, shape (n,)
+        Half-set, 1 or 2.
+    noise_power : tuple of Tensor, each shape (rings,)
+        Per optics group and ring, of the orthonormal transform.
+    iterations : tuple of Iteration
+    """
+
+    reconstruction: Reconstruction
+    latents: Latents
+    covariance: Tensor
+    log_likelihood: Tensor
+    entropy_nats: Tensor
+    mode_pose: Pose
+    mode_weight: Tensor
+    random_subset: Tensor
+    noise_power: tuple[Tensor, ...]
+    iterations: tuple[Iteration, ...]
