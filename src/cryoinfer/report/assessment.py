@@ -1,0 +1,160 @@
+"""What the numbers of a run mean, in plain words."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cryoinfer.report.content import ReportContent
+
+_VISIBLE = (
+    (2.5, "most side chains and well-ordered waters"),
+    (3.5, "the chain and many of its side chains"),
+    (4.5, "the backbone and the bulky side chains"),
+    (8.0, "alpha helices as rods, but not the chain between them"),
+    (15.0, "domains, but no secondary structure"),
+    (math.inf, "the overall shape only"),
+)
+"""Up to this resolution in angstrom, what a map usually shows."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a reader of the report should know.
+
+    Attributes
+    ----------
+    level : {"good", "caution"}
+    text : str
+    """
+
+    level: Literal["good", "caution"]
+    text: str
+
+
+def give_verdict(content: ReportContent) -> str:
+    """Return what was reached, and how far to trust it, in three sentences."""
+    resolution = content.resolution_angstrom()
+    visible = next(words for limit, words in _VISIBLE if resolution <= limit)
+    cautions = sum(finding.level == "caution" for finding in assess(content))
+    trust = (
+        "All checks passed."
+        if cautions == 0
+        else f"{cautions} of the checks below ask for caution."
+        if cautions > 1
+        else "One of the checks below asks for caution."
+    )
+    return (
+        f"{len(content.pose):,} particles gave a map at {resolution:.2f} Å. "
+        f"A map at this resolution usually shows {visible}. {trust}"
+    )
+
+
+def assess(content: ReportContent) -> tuple[Finding, ...]:
+    """Check the run for what commonly goes wrong.
+
+    The warnings of the run itself come last.
+    """
+    findings = [_judge_curve(content), _judge_views(content.directions)]
+    if (sd := content.rotation_sd_degrees) is not None:
+        findings.append(_judge_poses(sd))
+    if len(content.iterations) >= 2:
+        findings.append(_judge_convergence(content))
+    return (*findings, *(Finding("caution", text) for text in content.warnings))
+
+
+def least_fourier_coverage(directions: Tensor) -> float:
+    """Return how well the worst direction in Fourier space is measured.
+
+    A view fills the central plane across its beam. Counted are the views whose plane
+    comes near each of 400 directions, relative to what an even spread would give
+    (a sampling map as in Baldwin and Lyumkis 2020, Prog. Biophys. Mol. Biol. 150,
+    160-183).
+
+    Parameters
+    ----------
+    directions : Tensor, shape (n, 3)
+        Beams as unit vectors.
+
+    Returns
+    -------
+    float
+        1 for an even spread, 0 if a direction was never measured.
+    """
+    count = 400
+    index = torch.arange(count, dtype=torch.float64)
+    height = (index + 0.5) / count
+    turn = index * math.pi * (3 - math.sqrt(5))
+    radius = (1 - height**2).sqrt()
+    probe = torch.stack([radius * turn.cos(), radius * turn.sin(), height], dim=-1)
+    # Planes within 5 degrees; wider for few particles, so that 50 are expected.
+    near = min(0.5, max(math.sin(math.radians(5)), 50 / len(directions)))
+    hits = (directions @ probe.mT).abs() < near
+    return float(hits.double().mean(0).min() / near)
+
+
+def _judge_curve(content: ReportContent) -> Finding:
+    if content.resolution_angstrom() <= content.nyquist_angstrom * 1.001:
+        return Finding(
+            "caution",
+            "The half-maps still agree at Nyquist "
+            f"({content.nyquist_angstrom:.2f} Å): the pixel size limits the map. "
+            "Particles with a smaller pixel may show more.",
+        )
+    tail = content.fsc[-max(3, len(content.fsc) // 10) :]
+    if float(tail.mean()) > 0.143:
+        return Finding(
+            "caution",
+            "The FSC rises again at high frequency. The halves may share "
+            "something: duplicate particles, or a mask that is too tight.",
+        )
+    return Finding(
+        "good",
+        "The FSC falls to zero and stays there, as it does for independent halves.",
+    )
+
+
+def _judge_views(directions: Tensor) -> Finding:
+    coverage = least_fourier_coverage(directions)
+    if coverage < 0.25:
+        return Finding(
+            "caution",
+            "Some directions of the map are hardly measured: the worst gets "
+            f"{coverage:.0%} of the data that an even spread of views would give it. "
+            "Expect smearing along it, and do not trust fine detail there.",
+        )
+    return Finding(
+        "good",
+        "All directions of the map are measured: the worst gets "
+        f"{coverage:.0%} of the data that an even spread of views would give it.",
+    )
+
+
+def _judge_poses(rotation_sd_degrees: Tensor) -> Finding:
+    median = float(rotation_sd_degrees.median())
+    loose = float((rotation_sd_degrees > 10).double().mean())
+    text = (
+        f"The orientation of the typical particle is known to {median:.2g}° "
+        "(one standard deviation about each axis)"
+    )
+    if loose > 0.1:
+        return Finding(
+            "caution",
+            f"{text}, but {loose:.0%} of the particles are uncertain by more than "
+            "10°. They blur the map; some may be junk.",
+        )
+    return Finding("good", f"{text}.")
+
+
+def _judge_convergence(content: ReportContent) -> Finding:
+    before, last = (i.resolution_angstrom for i in content.iterations[-2:])
+    if last < 0.95 * before:
+        return Finding(
+            "caution",
+            f"The last iteration still improved the resolution from {before:.2f} to "
+            f"{last:.2f} Å: the run may not have finished. Continue with "
+            "`cryoinfer refine`.",
+        )
+    return Finding("good", "The resolution had settled by the last iteration.")

@@ -1,0 +1,194 @@
+"""What a report shows, in plain values: filled from a fresh run or from its folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.evaluation.fsc import resolution_at
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.records import Pose
+
+_SHOWN_VIEWS = 5000
+
+
+class IterationLike(Protocol):
+    """One row of the run's history; the workflows' own record fits."""
+
+    @property
+    def name(self) -> str:
+        """Return what was done."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it took."""
+        ...
+
+    @property
+    def radius_px(self) -> float:
+        """Return the largest frequency used, in Fourier pixels."""
+        ...
+
+    @property
+    def resolution_angstrom(self) -> float:
+        """Return the resolution reached."""
+        ...
+
+    @property
+    def log_likelihood(self) -> float:
+        """Return the mean over the particles, in nats."""
+        ...
+
+    @property
+    def pose_change_degrees(self) -> float:
+        """Return how far the poses moved."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often the truth lies inside the stated region.
+
+    Attributes
+    ----------
+    nominal, observed : ndarray, shape (m,)
+        Stated probability, and the fraction of particles inside.
+    n_particles : int
+    """
+
+    nominal: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    n_particles: int
+
+
+@dataclass(frozen=True)
+class TruthComparison:
+    """How a run on simulated particles compares with what they were made of.
+
+    Attributes
+    ----------
+    rotation_error_degrees, shift_error_angstrom : Tensor, shape (n,)
+        After the best global alignment.
+    mirrored : bool
+        Whether the map came out with the opposite hand.
+    resolution_angstrom : float
+        Where the FSC with the true map falls below 0.5.
+    coverage : Coverage, optional
+        Of the pose posteriors.
+    """
+
+    rotation_error_degrees: Tensor
+    shift_error_angstrom: Tensor
+    mirrored: bool
+    resolution_angstrom: float
+    coverage: Coverage | None = None
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """All that the report of one run shows.
+
+    Attributes
+    ----------
+    title, workflow, created : str
+        Name of the run, what was done (such as ``ab initio``), and when.
+    symmetry : str
+        Point group.
+    pixel_size_angstrom : float
+    density : Tensor, shape (n, n, n)
+        The final map.
+    fsc, fsc_unmasked : Tensor, shape (n // 2 + 1,)
+        Between half-maps; ``fsc`` is masked and corrected for the mask.
+    pose : Pose of n particles
+    covariance : Tensor, shape (n, 6, 6)
+        Rotation vector in the image frame (radian), shift (angstrom), defocus
+        (angstrom); zero rows and columns where nothing was inferred.
+    stage_seconds : mapping from stage to seconds, in the order of the run
+    independence : str
+        How the half-maps were kept independent, in a sentence or two.
+    iterations : sequence of IterationLike
+    fsc_masked, fsc_randomised : Tensor, shape (n // 2 + 1,), optional
+    noise_spectrum : Tensor, shape (groups, rings), optional
+        Power per Fourier coefficient.
+    warnings : tuple of str
+    arguments, versions : mapping
+        How to repeat the run.
+    truth : TruthComparison, optional
+    """
+
+    title: str
+    workflow: str
+    created: str
+    symmetry: str
+    pixel_size_angstrom: float
+    density: Tensor
+    fsc: Tensor
+    fsc_unmasked: Tensor
+    pose: Pose
+    covariance: Tensor
+    stage_seconds: Mapping[str, float]
+    independence: str
+    iterations: Sequence[IterationLike] = ()
+    fsc_masked: Tensor | None = None
+    fsc_randomised: Tensor | None = None
+    noise_spectrum: Tensor | None = None
+    warnings: tuple[str, ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    truth: TruthComparison | None = None
+
+    @property
+    def box(self) -> int:
+        """Return the size of the map in voxels."""
+        return self.density.shape[-1]
+
+    @property
+    def nyquist_angstrom(self) -> float:
+        """Return the finest resolution that the pixel size can carry."""
+        return 2 * self.pixel_size_angstrom
+
+    def resolution_angstrom(self, threshold: float = 0.143) -> float:
+        """Return where the corrected half-map FSC falls below a threshold."""
+        return resolution_at(self.fsc, threshold, self.box, self.pixel_size_angstrom)
+
+    @property
+    def total_seconds(self) -> float:
+        """Return the time of all stages."""
+        return sum(self.stage_seconds.values())
+
+    @property
+    def rotation_sd_degrees(self) -> Tensor | None:
+        """Return each particle's sd, root mean square over the axes, shape (n,)."""
+        sd = self._root_mean_variance(slice(0, 3))
+        return None if sd is None else torch.rad2deg(sd)
+
+    @property
+    def shift_sd_angstrom(self) -> Tensor | None:
+        """Return each particle's sd, root mean square over x and y, shape (n,)."""
+        return self._root_mean_variance(slice(3, 5))
+
+    @property
+    def defocus_sd_angstrom(self) -> Tensor | None:
+        """Return each particle's sd, shape (n,); None where it was not inferred."""
+        return self._root_mean_variance(slice(5, 6))
+
+    @property
+    def directions(self) -> Tensor:
+        """Return the beam directions in the map's frame, symmetry mates included.
+
+        Unit vectors (x, y, z), shape (views, 3). Of many particles every k-th is
+        taken, so that the views are about 5,000: a figure shows no more.
+        """
+        group = symmetry_rotations(self.symmetry)
+        stride = max(1, len(self.pose) * len(group) // _SHOWN_VIEWS)
+        beam = self.pose.rotation[::stride, 2].double().cpu()
+        return (beam @ group).flatten(0, 1)
+
+    def _root_mean_variance(self, part: slice) -> Tensor | None:
+        variance = self.covariance.diagonal(dim1=-2, dim2=-1)[:, part]
+        return variance.mean(-1).sqrt() if (variance > 0).any() else None

@@ -1,0 +1,242 @@
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.records import Pose
+from cryoinfer.report import (
+    Coverage,
+    ReportContent,
+    TruthComparison,
+    render_report,
+)
+from cryoinfer.report.assessment import (
+    assess,
+    give_verdict,
+    least_fourier_coverage,
+)
+from cryoinfer.report.style import THEME_COLOURS
+
+BOX, PIXEL, COUNT = 16, 1.5, 400
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    seconds: float
+    radius_px: float
+    resolution_angstrom: float
+    log_likelihood: float
+    pose_change_degrees: float
+
+
+@pytest.fixture
+def content() -> ReportContent:
+    generator = torch.Generator().manual_seed(5)
+    pose = Pose(
+        random_rotations(COUNT, generator), torch.randn(COUNT, 2, generator=generator)
+    )
+    variance = torch.tensor([0.02, 0.02, 0.02, 0.5, 0.5, 0.0]) ** 2
+    fsc = torch.tensor([1.0, 1.0, 0.9, 0.8, 0.5, 0.1, 0.0, 0.0, 0.0])
+    return ReportContent(
+        title="run_7",
+        workflow="Ab initio",
+        created="2024-05-02",
+        symmetry="C2",
+        pixel_size_angstrom=PIXEL,
+        density=torch.randn((BOX, BOX, BOX), generator=generator),
+        fsc=fsc,
+        fsc_unmasked=fsc**2,
+        pose=pose,
+        covariance=torch.diag(variance).expand(COUNT, 6, 6),
+        stage_seconds={"search": 61.0, "refine": 20.0},
+        independence="Each half has been refined alone.",
+        iterations=(
+            Step("grid 1", 3.0, 8.0, 9.0, -50.0, 4.0),
+            Step("local 2", 3.0, 8.0, 8.9, -49.0, 0.4),
+        ),
+        noise_spectrum=torch.ones(1, 12),
+        arguments={"--symmetry": "C2"},
+        versions={"cryoinfer": "1.2.3"},
+    )
+
+
+class _Checker(HTMLParser):
+    """Collects ids, and the tags that are opened and closed."""
+
+    VOID = frozenset({"meta", "br", "img", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+        self.tags: Counter[str] = Counter()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.ids.update(value or "" for name, value in attrs if name == "id")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.ids.update(value or "" for name, value in attrs if name == "id")
+
+
+def test_page_is_whole_and_needs_nothing_else(content: ReportContent) -> None:
+    page = render_report(content)
+    checker = _Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert max(checker.ids.values()) == 1
+    assert not {"script", "link", "iframe", "a"} & set(checker.tags)
+    targets = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert all(target.startswith(("#", "data:image/png")) for target in targets)
+    inner = {target[1:] for target in targets if target.startswith("#")}
+    inner |= set(re.findall(r"url\(#([^)]*)\)", page))
+    assert inner <= set(checker.ids)
+    assert checker.tags["figure"] == 8
+
+
+def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
+    _, body = render_report(content).split("</style>", 1)
+    assert not any(colour in body for colour in THEME_COLOURS)
+    assert "var(--ink)" in body
+
+
+def test_page_says_what_matters(content: ReportContent) -> None:
+    page = render_report(content)
+    # The FSC falls from 0.5 to 0.1 between shells 4 and 5: 0.143 at 4.8925.
+    assert f"{BOX * PIXEL / 4.8925:.2f} Å" in page
+    assert "cannot be determined from untilted images" in page
+    assert "<code>cryoinfer flip</code>" in page
+    assert "Each half has been refined alone." in page
+    assert "1 min 21 s" in page
+    assert "C2" in page
+    assert "symmetry mates included" in page
+    assert "1.2.3" in page
+    assert "Against the truth" not in page
+
+
+def test_truth_is_shown_when_known(content: ReportContent) -> None:
+    level = np.linspace(0, 1, 11)
+    truth = TruthComparison(
+        torch.full((COUNT,), 1.25),
+        torch.full((COUNT,), 0.5),
+        True,
+        4.44,
+        Coverage(level, level, COUNT),
+    )
+    page = render_report(replace(content, truth=truth))
+    assert "4.44 Å (FSC 0.5) and has the opposite hand" in page
+    assert "<td>1.25</td>" in page
+    assert "Coverage of the posteriors" in page
+
+
+def test_a_bare_run_can_be_reported(content: ReportContent) -> None:
+    bare = replace(
+        content,
+        covariance=torch.zeros(COUNT, 6, 6),
+        iterations=(),
+        noise_spectrum=None,
+        arguments={},
+        versions={},
+        stage_seconds={},
+    )
+    page = render_report(bare)
+    assert "posterior standard deviations" not in page
+    assert "How to repeat" not in page
+
+
+def test_text_of_the_user_is_escaped(content: ReportContent) -> None:
+    page = render_report(
+        replace(content, title="<b>$x</b>", warnings=("a < b",), arguments={"&": "<i>"})
+    )
+    assert "<b>" not in page
+    assert "&lt;b&gt;$x" in page
+    assert "a &lt; b" in page
+    assert "&lt;i&gt;" in page
+
+
+def test_verdict_fits_the_resolution(content: ReportContent) -> None:
+    verdict = give_verdict(content)
+    assert verdict.startswith("400 particles gave a map at 4.91 Å.")
+    assert "alpha helices" in verdict
+    assert verdict.endswith("All checks passed.")
+    warned = give_verdict(replace(content, warnings=("dust",)))
+    assert warned.endswith("One of the checks below asks for caution.")
+
+
+def cautions(content: ReportContent) -> str:
+    return " ".join(f.text for f in assess(content) if f.level == "caution")
+
+
+def test_good_run_raises_no_caution(content: ReportContent) -> None:
+    assert cautions(content) == ""
+
+
+def test_each_fault_raises_its_caution(content: ReportContent) -> None:
+    still_agrees = replace(content, fsc=torch.ones(9))
+    assert "at Nyquist (3.00 Å)" in cautions(still_agrees)
+    rising = content.fsc.clone()
+    rising[-3:] = 0.4
+    assert "rises again" in cautions(replace(content, fsc=rising))
+    one_view = Pose(
+        torch.eye(3, dtype=torch.float64).expand(COUNT, 3, 3),
+        content.pose.shift_angstrom,
+    )
+    assert "hardly measured" in cautions(replace(content, pose=one_view))
+    loose = content.covariance + 0.1 * torch.eye(6)
+    assert "uncertain by more than 10°" in cautions(replace(content, covariance=loose))
+    steps = (
+        content.iterations[0],
+        replace(content.iterations[1], resolution_angstrom=7),
+    )
+    assert "may not have finished" in cautions(replace(content, iterations=steps))
+    assert cautions(replace(content, warnings=("dust",))) == "dust"
+
+
+def test_fourier_coverage_of_known_spreads() -> None:
+    even = random_rotations(4000, torch.Generator().manual_seed(6))[:, 2]
+    # 4000 views x 0.087: about 350 in the band of each probe, so a noise of 5 %, and
+    # the worst of 400 probes lies some 3 sd low.
+    assert 0.75 < least_fourier_coverage(even) < 1
+    along_z = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(500, 3)
+    assert least_fourier_coverage(along_z) == 0
+    turn = torch.linspace(0, 2 * torch.pi, 5000, dtype=torch.float64)
+    tilt_series = torch.stack([turn.cos(), turn.sin(), 0 * turn], dim=-1)
+    # Beams round the equator: within asin(x) of the plane of a probe on the equator lie
+    # 4 asin(x) / 2 pi of them, and x of an even spread: 2/pi.
+    assert least_fourier_coverage(tilt_series) == pytest.approx(2 / torch.pi, abs=0.03)
+
+
+def test_views_follow_symmetry_and_are_thinned(content: ReportContent) -> None:
+    views = content.directions
+    assert views.shape == (2 * COUNT, 3)
+    # C2 about z: the mates differ by the sign of x and y.
+    torch.testing.assert_close(
+        views[COUNT:], views[:COUNT] * torch.tensor([-1.0, -1.0, 1.0]).double()
+    )
+    many = Pose(
+        content.pose.rotation.repeat(40, 1, 1),
+        content.pose.shift_angstrom.repeat(40, 1),
+    )
+    assert 5000 <= len(replace(content, pose=many).directions) < 6000
+
+
+def test_standard_deviations_are_root_mean_squares(content: ReportContent) -> None:
+    assert content.rotation_sd_degrees is not None
+    assert content.shift_sd_angstrom is not None
+    torch.testing.assert_close(
+        content.rotation_sd_degrees, torch.full((COUNT,), np.rad2deg(0.02).item())
+    )
+    torch.testing.assert_close(content.shift_sd_angstrom, torch.full((COUNT,), 0.5))
+    assert content.defocus_sd_angstrom is None
