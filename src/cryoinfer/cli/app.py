@@ -1,0 +1,360 @@
+"""The commands of ``cryoinfer``; each imports what does its work when it is called."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cryoinfer import __version__
+from cryoinfer.cli import options as opt
+from cryoinfer.cli.guard import GuardedGroup
+
+_MICROMETRE_ANGSTROM = 1e4
+
+app = typer.Typer(
+    cls=GuardedGroup,
+    help="Posteriors over what is unknown in cryo-EM particle images, and the maps.",
+    epilog="Begin with: cryoinfer demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="cryoinfer")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cryoinfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: cryoinfer demo --out demo")
+def demo(
+    out: opt.Out = Path("demo"),
+    n: opt.Count = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Simulate particles, find poses and map, and compare them with the truth."""
+    from cryoinfer.cli.demo import demonstrate
+
+    demonstrate(out, n, seed, overwrite, Console())
+
+
+@app.command(
+    epilog="Examples: cryoinfer simulate cryoposenet-g --out set-g; "
+    "cryoinfer simulate 4ake.cif --n 5000 --snr-db -10 --defocus 0.5 2.0 --out sim"
+)
+def simulate(
+    structure: opt.Structure,
+    out: opt.Out,
+    n: opt.Count = None,
+    box: opt.Box = None,
+    pixel_size: opt.SimulatedPixelSize = None,
+    snr_db: opt.SnrDb = None,
+    defocus: opt.Defocus = None,
+    max_shift: opt.SimulatedShift = None,
+    noise: opt.Noise = None,
+    views: opt.Views = None,
+    optics_groups: opt.OpticsGroups = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Simulate particles whose truth is known.
+
+    What is not given is that of the preset, or 10,000 images of 128 pixels of 0.8 A
+    at -10 dB without CTF.
+    """
+    from cryoinfer.cli import simulation
+
+    changes: dict[str, Any] = {
+        "n": n,
+        "box": box,
+        "pixel_size_angstrom": pixel_size,
+        "max_shift_angstrom": max_shift,
+        "noise": noise,
+        "views": views,
+        "optics_groups": optics_groups,
+        "seed": seed,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if snr_db is not None:
+        changes["snr_db"] = None if snr_db == float("inf") else snr_db
+    if defocus is not None:
+        low, high = defocus
+        changes["defocus_range_angstrom"] = (
+            low * _MICROMETRE_ANGSTROM,
+            high * _MICROMETRE_ANGSTROM,
+        )
+    config = simulation.configure(structure, changes)
+    simulation.simulate(config, out, overwrite, Console())
+
+
+@app.command(epilog="Example: cryoinfer check particles.star")
+def check(
+    particles: opt.Particles,
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    particle_diameter: opt.ParticleDiameter = None,
+) -> None:
+    """Look for everything that could spoil a run.
+
+    Exit code 0: no errors; 1: errors; 2: not a particle file.
+    """
+    from cryoinfer.cli import particle_files
+
+    code = particle_files.check(
+        particles,
+        Console(),
+        datadir=datadir,
+        pixel_size=pixel_size,
+        particle_diameter=particle_diameter,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Example: cryoinfer abinitio particles.star --symmetry D2 --out run1"
+)
+def abinitio(
+    particles: opt.Particles,
+    out: opt.Out,
+    symmetry: opt.Symmetry = "C1",
+    particle_diameter: opt.ParticleDiameter = None,
+    resolution: opt.Resolution = None,
+    max_shift: opt.MaxShift = None,
+    starts: opt.Starts = 2,
+    refine_defocus: opt.RefineDefocus = False,
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    ignore: opt.Ignore = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Find the map and the pose of every particle from the images alone."""
+    _run(
+        opt.RunOptions(
+            workflow="abinitio",
+            particles=particles,
+            out=out,
+            symmetry=symmetry,
+            particle_diameter=particle_diameter,
+            resolution=resolution,
+            max_shift=max_shift,
+            starts=starts,
+            refine_defocus=refine_defocus,
+            datadir=datadir,
+            pixel_size=pixel_size,
+            ignore=tuple(ignore or ()),
+            threads=threads,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+    )
+
+
+@app.command(
+    epilog="Example: cryoinfer refine particles.star --map run1/map.mrc --out run2"
+)
+def refine(
+    particles: opt.Particles,
+    out: opt.Out,
+    map: Annotated[
+        Path | None,
+        typer.Option(
+            help="Map to begin from; without it the poses of the particles.",
+            show_default=False,
+        ),
+    ] = None,
+    symmetry: opt.Symmetry = "C1",
+    particle_diameter: opt.ParticleDiameter = None,
+    resolution: opt.Resolution = None,
+    max_shift: opt.MaxShift = None,
+    refine_defocus: opt.RefineDefocus = False,
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    ignore: opt.Ignore = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Refine poses and map from a map or from poses that exist."""
+    _run(
+        opt.RunOptions(
+            workflow="refine",
+            particles=particles,
+            out=out,
+            map=map,
+            symmetry=symmetry,
+            particle_diameter=particle_diameter,
+            resolution=resolution,
+            max_shift=max_shift,
+            refine_defocus=refine_defocus,
+            datadir=datadir,
+            pixel_size=pixel_size,
+            ignore=tuple(ignore or ()),
+            threads=threads,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+    )
+
+
+@app.command(epilog="Example: cryoinfer reconstruct run1/particles.star --out map1")
+def reconstruct(
+    particles: opt.Particles,
+    out: opt.Out,
+    symmetry: opt.Symmetry = "C1",
+    particle_diameter: opt.ParticleDiameter = None,
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    ignore: opt.Ignore = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Make the map, its halves and their FSC from particles with poses."""
+    _run(
+        opt.RunOptions(
+            workflow="reconstruct",
+            particles=particles,
+            out=out,
+            symmetry=symmetry,
+            particle_diameter=particle_diameter,
+            datadir=datadir,
+            pixel_size=pixel_size,
+            ignore=tuple(ignore or ()),
+            threads=threads,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+    )
+
+
+@app.command(epilog="Example: cryoinfer evaluate demo/run --truth demo/particles")
+def evaluate(
+    run: opt.Run,
+    truth: Annotated[
+        Path,
+        typer.Option(
+            help="Folder with truth.star and truth.mrc, as simulate writes them.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Compare a run on simulated particles with what they were made of."""
+    from cryoinfer.cli import evaluate as evaluation
+
+    evaluation.evaluate(run, truth, Console())
+
+
+@app.command(epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc")
+def fsc(
+    half1: Annotated[Path, typer.Argument(help="A map.", show_default=False)],
+    half2: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    mask: Annotated[
+        Path | None, typer.Option(help="Soft mask, 0 to 1.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="STAR file of curves.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure to what resolution two maps agree."""
+    from cryoinfer.cli import map_files
+
+    map_files.compare(half1, half2, mask, out, Console())
+
+
+@app.command(epilog="Example: cryoinfer convert particles.cs particles.star")
+def convert(
+    source: opt.Particles,
+    target: Annotated[
+        Path, typer.Argument(help="File to write: .star or .cs.", show_default=False)
+    ],
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    ignore: opt.Ignore = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Write particles for another program."""
+    from cryoinfer.cli import particle_files
+
+    particle_files.convert(
+        source,
+        target,
+        Console(),
+        datadir=datadir,
+        pixel_size=pixel_size,
+        ignore=tuple(ignore or ()),
+        overwrite=overwrite,
+    )
+
+
+@app.command(
+    epilog="Examples: cryoinfer flip run1 --out run1-flipped; "
+    "cryoinfer flip map.mrc particles.star --out flipped"
+)
+def flip(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of a run, or a map.", show_default=False),
+    ],
+    out: opt.Out,
+    particles: Annotated[
+        Path | None,
+        typer.Argument(help="Particles that go with the map.", show_default=False),
+    ] = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Mirror map and poses together, to change the hand."""
+    from cryoinfer.cli import map_files
+
+    map_files.flip(source, particles, out, overwrite, Console())
+
+
+@app.command(epilog="Example: cryoinfer report run1")
+def report(run: opt.Run) -> None:
+    """Write the report of a run again, from its folder."""
+    from cryoinfer.cli.report_page import write_report
+    from cryoinfer.cli.terminal import say
+
+    say(Console(), f"Written to {write_report(run)}")
+
+
+def _run(options: opt.RunOptions) -> None:
+    from cryoinfer.cli.runs import run
+
+    run(options, Console())

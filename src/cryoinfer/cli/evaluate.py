@@ -1,0 +1,289 @@
+"""Judge a run on simulated particles by what they were made of."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box as borders
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from cryoinfer.cli import run_folder
+from cryoinfer.cli.evaluation_files import write_comparison
+from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.run_files import Posteriors, read_run_map
+from cryoinfer.cli.run_folder import require_finished
+from cryoinfer.cli.terminal import say
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.evaluation import (
+    GlobalAlignment,
+    PoseErrors,
+    align_map,
+    align_poses,
+    coverage_curve,
+    fourier_shell_correlation,
+    mahalanobis_levels,
+    pose_errors,
+    resolution_at,
+    tangent_error,
+    transform_map,
+)
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.io.conventions.poses import flip_hand
+from cryoinfer.io.mrc import read_map
+from cryoinfer.records import Pose
+from cryoinfer.report import Coverage, TruthComparison
+
+_NOMINAL = (0.5, 0.9, 0.95)
+_CURVE = torch.linspace(0, 1, 41, dtype=torch.float64)
+_REGIONS = {"pose": range(5), "rotation": range(3), "shift": range(3, 5)}
+_HANDS = ("same", "opposite")
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """How the run compares with the truth if its map has a given hand."""
+
+    name: str
+    errors: PoseErrors
+    fsc: Tensor
+    resolution_angstrom: dict[str, float]
+
+
+def evaluate(run: Path, truth: Path, console: Console) -> None:
+    """Compare a run with the truth, print a table and renew the report.
+
+    Poses and map are compared after one global alignment, for the hand of the truth
+    and for the opposite one; the hand with the smaller median rotation error is the
+    run's. Its uncertainties are judged by how often their credible sets hold the
+    truth.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a finished run.
+    truth : Path
+        Folder with ``truth.star`` and ``truth.mrc``, as ``cryoinfer simulate`` writes.
+    console : Console
+
+    Raises
+    ------
+    InputError
+        If one of them is absent or they do not belong together.
+    """
+    record = require_finished(run)
+    estimated, true, chosen = _matched_poses(run, truth)
+    group = symmetry_rotations(record.results["symmetry"])
+    maps = _Maps.read(run, truth)
+    errors = {name: _align(name, estimated, true, group) for name in _HANDS}
+    better = min(_HANDS, key=lambda name: float(errors[name].geodesic_degrees.median()))
+    hands = [_compare(name, errors[name], maps, name == better) for name in _HANDS]
+    best = hands[_HANDS.index(better)]
+    levels = _levels(run, chosen, estimated, true, best.errors.alignment, group)
+    coverage = {
+        region: coverage_curve(values, torch.tensor(_NOMINAL)).tolist()
+        for region, values in levels.items()
+    }
+    curve = None
+    if levels:
+        observed = coverage_curve(levels["pose"], _CURVE).numpy()
+        curve = Coverage(_CURVE.numpy(), observed, len(chosen))
+    comparison = TruthComparison(
+        rotation_error_degrees=best.errors.geodesic_degrees,
+        shift_error_angstrom=best.errors.shift_angstrom,
+        mirrored=best.name == "opposite",
+        resolution_angstrom=best.resolution_angstrom["fsc_0.5"],
+        coverage=curve,
+    )
+    summary = {
+        "particles": len(chosen),
+        "hand": best.name,
+        "resolution_angstrom": best.resolution_angstrom["fsc_0.5"],
+        "hands": {hand.name: _numbers(hand) for hand in hands},
+        "fsc": best.fsc.tolist(),
+        "nominal": list(_NOMINAL),
+        "coverage": coverage,
+    }
+    write_comparison(run, comparison, summary)
+    page = write_report(run)
+    _print(console, hands, best, coverage)
+    say(console, f"Written to {run / run_folder.EVALUATION} and {page}")
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """The map of the run and the true one, and the mask of the run."""
+
+    estimated: Tensor
+    true: Tensor
+    mask: Tensor
+    pixel_size_angstrom: float
+
+    @classmethod
+    def read(cls, run: Path, truth: Path) -> "_Maps":
+        """Read them.
+
+        Raises
+        ------
+        InputError
+            If they are sampled differently.
+        """
+        estimated = read_run_map(run)
+        true = read_map(_require(truth / "truth.mrc"))
+        pixel_size = estimated.pixel_size_angstrom
+        same_pixel = abs(true.pixel_size_angstrom / pixel_size - 1) < 0.01
+        if true.density.shape != estimated.density.shape or not same_pixel:
+            raise InputError(
+                f"{truth / 'truth.mrc'} has {true.density.shape[0]} voxels of "
+                f"{true.pixel_size_angstrom:.4g} A, the map of {run} "
+                f"{estimated.density.shape[0]} of {pixel_size:.4g} A: are they of the "
+                "same particles?"
+            )
+        return cls(
+            torch.tensor(estimated.density),
+            torch.tensor(true.density),
+            torch.tensor(read_run_map(run, run_folder.MASK).density),
+            pixel_size,
+        )
+
+
+def _matched_poses(run: Path, truth: Path) -> tuple[Pose, Pose, Tensor]:
+    """Return estimated and true poses of the particles in both, and which those are.
+
+    Particles are matched by the image that they are, for a run may have been made on
+    some of them or in another order.
+    """
+    estimated = Particles.load(_require(run / run_folder.PARTICLES))
+    true = Particles.load(_require(truth / "truth.star"))
+    if estimated.pose is None or true.pose is None:
+        raise InputError(f"{run} and {truth} must both have poses; one has none.")
+    place = {key: i for i, key in enumerate(_keys(true))}
+    rows = [place.get(key, -1) for key in _keys(estimated)]
+    row = torch.tensor(rows)
+    chosen = torch.nonzero(row >= 0).squeeze(1)
+    if len(chosen) == 0:
+        raise InputError(
+            f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "
+            "truth of another set?"
+        )
+    return estimated.pose[chosen], true.pose[row[chosen]], chosen
+
+
+def _keys(particles: Particles) -> list[tuple[Path, int]]:
+    paths = [stack.path.resolve() for stack in particles.stacks]
+    images = particles.table.images
+    pairs = zip(images.path_index.tolist(), images.row.tolist(), strict=True)
+    return [(paths[path], row) for path, row in pairs]
+
+
+def _align(name: str, estimated: Pose, true: Pose, group: Tensor) -> PoseErrors:
+    """Return the errors of the poses, given the hand."""
+    opposite = name == "opposite"
+    # Fitting the mirrored truth gives the alignment to the mirrored frame.
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=group.dtype))
+    alignment = align_poses(
+        estimated,
+        flip_hand(true) if opposite else true,
+        torch.Generator().manual_seed(0),
+        symmetry=mirror @ group @ mirror if opposite else group,
+        allow_mirror=False,
+    )
+    alignment = replace(alignment, mirrored=opposite)
+    return pose_errors(estimated, true, alignment, group)
+
+
+def _compare(name: str, errors: PoseErrors, maps: _Maps, is_best: bool) -> _Hand:
+    """Compare the maps, given the hand.
+
+    Only for the better hand the map is fitted; in the other one there is nothing to
+    be found, and the poses' alignment has to do.
+    """
+    pixel_size = maps.pixel_size_angstrom
+    moved = (
+        align_map(maps.true, maps.estimated, errors.alignment, pixel_size)
+        if is_best
+        else transform_map(maps.true, errors.alignment, pixel_size)
+    )
+    fsc = fourier_shell_correlation(maps.estimated * maps.mask, moved * maps.mask)
+    resolution = {
+        f"fsc_{level}": resolution_at(fsc, level, len(maps.true), pixel_size)
+        for level in (0.5, 0.143)
+    }
+    return _Hand(name, errors, fsc, resolution)
+
+
+def _levels(
+    run: Path,
+    chosen: Tensor,
+    estimated: Pose,
+    true: Pose,
+    alignment: GlobalAlignment,
+    group: Tensor,
+) -> dict[str, Tensor]:
+    """Return, by region, the credible level at which each truth lies."""
+    posteriors = Posteriors.read(run)
+    if posteriors is None:
+        return {}
+    covariance = posteriors.covariance()[chosen][:, :5, :5]
+    error = tangent_error(estimated, true, alignment, group)
+    return {
+        region: mahalanobis_levels(error, covariance, dims)
+        for region, dims in _REGIONS.items()
+    }
+
+
+def _numbers(hand: _Hand) -> dict[str, Any]:
+    alignment = hand.errors.alignment
+    return {
+        **hand.errors.summary(),
+        **{f"resolution_angstrom_{k}": v for k, v in hand.resolution_angstrom.items()},
+        "alignment_rotation": alignment.rotation.tolist(),
+        "alignment_origin_angstrom": alignment.origin_angstrom.tolist(),
+    }
+
+
+def _print(
+    console: Console,
+    hands: list[_Hand],
+    best: _Hand,
+    coverage: dict[str, list[float]],
+) -> None:
+    table = Table(box=borders.SIMPLE_HEAD, title="Against the truth")
+    table.add_column("median (95th percentile)")
+    for hand in hands:
+        mark = ", found" if hand is best else ""
+        table.add_column(f"{hand.name} hand{mark}", justify="right")
+    for label, field in (
+        ("rotation error (deg)", "geodesic_degrees"),
+        ("view error (deg)", "view_degrees"),
+        ("in-plane error (deg)", "in_plane_degrees"),
+        ("shift error (A)", "shift_angstrom"),
+    ):
+        sizes = [getattr(hand.errors, field).abs().numpy() for hand in hands]
+        quantiles = [np.quantile(size, (0.5, 0.95)) for size in sizes]
+        table.add_row(label, *(f"{q[0]:.3g} ({q[1]:.3g})" for q in quantiles))
+    for key in ("fsc_0.5", "fsc_0.143"):
+        label = f"resolution (A), {key.replace('_', ' ').upper()}"
+        table.add_row(label, *(f"{h.resolution_angstrom[key]:.2f}" for h in hands))
+    console.print(table)
+    if not coverage:
+        return
+    table = Table(box=borders.SIMPLE_HEAD, title="Truth inside the credible set")
+    table.add_column("stated")
+    for level in _NOMINAL:
+        table.add_column(f"{level:.0%}", justify="right")
+    for region, values in coverage.items():
+        table.add_row(region, *(f"{value:.1%}" for value in values))
+    console.print(table)
+
+
+def _require(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path} is missing. The truth is a folder written by `cryoinfer simulate`."
+        )
+    return path

@@ -1,0 +1,269 @@
+"""The options of the commands, each described once."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Workflow = Literal["abinitio", "refine", "reconstruct"]
+
+_INPUT, _PARTICLE, _RUN = "Input", "Particle", "Run"
+_FOLDER_FIELDS = ("out", "resume", "overwrite", "dry_run", "threads")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user asks of a run.
+
+    Attributes
+    ----------
+    workflow : {"abinitio", "refine", "reconstruct"}
+    particles, out : Path
+        Where the particles are, and the folder of the run.
+    map : Path or None
+        To begin a refinement from.
+    datadir, pixel_size, ignore
+        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    symmetry : str
+    particle_diameter, resolution, max_shift : float or None
+        In angstrom; None lets the workflow choose.
+    starts : int
+        Random starts of an ab initio run.
+    refine_defocus : bool
+    seed : int
+    threads : int or None
+        None for all cores that the process may use.
+    resume, overwrite, dry_run : bool
+    """
+
+    workflow: Workflow
+    particles: Path
+    out: Path
+    map: Path | None = None
+    datadir: Path | None = None
+    pixel_size: float | None = None
+    ignore: tuple[str, ...] = ()
+    symmetry: str = "C1"
+    particle_diameter: float | None = None
+    resolution: float | None = None
+    max_shift: float | None = None
+    starts: int = 2
+    refine_defocus: bool = False
+    seed: int = 0
+    threads: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what decides the result, by option, in values that JSON knows.
+
+        The folder and the number of threads do not: a run may be resumed with others.
+        """
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in (*_FOLDER_FIELDS, "workflow"):
+                continue
+            if isinstance(value, Path):
+                value = str(value.absolute())
+            if isinstance(value, tuple):
+                value = list(value)
+            found[field.name.replace("_", "-")] = value
+        return found
+
+
+Particles = Annotated[
+    Path,
+    typer.Argument(
+        help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), or a "
+        ".txt list of stacks.",
+        show_default=False,
+    ),
+]
+Run = Annotated[
+    Path,
+    typer.Argument(help="The folder of a finished run.", show_default=False),
+]
+Datadir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder to search first for the stacks that the particles name.",
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(
+        help="Pixel size in A, where the metadata have none.",
+        metavar="A",
+        min=0.0,
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Physics to go without although the metadata ask for it, such as "
+        "beam-tilt; may be repeated.",
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+Symmetry = Annotated[
+    str,
+    typer.Option(
+        metavar="GROUP",
+        help="Point group in RELION's settings: C1, Cn, Dn, T, O, I, I1, I2.",
+        rich_help_panel=_PARTICLE,
+    ),
+]
+ParticleDiameter = Annotated[
+    float | None,
+    typer.Option(
+        help="Diameter of the particle in A; by default three quarters of the box.",
+        metavar="A",
+        min=0.0,
+        rich_help_panel=_PARTICLE,
+        show_default=False,
+    ),
+]
+Resolution = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop at this resolution in A; by default as far as the data go.",
+        metavar="A",
+        min=0.0,
+        rich_help_panel=_PARTICLE,
+        show_default=False,
+    ),
+]
+MaxShift = Annotated[
+    float | None,
+    typer.Option(
+        help="How far from the centre of its box a particle may be, in A; by "
+        "default 7 % of the box.",
+        metavar="A",
+        min=0.0,
+        rich_help_panel=_PARTICLE,
+        show_default=False,
+    ),
+]
+Starts = Annotated[
+    int,
+    typer.Option(
+        help="Random starts, of which the best goes on.",
+        metavar="COUNT",
+        min=1,
+        rich_help_panel=_PARTICLE,
+    ),
+]
+RefineDefocus = Annotated[
+    bool,
+    typer.Option(
+        "--refine-defocus",
+        help="Infer the defocus of each particle as well.",
+        rich_help_panel=_PARTICLE,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="DIR", help="Folder to write.", show_default=False
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=_RUN),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the interrupted run in the folder.",
+        rich_help_panel=_RUN,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what would be done and what it would take, and write nothing.",
+        rich_help_panel=_RUN,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="COUNT",
+        help="CPU threads; by default all cores that the process may use.",
+        min=1,
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="NUMBER", help="Of all that is random.", min=0, rich_help_panel=_RUN
+    ),
+]
+
+Structure = Annotated[
+    str,
+    typer.Argument(
+        help="A preset (cryoposenet-a to -g), a built-in structure (such as "
+        "adenylate-kinase-open), or an mmCIF or PDB file.",
+        show_default=False,
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option("--n", "-n", metavar="COUNT", help="Number of images.", min=1),
+]
+Box = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Their size in pixels, even.", min=8),
+]
+SimulatedPixelSize = Annotated[
+    float | None, typer.Option(metavar="A", help="Pixel size in A.", min=0.0)
+]
+SnrDb = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DB",
+        help="Signal to noise, 10 log10 of the ratio of variances; inf for no noise.",
+    ),
+]
+Defocus = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LO HI",
+        help="Lowest and highest defocus in micrometres; without it no CTF.",
+    ),
+]
+SimulatedShift = Annotated[
+    float | None,
+    typer.Option(
+        "--max-shift",
+        "--shift",
+        metavar="A",
+        help="Largest shift in x and in y.",
+        min=0.0,
+    ),
+]
+Noise = Annotated[
+    Literal["white", "coloured"] | None, typer.Option(help="Spectrum of the noise.")
+]
+Views = Annotated[
+    Literal["uniform", "preferred"] | None,
+    typer.Option(help="Distribution of the views."),
+]
+OpticsGroups = Annotated[
+    int | None, typer.Option(metavar="COUNT", help="Number of optics groups.", min=1)
+]

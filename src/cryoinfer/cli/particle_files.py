@@ -1,0 +1,110 @@
+"""Particles checked, and written in another program's format."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from cryoinfer.cli.run_files import save_particles
+from cryoinfer.cli.terminal import say
+from cryoinfer.data.check import check as find_problems
+from cryoinfer.data.finding import Finding
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError, OutputError
+
+_SNUG = 0.9
+"""A particle wider than this part of its box has no solvent around it."""
+
+DONE, HAS_ERRORS, UNUSABLE = 0, 1, 2
+
+
+def check(
+    path: Path,
+    console: Console,
+    *,
+    datadir: Path | None,
+    pixel_size: float | None,
+    particle_diameter: float | None,
+) -> int:
+    """Print everything that could spoil a run.
+
+    Parameters
+    ----------
+    path : Path
+    console : Console
+    datadir, pixel_size
+        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    particle_diameter : float, optional
+        In angstrom; compared with the box.
+
+    Returns
+    -------
+    int
+        0 if no run would be stopped, 1 if one would, 2 if the file itself cannot be
+        used.
+    """
+    findings = find_problems(path, datadir=datadir, pixel_size_angstrom=pixel_size)
+    is_usable = all(finding.severity != "error" for finding in findings)
+    if is_usable:
+        particles = Particles.load(
+            path, datadir=datadir, pixel_size_angstrom=pixel_size
+        )
+        findings += _check_diameter(particle_diameter, particles)
+    for finding in sorted(findings, key=lambda f: _ORDER.index(f.severity)):
+        say(console, f"{finding.severity:<8} {finding.topic}: {finding.message}")
+    counts = {s: sum(f.severity == s for f in findings) for s in _ORDER}
+    found = ", ".join(f"{n} {s}{'s' * (n > 1)}" for s, n in counts.items() if n)
+    what = path.name
+    if is_usable:
+        box, pixel_size = particles.box, particles.pixel_size_angstrom
+        what += f" ({len(particles):,} particles, {box} px of {pixel_size:.4g} A)"
+    say(console, f"{what}: {found or 'nothing to complain of'}.")
+    if any(f.severity == "error" and f.topic == "file" for f in findings):
+        return UNUSABLE
+    return HAS_ERRORS if counts["error"] else DONE
+
+
+def convert(
+    source: Path,
+    target: Path,
+    console: Console,
+    *,
+    datadir: Path | None,
+    pixel_size: float | None,
+    ignore: tuple[str, ...],
+    overwrite: bool,
+) -> None:
+    """Write particles in the format that the ending of ``target`` says.
+
+    Raises
+    ------
+    InputError
+        If the particles or the ending cannot be used.
+    OutputError
+        If the target exists and must not be replaced.
+    """
+    if target.suffix not in (".star", ".cs"):
+        raise InputError(
+            f"Cannot write particles as {target.name}: expected .star or .cs."
+        )
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists: give another name, or --overwrite.")
+    particles = Particles.load(
+        source, datadir=datadir, pixel_size_angstrom=pixel_size, ignore=ignore
+    )
+    save_particles(target, particles)
+    poses = "with" if particles.pose is not None else "without"
+    say(console, f"Wrote {len(particles):,} particles {poses} poses to {target}")
+
+
+_ORDER = ("error", "warning", "note")
+
+
+def _check_diameter(diameter: float | None, particles: Particles) -> list[Finding]:
+    side = particles.box * particles.pixel_size_angstrom
+    if diameter is None or diameter <= _SNUG * side:
+        return []
+    message = (
+        f"A particle of {diameter:g} A in a box of {side:.0f} A leaves no solvent "
+        "around it, from which the noise is measured. Extract it in a larger box."
+    )
+    return [Finding("error" if diameter > side else "warning", "box", message)]

@@ -1,0 +1,168 @@
+"""How a run tells of its progress on a terminal and in its log."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from cryoinfer.cli.run_folder import replace_file
+from cryoinfer.cli.terminal import say
+from cryoinfer.errors import InputError
+from cryoinfer.report.style import format_duration
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class RichMonitor:
+    """A :class:`~cryoinfer.interfaces.Monitor` for people and for log files.
+
+    On a terminal the current stage is a bar with the time left; elsewhere, and in
+    the log, it is a line every half minute. The log gets the time of each stage too.
+
+    Parameters
+    ----------
+    console : Console
+    log : function of a line of text, optional
+        Gets everything.
+    checkpoint : Path, optional
+        Where a state is kept; without it states are dropped.
+
+    Attributes
+    ----------
+    stage_seconds : dict of str to float
+        By stage, in the order of the run; stages of one name are added up.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        log: Callable[[str], None] | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.stage_seconds: dict[str, float] = {}
+        self._console = console
+        self._log = log
+        self._checkpoint = checkpoint
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._name = ""
+        self._done = self._total = 0
+        self._started = self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end_stage()
+        self._progress.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage, and end the one before."""
+        self._end_stage()
+        self._name, self._done, self._total = name, 0, total
+        self._started = self._last_line = time.perf_counter()
+        self._task = self._progress.add_task(name, total=total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the bar; say a line if none was said for half a minute."""
+        if self._task is None:
+            return
+        self._done += steps
+        self._progress.advance(self._task, steps)
+        now = time.perf_counter()
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (now - self._started) * (self._total / self._done - 1)
+            text = (
+                f"{self._name}: {self._done} of {self._total}, "
+                f"about {format_duration(max(left, 0.0))} left"
+            )
+            if not self._console.is_terminal:
+                say(self._console, text)
+            if self._log is not None:
+                self._log(text)
+
+    def message(self, text: str) -> None:
+        """Print one line, and keep it in the log."""
+        say(self._console, text)
+        if self._log is not None:
+            self._log(text)
+
+    def save_checkpoint(self, state: Mapping[str, object]) -> None:
+        """Replace the state that was kept; a half-written one never takes its place.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        if self._checkpoint is not None:
+            replace_file(self._checkpoint, lambda path: _save(dict(state), path))
+
+    def load_checkpoint(self) -> Mapping[str, object] | None:
+        """Return the state of the run that is being resumed, if it has kept any.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return None
+        try:
+            state: dict[str, object] = torch.load(
+                self._checkpoint, map_location="cpu", weights_only=True
+            )
+        except Exception as error:  # torch raises whatever its unpickler stumbles on
+            raise InputError(
+                f"The checkpoint {self._checkpoint} cannot be read "
+                f"({type(error).__name__}). Delete it to begin anew with --resume."
+            ) from error
+        return state
+
+    def _end_stage(self) -> None:
+        if self._task is None:
+            return
+        seconds = time.perf_counter() - self._started
+        total = self.stage_seconds.get(self._name, 0.0) + seconds
+        self.stage_seconds[self._name] = total
+        self._progress.remove_task(self._task)
+        self._task = None
+        if self._log is not None:
+            self._log(f"{self._name}: {format_duration(seconds)}")
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    # Through a file of Python's, whose errors name the cause (a full disk), which
+    # those of torch's own writer do not.
+    with path.open("wb") as file:
+        torch.save(state, file)

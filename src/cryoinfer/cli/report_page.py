@@ -1,0 +1,107 @@
+"""The report of a run, made from the files in its folder and from nothing else."""
+
+from pathlib import Path
+
+import torch
+
+from cryoinfer.cli import run_folder
+from cryoinfer.cli.evaluation_files import read_comparison
+from cryoinfer.cli.run_files import (
+    CORRECTED,
+    LATENT_DIMENSIONS,
+    MASKED,
+    RANDOMISED,
+    UNMASKED,
+    Posteriors,
+    read_fsc,
+    read_noise,
+    read_poses,
+    read_run_map,
+)
+from cryoinfer.cli.run_folder import RunRecord, replace_file
+from cryoinfer.report import ReportContent, render_report
+from cryoinfer.workflows.result import Iteration
+
+_WORKFLOW_NAMES = {
+    "abinitio": "Ab initio",
+    "refine": "Refinement",
+    "reconstruct": "Reconstruction",
+}
+_INDEPENDENCE = {
+    "abinitio": "The half-maps come from two halves of the particles. Both began with "
+    "the same coarse map and were refined against maps of their own from then on.",
+    "refine": "The half-maps come from two halves of the particles, refined against "
+    "maps of their own. What the map or the poses that they began with had in common "
+    "is in both.",
+    "reconstruct": "The half-maps come from two halves of the particles. Their poses "
+    "were given: the halves are as independent as the run that found them kept them.",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Render the report of a run from its folder.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Path
+        Of the page.
+    """
+    page = render_report(read_content(folder))
+    path = folder / run_folder.REPORT
+    replace_file(path, lambda part: part.write_text(page, encoding="utf-8"))
+    return path
+
+
+def read_content(folder: Path) -> ReportContent:
+    """Collect what the report of a run shows.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or a file of it is missing.
+    """
+    record = RunRecord.read(folder)
+    map_file = read_run_map(folder)
+    curves = read_fsc(folder)
+    pose = read_poses(folder / run_folder.PARTICLES)
+    posteriors = Posteriors.read(folder)
+    size = LATENT_DIMENSIONS
+    covariance = (
+        torch.zeros(len(pose), size, size)
+        if posteriors is None
+        else posteriors.covariance()
+    )
+    arguments = {
+        name if name == "particles" else f"--{name}": _spell(value)
+        for name, value in record.arguments.items()
+        if value is not None and value is not False and value != []
+    }
+    return ReportContent(
+        title=folder.absolute().name,
+        workflow=_WORKFLOW_NAMES[record.workflow],
+        created=record.created,
+        symmetry=record.results["symmetry"],
+        pixel_size_angstrom=map_file.pixel_size_angstrom,
+        density=torch.tensor(map_file.density),
+        fsc=curves[CORRECTED],
+        fsc_unmasked=curves[UNMASKED],
+        fsc_masked=curves.get(MASKED),
+        fsc_randomised=curves.get(RANDOMISED),
+        noise_spectrum=read_noise(folder),
+        pose=pose,
+        covariance=covariance,
+        stage_seconds=record.stage_seconds,
+        independence=_INDEPENDENCE[record.workflow],
+        iterations=[Iteration(**values) for values in record.iterations],
+        arguments=arguments,
+        versions=record.versions,
+        truth=read_comparison(folder),
+    )
+
+
+def _spell(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,299 @@
+"""The three workflows, run from files to a folder."""
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numba
+import psutil
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.estimate import Estimate, estimate_run
+from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_free
+from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.io.mrc import read_map
+from cryoinfer.report.style import format_duration
+from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
+from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
+from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
+from cryoinfer.workflows.result import Reconstruction, RunResult
+
+_HANDEDNESS = {
+    "abinitio": "The hand of the map is not known: untilted images cannot tell it. "
+    "If it is wrong, `cryoinfer flip` mirrors the map and the poses together.",
+    "refine": "The map has the hand of what it was refined from.",
+    "reconstruct": "The map has the hand of the poses.",
+}
+
+
+def run(options: RunOptions, console: Console) -> None:
+    """Run a workflow, or say what it would take.
+
+    Everything that can be known to be wrong is refused before anything is written.
+
+    Raises
+    ------
+    InputError
+        If particles, map or options cannot be used.
+    OutputError
+        If the folder is taken or cannot be written.
+    """
+    job = _Job.prepare(options)
+    record = job.record()
+    require_free(options.out, record, options.resume, options.overwrite)
+    if options.dry_run:
+        job.print_plan(console)
+        return
+    if options.resume and _is_finished(options.out):
+        say(console, f"The run in {options.out} is finished: there is nothing to do.")
+        return
+    job.require_disk()
+    with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        try:
+            _run_in(folder, job, console)
+        except KeyboardInterrupt:
+            kept = folder.checkpoint.exists()
+            start = "its last checkpoint" if kept else "its beginning"
+            say(
+                console,
+                f"Interrupted. The same command with --resume goes on from {start}.",
+            )
+            raise
+
+
+def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
+    """Compute in a folder that has been prepared, and write what comes out."""
+    folder.log(
+        f"cryoinfer {folder.record.workflow}, {json.dumps(folder.record.arguments)}"
+    )
+    monitor = RichMonitor(console, folder.log, folder.checkpoint)
+    try:
+        with monitor:
+            result = job.compute(monitor)
+    finally:
+        folder.add_times(monitor.stage_seconds)
+    reconstruction = result
+    iterations = []
+    if isinstance(result, RunResult):
+        reconstruction = result.reconstruction
+        run_files.write_inference(folder.path, job.particles, result)
+        iterations = [asdict(iteration) for iteration in result.iterations]
+    else:
+        path = folder.path / run_folder.PARTICLES
+        run_files.save_particles(path, job.particles)
+    assert isinstance(reconstruction, Reconstruction)
+    run_files.write_reconstruction(folder.path, reconstruction)
+    results = {
+        "particles": len(job.particles),
+        "box": reconstruction.density.shape[-1],
+        "pixel_size_angstrom": reconstruction.pixel_size_angstrom,
+        "resolution_angstrom": reconstruction.resolution_angstrom,
+        "symmetry": reconstruction.symmetry,
+    }
+    folder.describe(results, iterations)
+    write_report(folder.path)
+    folder.finish()
+    for line in _summary(folder, job.options):
+        monitor.message(line)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Options, and what was read on their behalf."""
+
+    options: RunOptions
+    particles: Particles
+    start: StartingMap | None
+    threads: int
+
+    @classmethod
+    def prepare(cls, options: RunOptions) -> "_Job":
+        """Read the inputs and refuse what cannot work."""
+        particles = Particles.load(
+            options.particles,
+            datadir=options.datadir,
+            pixel_size_angstrom=options.pixel_size,
+            ignore=options.ignore,
+        )
+        symmetry_rotations(options.symmetry)
+        _require_lengths(options, particles)
+        if options.workflow == "reconstruct" and particles.pose is None:
+            raise InputError(
+                f"{options.particles} has no poses, without which nothing can be "
+                "reconstructed. Find them with `cryoinfer abinitio`."
+            )
+        start = None if options.map is None else _read_start(options.map)
+        if options.workflow == "refine" and start is None and particles.pose is None:
+            raise InputError(
+                f"{options.particles} has no poses and there is no map to find them "
+                "with. Give --map, or begin with `cryoinfer abinitio`."
+            )
+        threads = use_threads(options.threads)
+        return cls(options, particles, start, threads)
+
+    def record(self) -> RunRecord:
+        """Return the record of the run that would begin now."""
+        options = self.options
+        inputs = run_files.fingerprint(self.particles, options.particles, options.map)
+        return RunRecord(
+            workflow=options.workflow,
+            arguments=options.arguments(),
+            inputs=inputs,
+            seed=options.seed,
+            machine={"threads": self.threads, "system": platform.platform()},
+            versions=run_folder.software_versions(),
+        )
+
+    def compute(self, monitor: RichMonitor) -> RunResult | Reconstruction:
+        """Call the workflow."""
+        options = self.options
+        if options.workflow == "reconstruct":
+            return reconstruct(
+                self.particles,
+                ReconstructConfig(
+                    symmetry=options.symmetry,
+                    particle_diameter_angstrom=options.particle_diameter,
+                    seed=options.seed,
+                ),
+                monitor,
+            )
+        if options.workflow == "refine":
+            config = RefineConfig(
+                symmetry=options.symmetry,
+                particle_diameter_angstrom=options.particle_diameter,
+                resolution_angstrom=options.resolution,
+                max_shift_angstrom=options.max_shift,
+                refine_defocus=options.refine_defocus,
+                seed=options.seed,
+            )
+            return refine(self.particles, self.start, config, monitor)
+        return abinitio(
+            self.particles,
+            AbinitioConfig(
+                symmetry=options.symmetry,
+                particle_diameter_angstrom=options.particle_diameter,
+                resolution_angstrom=options.resolution,
+                max_shift_angstrom=options.max_shift,
+                starts=options.starts,
+                refine_defocus=options.refine_defocus,
+                seed=options.seed,
+            ),
+            monitor,
+        )
+
+    def estimate(self) -> Estimate:
+        """Return what the run will take."""
+        box = int(self.particles.boxes.max())
+        return estimate_run(
+            self.options.workflow, len(self.particles), box, self.threads
+        )
+
+    def require_disk(self) -> None:
+        """Refuse to begin a run whose results will not fit on the disk."""
+        needed, free = self.estimate().disk_bytes, _free_bytes(self.options.out)
+        if free < needed:
+            raise OutputError(
+                f"The run needs about {format_bytes(needed)} in {self.options.out}, "
+                f"where {format_bytes(free)} are free. Free some space, or give "
+                "another folder."
+            )
+
+    def print_plan(self, console: Console) -> None:
+        """Say what would be done and what it would take."""
+        particles, estimate = self.particles, self.estimate()
+        groups = len(particles.optics.group.unique())
+        ctf = "with CTF" if particles.has_ctf else "without CTF"
+        available = psutil.virtual_memory().available
+        rows = {
+            "Would run": f"cryoinfer {self.options.workflow}, symmetry "
+            f"{self.options.symmetry}, into {self.options.out}",
+            "Particles": f"{len(particles):,} of {particles.box} px, "
+            f"{particles.pixel_size_angstrom:.4g} A a pixel, {ctf}, "
+            f"{groups} optics group{'s' if groups > 1 else ''}",
+            "Machine": f"{self.threads} threads",
+            "Memory": f"about {format_bytes(estimate.memory_bytes)} "
+            f"(available: {format_bytes(available)})",
+            "Disk": f"about {format_bytes(estimate.disk_bytes)} "
+            f"(free: {format_bytes(_free_bytes(self.options.out))})",
+            "Time": f"roughly {format_duration(estimate.seconds)}",
+        }
+        say_rows(console, rows)
+        if estimate.memory_bytes > available:
+            say(console, "The memory is short: use fewer particles or a smaller box.")
+        say(console, "Nothing was written.")
+
+
+def use_threads(threads: int | None) -> int:
+    """Let PyTorch and numba use so many threads; all that the process may by default.
+
+    Returns
+    -------
+    int
+        How many were set.
+    """
+    if threads is None:
+        has_affinity = hasattr(os, "sched_getaffinity")
+        threads = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set late
+    numba.set_num_threads(min(threads, most))
+    return threads
+
+
+def _require_lengths(options: RunOptions, particles: Particles) -> None:
+    """Refuse lengths that do not go with the box and the pixel size."""
+    pixel_size = particles.pixel_size_angstrom
+    side = particles.box * pixel_size
+    limits = {
+        "--particle-diameter": (options.particle_diameter, 2 * pixel_size, side),
+        "--resolution": (options.resolution, 2 * pixel_size, side),
+        "--max-shift": (options.max_shift, 0.0, side / 2),
+    }
+    for name, (value, low, high) in limits.items():
+        if value is not None and not low <= value <= high:
+            raise InputError(
+                f"{name} must lie between {low:.4g} and {high:.4g} A for images of "
+                f"{particles.box} pixels of {pixel_size:.4g} A, found {value:g}."
+            )
+
+
+def _read_start(path: Path) -> StartingMap:
+    found = read_map(path)
+    return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
+
+
+def _is_finished(folder: Path) -> bool:
+    there = (folder / run_folder.RECORD).exists()
+    return there and RunRecord.read(folder).status == "finished"
+
+
+def _summary(folder: RunFolder, options: RunOptions) -> list[str]:
+    resolution = folder.record.results["resolution_angstrom"]
+    seconds = sum(folder.record.stage_seconds.values())
+    peak = format_bytes(folder.record.peak_memory_bytes)
+    path = folder.path
+    rows = {
+        "Resolution": f"{resolution:.2f} A (FSC 0.143 of the half-maps, masked)",
+        "Time": f"{format_duration(seconds)}, {peak} of memory at the peak",
+        "Map": f"{path / run_folder.MAP}",
+        "Particles": f"{path / run_folder.PARTICLES}",
+        "Report": f"{path / run_folder.REPORT}",
+    }
+    return [*aligned(rows), _HANDEDNESS[options.workflow]]
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free space where a folder is or will be."""
+    above = [folder.absolute(), *folder.absolute().parents]
+    return shutil.disk_usage(next(f for f in above if f.exists())).free

@@ -1,0 +1,68 @@
+"""Particles simulated into a folder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.terminal import say
+from cryoinfer.data.simulate import (
+    PRESET_NAMES,
+    SimulationConfig,
+    simulation_preset,
+)
+from cryoinfer.data.simulate import simulate as write_simulation
+from cryoinfer.errors import OutputError
+
+_FILES = ("particles.star", "particles.mrcs", "truth.star", "truth.mrc")
+
+
+def configure(structure: str, changes: dict[str, object]) -> SimulationConfig:
+    """Return a preset, or the standard settings for a structure, with changes.
+
+    Parameters
+    ----------
+    structure : str
+        Name of a preset, or what :class:`SimulationConfig` takes.
+    changes : dict
+        Fields of :class:`SimulationConfig`.
+    """
+    start = (
+        simulation_preset(structure)
+        if structure in PRESET_NAMES
+        else SimulationConfig(structure=structure)
+    )
+    return replace(start, **changes)  # type: ignore[arg-type]  # checked by itself
+
+
+def simulate(
+    config: SimulationConfig, out: Path, overwrite: bool, console: Console
+) -> Path:
+    """Write simulated particles and their truth; nothing stays of half a set.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds particles that must not be replaced.
+    """
+    if overwrite:
+        _remove(out)
+    there = [name for name in _FILES if (out / name).exists()]
+    if there:
+        raise OutputError(
+            f"{out} already holds {there[0]}: give another folder, or --overwrite."
+        )
+    try:
+        with RichMonitor(console) as monitor:
+            path = write_simulation(config, out, monitor)
+    except BaseException:
+        _remove(out)
+        raise
+    say(console, f"{config.n:,} particles are in {path}")
+    return path
+
+
+def _remove(out: Path) -> None:
+    for name in _FILES:
+        (out / name).unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import map_files
+from cryoinfer.cli.map_files import mirror_density
+from cryoinfer.cli.run_files import Posteriors
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.io.mrc import read_map, write_map
+from cryoinfer.physics.structures.volume import VoxelVolume
+from cryoinfer.records import Pose
+from cryoinfer.workflows.result import RunResult
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.mark.parametrize("box", [6, 7])
+def test_mirroring_keeps_the_centre(box: int) -> None:
+    density = torch.zeros(box, box, box)
+    centre = box // 2
+    density[centre, centre, centre] = 1.0
+    density[centre + 2, centre, centre + 1] = 2.0
+    mirrored = mirror_density(density)
+    assert mirrored[centre, centre, centre] == 1.0
+    assert mirrored[centre - 2, centre, centre + 1] == 2.0
+    assert torch.equal(mirror_density(mirrored), density)
+
+
+def test_mirrored_map_and_poses_give_the_same_images(
+    tmp_path: Path, simulated: Path
+) -> None:
+    density = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(2))
+    density[0] = 0  # this slice has no partner on the other side of the centre
+    write_map(tmp_path / "map.mrc", density, 6.4)
+    map_files.flip(
+        tmp_path / "map.mrc",
+        simulated / "truth.star",
+        tmp_path / "out",
+        False,
+        console(),
+    )
+    images = []
+    for map_path, star in (
+        (tmp_path / "map.mrc", simulated / "truth.star"),
+        (tmp_path / "out" / "map.mrc", tmp_path / "out" / "particles.star"),
+    ):
+        pose = Particles.load(star).pose
+        assert pose is not None
+        volume = VoxelVolume(torch.tensor(read_map(map_path).density), 6.4)
+        images.append(volume.project(pose[:20], 16, 6.4))
+    # Angles are written with six decimals; slices are float32.
+    error = images[1] - images[0]
+    assert float(error.abs().max()) < 1e-4 * float(images[0].std())
+
+
+def test_mirrored_posteriors_describe_the_mirrored_poses(result: RunResult) -> None:
+    n = 5
+    generator = torch.Generator().manual_seed(1)
+    rotation = random_rotations(n, generator)
+    vector = 0.1 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    pose = Pose(rotation, torch.zeros(n, 2).double())
+    # A covariance of one direction: its own mirror image must follow the pose's.
+    full = torch.zeros(n, 6, 6).double()
+    full[:, :3, :3] = vector[:, :, None] * vector[:, None]
+    few = replace(
+        result,
+        latents=replace(result.latents[:n], pose=pose),
+        covariance=full,
+    )
+    mirrored = map_files._mirror_posteriors(Posteriors.of(few))
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0])).double()
+    moved = mirror @ rotate_in_image_frame(rotation, vector) @ mirror
+    signed = vector * torch.tensor([-1.0, -1.0, 1.0])
+    expected = rotate_in_image_frame(mirror @ rotation @ mirror, signed)
+    torch.testing.assert_close(moved, expected)
+    torch.testing.assert_close(
+        mirrored.covariance()[:, :3, :3],
+        signed[:, :, None] * signed[:, None],
+        rtol=1e-6,  # float32
+        atol=1e-8,
+    )
+
+
+def test_a_map_alone_goes_to_a_file(tmp_path: Path, simulated: Path) -> None:
+    target = tmp_path / "flipped.mrc"
+    map_files.flip(simulated / "truth.mrc", None, target, False, console())
+    found, source = read_map(target), read_map(simulated / "truth.mrc")
+    assert found.pixel_size_angstrom == pytest.approx(source.pixel_size_angstrom)
+    mirrored = mirror_density(torch.tensor(source.density))
+    assert torch.equal(torch.tensor(found.density), mirrored)
+    with pytest.raises(OutputError, match="exists"):
+        map_files.flip(simulated / "truth.mrc", None, target, False, console())
+
+
+def test_what_cannot_be_flipped_is_refused(tmp_path: Path, simulated: Path) -> None:
+    truth, particles = simulated / "truth.mrc", simulated / "particles.star"
+    with pytest.raises(InputError, match="no poses"):
+        map_files.flip(truth, particles, tmp_path / "a", False, console())
+    with pytest.raises(OutputError, match="name a folder"):
+        map_files.flip(truth, particles, tmp_path / "a.mrc", False, console())
+    with pytest.raises(InputError, match="not the folder of a run"):
+        map_files.flip(simulated, None, tmp_path / "b", False, console())
+
+
+def test_comparing_half_maps(tmp_path: Path, simulated: Path) -> None:
+    truth = simulated / "truth.mrc"
+    screen = console()
+    map_files.compare(truth, truth, None, tmp_path / "fsc.star", screen)
+    # A map agrees with itself up to Nyquist, 2 x 6.4 A.
+    assert isinstance(screen.file, io.StringIO)
+    assert screen.file.getvalue().count("12.80 A") == 2
+    assert (tmp_path / "fsc.star").exists()
+    mask = tmp_path / "mask.mrc"
+    write_map(mask, torch.ones(16, 16, 16), 6.4)
+    map_files.compare(truth, truth, mask, None, screen)
+    assert "masked, corrected" in screen.file.getvalue()
+    write_map(tmp_path / "coarse.mrc", torch.ones(16, 16, 16), 7.0)
+    with pytest.raises(InputError, match="must agree in both"):
+        map_files.compare(truth, tmp_path / "coarse.mrc", None, None, screen)

@@ -1,0 +1,106 @@
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import progress
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.interfaces import Monitor
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_it_is_a_monitor() -> None:
+    monitor: Monitor = RichMonitor(plain_console())
+    assert monitor.load_checkpoint() is None
+
+
+def test_stages_of_one_name_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 2.0, 5.0, 5.0, 6.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    with RichMonitor(plain_console()) as monitor:
+        monitor.stage("search", 3)
+        monitor.stage("map", 1)
+        monitor.stage("search", 3)
+    assert monitor.stage_seconds == {"search": 3.0, "map": 3.0}
+
+
+def test_lines_go_to_console_and_log() -> None:
+    console, log = plain_console(), []
+    with RichMonitor(console, log.append) as monitor:
+        monitor.message("a [word] in brackets")
+        monitor.stage("search", 3)
+        monitor.advance(3)
+    assert log == ["a [word] in brackets", "search: 0.0 s"]
+    assert printed(console).splitlines() == log[:1]
+
+
+def test_time_left_is_told_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 40.0, 50.0, 100.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    log: list[str] = []
+    with RichMonitor(plain_console(), log.append) as monitor:
+        monitor.stage("search", 100)
+        for _ in range(3):
+            monitor.advance(10)
+    # 20 of 100 after 40 s: the other 80 take 160 s.
+    assert log[0] == "search: 20 of 100, about 2 min 40 s left"
+    assert len(log) == 2
+
+
+def test_a_terminal_sees_a_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with RichMonitor(console) as monitor:
+        monitor.stage("search", 3)
+        monitor.advance()
+        monitor.message("between")
+    text = printed(console)
+    assert "between" in text
+    assert "search" in text
+    assert "0/3" in text
+
+
+def test_advancing_outside_of_stages_is_no_error() -> None:
+    with RichMonitor(plain_console()) as monitor:
+        monitor.advance()
+    assert monitor.stage_seconds == {}
+
+
+def test_checkpoints_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    state = {"step": 3, "name": "grid", "poses": torch.randn(4, 3, 3), "sd": (1.0, 2)}
+    RichMonitor(plain_console(), checkpoint=path).save_checkpoint({"step": 1})
+    RichMonitor(plain_console(), checkpoint=path).save_checkpoint(state)
+    found = RichMonitor(plain_console(), checkpoint=path).load_checkpoint()
+    assert found is not None
+    assert found.keys() == state.keys()
+    assert torch.equal(found["poses"], state["poses"])  # type: ignore[arg-type]
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    monitor = RichMonitor(plain_console(), checkpoint=path)
+    monitor.save_checkpoint({"step": 1})
+    (tmp_path / ".partial-checkpoint.pt").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left"):
+        monitor.save_checkpoint({"step": 2, "poses": torch.zeros(100_000)})
+    found = monitor.load_checkpoint()
+    assert found == {"step": 1}
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"half a file")
+    with pytest.raises(InputError, match="Delete it"):
+        RichMonitor(plain_console(), checkpoint=path).load_checkpoint()

@@ -1,0 +1,119 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryoinfer.cli import run_files
+from cryoinfer.data.particles import Particles
+from cryoinfer.io.star import read_star
+from cryoinfer.workflows.result import Reconstruction, RunResult
+
+
+def test_posteriors_come_back(tmp_path: Path, result: RunResult) -> None:
+    lower = torch.randn(len(result.latents), 6, 6, dtype=torch.float64)
+    covariance = lower @ lower.mT
+    result = replace(result, covariance=covariance)
+    run_files.Posteriors.of(result).write(tmp_path)
+    found = run_files.Posteriors.read(tmp_path)
+    assert found is not None
+    # float32 keeps 24 bits.
+    torch.testing.assert_close(found.covariance(), covariance, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(found.mode_weight.sum(1), 1.0)
+    assert found.mode_rotation.shape == (len(result.latents), 2, 3, 3)
+    assert {array.dtype for array in vars(found).values()} == {np.dtype("float32")}
+
+
+def test_no_posteriors_no_answer(tmp_path: Path) -> None:
+    assert run_files.Posteriors.read(tmp_path) is None
+    assert run_files.read_noise(tmp_path) is None
+
+
+def test_particles_say_what_was_found(simulated: Path, result: RunResult) -> None:
+    particles = Particles.load(simulated / "particles.star")
+    found = run_files.with_posteriors(particles, result)
+    columns = found.table.results
+    np.testing.assert_allclose(
+        columns["cryoinferRotationSdDegrees"], np.rad2deg(0.05), rtol=1e-6
+    )
+    np.testing.assert_allclose(columns["cryoinferShiftSdAngst"], 0.6, rtol=1e-6)
+    assert found.pose is not None
+    assert torch.equal(found.pose.rotation, result.latents.pose.rotation)
+    # The defocus was not inferred: it stays as it was to the last digit.
+    before = particles.optics.defocus_u_angstrom
+    assert torch.equal(found.optics.defocus_u_angstrom, before)
+    inferred = replace(
+        result,
+        covariance=torch.eye(6).double().expand(len(particles), 6, 6),
+        latents=replace(
+            result.latents,
+            defocus_offset_angstrom=torch.full((len(particles),), 7.0).double(),
+        ),
+    )
+    after = run_files.with_posteriors(particles, inferred).optics.defocus_u_angstrom
+    torch.testing.assert_close(after, before + 7.0)
+
+
+def test_images_resolve_from_the_run_folder(
+    tmp_path: Path, simulated: Path, result: RunResult
+) -> None:
+    particles = Particles.load(simulated / "particles.star")
+    run_files.write_inference(tmp_path, particles, result)
+    again = Particles.load(tmp_path / "particles.star")
+    first = torch.arange(3)
+    assert torch.equal(again.images(first), particles.images(first))
+    assert again.random_subset is not None
+    assert torch.equal(again.random_subset, result.random_subset)
+    assert run_files.read_poses(tmp_path / "particles.star").rotation.shape[0] == 120
+
+
+def test_fsc_is_written_as_relion_does(
+    tmp_path: Path, reconstruction: Reconstruction
+) -> None:
+    run_files.write_reconstruction(tmp_path, reconstruction)
+    block = read_star(tmp_path / "fsc.star").get("fsc")
+    assert block is not None
+    # Shell 4 of a box of 16 x 6.4 A lies at 102.4 A / 4.
+    assert block.numbers("rlnAngstromResolution")[4] == pytest.approx(25.6)
+    assert block.numbers("rlnAngstromResolution")[0] == 999.0
+    assert block.numbers("rlnResolution")[4] == pytest.approx(1 / 25.6, abs=1e-6)
+    curves = run_files.read_fsc(tmp_path)
+    # Written with six decimals.
+    torch.testing.assert_close(
+        curves[run_files.CORRECTED], reconstruction.fsc, rtol=0, atol=1e-6
+    )
+    assert set(curves) == {
+        run_files.CORRECTED,
+        run_files.UNMASKED,
+        run_files.MASKED,
+        run_files.RANDOMISED,
+    }
+
+
+def test_noise_comes_back(tmp_path: Path, simulated: Path, result: RunResult) -> None:
+    particles = Particles.load(simulated / "particles.star")
+    spectra = (torch.rand(8), torch.rand(8), torch.rand(5))
+    run_files.write_inference(tmp_path, particles, replace(result, noise_power=spectra))
+    found = run_files.read_noise(tmp_path)
+    assert found is not None
+    # Written with seven digits; the group of another box is left out.
+    torch.testing.assert_close(
+        found, torch.stack(spectra[:2]).double(), rtol=1e-6, atol=0
+    )
+
+
+def test_fingerprints_notice_changes(tmp_path: Path, simulated: Path) -> None:
+    star = tmp_path / "particles.star"
+    particles = Particles.load(simulated / "particles.star")
+    particles.save(star)
+    before = run_files.fingerprint(particles, star, None)
+    assert run_files.fingerprint(particles, star, None) == before
+    star.write_text(star.read_text() + "\n")
+    after = run_files.fingerprint(particles, star, star)
+    assert after["particles"] != before["particles"]
+    assert after["stacks"] == before["stacks"]
+    assert "map" in after
+    stack = simulated / "particles.mrcs"
+    bare = run_files.fingerprint(Particles.load(stack), stack, None)
+    assert set(bare) == {"stacks"}

@@ -1,0 +1,315 @@
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numba
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import evaluate as evaluation
+from cryoinfer.cli import map_files, runs
+from cryoinfer.cli.guard import LoggedError
+from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.report_page import read_content
+from cryoinfer.cli.run_folder import RunRecord, require_finished
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.interfaces import Monitor
+from cryoinfer.io.mrc import read_map, write_map
+from cryoinfer.workflows.refine import StartingMap
+from cryoinfer.workflows.result import Reconstruction, RunResult
+
+FILES = {
+    "particles.star",
+    "posteriors.npz",
+    "noise.star",
+    "fsc.star",
+    "map.mrc",
+    "half1.mrc",
+    "half2.mrc",
+    "mask.mrc",
+    "run.json",
+    "log.txt",
+    "report.html",
+}
+
+
+@pytest.fixture
+def screen() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def shown(screen: Console) -> str:
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+@pytest.fixture
+def options(tmp_path: Path, simulated: Path) -> RunOptions:
+    return RunOptions(
+        workflow="abinitio",
+        particles=simulated / "particles.star",
+        out=tmp_path / "run",
+        threads=1,
+    )
+
+
+@pytest.fixture
+def finished(
+    options: RunOptions, workflow, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    monkeypatch.setattr(runs, "abinitio", workflow)
+    runs.run(options, screen)
+    return options.out
+
+
+def test_a_run_leaves_everything_and_says_where(
+    finished: Path, screen: Console, result: RunResult
+) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES
+    record = require_finished(finished)
+    assert record.results["resolution_angstrom"] == 14.0
+    assert record.seed == 0
+    assert record.arguments["symmetry"] == "C1"
+    assert record.stage_seconds.keys() == {"search"}
+    text = shown(screen)
+    assert "Resolution  14.00 A" in text
+    assert str(finished / "report.html") in text
+    assert "hand of the map is not known" in text
+    assert "hand of the map is not known" in (finished / "log.txt").read_text()
+    density = torch.tensor(read_map(finished / "map.mrc").density)
+    assert torch.equal(density, result.reconstruction.density)
+
+
+def test_the_report_is_made_from_the_folder(finished: Path, result: RunResult) -> None:
+    content = read_content(finished)
+    torch.testing.assert_close(
+        content.covariance, result.covariance, rtol=1e-6, atol=1e-12
+    )
+    torch.testing.assert_close(
+        content.fsc, result.reconstruction.fsc, rtol=0, atol=1e-6
+    )
+    assert content.iterations == list(result.iterations)
+    assert content.noise_spectrum is not None
+    assert content.arguments["--seed"] == "0"
+    assert "--map" not in content.arguments
+    assert "<svg" in (finished / "report.html").read_text()
+
+
+def test_a_second_run_is_refused_before_any_work(
+    finished: Path, options: RunOptions, screen: Console
+) -> None:
+    before = (finished / "run.json").read_bytes()
+    with pytest.raises(OutputError, match="--overwrite"):
+        runs.run(options, screen)
+    assert (finished / "run.json").read_bytes() == before
+    runs.run(replace(options, resume=True), screen)
+    assert "nothing to do" in shown(screen)
+    with pytest.raises(OutputError, match="symmetry"):
+        runs.run(replace(options, resume=True, symmetry="C2"), screen)
+    runs.run(replace(options, overwrite=True, symmetry="C2"), screen)
+    assert require_finished(finished).arguments["symmetry"] == "C2"
+
+
+def test_an_interrupted_run_is_resumed_from_its_checkpoint(
+    options: RunOptions, workflow, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(particles: Particles, config: object, monitor: Monitor) -> None:
+        monitor.stage("search", 2)
+        monitor.save_checkpoint({"step": 1})
+        raise KeyboardInterrupt
+
+    seen = []
+
+    def resumed(particles: Particles, config: object, monitor: Monitor) -> RunResult:
+        seen.append(monitor.load_checkpoint())
+        result: RunResult = workflow(particles, config, monitor)
+        return result
+
+    monkeypatch.setattr(runs, "abinitio", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(options, screen)
+    assert RunRecord.read(options.out).status == "interrupted"
+    assert "--resume goes on from its last checkpoint" in shown(screen)
+    assert not (options.out / "map.mrc").exists()
+    monkeypatch.setattr(runs, "abinitio", resumed)
+    runs.run(replace(options, resume=True), screen)
+    assert seen == [{"step": 1}]
+    assert {path.name for path in options.out.iterdir()} == FILES
+
+
+def test_a_fault_is_logged(
+    options: RunOptions, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "abinitio", lambda *_: 1 / 0)
+    with pytest.raises(LoggedError):
+        runs.run(options, screen)
+    assert RunRecord.read(options.out).status == "failed"
+    assert "ZeroDivisionError" in (options.out / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"symmetry": "X3"}, "symmetry 'X3' is not known"),
+        ({"particle_diameter": 500.0}, "--particle-diameter must lie between"),
+        ({"resolution": 3.0}, "--resolution must lie between"),
+        ({"max_shift": 60.0}, "--max-shift must lie between"),
+        ({"workflow": "reconstruct"}, "no poses"),
+        ({"workflow": "refine"}, "there is no map"),
+    ],
+)
+def test_bad_requests_leave_nothing(
+    options: RunOptions, screen: Console, change: dict, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        runs.run(replace(options, **change), screen)
+    assert not options.out.exists()
+
+
+def test_a_refinement_gets_the_map_with_its_own_sampling(
+    options: RunOptions,
+    workflow,
+    screen: Console,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "start.mrc"
+    density = torch.randn(20, 20, 20, generator=torch.Generator().manual_seed(4))
+    write_map(path, density, 5.0)
+    seen = []
+
+    def refined(
+        particles: Particles, start: StartingMap, config: object, monitor: Monitor
+    ) -> RunResult:
+        seen.append(start)
+        result: RunResult = workflow(particles, config, monitor)
+        return result
+
+    monkeypatch.setattr(runs, "refine", refined)
+    runs.run(replace(options, workflow="refine", map=path), screen)
+    assert torch.equal(seen[0].density, density)
+    assert seen[0].pixel_size_angstrom == pytest.approx(5.0)
+    # Another map at the same place is not the one that the run began with.
+    write_map(path, density + 1, 5.0)
+    record = RunRecord.read(options.out)
+    replace(record, status="interrupted").write(options.out)
+    with pytest.raises(OutputError, match=r"\(map\) has changed"):
+        runs.run(replace(options, workflow="refine", map=path, resume=True), screen)
+
+
+def test_a_full_disk_is_noticed_before(
+    options: RunOptions, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_free_bytes", lambda folder: 1000)
+    with pytest.raises(OutputError, match="Free some space"):
+        runs.run(options, screen)
+    assert not options.out.exists()
+
+
+def test_a_dry_run_tells_and_writes_nothing(
+    options: RunOptions, screen: Console
+) -> None:
+    runs.run(replace(options, dry_run=True), screen)
+    text = shown(screen)
+    for word in (
+        "120 of 16 px",
+        "with CTF",
+        "1 optics group",
+        "Memory",
+        "Disk",
+        "Time",
+    ):
+        assert word in text
+    assert not options.out.exists()
+
+
+def test_reconstructing_writes_maps_and_particles(
+    options: RunOptions,
+    simulated: Path,
+    reconstruction: Reconstruction,
+    screen: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs, "reconstruct", lambda *_: reconstruction)
+    truth = simulated / "truth.star"
+    runs.run(replace(options, workflow="reconstruct", particles=truth), screen)
+    names = {path.name for path in options.out.iterdir()}
+    assert names == FILES - {"posteriors.npz", "noise.star"}
+
+
+def test_threads_are_set_everywhere() -> None:
+    before = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        assert runs.use_threads(1) == 1
+        assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
+        assert runs.use_threads(None) == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+
+
+def test_evaluation_finds_what_the_errors_were(
+    finished: Path, simulated: Path, screen: Console
+) -> None:
+    evaluation.evaluate(finished, simulated, screen)
+    summary = json.loads((finished / "evaluation.json").read_text())
+    assert summary["hand"] == "same"
+    assert summary["particles"] == 120
+    same, opposite = summary["hands"]["same"], summary["hands"]["opposite"]
+    # The median of a chi distribution of 3 degrees is 1.54 sd: 4.4 degrees of 2.86;
+    # of 120 draws it is known to about 6 %.
+    assert same["geodesic_degrees_median"] == pytest.approx(4.4, rel=0.25)
+    assert opposite["geodesic_degrees_median"] > 30
+    # The map is the true one: Nyquist.
+    assert same["resolution_angstrom_fsc_0.5"] == pytest.approx(12.8, rel=0.05)
+    for region in ("pose", "rotation", "shift"):
+        # Binomial: sd 0.046 at 0.5, 0.027 at 0.9.
+        assert summary["coverage"][region][0] == pytest.approx(0.5, abs=0.15)
+        assert summary["coverage"][region][1] == pytest.approx(0.9, abs=0.09)
+    page = (finished / "report.html").read_text()
+    assert "Against the truth" in page
+    assert "90%" in shown(screen)
+
+
+def test_the_mirror_image_is_recognised(
+    finished: Path, simulated: Path, screen: Console, tmp_path: Path
+) -> None:
+    flipped = tmp_path / "flipped"
+    map_files.flip(finished, None, flipped, False, screen)
+    assert require_finished(flipped).mirrored
+    evaluation.evaluate(finished, simulated, screen)
+    evaluation.evaluate(flipped, simulated, screen)
+    before, after = (
+        json.loads((folder / "evaluation.json").read_text())
+        for folder in (finished, flipped)
+    )
+    assert after["hand"] == "opposite"
+    # Coverage of mirrored posteriors is that of the posteriors.
+    for region, values in before["coverage"].items():
+        assert after["coverage"][region] == pytest.approx(values, abs=0.01)
+    for name in ("geodesic_degrees_median", "shift_angstrom_median"):
+        assert after["hands"]["opposite"][name] == pytest.approx(
+            before["hands"]["same"][name], rel=0.01
+        )
+    again = tmp_path / "again"
+    map_files.flip(flipped, None, again, False, screen)
+    assert not require_finished(again).mirrored
+    first, last = (read_map(f / "map.mrc").density for f in (finished, again))
+    assert (first == last).all()
+
+
+def test_the_truth_of_other_particles_is_refused(
+    finished: Path, screen: Console, tmp_path: Path, simulated: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"truth\.mrc is missing|truth\.star is missing"
+    ):
+        evaluation.evaluate(finished, tmp_path, screen)
+    for name in ("truth.star", "truth.mrc", "particles.mrcs"):
+        (tmp_path / name).write_bytes((simulated / name).read_bytes())
+    with pytest.raises(InputError, match="None of the particles"):
+        evaluation.evaluate(finished, tmp_path, screen)
