@@ -1,0 +1,112 @@
+"""Rows of measurements: kept as lines of JSON, printed as tables."""
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cryoinfer
+
+Row = dict[str, Any]
+"""One measurement, as it is kept in a line of JSON."""
+
+HERE = Path(__file__).resolve().parent
+
+
+class Results:
+    """Rows of one benchmark, a line of JSON each.
+
+    Parameters
+    ----------
+    name : str
+        Of the benchmark.
+    trial : bool
+        Whether the problem was made smaller to try the script: such rows go to
+        ``runs/``, which is not committed, and never to ``results/``.
+    """
+
+    def __init__(self, name: str, trial: bool) -> None:
+        self._path = HERE / ("runs" if trial else "results") / f"{name}.jsonl"
+
+    def rows(self) -> list[Row]:
+        """Return all rows, oldest first."""
+        if not self._path.exists():
+            return []
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
+    def has(self, key: Row) -> bool:
+        """Tell whether there is a row whose values include those of ``key``."""
+        return any(key.items() <= _without_lists(row).items() for row in self.rows())
+
+    def put(self, key: Row, measured: Row) -> None:
+        """Write a row at once; it replaces those of the same key."""
+        kept = [
+            row for row in self.rows() if not key.items() <= _without_lists(row).items()
+        ]
+        row = {**key, **measured, "machine": machine()}
+        lines = [json.dumps(_rounded(r)) for r in [*kept, row]]
+        self._path.parent.mkdir(exist_ok=True)
+        self._path.write_text("\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a printed table.
+
+    Attributes
+    ----------
+    heading : str
+    name : str
+        Of the value in the row.
+    style : str
+        How the value is formatted.
+    """
+
+    heading: str
+    name: str
+    style: str = ""
+
+
+def print_table(rows: Iterable[Row], columns: Sequence[Column]) -> None:
+    """Print rows as a table in Markdown; what a row lacks stays empty."""
+    lines = [[column.heading for column in columns], ["---"] * len(columns)]
+    for row in rows:
+        lines.append([_cell(row.get(c.name), c.style) for c in columns])
+    for line in lines:
+        print("| " + " | ".join(line) + " |")
+
+
+def machine() -> Row:
+    """Return what the numbers were measured on and with."""
+    model = platform.processor()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        named = [x for x in information.read_text().splitlines() if "model name" in x]
+        model = named[0].split(":")[1].strip() if named else model
+    return {
+        "processor": model,
+        "threads": torch.get_num_threads(),
+        "cryoinfer": cryoinfer.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _cell(value: object, style: str) -> str:
+    return "" if value is None else format(value, style)
+
+
+def _without_lists(row: Row) -> Row:
+    return {k: v for k, v in row.items() if not isinstance(v, list | dict)}
+
+
+def _rounded(value: Any) -> Any:
+    """Cut numbers to six digits, so that the files stay small and can be read."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
