@@ -1,5 +1,6 @@
 """Which Fourier coefficients of an image are used, and in which order."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,7 @@ class FourierDisc:
         return self.kx.shape[0]
 
     @classmethod
+    @functools.lru_cache(maxsize=64)
     def of_box(cls, box: int, radius: int) -> "FourierDisc":
         """Return the disc of the given radius in Fourier pixels (< box / 2)."""
         if not 0 < radius < box / 2:
@@ -68,6 +70,14 @@ class FourierDisc:
         return FourierDisc(
             self.box, self.kx[:p], self.ky[:p], self.ring[:p], self.position[:p]
         )
+
+    @property
+    def centring(self) -> Tensor:
+        """Signs, shape (p,), that move the origin from pixel 0 to ``box // 2``.
+
+        Exact for even boxes: a shift of half a box is a factor of -1 a frequency.
+        """
+        return 1 - 2 * ((self.kx + self.ky).long() % 2).float()
 
     def gather(self, half_transform: Tensor) -> Tensor:
         """Take the disc's coefficients, shape (..., p), out of half-transforms."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
-from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
 from cryoinfer.records import Optics, ParticleBatch
 
@@ -58,10 +57,15 @@ class WhitenedImages:
         -------
         Tensor of complex64, shape (b, p) or (t, b, p)
         """
-        turns = shift_angstrom.float() / (self.disc.box * self.pixel_size_angstrom)
-        angle = turns[..., :1] * self.disc.kx + turns[..., 1:] * self.disc.ky
-        angle = angle * (2 * math.pi)
-        return self.coefficients * torch.polar(torch.ones_like(angle), angle)
+        # A phase is the product of one for x and one for y, which are few.
+        length = self.disc.box * self.pixel_size_angstrom
+        turns = shift_angstrom.float() * (2 * math.pi / length)
+        half = self.disc.box // 2
+        angle = turns[..., None] * torch.arange(-half, half)
+        phase = torch.polar(torch.ones_like(angle), angle)
+        along_x = phase[..., 0, :].index_select(-1, self.disc.kx.long() + half)
+        along_y = phase[..., 1, :].index_select(-1, self.disc.ky.long() + half)
+        return along_x.mul_(along_y) * self.coefficients
 
     def prefix(self, radius: int) -> "WhitenedImages":
         """Return the images inside a smaller radius of the reference's pixels."""
@@ -166,16 +170,16 @@ def whiten(
     pixel_size = float(batch.optics.pixel_size_angstrom[0])
     scale = grid.length_angstrom / (box * pixel_size)
     disc = FourierDisc.of_box(box, _image_radius(radius, scale, box))
-    coefficients = disc.gather(image_to_fourier(batch.images.float()))
+    # Cheaper than to shift the images: the signs go into the weights.
+    half_transforms = torch.fft.rfft2(batch.images.float(), norm="ortho")
     ctf = evaluate_ctf(batch.optics, *_frequencies(disc, batch.optics))
     # A projection's coefficient is the density's integral times (1 / pixel area),
     # over the box from the orthonormal transform.
     gain = (grid.pixel_size_angstrom / pixel_size) ** 2 * grid.box / box
     inverse_sd = noise_power[disc.ring].clamp(min=1e-30).rsqrt()
     weight = inverse_sd * gain
-    return WhitenedImages(
-        disc, coefficients * inverse_sd, ctf * weight, batch.optics, weight, scale
-    )
+    coefficients = disc.gather(half_transforms) * (inverse_sd * disc.centring)
+    return WhitenedImages(disc, coefficients, ctf * weight, batch.optics, weight, scale)
 
 
 def _image_radius(radius: int, scale: float, box: int) -> int:

@@ -45,13 +45,9 @@ def variance_inflation(
     for batch in problem.batches(sample):
         group = int(batch.optics.group[0])
         images = whiten(batch, problem.grid, filtered[0].radius, noise[group])
-        for half in (0, 1):
-            rows = torch.nonzero(problem.half[batch.index] == half).squeeze(1)
-            if len(rows) == 0:
-                continue
-            mine, known = images.select(rows), poses.select(batch.index[rows])
-            volumes = (filtered[half], unfiltered[1 - half], sums[half])
-            ratios.append(_ratio(problem, mine, known, volumes))
+        half = int(problem.half[batch.index[0]])
+        volumes = (filtered[half], unfiltered[1 - half], sums[half])
+        ratios.append(_ratio(problem, images, poses.select(batch.index), volumes))
     median = torch.cat(ratios).median(0).values
     factor = torch.ones(6, dtype=torch.float64)
     for number, unknown in enumerate(_UNKNOWNS):

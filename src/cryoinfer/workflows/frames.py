@@ -95,6 +95,10 @@ def relative_frame(
     rotation = nearest_rotation(turn[near].sum(0))
     if problem.prior.shift_sd_angstrom <= 0:
         return Frame(rotation, torch.zeros(3, dtype=torch.float64))
-    design, target = view[near].reshape(-1, 3), move[near].reshape(-1)
-    origin = torch.linalg.lstsq(design, target[:, None]).solution[:, 0]
+    # Summed in one order, unlike a least-squares routine: resumed runs are bitwise
+    # the same. The ridge matters only where all views coincide.
+    design, target = view[near].reshape(-1, 3), move[near].reshape(-1, 1)
+    normal = (design[:, :, None] * design[:, None, :]).sum(0)
+    normal = normal + 1e-9 * len(design) * torch.eye(3, dtype=torch.float64)
+    origin = torch.linalg.solve(normal, (design * target).sum(0))
     return Frame(rotation, origin)

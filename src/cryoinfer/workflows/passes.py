@@ -255,19 +255,12 @@ class _Pass:
             )
 
     def take(self, batch: ParticleBatch) -> None:
-        """Infer and insert the particles of a batch of one optics group."""
-        plan, group = self._plan, int(batch.optics.group[0])
+        """Infer and insert the particles of a batch of one optics group and half."""
+        plan, index = self._plan, batch.index
+        group, half = int(batch.optics.group[0]), int(self._problem.half[index[0]])
         reach = max(plan.map_radius, plan.radius)
         images = whiten(batch, self._problem.grid, reach, self._noise[group])
-        for half in (0, 1):
-            rows = torch.nonzero(self._problem.half[batch.index] == half).squeeze(1)
-            if len(rows):
-                self._take_half(half, group, images.select(rows), batch.index[rows])
-
-    def _take_half(
-        self, half: int, group: int, images: WhitenedImages, index: Tensor
-    ) -> None:
-        near = images.prefix(self._plan.radius)
+        near = images.prefix(plan.radius)
         known = self._estimate.select(index)
         found = self._infer(half, group, near, known)
         self._change[index] = geodesic_angle(found.poses.rotation, known.poses.rotation)
@@ -279,7 +272,7 @@ class _Pass:
             self._residual.add(group, sampled, left)
         placed = found if half == 0 else found.moved_to(self._frame)
         self._estimate.put(index, placed)
-        insert_images(self._sums[half], images, placed.poses, self._plan.map_radius)
+        insert_images(self._sums[half], images, placed.poses, plan.map_radius)
 
     def _infer(
         self, half: int, group: int, images: WhitenedImages, known: Estimate

@@ -20,7 +20,7 @@ from cryoinfer.records import ParticleBatch
 CHUNK = 500
 """Images in memory at a time: 32 MB of pixels at a box of 128."""
 
-_NOISE_IMAGES = 1000
+_NOISE_IMAGES = 600
 """Images a group that its noise spectrum is measured on."""
 
 _DIAMETER_OF_BOX = 0.75
@@ -65,10 +65,10 @@ class Problem:
     noise_rows: Tensor
 
     def batches(self, index: Tensor) -> Iterator[ParticleBatch]:
-        """Yield the particles of ``index`` in chunks of one optics group each."""
-        group = self.particles.optics.group[index]
-        for number in group.unique().tolist():
-            yield from self.particles.batches(CHUNK, index[group == number])
+        """Yield particles in chunks of one optics group and one half each."""
+        part = self.particles.optics.group[index] * 2 + self.half[index]
+        for number in part.unique().tolist():
+            yield from self.particles.batches(CHUNK, index[part == number])
 
     def map_box(self, radius: int) -> int:
         """Return the box of a map that holds frequencies up to ``radius``.

@@ -110,12 +110,8 @@ def insert_all(
     for batch in problem.batches(torch.arange(len(problem.particles))):
         group = int(batch.optics.group[0])
         images = whiten(batch, problem.grid, radius, noise[group])
-        for half, sums in enumerate((first, second)):
-            rows = torch.nonzero(problem.half[batch.index] == half).squeeze(1)
-            if len(rows):
-                insert_images(
-                    sums, images.select(rows), poses.select(batch.index[rows]), radius
-                )
+        sums = second if problem.half[batch.index[0]] else first
+        insert_images(sums, images, poses.select(batch.index), radius)
         monitor.advance(len(batch))
     group_rotations = problem.symmetry_rotation
     return symmetrise(first, group_rotations), symmetrise(second, group_rotations)

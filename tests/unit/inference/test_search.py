@@ -61,9 +61,7 @@ def test_exhaustive_cells_are_the_best_by_brute_force(scene) -> None:
     )
     best, cell = scores.max(0).values.topk(3, dim=0)
     # Single precision of the image's power.
-    torch.testing.assert_close(
-        found.log_likelihood.double(), best.T, rtol=0, atol=1e-3
-    )
+    torch.testing.assert_close(found.log_likelihood.double(), best.T, rtol=0, atol=1e-3)
     torch.testing.assert_close(found.rotation, grid.rotation[cell.T])
     move = scores.max(0).indices.gather(0, cell).T
     torch.testing.assert_close(found.shift_angstrom, grid.shift_angstrom[move].double())
@@ -117,9 +115,7 @@ def test_noiseless_poses_are_found_from_nothing(scene, pixel_size) -> None:
     assert error.abs().max() < 0.005
     # At so little noise every other top is impossible.
     assert (modes.weight[:, 0] > 0.999).all()
-    torch.testing.assert_close(
-        modes.weight.sum(1), torch.ones(16, dtype=torch.float64)
-    )
+    torch.testing.assert_close(modes.weight.sum(1), torch.ones(16, dtype=torch.float64))
     torch.testing.assert_close(modes.rotation[:, 0], modes.best.rotation)
     torch.testing.assert_close(modes.shift_angstrom[:, 0], modes.best.shift_angstrom)
 
@@ -147,7 +143,9 @@ def test_a_mode_counts_once(scene) -> None:
     truth, shift = made.truth.rotation, made.truth.shift_angstrom
     close = rotate_in_image_frame(truth, torch.tensor([0.03, 0.0, 0.03]).double())
     start = Candidates(
-        torch.stack([truth, close], 1), torch.stack([shift, shift], 1), torch.zeros(6, 2)
+        torch.stack([truth, close], 1),
+        torch.stack([shift, shift], 1),
+        torch.zeros(6, 2),
     )
     modes = climb(made.volume, made.images, start, PRIOR, PLAN)
     expected = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(6, 2)
@@ -171,7 +169,9 @@ def test_evidence_agrees_with_the_numerical_integral(scene) -> None:
     made = scene(1, noise_sd=0.3)
     prior = PosePrior(50.0, 0.0)
     start = Candidates(
-        made.truth.rotation[:, None], made.truth.shift_angstrom[:, None], torch.zeros(1, 1)
+        made.truth.rotation[:, None],
+        made.truth.shift_angstrom[:, None],
+        torch.zeros(1, 1),
     )
     best = climb(made.volume, made.images, start, prior, PLAN).best
     half_width = 4.0

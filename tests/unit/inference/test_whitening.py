@@ -150,7 +150,9 @@ def test_selecting_is_whitening_some() -> None:
 
 def test_joining_parts_is_whitening_all() -> None:
     whole = whitened()
-    joined = concatenate([whole.select(torch.arange(4)), whole.select(torch.arange(4, 6))])
+    joined = concatenate(
+        [whole.select(torch.arange(4)), whole.select(torch.arange(4, 6))]
+    )
     assert torch.equal(joined.coefficients, whole.coefficients)
     assert torch.equal(joined.ctf, whole.ctf)
     assert torch.equal(joined.optics.cs_mm, whole.optics.cs_mm)

@@ -1,0 +1,46 @@
+"""Small simulated sets, made once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.io.mrc import read_map
+from cryoinfer.records import Pose
+
+
+@dataclass(frozen=True)
+class SimulatedSet:
+    """Particles without poses, and what is true of them."""
+
+    particles: Particles
+    true_pose: Pose
+    density: Tensor
+    simulation: Simulation
+
+    def with_poses(self) -> Particles:
+        return self.particles.with_results(pose=self.true_pose)
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory) -> Callable[..., SimulatedSet]:
+    """Return a function that simulates: 24 pixels of 3.8 angstrom, 200 images."""
+
+    @cache
+    def make(n: int = 200, **changes) -> SimulatedSet:
+        settings = {"box": 24, "pixel_size_angstrom": 3.8, "snr_db": 10.0} | changes
+        config = SimulationConfig(n=n, **settings)
+        folder = tmp_path_factory.mktemp("set")
+        particles = Particles.load(simulate(config, folder, SilentMonitor()))
+        truth = Particles.load(folder / "truth.star").pose
+        assert truth is not None
+        assert read_map(folder / "truth.mrc").density.shape == (config.box,) * 3
+        simulation = Simulation.of(config)
+        return SimulatedSet(particles, truth, simulation.density(), simulation)
+
+    return make

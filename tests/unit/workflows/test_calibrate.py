@@ -1,0 +1,57 @@
+"""The factor by which noise in the reference sharpens posteriors falsely."""
+
+import torch
+
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.workflows.calibrate import variance_inflation
+from cryoinfer.workflows.problem import define_problem, initial_noise
+
+
+def inflation(simulated, noises, max_shift=4.0):
+    """Return the factor for references that are the truth and some noise."""
+    made = simulated()
+    generator = torch.Generator().manual_seed(0)
+    problem = define_problem(made.particles, "C1", 80.0, max_shift, 0.0, generator)
+    pose = made.true_pose
+    poses = LocalPoses.at(pose.rotation, pose.shift_angstrom, torch.zeros(200))
+    noise = torch.randn(2, 24, 24, 24, generator=generator) * made.density.std()
+    filtered, unfiltered = (
+        tuple(
+            FourierVolume.from_map(made.density + level * noise[half], 10, 1.5)
+            for half in (0, 1)
+        )
+        for level in noises
+    )
+    return variance_inflation(
+        problem, initial_noise(problem), poses, filtered, unfiltered
+    )
+
+
+def test_a_perfect_reference_needs_no_factor(simulated) -> None:
+    factor = inflation(simulated, (0.0, 0.0))
+    assert factor.shape == (6,)
+    # Single precision, of which the differences of normal equations keep less.
+    torch.testing.assert_close(factor, torch.ones(6).double(), rtol=0, atol=0.01)
+
+
+def test_noise_in_the_reference_widens_posteriors(simulated) -> None:
+    little, much = (inflation(simulated, (level, level)) for level in (0.3, 1.0))
+    assert (little[:3] > 1).all()
+    assert (much[:3] > little[:3]).all()
+    assert (much[3:5] >= little[3:5]).all()
+    # The defocus was held.
+    assert little[5] == much[5] == 1
+
+
+def test_independent_noise_of_the_other_half_averages_out(simulated) -> None:
+    # Only the unfiltered reference is noisy: its cross terms have no sign, and the
+    # median over particles stays near one.
+    factor = inflation(simulated, (0.0, 0.3))
+    assert (factor < 1.2).all()
+
+
+def test_held_shifts_have_no_factor(simulated) -> None:
+    factor = inflation(simulated, (0.5, 0.5), max_shift=0.0)
+    assert factor[3] == factor[4] == 1
+    assert factor[0] > 1

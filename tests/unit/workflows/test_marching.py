@@ -1,0 +1,95 @@
+"""The parts of the march, and its checkpoint."""
+
+import torch
+
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.workflows.marching import (
+    MarchState,
+    agreement_radius,
+    find_mask,
+    state_from_dict,
+    state_to_dict,
+)
+from cryoinfer.workflows.passes import Estimate
+from cryoinfer.workflows.problem import define_problem
+from cryoinfer.workflows.result import Iteration
+
+
+def test_agreement_ends_before_the_first_fall() -> None:
+    fsc = torch.tensor([1.0, 0.99, 0.5, 0.1, 0.9])
+    assert agreement_radius(fsc) == 2
+    # The origin does not count: maps have no mean.
+    assert agreement_radius(torch.tensor([0.0, 0.9, 0.0])) == 1
+    assert agreement_radius(torch.tensor([1.0, 0.0])) == 0
+    assert agreement_radius(torch.tensor([1.0, 0.9, 0.8])) == 2
+
+
+def state() -> MarchState:
+    generator = torch.Generator().manual_seed(0)
+    rotation = torch.randn(3, 3, 3, generator=generator).double()
+    poses = LocalPoses.at(rotation, torch.ones(3, 2), torch.arange(3.0))
+    maps = tuple(torch.randn(4, 4, 4, generator=generator) for _ in range(2))
+    return MarchState(
+        estimate=Estimate.at(poses),
+        noise=(torch.arange(4.0), torch.ones(3)),
+        maps=(maps[0], maps[1]),
+        map_radius=9,
+        radius=7,
+        start_radius=5,
+        done=2,
+        searching=False,
+        settled=True,
+        stayed=1,
+        iterations=(Iteration("global", 1.5, 5.0, 12.0, -3.0, 0.5),),
+    )
+
+
+def same(first: object, second: object) -> bool:
+    """Compare nested records, sequences and tensors."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, tuple | list):
+        pairs = zip(first, second, strict=True)
+        return type(first) is type(second) and all(same(a, b) for a, b in pairs)
+    if hasattr(first, "__dict__"):
+        pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+        return type(first) is type(second) and all(same(a, b) for a, b in pairs)
+    return first == second and type(first) is type(second)
+
+
+def test_a_checkpoint_holds_the_whole_state() -> None:
+    before = state()
+    assert same(state_from_dict(state_to_dict(before)), before)
+
+
+def plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(plain(v) for v in value)
+    return isinstance(value, torch.Tensor | int | float | str | bool)
+
+
+def test_a_checkpoint_survives_a_file_without_code(tmp_path) -> None:
+    saved = state_to_dict(state())
+    assert plain(saved)
+    torch.save(saved, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert same(state_from_dict(loaded), state())
+
+
+def test_the_mask_lies_within_the_particle(simulated) -> None:
+    made = simulated()
+    problem = define_problem(
+        made.particles, "C1", 80.0, None, 0.0, torch.Generator().manual_seed(0)
+    )
+    mask = find_mask(problem, made.density, 6)
+    axis = (torch.arange(24) - 12) * 3.8
+    distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    # Radius 40 and an edge of two voxels.
+    assert (mask[distance > 40 + 2 * 3.8] < 1e-6).all()
+    # All that is bright is inside: atoms reach 36 angstrom.
+    bright = made.density > 0.5 * made.density.max()
+    assert (mask[bright] > 0.99).all()
+    assert mask.min() >= 0
+    assert mask.max() <= 1
