@@ -61,7 +61,7 @@ def tensors(result: RunResult) -> dict[str, torch.Tensor]:
         "shift": pose.shift_angstrom,
         "covariance": result.covariance,
         "log_likelihood": result.log_likelihood,
-        "entropy": result.entropy_nats,
+        "entropy": result.posterior().entropy(),
         "mode_rotation": result.mode_pose.rotation,
         "mode_weight": result.mode_weight,
         "random_subset": result.random_subset,

@@ -72,7 +72,7 @@ class Posteriors:
             defocus_offset_angstrom=_float32(result.latents.defocus_offset_angstrom),
             covariance_upper=_float32(upper),
             log_likelihood=_float32(result.log_likelihood),
-            entropy_nats=_float32(result.entropy_nats),
+            entropy_nats=_float32(result.posterior().entropy()),
             mode_rotation=_float32(result.mode_pose.rotation),
             mode_shift_angstrom=_float32(result.mode_pose.shift_angstrom),
             mode_weight=_float32(result.mode_weight),
@@ -138,7 +138,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
     columns = {
         "cryoinferRotationSdDegrees": rotation_sd.numpy(),
         "cryoinferShiftSdAngst": variance[:, 3:5].mean(1).sqrt().numpy(),
-        "cryoinferPosteriorEntropy": _float32(result.entropy_nats),
+        "cryoinferPosteriorEntropy": _float32(result.posterior().entropy()),
         "rlnLogLikeliContribution": _float32(result.log_likelihood),
     }
     defocus_was_inferred = bool((variance[:, 5] > 0).any())

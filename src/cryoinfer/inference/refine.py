@@ -93,11 +93,14 @@ class LocalPoses:
 
     def covariance(self) -> Tensor:
         """Return the inverse of the information, zero where an unknown is held."""
-        held = self.information.diagonal(dim1=1, dim2=2) == 0
-        filled = self.information + torch.diag_embed(held.double())
-        inverse = torch.linalg.inv(filled)
-        free = (~held).double()
-        return inverse * free[:, :, None] * free[:, None, :]
+        return covariance_of(self.information)
+
+
+def covariance_of(information: Tensor) -> Tensor:
+    """Invert information matrices, shape (..., 6, 6), whose held unknowns are zero."""
+    held = information.diagonal(dim1=-2, dim2=-1) == 0
+    inverse = torch.linalg.inv(information + torch.diag_embed(held.double()))
+    return inverse * (~held[..., None] & ~held[..., None, :])
 
 
 def gauss_newton(

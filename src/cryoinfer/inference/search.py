@@ -169,6 +169,8 @@ class Modes:
     ----------
     best : LocalPoses
         Of length n.
+    information : Tensor of float64, shape (n, m, 6, 6)
+        Inverse covariance of each mode.
     rotation : Tensor of float64, shape (n, m, 3, 3)
     shift_angstrom : Tensor of float64, shape (n, m, 2)
     weight : Tensor of float64, shape (n, m)
@@ -177,6 +179,7 @@ class Modes:
     """
 
     best: LocalPoses
+    information: Tensor
     rotation: Tensor
     shift_angstrom: Tensor
     weight: Tensor
@@ -226,7 +229,49 @@ def climb(
     sorted_evidence = evidence.gather(1, order)
     twin = _repeats(rotation, plan.cell_radian / 4)
     weight = torch.softmax(sorted_evidence.masked_fill(twin, -torch.inf), 1)
-    return Modes(poses.select(flat[:, 0]), rotation, poses.shift_angstrom[flat], weight)
+    return Modes(
+        poses.select(flat[:, 0]),
+        poses.information[flat],
+        rotation,
+        poses.shift_angstrom[flat],
+        weight,
+    )
+
+
+def global_search(
+    volume: FourierVolume,
+    slices: GridSlices,
+    images: WhitenedImages,
+    known: LocalPoses | None,
+    prior: PosePrior,
+    plan: SearchPlan,
+) -> Modes:
+    """Search all poses: the grid, the children of its best cells, the tops.
+
+    Parameters
+    ----------
+    volume : FourierVolume
+    slices : GridSlices
+        Of the volume, over the disc of ``plan.coarse_radius``.
+    images : WhitenedImages
+        Of n images, within ``plan.radius``.
+    known : LocalPoses, optional
+        Of n images: one more candidate each.
+    prior : PosePrior
+    plan : SearchPlan
+
+    Returns
+    -------
+    Modes
+    """
+    cells = exhaustive_cells(slices, images.prefix(plan.coarse_radius), plan.cells)
+    starts = nested_cells(volume, images, cells, plan).best(plan.modes)
+    if known is not None:
+        # Its score does not matter: all candidates are climbed.
+        score = torch.zeros(len(known), 1)
+        here = Candidates(known.rotation[:, None], known.shift_angstrom[:, None], score)
+        starts = starts.joined(here)
+    return climb(volume, images, starts, prior, plan)
 
 
 def laplace_log_evidence(poses: LocalPoses, prior: PosePrior) -> Tensor:

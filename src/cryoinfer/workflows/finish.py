@@ -1,7 +1,5 @@
 """What is made of the last pass: maps, their FSC, and posteriors."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -32,7 +30,6 @@ def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
         ),
         covariance=covariance,
         log_likelihood=poses.log_likelihood,
-        entropy_nats=_gaussian_entropy(covariance) + _discrete_entropy(weight),
         mode_pose=Pose(
             state.estimate.mode_rotation, state.estimate.mode_shift_angstrom
         ),
@@ -95,16 +92,3 @@ def reconstruct_halves(
         resolution_angstrom=resolution_at(corrected, THRESHOLD, box, pixel_size),
         symmetry=problem.symmetry,
     )
-
-
-def _gaussian_entropy(covariance: Tensor) -> Tensor:
-    """Return the entropy in nats of each Gaussian over what was inferred."""
-    variance = covariance.diagonal(dim1=1, dim2=2)
-    free = variance > 0
-    filled = covariance + torch.diag_embed((~free).double())
-    log_volume = torch.linalg.slogdet(filled).logabsdet
-    return 0.5 * (log_volume + free.sum(1) * math.log(2 * math.pi * math.e))
-
-
-def _discrete_entropy(weight: Tensor) -> Tensor:
-    return -torch.xlogy(weight, weight).sum(1)

@@ -15,13 +15,7 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.refine import LocalPoses, gauss_newton
-from cryoinfer.inference.search import (
-    Candidates,
-    SearchPlan,
-    climb,
-    exhaustive_cells,
-    nested_cells,
-)
+from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import ParticleBatch
@@ -329,15 +323,11 @@ def _searched(
     search: SearchPlan,
     slices: GridSlices,
 ) -> Estimate:
-    cells = exhaustive_cells(slices, images.prefix(search.coarse_radius), search.cells)
-    nested = nested_cells(volume, images, cells, search).best(search.modes)
     poses = known.poses
-    if bool(torch.isfinite(poses.log_likelihood).all()):
-        # What was known is one more candidate; its score is that of its climb.
-        score = torch.zeros(len(poses), 1)
-        here = Candidates(poses.rotation[:, None], poses.shift_angstrom[:, None], score)
-        nested = nested.joined(here)
-    modes = climb(volume, images, nested, problem.prior, search)
+    seen = bool(torch.isfinite(poses.log_likelihood).all())
+    modes = global_search(
+        volume, slices, images, poses if seen else None, problem.prior, search
+    )
     return Estimate(
         modes.best,
         modes.rotation[:, :MODES],

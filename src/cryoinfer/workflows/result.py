@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cryoinfer.inference.posteriors import LaplaceMixture
 from cryoinfer.records import Latents, Pose
 
 
@@ -83,8 +84,6 @@ class RunResult:
         in angstrom) about the mode; zero where an unknown was held.
     log_likelihood : Tensor, shape (n,)
         Of the whitened image at the mode, without its constant.
-    entropy_nats : Tensor, shape (n,)
-        Differential entropy of the mixture of Laplace modes over what was inferred.
     mode_pose : Pose, leading dimensions (n, m)
         The best modes, best first.
     mode_weight : Tensor, shape (n, m)
@@ -100,9 +99,23 @@ class RunResult:
     latents: Latents
     covariance: Tensor
     log_likelihood: Tensor
-    entropy_nats: Tensor
     mode_pose: Pose
     mode_weight: Tensor
     random_subset: Tensor
     noise_power: tuple[Tensor, ...]
     iterations: tuple[Iteration, ...]
+
+    def posterior(self) -> LaplaceMixture:
+        """Return the posteriors of all particles.
+
+        The best mode carries its own covariance; the others, which were climbed at a
+        lower radius, are given the same.
+        """
+        modes = self.mode_weight.shape[1]
+        return LaplaceMixture(
+            self.mode_pose.rotation,
+            self.mode_pose.shift_angstrom,
+            self.latents.defocus_offset_angstrom[:, None].expand(-1, modes),
+            self.mode_weight,
+            self.covariance[:, None].expand(-1, modes, -1, -1),
+        )

@@ -83,7 +83,6 @@ def result(simulated: Path, reconstruction: Reconstruction) -> RunResult:
         latents=Latents(pose, torch.zeros(COUNT).double()),
         covariance=torch.diag(sd.double() ** 2).expand(COUNT, 6, 6),
         log_likelihood=torch.linspace(-2, -1, COUNT),
-        entropy_nats=torch.linspace(0, 1, COUNT),
         mode_pose=modes,
         mode_weight=torch.tensor([0.75, 0.25]).expand(COUNT, 2),
         random_subset=torch.arange(COUNT) % 2 + 1,

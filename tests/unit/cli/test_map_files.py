@@ -67,13 +67,17 @@ def test_mirrored_posteriors_describe_the_mirrored_poses(result: RunResult) -> N
     rotation = random_rotations(n, generator)
     vector = 0.1 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
     pose = Pose(rotation, torch.zeros(n, 2).double())
-    # A covariance of one direction: its own mirror image must follow the pose's.
+    # A covariance of one direction, but for the 1e-9 that makes it one: its own
+    # mirror image must follow the pose's.
     full = torch.zeros(n, 6, 6).double()
     full[:, :3, :3] = vector[:, :, None] * vector[:, None]
+    full[:, :3, :3] += 1e-9 * torch.eye(3).double()
     few = replace(
         result,
         latents=replace(result.latents[:n], pose=pose),
         covariance=full,
+        mode_pose=result.mode_pose[:n],
+        mode_weight=result.mode_weight[:n],
     )
     mirrored = map_files._mirror_posteriors(Posteriors.of(few))
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0])).double()

@@ -82,7 +82,7 @@ def test_results_are_consistent(simulated) -> None:
     torch.testing.assert_close(result.mode_weight.sum(1).double(), one)
     rotation = result.latents.pose.rotation
     torch.testing.assert_close(result.mode_pose.rotation[:, 0], rotation)
-    assert result.entropy_nats.isfinite().all()
+    assert result.posterior().entropy().isfinite().all()
     assert result.log_likelihood.isfinite().all()
     assert [len(spectrum) for spectrum in result.noise_power] == [12]
 
