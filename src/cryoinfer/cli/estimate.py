@@ -30,7 +30,8 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     twice as fine), one batch of images, and a few hundred bytes a particle; images
     stay on disk. Disk: four maps, a line and the posterior of each particle, and a
     checkpoint of the same size. Time: a cost a particle that grows with the number of
-    its pixels, shared by the threads, and one a map.
+    its pixels, shared by the threads, and one a map; its constant is that of 9,000
+    images of 128 x 128 on two cores (``benchmarks/README.md``, section 1).
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     batch_bytes = 500 * 4.0 * box**2
     particle_bytes = {"abinitio": 3000.0, "refine": 3000.0, "reconstruct": 800.0}
     megapixels = n * box**2 / 1e6
-    seconds_per_megapixel = {"abinitio": 2.0, "refine": 1.5, "reconstruct": 0.05}
+    seconds_per_megapixel = {"abinitio": 0.52, "refine": 0.45, "reconstruct": 0.05}
     seconds_per_map = 20 * map_bytes / 1e8
     return Estimate(
         memory_bytes=0.6e9

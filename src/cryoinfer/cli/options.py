@@ -9,7 +9,7 @@ import typer
 Workflow = Literal["abinitio", "refine", "reconstruct"]
 
 _INPUT, _PARTICLE, _RUN = "Input", "Particle", "Run"
-_FOLDER_FIELDS = ("out", "resume", "overwrite", "dry_run", "threads")
+_FOLDER_FIELDS = ("out", "resume", "overwrite", "dry_run", "threads", "device")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class RunOptions:
     seed : int
     threads : int or None
         None for all cores that the process may use.
+    device : {"auto", "cpu", "cuda"}
     resume, overwrite, dry_run : bool
     """
 
@@ -52,6 +53,7 @@ class RunOptions:
     refine_defocus: bool = False
     seed: int = 0
     threads: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -205,6 +207,13 @@ Threads = Annotated[
         min=1,
         rich_help_panel=_RUN,
         show_default=False,
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(
+        help="Where to compute; auto takes what the search can use, today the CPU.",
+        rich_help_panel=_RUN,
     ),
 ]
 Seed = Annotated[

@@ -20,7 +20,7 @@ from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_free
 from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, OutputError
+from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.io.mrc import read_map
 from cryoinfer.report.style import format_duration
@@ -138,6 +138,11 @@ class _Job:
             raise InputError(
                 f"{options.particles} has no poses and there is no map to find them "
                 "with. Give --map, or begin with `cryoinfer abinitio`."
+            )
+        if options.device == "cuda":
+            raise ResourceError(
+                "expected --device auto or cpu, found cuda: the compiled loops of the "
+                "search run on the CPU only so far. Leave the option out."
             )
         threads = use_threads(options.threads)
         return cls(options, particles, start, threads)

@@ -16,7 +16,7 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.run_folder import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, OutputError
+from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.workflows.refine import StartingMap
@@ -149,6 +149,14 @@ def test_a_fault_is_logged(
         runs.run(options, screen)
     assert RunRecord.read(options.out).status == "failed"
     assert "ZeroDivisionError" in (options.out / "log.txt").read_text()
+
+
+def test_a_device_without_kernels_is_refused(
+    options: RunOptions, screen: Console
+) -> None:
+    with pytest.raises(ResourceError, match="CPU only so far"):
+        runs.run(replace(options, device="cuda"), screen)
+    assert not options.out.exists()
 
 
 @pytest.mark.parametrize(
