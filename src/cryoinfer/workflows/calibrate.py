@@ -1,22 +1,34 @@
 """How much sharper the Laplace posteriors look than they are.
 
-The noise of the reference has slopes too, and Gauss-Newton takes them for
-information. With T the filtered reference of one half and U the unfiltered one of
-the other, whose noise is independent, the true slope of the estimate is
-``A = sum Re(T'* U')`` where the normal equations hold ``B = sum Re(T'* T')``: the
-covariance is the sandwich ``A^-1 B A^-1 / 2`` instead of ``B^-1 / 2``. A is had from
+Two things are missing from the normal equations of a particle. The noise of the
+reference has slopes too, and Gauss-Newton takes them for information. With T the
+filtered reference of one half and U the unfiltered one of the other, whose noise is
+independent, the true slope of the estimate is ``A = sum Re(T'* U')`` where the normal
+equations hold ``B = sum Re(T'* T')``: the covariance is the sandwich
+``A^-1 B A^-1 / 2`` instead of ``B^-1 / 2``. A is had from
 normal equations alone, by polarisation: ``A = (B(T + U) - B(T) - B(U)) / 2``.
+
+And the reference itself is wrong, which moves all poses that look at the same part of
+it together. The references of the halves are wrong independently: half the mean square
+of what an image's poses against the one and the other differ by is the variance that
+each brings.
 """
 
 import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.refine import LocalPoses, information
+from cryoinfer.geometry.rotations import rotation_vector
+from cryoinfer.inference.refine import LocalPoses, gauss_newton, information
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.workflows.problem import Problem
 
 _UNKNOWNS = (slice(0, 3), slice(3, 5), slice(5, 6))  # rotation, shift, defocus
+_MEAN_OVER_MEDIAN = (1.268, 1.443, 2.198)
+"""Of chi-squares of 3, 2 and 1 degrees: the median leaves out images whose poses
+against the two references are different modes."""
+
+_STEPS = 3
 _LARGEST = 10.0  # of a variance; beyond it the halves do not agree at all
 
 
@@ -39,7 +51,7 @@ def variance_inflation(
     filtered, unfiltered : tuple of two FourierVolume
         References of the halves, masked alike.
     """
-    ratios = []
+    ratios, differences = [], []
     sample = torch.nonzero(problem.noise_rows).squeeze(1)
     sums = tuple(_sum(filtered[half], unfiltered[1 - half]) for half in (0, 1))
     for batch in problem.batches(sample):
@@ -47,11 +59,14 @@ def variance_inflation(
         images = whiten(batch, problem.grid, filtered[0].radius, noise[group])
         half = int(problem.half[batch.index[0]])
         volumes = (filtered[half], unfiltered[1 - half], sums[half])
-        ratios.append(_ratio(problem, images, poses.select(batch.index), volumes))
-    median = torch.cat(ratios).median(0).values
+        known = poses.select(batch.index)
+        ratios.append(_ratio(problem, images, known, volumes))
+        differences.append(_reference_share(problem, images, known, filtered))
+    sharper = torch.cat(ratios).median(0).values.clamp(1.0, _LARGEST)
+    shares = torch.cat(differences).median(0).values * torch.tensor(_MEAN_OVER_MEDIAN)
     factor = torch.ones(6, dtype=torch.float64)
     for number, unknown in enumerate(_UNKNOWNS):
-        factor[unknown] = median[number].clamp(1.0, _LARGEST)
+        factor[unknown] = (sharper[number] + shares[number]).clamp(max=_LARGEST)
     return factor
 
 
@@ -81,4 +96,34 @@ def _ratio(
         top = (sandwich.diagonal(dim1=1, dim2=2)[:, unknown] * kept).sum(1)
         bottom = (inverse.diagonal(dim1=1, dim2=2)[:, unknown] * kept).sum(1)
         columns.append(torch.where(bottom > 0, top / bottom.clamp(min=1e-300), 1.0))
+    return torch.stack(columns, 1)
+
+
+def _reference_share(
+    problem: Problem,
+    images: WhitenedImages,
+    known: LocalPoses,
+    references: tuple[FourierVolume, FourierVolume],
+) -> Tensor:
+    """Return the variance that the reference brings over the naive one, (n, 3)."""
+    first, second = (
+        gauss_newton(
+            volume, images, known, problem.prior, _STEPS, 1 / references[0].radius
+        )
+        for volume in references
+    )
+    difference = torch.cat(
+        [
+            rotation_vector(first.rotation @ second.rotation.mT),
+            first.shift_angstrom - second.shift_angstrom,
+            (first.defocus_offset_angstrom - second.defocus_offset_angstrom)[:, None],
+        ],
+        dim=1,
+    )
+    variance = known.covariance().diagonal(dim1=1, dim2=2)
+    columns = []
+    for unknown in _UNKNOWNS:
+        naive = variance[:, unknown].sum(1)
+        brought = difference[:, unknown].square().sum(1) / 2
+        columns.append(torch.where(naive > 0, brought / naive.clamp(min=1e-300), 0.0))
     return torch.stack(columns, 1)

@@ -54,7 +54,7 @@ _SAME = 1.05
 _PATIENCE = (1, 0)
 """Further passes at one radius, below and above half of Nyquist, that do not settle."""
 
-_LAST_PATIENCE = 2
+_LAST_PATIENCE = 3
 """Further passes at the last radius after which the march ends, settled or not."""
 
 _NUMBERS = (
