@@ -158,7 +158,7 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
             continue
         powers = []
         for batch in problem.batches(index):
-            _require_finite(batch)
+            require_finite(batch)
             disc = FourierDisc.of_box(
                 batch.images.shape[-1], batch.images.shape[-1] // 2 - 1
             )
@@ -174,7 +174,14 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
     return tuple(spectra)
 
 
-def _require_finite(batch: ParticleBatch) -> None:
+def require_finite(batch: ParticleBatch) -> None:
+    """Refuse images that hold NaN or infinite pixels, naming the first.
+
+    Raises
+    ------
+    InputError
+        If there is such an image.
+    """
     bad = ~torch.isfinite(batch.images).flatten(1).all(1)
     if bool(bad.any()):
         row = int(batch.index[bad][0]) + 1

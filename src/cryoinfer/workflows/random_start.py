@@ -21,7 +21,7 @@ from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.workflows.passes import GRID_ORDER
-from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.problem import Problem, require_finite
 
 FEWEST_PARTICLES = 100
 
@@ -132,12 +132,8 @@ def _load(
     parts: dict[int, list[WhitenedImages]] = {}
     for batch in problem.batches(index):
         group = int(batch.optics.group[0])
+        require_finite(batch)
         images = whiten(batch, problem.grid, radius, noise[group])
-        if not bool(torch.isfinite(images.coefficients).all()):
-            raise InputError(
-                "some images hold NaN or infinite pixels; run `cryoinfer check` to "
-                "list them, and leave them out of the STAR file"
-            )
         parts.setdefault(group, []).append(images)
     return [concatenate(group) for group in parts.values()]
 
