@@ -6,13 +6,8 @@ import torch
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
-from cryoinfer.workflows.finish import finish
-from cryoinfer.workflows.marching import (
-    MarchState,
-    march,
-    state_from_dict,
-    state_to_dict,
-)
+from cryoinfer.workflows.finish import march_to_result
+from cryoinfer.workflows.marching import MarchState
 from cryoinfer.workflows.passes import Estimate
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
@@ -90,16 +85,12 @@ def abinitio(
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
     )
-    saved = monitor.load_checkpoint()
-    if saved is not None:
-        state = state_from_dict(dict(saved))
-    else:
-        state = _begin(problem, config, generator, monitor)
-        monitor.save_checkpoint(state_to_dict(state))
-    last = problem.grid.box // 2 - 1
-    if config.resolution_angstrom is not None:
-        last = problem.grid.radius_at(config.resolution_angstrom)
-    return finish(problem, march(problem, state, last, monitor), monitor)
+    return march_to_result(
+        problem,
+        lambda: _begin(problem, config, generator, monitor),
+        config.resolution_angstrom,
+        monitor,
+    )
 
 
 def start_radius(problem: Problem) -> int:

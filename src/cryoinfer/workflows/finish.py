@@ -1,5 +1,7 @@
 """What is made of the last pass: maps, their FSC, and posteriors."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,50 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.calibrate import variance_inflation
-from cryoinfer.workflows.marching import PADDING, THRESHOLD, Marched
+from cryoinfer.workflows.marching import (
+    PADDING,
+    THRESHOLD,
+    Marched,
+    MarchState,
+    march,
+    state_from_dict,
+    state_to_dict,
+)
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.result import Reconstruction, RunResult
+
+
+def march_to_result(
+    problem: Problem,
+    begin: Callable[[], MarchState],
+    resolution_angstrom: float | None,
+    monitor: Monitor,
+) -> RunResult:
+    """March from the monitor's checkpoint, or else from a beginning, to the end.
+
+    Parameters
+    ----------
+    problem : Problem
+    begin : callable
+        Makes the state that the first pass starts from; not called on a resumed run.
+    resolution_angstrom : float or None
+        Finest resolution that poses are inferred at; None goes to Nyquist.
+    monitor : Monitor
+
+    Returns
+    -------
+    RunResult
+    """
+    saved = monitor.load_checkpoint()
+    if saved is not None:
+        state = state_from_dict(dict(saved))
+    else:
+        state = begin()
+        monitor.save_checkpoint(state_to_dict(state))
+    last = problem.grid.box // 2 - 1
+    if resolution_angstrom is not None:
+        last = problem.grid.radius_at(resolution_angstrom)
+    return finish(problem, march(problem, state, last, monitor), monitor)
 
 
 def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:

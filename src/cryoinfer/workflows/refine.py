@@ -20,14 +20,11 @@ from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.workflows.abinitio import start_radius
-from cryoinfer.workflows.finish import finish
+from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.marching import (
     MarchState,
     agreement_radius,
     find_mask,
-    march,
-    state_from_dict,
-    state_to_dict,
 )
 from cryoinfer.workflows.passes import Estimate
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
@@ -114,20 +111,14 @@ def refine(
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
     )
-    saved = monitor.load_checkpoint()
-    if saved is not None:
-        state = state_from_dict(dict(saved))
-    else:
+
+    def begin() -> MarchState:
         noise = initial_noise(problem)
         if starting_map is not None:
-            state = _from_map(problem, noise, starting_map, generator)
-        else:
-            state = _from_poses(problem, noise, monitor)
-        monitor.save_checkpoint(state_to_dict(state))
-    last = problem.grid.box // 2 - 1
-    if config.resolution_angstrom is not None:
-        last = problem.grid.radius_at(config.resolution_angstrom)
-    return finish(problem, march(problem, state, last, monitor), monitor)
+            return _from_map(problem, noise, starting_map, generator)
+        return _from_poses(problem, noise, monitor)
+
+    return march_to_result(problem, begin, config.resolution_angstrom, monitor)
 
 
 def _from_poses(
