@@ -14,6 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoinfer.fourier.vector import read_cell, write_edge
+
 Array = NDArray[Any]
 
 _ONE = np.float32(1.0)
@@ -37,25 +39,39 @@ def parallel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
-def interpolate(volume: Array, centre: float, x: float, y: float, z: float) -> Any:
-    """Return the trilinear value (real, imaginary) at a point in voxels."""
+def locate(volume: Array, centre: float, x: float, y: float, z: float) -> Any:
+    """Find the cell of a point in voxels.
+
+    Returns the sign of the imaginary part there (F(-k) = conj F(k) folds the point
+    to x >= 0), the cell's lowest corner in floats, and the place in the cell.
+    """
     sign = _ONE
     if x < 0:
         x, y, z, sign = -x, -y, -z, -_ONE
     y += centre
     z += centre
     ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-    dx, dy, dz = x - ix, y - iy, z - iz
-    ex, ey, ez = _ONE - dx, _ONE - dy, _ONE - dz
-    a, b = volume[iz, iy], volume[iz, iy + 1]
-    c, d = volume[iz + 1, iy], volume[iz + 1, iy + 1]
-    wa, wb, wc, wd = ez * ey, ez * dy, dz * ey, dz * dy
-    jx = ix + 1
-    low = wa * a[ix, 0] + wb * b[ix, 0] + wc * c[ix, 0] + wd * d[ix, 0]
-    high = wa * a[jx, 0] + wb * b[jx, 0] + wc * c[jx, 0] + wd * d[jx, 0]
-    low_i = wa * a[ix, 1] + wb * b[ix, 1] + wc * c[ix, 1] + wd * d[ix, 1]
-    high_i = wa * a[jx, 1] + wb * b[jx, 1] + wc * c[jx, 1] + wd * d[jx, 1]
-    return ex * low + dx * high, sign * (ex * low_i + dx * high_i)
+    row, plane = strides(volume)
+    # Unsigned: a signed index is tested for being negative at every use.
+    corner = np.uint64(iz) * plane + np.uint64(iy) * row
+    corner += np.uint64(ix) * np.uint64(volume.shape[3])
+    return sign, corner, x - ix, y - iy, z - iz
+
+
+@compiled
+def strides(volume: Array) -> Any:
+    """Return how many floats lie between two rows and between two planes."""
+    row = np.uint64(volume.shape[2] * volume.shape[3])
+    return row, np.uint64(volume.shape[1]) * row
+
+
+@compiled
+def interpolate(volume: Array, centre: float, x: float, y: float, z: float) -> Any:
+    """Return the trilinear value (real, imaginary) at a point in voxels."""
+    row, plane = strides(volume)
+    sign, corner, dx, dy, dz = locate(volume, centre, x, y, z)
+    real, imag = read_cell(volume, corner, row, plane, dx, dy, dz)
+    return real, sign * imag
 
 
 @parallel
@@ -88,64 +104,80 @@ def insert(
     ky: Array,
     values: Array,
     weights: Array,
+    bands: Array,
     threads: int,
 ) -> None:
-    """Add slices to ``accumulator`` (z, y, x, 3): the adjoint of :func:`extract`.
+    """Add slices to ``accumulator`` (z, y, x, 4): the adjoint of :func:`extract`.
 
     ``values`` is (n, p, 2) and adds to the first two channels, ``weights`` (n, p)
-    to the third. Thread t writes the planes z = t modulo ``threads`` alone, so
-    that no copies of the volume are needed and the order of every sum is that of
-    the images.
+    to the third; the fourth is the sum of weights times the share squared.
+
+    ``bands`` (m + 1) divides the coefficients, which lie in the order of their
+    distance from the origin. A band of all images falls on one thin shell of the
+    volume, which stays in the cache; bands of one parity fall on shells that do not
+    touch, so that threads share the volume without waiting for each other. All
+    images of a band are added in their order: no sum depends on the threads.
     """
-    origin = np.float32(centre)
-    for thread in numba.prange(threads):
-        for i in range(rows.shape[0]):
-            r = rows[i]
-            for p in range(kx.shape[0]):
-                u, v = kx[p], ky[p]
-                x = u * r[0, 0] + v * r[1, 0]
-                y = u * r[0, 1] + v * r[1, 1]
-                z = u * r[0, 2] + v * r[1, 2]
-                sign = _ONE
-                if x < 0:
-                    x, y, z, sign = -x, -y, -z, -_ONE
-                y += origin
-                z += origin
-                iz = np.int32(z)
-                here, above = iz % threads == thread, (iz + 1) % threads == thread
-                if not (here or above):
-                    continue
-                real, imag = values[i, p, 0], sign * values[i, p, 1]
-                weight = weights[i, p]
-                ix, iy = np.int32(x), np.int32(y)
-                dx, dy, dz = x - ix, y - iy, z - iz
-                if here:
-                    _deposit(
-                        accumulator[iz], ix, iy, dx, dy, _ONE - dz, real, imag, weight
-                    )
-                if above:
-                    _deposit(
-                        accumulator[iz + 1], ix, iy, dx, dy, dz, real, imag, weight
-                    )
+    origin: Any = np.float32(centre)
+    count = bands.shape[0] - 1
+    for parity in range(2):
+        for thread in numba.prange(threads):
+            # Dealt in turn: outer bands are longer.
+            for band in range(2 * thread + parity, count, 2 * threads):
+                _insert_band(
+                    accumulator,
+                    origin,
+                    rows,
+                    kx,
+                    ky,
+                    values,
+                    weights,
+                    bands[band],
+                    bands[band + 1],
+                )
 
 
-@compiled
-def _deposit(
-    plane: Array,
-    ix: int,
-    iy: int,
-    dx: float,
-    dy: float,
-    share: float,
-    real: float,
-    imag: float,
-    weight: float,
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def _insert_band(
+    accumulator: Array,
+    origin: float,
+    rows: Array,
+    kx: Array,
+    ky: Array,
+    values: Array,
+    weights: Array,
+    first: int,
+    last: int,
 ) -> None:
-    for step_y in range(2):
-        along_y = share * (dy if step_y == 1 else _ONE - dy)
-        row = plane[iy + step_y]
-        for step_x in range(2):
-            w = along_y * (dx if step_x == 1 else _ONE - dx)
-            row[ix + step_x, 0] += w * real
-            row[ix + step_x, 1] += w * imag
-            row[ix + step_x, 2] += w * weight
+    """Add the coefficients from ``first`` up to ``last`` of all images."""
+    row, plane = strides(accumulator)
+    for i in range(rows.shape[0]):
+        r = rows[i]
+        for p in range(first, last):
+            u, v = kx[p], ky[p]
+            sign, corner, dx, dy, dz = locate(
+                accumulator,
+                origin,
+                u * r[0, 0] + v * r[1, 0],
+                u * r[0, 1] + v * r[1, 1],
+                u * r[0, 2] + v * r[1, 2],
+            )
+            real, imag = values[i, p, 0], sign * values[i, p, 1]
+            weight = weights[i, p]
+            ex, ey, ez = _ONE - dx, _ONE - dy, _ONE - dz
+            for edge in range(4):
+                share = (dy if edge & 1 else ey) * (dz if edge & 2 else ez)
+                place = corner
+                if edge & 1:
+                    place += row
+                if edge & 2:
+                    place += plane
+                write_edge(
+                    accumulator,
+                    place,
+                    ex * share,
+                    dx * share,
+                    real,
+                    imag,
+                    weight,
+                )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cryoinfer.fourier import kernels
 from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.oversampled import oversampled_transform
 
 DEFAULT_PADDING = 2.0
 
@@ -60,13 +61,12 @@ class FourierVolume:
         """
         n = density.shape[-1]
         padded = padded_box(n, padding)
-        corrected = density.float() / kernel_falloff(n, padded, density.device)
-        margin = (padded - n) // 2
-        cube = torch.nn.functional.pad(corrected, (margin, padded - n - margin) * 3)
-        shifted = torch.fft.ifftshift(cube, dim=(-3, -2, -1))
-        coefficients = torch.fft.rfftn(shifted) / n
+        corrected = density.float() / (n * kernel_falloff(n, padded, density.device))
         centre = math.ceil(radius * padded / n) + 2
-        return cls(_flush(_crop(coefficients, centre)), radius, padded / n)
+        reach = min(centre, padded // 2 - 1)
+        coefficients = oversampled_transform(corrected, padded, reach)
+        values = _with_margin(torch.view_as_real(coefficients), centre)
+        return cls(_flush(values), radius, padded / n)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,9 @@ class SliceAccumulator:
 
     Attributes
     ----------
-    sums : Tensor of float32, shape (2c + 1, 2c + 1, c + 2, 3)
-        Real part, imaginary part and weight; laid out as a FourierVolume.
+    sums : Tensor of float32, shape (2c + 1, 2c + 1, c + 2, 4)
+        Real part, imaginary part, weight, and weight times the voxel's share of the
+        coefficient; laid out as a FourierVolume.
     radius : int
     padding : float
     """
@@ -92,7 +93,7 @@ class SliceAccumulator:
         """Return sums that are zero, for maps of the given box."""
         exact = padded_box(box, padding) / box
         centre = math.ceil(radius * exact) + 2
-        shape = (2 * centre + 1, 2 * centre + 1, centre + 2, 3)
+        shape = (2 * centre + 1, 2 * centre + 1, centre + 2, 4)
         return cls(torch.zeros(shape, device=device), radius, exact)
 
     @property
@@ -107,10 +108,21 @@ class SliceAccumulator:
         from the other side, which is not stored.
         """
         value = torch.view_as_complex(self.sums[..., :2].contiguous())
-        weight = self.sums[..., 2].clone()
         value[..., 0] += value[..., 0].flip(0, 1).conj()
-        weight[..., 0] += weight[..., 0].flip(0, 1)
-        return value, weight
+        return value, self._joined(2)
+
+    def own_weight(self) -> Tensor:
+        """Return the sum of weights times shares squared, mates joined.
+
+        Over the weight it is how much of a coefficient comes back from the voxel
+        that it was put into.
+        """
+        return self._joined(3)
+
+    def _joined(self, channel: int) -> Tensor:
+        values = self.sums[..., channel].clone()
+        values[..., 0] += values[..., 0].flip(0, 1)
+        return values
 
 
 def padded_box(box: int, padding: float) -> int:
@@ -226,8 +238,20 @@ def insert_slices(
         disc.ky.numpy(),
         torch.view_as_real(values.contiguous()).numpy(),
         weights.contiguous().numpy(),
+        _bands(disc, accumulator.padding * scale).numpy(),
         numba.get_num_threads(),
     )
+
+
+def _bands(disc: FourierDisc, factor: float) -> Tensor:
+    """Divide a disc into bands, every other of which touches voxels of its own.
+
+    A coefficient reaches voxels up to the diagonal of a cell away, on both sides.
+    """
+    width = math.ceil(2 * math.sqrt(3) / factor)
+    radius = math.ceil(float(disc.kx.hypot(disc.ky).max()) - 1e-6)
+    counts = [disc.count(r) for r in range(0, radius, width)]
+    return torch.tensor([*counts, len(disc)])
 
 
 def slice_rows(rotation: Tensor, factor: float) -> Tensor:
@@ -253,22 +277,19 @@ def _flush(values: Tensor) -> Tensor:
     denormal numbers, whose arithmetic made the kernels four times as slow.
     """
     magnitude = values.abs()
-    return torch.where(magnitude < 1e-10 * magnitude.max(), 0, values)
+    return values.masked_fill_(magnitude < 1e-10 * magnitude.max(), 0)
 
 
-def _crop(coefficients: Tensor, centre: int) -> Tensor:
-    """Cut frequencies up to ``centre`` out of a half-transform, zero-filled."""
-    size = coefficients.shape[0]
-    reach = min(centre, size // 2 - 1)
-    frequencies = torch.arange(-reach, reach + 1, device=coefficients.device)
-    block = coefficients[frequencies % size][:, frequencies % size, : reach + 1]
+def _with_margin(values: Tensor, centre: int) -> Tensor:
+    """Fill up with zeros to ``centre``, and one plane more along x.
+
+    That last plane is only ever read with weight zero.
+    """
+    reach = values.shape[0] // 2
     margin = centre - reach
-    # The last plane along x is only ever read with weight zero.
-    padded = torch.nn.functional.pad(
-        torch.view_as_real(block),
-        (0, 0, 0, centre + 2 - (reach + 1), margin, margin, margin, margin),
+    return torch.nn.functional.pad(
+        values, (0, 0, 0, centre + 1 - reach, margin, margin, margin, margin)
     )
-    return padded.contiguous()
 
 
 def _corners(rows: Tensor, disc: FourierDisc, centre: int) -> tuple[Tensor, ...]:
@@ -306,7 +327,7 @@ def _insert_torch(
 ) -> None:
     flat, share, sign = _corners(rows, disc, accumulator.centre)
     entry = torch.stack([values.real, values.imag * sign, weights], -1)
-    sums = accumulator.sums.view(-1, 3)
-    sums.index_add_(
-        0, flat.flatten(), (entry[..., None, :] * share[..., None]).reshape(-1, 3)
-    )
+    added = entry[..., None, :] * share[..., None]
+    own = added[..., 2:] * share[..., None]
+    sums = accumulator.sums.view(-1, 4)
+    sums.index_add_(0, flat.flatten(), torch.cat([added, own], -1).reshape(-1, 4))

@@ -9,64 +9,57 @@ from typing import Any
 import numba
 import numpy as np
 
-from cryoinfer.fourier.kernels import Array, compiled, parallel
+from cryoinfer.fourier.kernels import Array, locate, parallel, strides
+from cryoinfer.fourier.vector import read_cell_and_slope
 from cryoinfer.inference.score_kernel import shift_tables, unshifted
 
-_ONE = np.float32(1.0)
+# Coefficients whose slice and slopes stay in the innermost cache.
+_PIECE = 512
 
 # Entries of the packed normal equations.
 PACKED = 28
 
 
-@compiled
-def _value_and_gradient(
-    volume: Array, centre: float, x: float, y: float, z: float
-) -> Any:
-    """Return the trilinear value and its three derivatives, real and imaginary."""
-    sign = _ONE
-    if x < 0:
-        x, y, z, sign = -x, -y, -z, -_ONE
-    y += centre
-    z += centre
-    ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-    dx, dy, dz = x - ix, y - iy, z - iz
-    ex, ey, ez = _ONE - dx, _ONE - dy, _ONE - dz
-    a, b = volume[iz, iy], volume[iz, iy + 1]
-    c, d = volume[iz + 1, iy], volume[iz + 1, iy + 1]
-    jx = ix + 1
-    # Along x first: the four edges' values (v) and slopes (g).
-    ar, ai = ex * a[ix, 0] + dx * a[jx, 0], ex * a[ix, 1] + dx * a[jx, 1]
-    br, bi = ex * b[ix, 0] + dx * b[jx, 0], ex * b[ix, 1] + dx * b[jx, 1]
-    cr, ci = ex * c[ix, 0] + dx * c[jx, 0], ex * c[ix, 1] + dx * c[jx, 1]
-    dr, di = ex * d[ix, 0] + dx * d[jx, 0], ex * d[ix, 1] + dx * d[jx, 1]
-    wa, wb, wc, wd = ez * ey, ez * dy, dz * ey, dz * dy
-    sr, si = (
-        wa * ar + wb * br + wc * cr + wd * dr,
-        wa * ai + wb * bi + wc * ci + wd * di,
-    )
-    xr = (
-        wa * (a[jx, 0] - a[ix, 0])
-        + wb * (b[jx, 0] - b[ix, 0])
-        + wc * (c[jx, 0] - c[ix, 0])
-        + wd * (d[jx, 0] - d[ix, 0])
-    )
-    xi = (
-        wa * (a[jx, 1] - a[ix, 1])
-        + wb * (b[jx, 1] - b[ix, 1])
-        + wc * (c[jx, 1] - c[ix, 1])
-        + wd * (d[jx, 1] - d[ix, 1])
-    )
-    yr, yi = ez * (br - ar) + dz * (dr - cr), ez * (bi - ai) + dz * (di - ci)
-    zr, zi = ey * (cr - ar) + dy * (dr - br), ey * (ci - ai) + dy * (di - bi)
-    # F(-k) = conj F(k): a mirrored point has the conjugate value, and derivatives
-    # along the mirrored axes change sign once more.
-    return sr, sign * si, sign * xr, xi, sign * yr, yi, sign * zr, zi
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def _slice_and_slopes(
+    volume: Array,
+    centre: float,
+    r: Array,
+    kx: Array,
+    ky: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """Fill ``out`` (8, last - first) with a slice and its slopes along the volume.
+
+    Value, then derivatives along x, y and z, each with its real part first.
+    """
+    row, plane = strides(volume)
+    for p in range(first, last):
+        u, v = kx[p], ky[p]
+        sign, corner, dx, dy, dz = locate(
+            volume,
+            centre,
+            u * r[0, 0] + v * r[1, 0],
+            u * r[0, 1] + v * r[1, 1],
+            u * r[0, 2] + v * r[1, 2],
+        )
+        sr, si, xr, xi, yr, yi, zr, zi = read_cell_and_slope(
+            volume, corner, row, plane, dx, dy, dz
+        )
+        # F(-k) = conj F(k): a mirrored point has the conjugate value, and derivatives
+        # along the mirrored axes change sign once more.
+        q = p - first
+        out[0, q], out[1, q] = sr, sign * si
+        out[2, q], out[3, q] = sign * xr, xi
+        out[4, q], out[5, q] = sign * yr, yi
+        out[6, q], out[7, q] = sign * zr, zi
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
-def _normal_equations(
-    volume: Array,
-    centre: float,
+def _add_normal_equations(
+    slices: Array,
     r: Array,
     kx: Array,
     ky: Array,
@@ -76,18 +69,16 @@ def _normal_equations(
     defocus: float,
     box: int,
     table: Array,
+    first: int,
+    last: int,
     out: Array,
 ) -> None:
-    """Fill ``out`` (28) with the normal equations of one image at one pose.
-
-    ``r`` is the rotation times the padding factor, ``table`` that of the shift. The
-    unknowns are the rotation vector in the image frame, the shift in pixels and the
-    defocus, by which the CTF is ``ctf + slope * defocus``; a ``slope`` without
-    entries leaves the defocus out. ``out`` packs the upper triangle of sum Re(J* J),
-    row by row (21), sum Re(J* residual) (6) and the squared residual (1).
-    """
+    """Add the coefficients from ``first`` up to ``last`` to ``out`` (28)."""
     with_defocus = slope.shape[0] > 0
     per_pixel = np.float32(2.0 * math.pi / box)
+    r00, r01, r02 = r[0, 0], r[0, 1], r[0, 2]
+    r10, r11, r12 = r[1, 0], r[1, 1], r[1, 2]
+    r20, r21, r22 = r[2, 0], r[2, 1], r[2, 2]
     # Local sums stay in registers; an array would go through memory.
     h_xx = h_xy = h_xz = h_xs = h_xt = np.float32(0.0)
     h_xd = h_yy = h_yz = h_ys = h_yt = np.float32(0.0)
@@ -95,27 +86,21 @@ def _normal_equations(
     h_ss = h_st = h_ts = h_dd = h_gx = np.float32(0.0)
     h_gy = h_gz = h_gs = h_gt = h_gd = np.float32(0.0)
     h_rest = np.float32(0.0)
-    for p in range(kx.shape[0]):
+    for q in range(last - first):
+        p = first + q
         u, v = kx[p], ky[p]
-        sr, si, xr, xi, yr, yi, zr, zi = _value_and_gradient(
-            volume,
-            centre,
-            u * r[0, 0] + v * r[1, 0],
-            u * r[0, 1] + v * r[1, 1],
-            u * r[0, 2] + v * r[1, 2],
-        )
+        sr, si, xr, xi = slices[0, q], slices[1, q], slices[2, q], slices[3, q]
+        yr, yi, zr, zi = slices[4, q], slices[5, q], slices[6, q], slices[7, q]
         c = ctf[p]
         if with_defocus:
             c += slope[p] * defocus
         re, im = unshifted(table, u, v, box, image[p, 0], image[p, 1])
         # Derivatives along the image's axes; u is exp(w) R acting on (u, v, 0).
-        gx_r = r[0, 0] * xr + r[0, 1] * yr + r[0, 2] * zr
-        gx_i = r[0, 0] * xi + r[0, 1] * yi + r[0, 2] * zi
-        gy_r = r[1, 0] * xr + r[1, 1] * yr + r[1, 2] * zr
-        gy_i = r[1, 0] * xi + r[1, 1] * yi + r[1, 2] * zi
+        gx_r, gx_i = r00 * xr + r01 * yr + r02 * zr, r00 * xi + r01 * yi + r02 * zi
+        gy_r, gy_i = r10 * xr + r11 * yr + r12 * zr, r10 * xi + r11 * yi + r12 * zi
         # tilt: J_x = -v a, J_y = u a; turn: b; shift: (u, v) t; defocus: d
-        a_r = c * (r[2, 0] * xr + r[2, 1] * yr + r[2, 2] * zr)
-        a_i = c * (r[2, 0] * xi + r[2, 1] * yi + r[2, 2] * zi)
+        a_r = c * (r20 * xr + r21 * yr + r22 * zr)
+        a_i = c * (r20 * xi + r21 * yi + r22 * zi)
         b_r, b_i = c * (v * gx_r - u * gy_r), c * (v * gx_i - u * gy_i)
         t_r, t_i = per_pixel * c * si, -per_pixel * c * sr
         e_r, e_i = re - c * sr, im - c * si
@@ -157,33 +142,80 @@ def _normal_equations(
             h_zd += b_r * d_r + b_i * d_i
             h_dd += d_r * d_r + d_i * d_i
             h_gd += d_r * e_r + d_i * e_i
-    out[0] = h_xx
-    out[1] = h_xy
-    out[2] = h_xz
-    out[3] = h_xs
-    out[4] = h_xt
-    out[5] = h_xd
-    out[6] = h_yy
-    out[7] = h_yz
-    out[8] = h_ys
-    out[9] = h_yt
-    out[10] = h_yd
-    out[11] = h_zz
-    out[12] = h_zs
-    out[13] = h_zt
-    out[14] = h_zd
-    out[15] = h_ss
-    out[16] = h_st
-    out[18] = h_ts
-    out[20] = h_dd
-    out[21] = h_gx
-    out[22] = h_gy
-    out[23] = h_gz
-    out[24] = h_gs
-    out[25] = h_gt
-    out[26] = h_gd
-    out[27] = h_rest
-    out[17] = out[19] = 0.0
+    out[0] += h_xx
+    out[1] += h_xy
+    out[2] += h_xz
+    out[3] += h_xs
+    out[4] += h_xt
+    out[5] += h_xd
+    out[6] += h_yy
+    out[7] += h_yz
+    out[8] += h_ys
+    out[9] += h_yt
+    out[10] += h_yd
+    out[11] += h_zz
+    out[12] += h_zs
+    out[13] += h_zt
+    out[14] += h_zd
+    out[15] += h_ss
+    out[16] += h_st
+    out[18] += h_ts
+    out[20] += h_dd
+    out[21] += h_gx
+    out[22] += h_gy
+    out[23] += h_gz
+    out[24] += h_gs
+    out[25] += h_gt
+    out[26] += h_gd
+    out[27] += h_rest
+
+
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def _normal_equations(
+    volume: Array,
+    centre: float,
+    r: Array,
+    kx: Array,
+    ky: Array,
+    image: Array,
+    ctf: Array,
+    slope: Array,
+    defocus: float,
+    box: int,
+    table: Array,
+    slices: Array,
+    out: Array,
+) -> None:
+    """Fill ``out`` (28) with the normal equations of one image at one pose.
+
+    ``r`` is the rotation times the padding factor, ``table`` that of the shift. The
+    unknowns are the rotation vector in the image frame, the shift in pixels and the
+    defocus, by which the CTF is ``ctf + slope * defocus``; a ``slope`` without
+    entries leaves the defocus out. ``out`` packs the upper triangle of sum Re(J* J),
+    row by row (21), sum Re(J* residual) (6) and the squared residual (1).
+
+    Reading the volume and adding up take turns over pieces as long as ``slices``
+    (8, m): the one is vectorised within a coefficient, the other across them.
+    """
+    out[:] = 0.0
+    for first in range(0, kx.shape[0], slices.shape[1]):
+        last = min(first + slices.shape[1], kx.shape[0])
+        _slice_and_slopes(volume, centre, r, kx, ky, first, last, slices)
+        _add_normal_equations(
+            slices,
+            r,
+            kx,
+            ky,
+            image,
+            ctf,
+            slope,
+            defocus,
+            box,
+            table,
+            first,
+            last,
+            out,
+        )
 
 
 @numba.njit(error_model="numpy", cache=True)
@@ -290,7 +322,8 @@ def climb(
     """
     origin: Any = np.float32(centre)
     for i in numba.prange(rotation.shape[0]):
-        table = np.empty((2, box, 2), np.float32)
+        table = np.empty((4, box), np.float32)
+        slices = np.empty((8, _PIECE), np.float32)
         scaled = np.empty((3, 3), np.float32)
         here, there = np.empty(PACKED), np.empty(PACKED)
         best, trial = rotation[i].copy(), np.empty((3, 3))
@@ -331,6 +364,7 @@ def climb(
                 shifted,
                 box,
                 table,
+                slices,
                 there,
             )
             cost = there[27]

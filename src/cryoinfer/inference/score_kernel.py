@@ -19,17 +19,17 @@ _TWO = np.float32(2.0)
 
 @compiled
 def shift_tables(shift_x: float, shift_y: float, box: int, table: Array) -> None:
-    """Fill ``table`` (2, box, 2) with cos and sin of 2 pi k shift / box.
+    """Fill ``table`` (4, box) with cos and sin of 2 pi k shift / box.
 
-    Row 0 is for kx = 0.., row 1 for ky + box // 2 = 0.. .
+    Rows 0 and 1 are for kx = 0.., rows 2 and 3 for ky + box // 2 = 0.. .
     """
     for k in range(box):
         angle = 2.0 * math.pi * k * shift_x / box
-        table[0, k, 0] = math.cos(angle)
-        table[0, k, 1] = math.sin(angle)
+        table[0, k] = math.cos(angle)
+        table[1, k] = math.sin(angle)
         angle = 2.0 * math.pi * (k - box // 2) * shift_y / box
-        table[1, k, 0] = math.cos(angle)
-        table[1, k, 1] = math.sin(angle)
+        table[2, k] = math.cos(angle)
+        table[3, k] = math.sin(angle)
 
 
 @compiled
@@ -37,10 +37,11 @@ def unshifted(
     table: Array, kx: float, ky: float, box: int, re: float, im: float
 ) -> Any:
     """Return the coefficient of the image moved back by the shift."""
-    ax = table[0, np.int32(kx)]
-    ay = table[1, np.int32(ky + box // 2)]
-    cos = ax[0] * ay[0] - ax[1] * ay[1]
-    sin = ax[0] * ay[1] + ax[1] * ay[0]
+    # Unsigned: a signed index is tested for being negative, and nothing vectorised.
+    jx, jy = np.uint64(np.int32(kx)), np.uint64(np.int32(ky) + np.int32(box // 2))
+    cos_x, sin_x, cos_y, sin_y = table[0, jx], table[1, jx], table[2, jy], table[3, jy]
+    cos = cos_x * cos_y - sin_x * sin_y
+    sin = cos_x * sin_y + sin_x * cos_y
     return re * cos - im * sin, re * sin + im * cos
 
 
@@ -66,7 +67,7 @@ def score(
     count, moves = rows.shape[1], shifts.shape[1]
     size = kx.shape[0]
     for i in numba.prange(rows.shape[0]):
-        table = np.empty((2, box, 2), np.float32)
+        table = np.empty((4, box), np.float32)
         moved = np.empty((moves, size, 2), np.float32)
         for s in range(moves):
             shift_tables(shifts[i, s, 0], shifts[i, s, 1], box, table)

@@ -6,32 +6,17 @@ of variance tau^2 in each shell is ``sum(C y) / (sum(C^2) + 1 / tau^2)``
 correlation of two independent halves, so no strength has to be chosen.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from cryoinfer.fourier.oversampled import oversampled_inverse
 from cryoinfer.fourier.slices import SliceAccumulator, kernel_falloff, padded_box
+from cryoinfer.reconstruction import divide_kernel
 
 # Of the mean weight of a shell: below it a voxel was seen by next to nothing.
 _EMPTY = 1e-3
-
-
-def shell_radius(accumulator: SliceAccumulator) -> Tensor:
-    """Return the distance of every voxel from the origin, in Fourier pixels."""
-    centre = accumulator.centre
-    device = accumulator.sums.device
-    axis = torch.arange(-centre, centre + 1, device=device).float()
-    along_x = torch.arange(centre + 2, device=device).float()
-    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + along_x**2
-    return squared.sqrt_() / accumulator.padding
-
-
-def shell_means(values: Tensor, radius: Tensor, count: int) -> Tensor:
-    """Return the mean over shells 0 .. count - 1 of |k| rounded, shape (count,)."""
-    shell = radius.round().long().flatten().clamp(max=count)
-    sums = torch.zeros(count + 1, device=values.device)
-    sums.index_add_(0, shell, values.flatten())
-    voxels = torch.bincount(shell, minlength=count + 1)
-    return (sums / voxels.clamp(min=1))[:count]
 
 
 def signal_to_noise(fsc: Tensor, joined: bool) -> Tensor:
@@ -72,45 +57,60 @@ def solve(
     Tensor of float32, shape (map_box, map_box, map_box)
         Scaled so that ``FourierVolume.from_map`` reads the images' coefficients.
     """
-    numerator, weight = accumulator.hermitian()
-    radius = shell_radius(accumulator)
-    shells = accumulator.radius + 2
-    mean_weight = shell_means(weight, radius, shells)
-    floor = _EMPTY * mean_weight
+    sums = accumulator.sums.numpy()
+    floor = _EMPTY * shell_sums(accumulator).mean_weight
     if snr is not None:
+        shells = len(floor)
         known = torch.nn.functional.pad(snr, (0, max(0, shells - len(snr))), value=1e-3)
-        floor = torch.maximum(floor, mean_weight / known[:shells])
+        floor = torch.maximum(floor, floor / (_EMPTY * known[:shells]))
     floor = floor.clamp(min=torch.finfo(torch.float32).tiny)
-    # Linear between shells: a step would ring in real space.
-    position = radius.clamp(max=shells - 1.001)
-    low = position.floor().long()
-    part = position - low
-    regulariser = floor[low] * (1 - part) + floor[low + 1] * part
-    inside = radius <= accumulator.radius + 0.5
-    values = torch.where(inside, numerator / (weight + regulariser), 0)
-    return _to_map(values, accumulator.padding, box, map_box)
+    fine = _fine_box(accumulator.padding, box, map_box)
+    reach = min(accumulator.centre, fine // 2 - 1)
+    values = torch.empty(2 * reach + 1, 2 * reach + 1, reach + 1, 2)
+    limit = accumulator.radius + 0.5
+    divide_kernel.divide(
+        sums, accumulator.padding, floor.numpy(), limit, values.numpy()
+    )
+    density = oversampled_inverse(torch.view_as_complex(values), fine, map_box)
+    return density * (map_box / kernel_falloff(map_box, fine, density.device))
 
 
-def _to_map(values: Tensor, padding: float, box: int, map_box: int) -> Tensor:
-    """Transform oversampled coefficients to real space and cut out the box."""
+@dataclass(frozen=True)
+class ShellSums:
+    """What the voxels of each shell hold together, each of shape (radius + 2,).
+
+    Attributes
+    ----------
+    mean_weight : Tensor
+        Of a voxel.
+    returned : Tensor
+        Sum over voxels of how much of its own coefficients each gives back: the
+        coefficients that the map could fit if there were nothing else in the images.
+    """
+
+    mean_weight: Tensor
+    returned: Tensor
+
+
+def shell_sums(accumulator: SliceAccumulator) -> ShellSums:
+    """Add up the voxels of each shell |k|, rounded, from the origin on."""
+    shape = accumulator.sums.shape[0], accumulator.radius + 2
+    weight, voxels, own = (torch.empty(shape) for _ in range(3))
+    divide_kernel.weigh(
+        accumulator.sums.numpy(),
+        accumulator.padding,
+        weight.numpy(),
+        voxels.numpy(),
+        own.numpy(),
+    )
+    return ShellSums(weight.sum(0) / voxels.sum(0).clamp(min=1), own.sum(0))
+
+
+def _fine_box(padding: float, box: int, map_box: int) -> int:
+    """Return the size of the padded map: the same frequencies on coarser voxels."""
     padded = padded_box(box, padding)
     if map_box * padded % (2 * box):
         raise ValueError(
             f"map_box must keep {padded}/{box} of it an even integer, got {map_box}"
         )
-    # The same sampling of frequencies on coarser voxels: padded / box stays exact.
-    fine = 2 * round(map_box * padded / box / 2)
-    centre = (values.shape[0] - 1) // 2
-    reach = min(centre, fine // 2 - 1)
-    full = values.new_zeros((fine, fine, fine // 2 + 1))
-    target = torch.arange(-reach, reach + 1, device=values.device) % fine
-    source = slice(centre - reach, centre + reach + 1)
-    full[target[:, None], target[None, :], : reach + 1] = values[
-        source, source, : reach + 1
-    ]
-    cube = torch.fft.fftshift(torch.fft.irfftn(full, s=(fine,) * 3), dim=(0, 1, 2))
-    start = fine // 2 - map_box // 2
-    cut = slice(start, start + map_box)
-    scale = map_box
-    density = cube[cut, cut, cut] * scale
-    return density / kernel_falloff(map_box, fine, values.device)
+    return 2 * round(map_box * padded / box / 2)

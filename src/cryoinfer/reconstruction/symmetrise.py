@@ -37,7 +37,8 @@ def symmetrise(accumulator: SliceAccumulator, rotations: Tensor) -> SliceAccumul
     if len(rotations) == 1:
         return accumulator
     value, weight = accumulator.hermitian()
-    joined = torch.cat([torch.view_as_real(value), weight[..., None]], -1).contiguous()
+    scalars = torch.stack([weight, accumulator.own_weight()], -1)
+    joined = torch.cat([torch.view_as_real(value), scalars], -1).contiguous()
     turned = joined.clone()
     mates = rotations[1:].float().contiguous()
     _add_turned(
@@ -55,7 +56,7 @@ def symmetrise(accumulator: SliceAccumulator, rotations: Tensor) -> SliceAccumul
 def _add_turned(
     sums: Array, centre: int, reach: float, mates: Array, out: Array
 ) -> None:
-    """Add ``sums`` (z, y, x, 3) at the turned points to ``out``."""
+    """Add ``sums`` (z, y, x, 4) at the turned points to ``out``."""
     size, width = sums.shape[0], sums.shape[2] - 1
     offset = np.float32(centre)
     limit = np.float32(reach * reach)
@@ -88,3 +89,4 @@ def _add_turned(
                         out[iz, iy, ix, 0] += w * corner[0]
                         out[iz, iy, ix, 1] += w * sign * corner[1]
                         out[iz, iy, ix, 2] += w * corner[2]
+                        out[iz, iy, ix, 3] += w * corner[3]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier import kernels
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import (
     FourierVolume,
@@ -254,29 +253,6 @@ def test_compiled_and_plain_insertion_agree() -> None:
     # The point nearest to the origin collects some thirty values.
     atol = SINGLE * float(plain.sums.abs().max())
     torch.testing.assert_close(found.sums, plain.sums, rtol=0, atol=atol)
-
-
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_insertion_does_not_depend_on_the_number_of_threads(threads: int) -> None:
-    box, radius = 16, 7
-    disc, rotation = FourierDisc.of_box(box, radius), random_rotations(40, seeded(1))
-    values, weights = random_slices(40, disc)
-
-    def sums(shares: int) -> Tensor:
-        accumulator = SliceAccumulator.empty(box, radius, 2.0)
-        kernels.insert(
-            accumulator.sums.numpy(),
-            accumulator.centre,
-            slice_rows(rotation, 2.0).numpy(),
-            disc.kx.numpy(),
-            disc.ky.numpy(),
-            torch.view_as_real(values).numpy(),
-            weights.numpy(),
-            shares,
-        )
-        return accumulator.sums
-
-    assert torch.equal(sums(1), sums(threads))
 
 
 def test_slicing_and_insertion_repeat_bitwise_on_one_thread_and_on_all() -> None:

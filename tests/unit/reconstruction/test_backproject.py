@@ -13,12 +13,12 @@ from cryoinfer.fourier.slices import (
     SliceAccumulator,
     extract_slices,
     insert_slices,
+    kernel_falloff,
 )
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.reconstruction.backproject import (
-    shell_means,
-    shell_radius,
+    shell_sums,
     signal_to_noise,
     solve,
 )
@@ -68,7 +68,7 @@ def filled(
 def even_sums(padding: float, value: complex) -> SliceAccumulator:
     """Return sums whose every voxel is ``value`` with weight one."""
     sums = SliceAccumulator.empty(BOX, RADIUS, padding)
-    sums.sums[:] = torch.tensor([value.real, value.imag, 1.0])
+    sums.sums[:] = torch.tensor([value.real, value.imag, 1.0, 1.0])
     # Mates are added there.
     sums.sums[:, :, 0] /= 2
     return sums
@@ -171,26 +171,89 @@ def test_one_slice_leaves_the_unseen_empty_and_finite() -> None:
     )
 
 
-def test_shell_radius_is_the_distance_in_fourier_pixels() -> None:
-    accumulator = SliceAccumulator.empty(16, 5, 1.5)
-    radius, c = shell_radius(accumulator), accumulator.centre
-    assert radius.shape == accumulator.sums.shape[:3]
-    assert radius[c, c, 0] == 0
-    assert radius[c, c + 3, 0] == 2
-    # 3-4-12-13 over the padding; rounding of one division.
-    assert radius[c - 3, c + 4, 5].item() == pytest.approx(math.sqrt(50) / 1.5)
+def shells_of(sums: SliceAccumulator) -> Tensor:
+    """Return the shell of every voxel: distances from the origin, rounded."""
+    c = sums.centre
+    axis = torch.arange(-c, c + 1).double()
+    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + torch.arange(c + 2) ** 2
+    return (squared.sqrt() / sums.padding).round().long()
 
 
-def test_shell_means_agree_with_a_loop() -> None:
-    values = torch.rand(7, 7, 5, generator=seeded())
-    radius = torch.rand(7, 7, 5, generator=seeded(1)) * 6
-    found = shell_means(values, radius, 8)
-    for shell in range(8):
-        members = values[radius.round() == shell]
-        expected = float(members.mean()) if len(members) else 0.0
-        # Sums of at most 245 numbers in single precision.
-        assert found[shell].item() == pytest.approx(expected, abs=1e-5)
-    assert found[7] == 0
+@pytest.mark.parametrize("padding", [1.5, 2.0])
+def test_shell_sums_agree_with_a_loop(padding: float) -> None:
+    sums = filled(padding, count=200, radius=9)
+    _, weight = sums.hermitian()
+    returned = torch.where(weight > 0, sums.own_weight() / weight, 0)
+    found, shells = shell_sums(sums), shells_of(sums)
+    assert len(found.mean_weight) == len(found.returned) == 11
+    for shell in range(11):
+        members = shells == shell
+        # Sums of some thousand numbers in single precision.
+        mean, total = float(weight[members].mean()), float(returned[members].sum())
+        assert found.mean_weight[shell].item() == pytest.approx(mean, rel=1e-4)
+        assert found.returned[shell].item() == pytest.approx(total, rel=1e-4)
+
+
+def test_a_single_image_gives_itself_back_but_for_interpolation() -> None:
+    disc = FourierDisc.of_box(BOX, RADIUS)
+    rotation = random_rotations(1, seeded(3))
+    sums = SliceAccumulator.empty(BOX, RADIUS, 2.0)
+    values = torch.randn(1, len(disc), dtype=torch.complex64, generator=seeded(4))
+    weights = torch.ones(1, len(disc))
+    insert_slices(sums, rotation, disc, values, weights)
+    _, weight = sums.hermitian()
+    total = float(shell_sums(sums).returned.sum())
+    own = 0.0
+    for number in range(0, len(disc), 16):
+        single = torch.zeros_like(values)
+        single[0, number] = 1.0
+        alone = SliceAccumulator.empty(BOX, RADIUS, 2.0)
+        insert_slices(alone, rotation, disc, single, weights)
+        value, _ = alone.hermitian()
+        read = torch.where(weight > 0, value / weight, 0)
+        volume = FourierVolume(torch.view_as_real(read).contiguous(), RADIUS, 2.0)
+        own += float(extract_slices(volume, rotation, disc)[0, number].real)
+    # Every sixteenth coefficient stands for all: a sample of 19.
+    assert total / len(disc) == pytest.approx(own / len(range(0, len(disc), 16)), 0.1)
+
+
+def naive_map(sums: SliceAccumulator, snr: Tensor, box: int, map_box: int) -> Tensor:
+    """Divide and transform in double precision, by one transform of the whole cube."""
+    value, weight = (part.to(torch.complex128) for part in sums.hermitian())
+    c = sums.centre
+    axis = torch.arange(-c, c + 1).double()
+    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + torch.arange(c + 2) ** 2
+    radius = squared.sqrt() / sums.padding
+    mean = [float(weight[radius.round() == k].real.mean()) for k in range(len(snr))]
+    floor = torch.tensor(mean).double() / snr.double()
+    low = radius.clamp(max=len(snr) - 1.001).floor().long()
+    part = radius.clamp(max=len(snr) - 1.001) - low
+    added = floor[low] * (1 - part) + floor[low + 1] * part
+    values = torch.where(radius <= sums.radius + 0.5, value / (weight + added), 0)
+    fine = 2 * round(map_box * sums.padding / 2)
+    reach = min(c, fine // 2 - 1)
+    full = torch.zeros(fine, fine, fine // 2 + 1, dtype=torch.complex128)
+    index = torch.arange(-reach, reach + 1) % fine
+    middle = slice(c - reach, c + reach + 1)
+    full[index[:, None], index[None, :], : reach + 1] = values[
+        middle, middle, : reach + 1
+    ]
+    cube = torch.fft.fftshift(torch.fft.irfftn(full, s=(fine,) * 3))
+    cut = slice(fine // 2 - map_box // 2, fine // 2 + map_box // 2)
+    falloff = kernel_falloff(map_box, fine, "cpu").double()
+    return (cube[cut, cut, cut] * map_box / falloff).float()
+
+
+@pytest.mark.parametrize("padding", [1.5, 2.0])
+@pytest.mark.parametrize("map_box", [24, 32])
+def test_compiled_and_plain_division_agree(padding: float, map_box: int) -> None:
+    sums = filled(padding, count=100, radius=9)
+    snr = torch.rand(11, generator=seeded(5)) + 0.1
+    found, plain = solve(sums, snr, BOX, map_box), naive_map(sums, snr, BOX, map_box)
+    # Single precision, through a transform.
+    torch.testing.assert_close(
+        found, plain, rtol=0, atol=1e-5 * float(plain.abs().max())
+    )
 
 
 def test_signal_to_noise_of_known_correlations() -> None:
