@@ -18,8 +18,8 @@ from cryoinfer.inference.coarse import GridSlices, shift_grid
 from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
 from cryoinfer.inference.whitening import WhitenedImages
 
-_MEMORY_ELEMENTS = 2**25
-"""Log-likelihoods held at a time: 128 MB."""
+_MEMORY_ELEMENTS = 2**21
+"""Log-likelihoods held at a time: 8 MB stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,13 @@ def exhaustive_cells(
     size = max(1, _MEMORY_ELEMENTS // per_image)
     rotations, shifts, values = [], [], []
     for rows in torch.arange(len(images)).split(size):
-        value, shift = slices.log_likelihood(images.select(rows)).max(0)
-        best, cell = value.topk(count, 1)
+        likelihood = slices.log_likelihood(images.select(rows))
+        # Where the maximum lies is asked of the best cells alone: of all it would
+        # take as long as the product.
+        best, cell = likelihood.amax(0).topk(count, 1)
+        shift = likelihood.gather(2, cell.expand(len(likelihood), -1, -1)).argmax(0)
         rotations.append(grid.rotation[cell])
-        shifts.append(grid.shift_angstrom[shift.gather(1, cell)].double())
+        shifts.append(grid.shift_angstrom[shift].double())
         values.append(best)
     return Candidates(torch.cat(rotations), torch.cat(shifts), torch.cat(values))
 

@@ -33,7 +33,7 @@ poses. Noisier images stay above it until more of them are averaged."""
 
 _MOST_ROUNDS = 4  # each with twice as many images an iteration
 _LARGEST_POOL = 20_000
-_MEMORY_ELEMENTS = 2**24
+_MEMORY_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
