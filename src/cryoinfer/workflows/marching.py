@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
+from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.backproject import signal_to_noise, solve
+from cryoinfer.reconstruction.backproject import shell_sums, signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.workflows.acceleration import Round, next_references
 from cryoinfer.workflows.passes import (
     Estimate,
     PassOutcome,
@@ -31,7 +33,7 @@ from cryoinfer.workflows.passes import (
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.result import Iteration
 
-PADDING = 1.5
+PADDING = 2.0
 THRESHOLD = 0.143
 
 _GLOBAL_PASSES = (2, 5)
@@ -45,16 +47,16 @@ _SEARCH_GROWTH = 3
 decided, and Gauss-Newton on every mode costs more than it brings."""
 
 _MOST_PASSES = 24
-_SETTLED = 0.3
+_SETTLED = 0.15
 """Poses have settled when they move by less than this share of their posterior sd."""
 
 _SAME = 1.05
 """Radii within this factor count as one."""
 
-_PATIENCE = (1, 0)
+_PATIENCE = (5, 1)
 """Further passes at one radius, below and above half of Nyquist, that do not settle."""
 
-_LAST_PATIENCE = 3
+_LAST_PATIENCE = 2
 """Further passes at the last radius after which the march ends, settled or not."""
 
 _NUMBERS = (
@@ -67,6 +69,9 @@ _NUMBERS = (
     "stayed",
 )
 """Fields of a :class:`MarchState` that are plain numbers."""
+
+_MEMORY = 3
+"""Passes whose maps are mixed."""
 
 _GROWTH = 1.6
 """Map radius over the radius where the halves agree: room to see the FSC fall."""
@@ -98,6 +103,8 @@ class MarchState:
     stayed : int
         Passes at this radius.
     iterations : tuple of Iteration
+    rounds : tuple of Round
+        The last passes, the latest first.
     """
 
     estimate: Estimate
@@ -111,6 +118,7 @@ class MarchState:
     settled: bool
     stayed: int
     iterations: tuple[Iteration, ...]
+    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,8 +237,10 @@ def _advance(
     shells = min(plan.map_radius, map_box // 2 - 1)
     radius = agreement_radius(fsc[: shells + 1])
     snr = signal_to_noise(fsc[: shells + 1], joined=False)
-    maps = tuple(solve(s, snr, box, map_box) * mask for s in sums)
-    hidden = 1 + 2 * fsc.clamp(min=0.0) * own_share(problem, len(fsc))
+    first, second = (solve(s, snr, box, map_box) * mask for s in sums)
+    latest = Round(plan.radius, state.maps, (first, second))
+    rounds = (latest, *state.rounds)[:_MEMORY]
+    hidden = 1 + 2 * fsc.clamp(min=0.0) * own_share(problem, sums[0], len(fsc))
     noise = tuple(
         _updated(spectrum, ratio * _at_rings(hidden, len(ratio)))
         for spectrum, ratio in zip(state.noise, outcome.noise_ratio, strict=True)
@@ -259,7 +269,7 @@ def _advance(
         MarchState(
             outcome.estimate,
             noise,
-            (maps[0], maps[1]),
+            next_references(rounds),
             plan.map_radius,
             min(radius, plan.map_radius),
             state.start_radius,
@@ -268,6 +278,7 @@ def _advance(
             plan.search is None and outcome.pose_change_radian < _SETTLED * width,
             state.stayed + 1 if plan.radius <= _SAME * before else 0,
             (*state.iterations, iteration),
+            rounds,
         ),
         mask,
     )
@@ -295,18 +306,19 @@ def agreement_radius(fsc: Tensor) -> int:
     return int(below[0]) if len(below) else len(fsc) - 1
 
 
-def own_share(problem: Problem, shells: int) -> Tensor:
+def own_share(problem: Problem, sums: SliceAccumulator, shells: int) -> Tensor:
     """Return the share of a particle's own image in its reference, shape (shells,).
 
-    A ring of pi k coefficients from each of n images fills 2 pi k^2 voxels of the
-    stored half of a shell, times the padding cubed; by trilinear weights an image
-    sees (2 / 3)^3 of what it put there. Its noise is then missing from its residual
-    twice over by this share, times the Wiener filter.
+    Its noise is missing from its residual twice over by this share, times the Wiener
+    filter.
     """
+    disc = FourierDisc.of_box(problem.grid.box, sums.radius)
     images = len(problem.particles) / 2 * len(problem.symmetry_rotation)
-    shell = torch.arange(shells, dtype=torch.float32)
-    share = (2 / 3) ** 3 * 2 * shell * PADDING**3 / images
-    return share.clamp(max=0.3)
+    inserted = images * torch.bincount(disc.ring, minlength=shells)[:shells]
+    returned = torch.zeros(shells)
+    measured = shell_sums(sums).returned[:shells]
+    returned[: len(measured)] = measured
+    return (returned / inserted.clamp(min=1)).clamp(max=0.3)
 
 
 def _at_rings(shells: Tensor, rings: int) -> Tensor:
@@ -338,6 +350,7 @@ def state_to_dict(state: MarchState) -> dict[str, object]:
         "mode_weight": state.estimate.mode_weight,
         "noise": list(state.noise),
         "maps": list(state.maps),
+        "rounds": [dict(vars(one)) for one in state.rounds],
         "numbers": {name: getattr(state, name) for name in _NUMBERS},
         "iterations": [dict(vars(iteration)) for iteration in state.iterations],
     }
@@ -358,6 +371,7 @@ def state_from_dict(saved: dict[str, object]) -> MarchState:
         estimate,
         noise=tuple(values["noise"]),
         maps=(first, second),
+        rounds=tuple(Round(**one) for one in values["rounds"]),
         iterations=iterations,
         **values["numbers"],
     )

@@ -3,6 +3,7 @@
 import torch
 
 from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.workflows.acceleration import Round
 from cryoinfer.workflows.marching import (
     MarchState,
     agreement_radius,
@@ -41,6 +42,7 @@ def state() -> MarchState:
         settled=True,
         stayed=1,
         iterations=(Iteration("global", 1.5, 5.0, 12.0, -3.0, 0.5),),
+        rounds=(Round(7, (maps[1], maps[0]), (maps[0], maps[1])),),
     )
 
 
@@ -65,7 +67,7 @@ def test_a_checkpoint_holds_the_whole_state() -> None:
 def plain(value: object) -> bool:
     if isinstance(value, dict):
         return all(isinstance(k, str) and plain(v) for k, v in value.items())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return all(plain(v) for v in value)
     return isinstance(value, torch.Tensor | int | float | str | bool)
 
