@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
 from cryoinfer.records import Optics, ParticleBatch
@@ -165,7 +166,13 @@ def whiten(
     -------
     WhitenedImages
         Scaled so that maps have the units of the reference's pixel size.
+
+    Raises
+    ------
+    InputError
+        If an image holds NaN or infinite pixels.
     """
+    require_finite(batch)
     box = batch.images.shape[-1]
     pixel_size = float(batch.optics.pixel_size_angstrom[0])
     scale = grid.length_angstrom / (box * pixel_size)
@@ -180,6 +187,25 @@ def whiten(
     weight = inverse_sd * gain
     coefficients = disc.gather(half_transforms) * (inverse_sd * disc.centring)
     return WhitenedImages(disc, coefficients, ctf * weight, batch.optics, weight, scale)
+
+
+def require_finite(batch: ParticleBatch) -> None:
+    """Refuse images that hold NaN or infinite pixels, naming the first.
+
+    Raises
+    ------
+    InputError
+        If there is such an image.
+    """
+    # One such pixel is enough to make the sum of all of them one.
+    bad = ~torch.isfinite(batch.images.sum((-2, -1)))
+    if bool(bad.any()):
+        row = int(batch.index[bad][0]) + 1
+        raise InputError(
+            f"the image of particle {row} holds NaN or infinite pixels, as do "
+            f"{int(bad.sum())} of {len(batch)} in its batch; run `cryoinfer check` to "
+            "list them, and leave them out of the STAR file"
+        )
 
 
 def _image_radius(radius: int, scale: float, box: int) -> int:

@@ -13,7 +13,7 @@ from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
 from cryoinfer.records import ParticleBatch
 
@@ -172,24 +172,6 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
             )
         spectra.append(spectrum.float())
     return tuple(spectra)
-
-
-def require_finite(batch: ParticleBatch) -> None:
-    """Refuse images that hold NaN or infinite pixels, naming the first.
-
-    Raises
-    ------
-    InputError
-        If there is such an image.
-    """
-    bad = ~torch.isfinite(batch.images).flatten(1).all(1)
-    if bool(bad.any()):
-        row = int(batch.index[bad][0]) + 1
-        raise InputError(
-            f"the image of particle {row} holds NaN or infinite pixels, as do "
-            f"{int(bad.sum())} of {len(batch)} in its batch; run `cryoinfer check` to "
-            "list them, and leave them out of the STAR file"
-        )
 
 
 def _choose_noise_rows(group: Tensor, generator: torch.Generator) -> Tensor:

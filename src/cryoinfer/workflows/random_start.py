@@ -21,7 +21,7 @@ from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.workflows.passes import GRID_ORDER
-from cryoinfer.workflows.problem import Problem, require_finite
+from cryoinfer.workflows.problem import Problem
 
 FEWEST_PARTICLES = 100
 
@@ -132,7 +132,6 @@ def _load(
     parts: dict[int, list[WhitenedImages]] = {}
     for batch in problem.batches(index):
         group = int(batch.optics.group[0])
-        require_finite(batch)
         images = whiten(batch, problem.grid, radius, noise[group])
         parts.setdefault(group, []).append(images)
     return [concatenate(group) for group in parts.values()]
