@@ -8,7 +8,7 @@ from torch import Tensor
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.so3_grid import rotation_grid
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
-from cryoinfer.inference.posteriors import LaplaceMixture
+from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior, covariance_of
 from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
@@ -45,7 +45,7 @@ class PoseSearch:
     grid_order: int
     plan: SearchPlan
 
-    def infer(self, batch: ParticleBatch) -> LaplaceMixture:
+    def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
         images = whiten(batch, self.grid, self.plan.radius, self.noise_power)
         shifts = shift_grid(self.max_shift_angstrom, self.plan.shift_step_angstrom)
@@ -53,7 +53,7 @@ class PoseSearch:
         disc = images.prefix(self.plan.coarse_radius).disc
         slices = GridSlices.of(self.volume, poses, disc, images.scale)
         modes = global_search(self.volume, slices, images, None, self.prior, self.plan)
-        return LaplaceMixture(
+        return PoseMixture.of_modes(
             modes.rotation,
             modes.shift_angstrom,
             torch.zeros_like(modes.weight),

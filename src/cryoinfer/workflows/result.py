@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cryoinfer.inference.posteriors import LaplaceMixture
+from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.records import Latents, Pose
 
 
@@ -105,14 +105,14 @@ class RunResult:
     noise_power: tuple[Tensor, ...]
     iterations: tuple[Iteration, ...]
 
-    def posterior(self) -> LaplaceMixture:
+    def posterior(self) -> PoseMixture:
         """Return the posteriors of all particles.
 
         The best mode carries its own covariance; the others, which were climbed at a
         lower radius, are given the same.
         """
         modes = self.mode_weight.shape[1]
-        return LaplaceMixture(
+        return PoseMixture.of_modes(
             self.mode_pose.rotation,
             self.mode_pose.shift_angstrom,
             self.latents.defocus_offset_angstrom[:, None].expand(-1, modes),

@@ -6,7 +6,7 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.inference.pose_search import PoseSearch
-from cryoinfer.inference.posteriors import LaplaceMixture
+from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.search import SearchPlan
 from cryoinfer.inference.whitening import ReferenceGrid
@@ -38,7 +38,7 @@ def test_a_search_returns_posteriors_about_the_true_poses() -> None:
         plan=SearchPlan(6, 12, 8, 3, 8, grid_step_radian(1), 4.0),
     )
     posterior = search.infer(batch)
-    assert isinstance(posterior, LaplaceMixture)
+    assert isinstance(posterior, PoseMixture)
     found = posterior.mode()
     angle = torch.rad2deg(geodesic_angle(found.pose.rotation, true.rotation))
     # A blob of a few atoms at 6 dB is known to about a degree; a wrong mode would be

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
-from cryoinfer.inference.posteriors import LaplaceMixture
+from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS, PoseMixture
 from cryoinfer.records import Latents, Pose
 
 SD = torch.tensor([0.02, 0.03, 0.01, 0.5, 0.4, 0.0], dtype=torch.float64)
 
 
-def mixture(n: int = 3, modes: int = 2) -> LaplaceMixture:
+def mixture(n: int = 3, modes: int = 2) -> PoseMixture:
     generator = torch.Generator().manual_seed(1)
     rotation = random_rotations(n * modes, generator).unflatten(0, (n, modes))
     shift = torch.randn(n, modes, 2, generator=generator, dtype=torch.float64)
@@ -20,7 +20,66 @@ def mixture(n: int = 3, modes: int = 2) -> LaplaceMixture:
     covariance = torch.diag(SD**2).expand(n, modes, 6, 6)
     offset = torch.zeros(n, modes, dtype=torch.float64)
     weight = (weight / weight.sum()).expand(n, modes)
-    return LaplaceMixture(rotation, shift, offset, weight, covariance)
+    return PoseMixture.of_modes(rotation, shift, offset, weight, covariance)
+
+
+def broad(background: float = 0.2) -> PoseMixture:
+    """Return one particle whose rotation is hardly known, of all defocus."""
+    generator = torch.Generator().manual_seed(5)
+    sd = torch.tensor([0.6, 0.5, 0.4, 1.0, 2.0, 50.0], dtype=torch.float64)
+    turn = random_rotations(2, generator)[0]
+    wide = torch.block_diag(turn, torch.eye(3, dtype=torch.float64))
+    covariance = wide @ torch.diag(sd**2) @ wide.T
+    return PoseMixture(
+        rotation=random_rotations(2, generator)[None],
+        shift_angstrom=torch.randn(1, 2, 2, generator=generator, dtype=torch.float64),
+        defocus_offset_angstrom=torch.zeros(1, 2, dtype=torch.float64),
+        weight=torch.tensor([[0.6, 0.4]], dtype=torch.float64) * (1 - background),
+        covariance=covariance.expand(1, 2, 6, 6),
+        background=torch.tensor([background], dtype=torch.float64),
+        prior_variance=torch.tensor([9.0, 9.0, 100.0**2], dtype=torch.float64),
+    )
+
+
+def test_a_broad_density_integrates_to_one_over_all_rotations() -> None:
+    # Uniform rotations, and shift and defocus from a wider Gaussian: the mean ratio
+    # is the integral.
+    posterior, generator = broad(), torch.Generator().manual_seed(6)
+    n = 400_000
+    sd = torch.tensor([4.0, 4.0, 120.0], dtype=torch.float64)
+    step = torch.randn(n, 1, 3, generator=generator, dtype=torch.float64) * sd
+    rotation = random_rotations(n, generator)[:, None]
+    drawn = Latents(Pose(rotation, step[..., :2]), step[..., 2])
+    log_wide = (-0.5 * (step / sd) ** 2 - (sd * math.sqrt(2 * math.pi)).log()).sum(-1)
+    ratio = (posterior.log_prob(drawn) - log_wide + LOG_VOLUME_OF_ROTATIONS).exp()
+    # The ratio's sd is about 4: four standard errors.
+    assert ratio.mean().item() == pytest.approx(1.0, abs=0.025), ratio.std()
+
+
+def test_draws_and_density_agree_with_a_background() -> None:
+    # The mean of q'/q over draws of q is one for any density q' that q covers.
+    posterior, other = broad(0.3), broad(0.6)
+    drawn = posterior.sample(100_000, torch.Generator().manual_seed(7))
+    ratio = (other.log_prob(drawn) - posterior.log_prob(drawn)).exp()
+    # Between 0.57 and 2: three standard errors of an sd of 0.5.
+    assert ratio.mean().item() == pytest.approx(1.0, abs=0.005), ratio.std()
+
+
+def test_credible_levels_of_draws_are_uniform() -> None:
+    posterior = broad()
+    truth = posterior.sample(400, torch.Generator().manual_seed(8))
+    levels = torch.cat(
+        [
+            posterior.credible_level(truth[i], 200, torch.Generator().manual_seed(i))
+            for i in range(400)
+        ]
+    )
+    # Five standard errors of a share among 400.
+    for level in (0.5, 0.9):
+        share = (levels <= level).double().mean().item()
+        assert share == pytest.approx(
+            level, abs=5 * math.sqrt(level * (1 - level) / 400)
+        )
 
 
 def test_density_at_the_mode_is_the_gaussian_s() -> None:
@@ -43,9 +102,10 @@ def test_density_falls_as_a_gaussian_in_the_image_frame() -> None:
         mode.defocus_offset_angstrom,
     )
     drop = posterior.log_prob(mode) - posterior.log_prob(moved)
-    torch.testing.assert_close(
-        drop, torch.full((3,), 0.5, dtype=torch.float64), rtol=0, atol=1e-6
-    )
+    # One standard deviation; rotations at an angle fill less volume than their
+    # vectors do, by a factor of 1 - angle^2 / 12.
+    expected = torch.full((3,), 0.5 - 0.02**2 / 12, dtype=torch.float64)
+    torch.testing.assert_close(drop, expected, rtol=0, atol=1e-6)
 
 
 def test_density_integrates_to_one() -> None:
@@ -53,7 +113,7 @@ def test_density_integrates_to_one() -> None:
     # weights' own sd, printed by the assertion, is below 2 over 40,000 draws: 0.05
     # is five standard errors.
     posterior = mixture(n=1)
-    wide = LaplaceMixture(
+    wide = PoseMixture.of_modes(
         posterior.rotation,
         posterior.shift_angstrom,
         posterior.defocus_offset_angstrom,
