@@ -1,0 +1,233 @@
+"""The encoder: one pass from a picture to a mixture of poses, shifts and defoci.
+
+Residual convolutions at falling resolution, modulated by the CTF and the noise, then
+components that each name a rotation (two vectors, made orthonormal: s2s2), an offset
+and the factor of their precision. What it returns is a density on the group, whose
+log-probability of the true pose is what it learns from.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import roma
+import torch
+from torch import Tensor, nn
+
+from cryoinfer.geometry.rotations import rotation_vector
+from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
+from cryoinfer.inference.posteriors import (
+    LOG_VOLUME_OF_ROTATIONS,
+    PoseMixture,
+    log_exponential_volume,
+)
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.records import Latents
+
+_WIDEST_TURN_RADIAN = 0.6
+"""Largest sd of a component along an axis: wider ones would reach round the group."""
+
+_WIDEST_OFFSET = 2.0  # of a component's shift or defocus, over the prior's sd
+
+_DEEPEST = 2
+"""Halvings after which layers get no wider."""
+
+_LAST_SIDE = 4
+_HIDDEN = 512
+_CONDITION = 64
+
+
+@dataclass(frozen=True)
+class PoseNetworkConfig:
+    """Size of the network and what it infers.
+
+    Attributes
+    ----------
+    side : int
+        Of the picture: 4 times a power of two.
+    components : int
+    width : int
+        Channels at full resolution, a multiple of 8.
+    """
+
+    side: int = 32
+    components: int = 8
+    width: int = 32
+
+
+@dataclass(frozen=True)
+class MixtureParameters:
+    """What the network says of b images, with k components and d unknowns.
+
+    The unknowns are the rotation vector, then those of shift and defocus that the
+    prior leaves open, over the prior's sd.
+
+    Attributes
+    ----------
+    log_weight : Tensor, shape (b, k + 1)
+        Normalised; the last is that of the background.
+    rotation : Tensor, shape (b, k, 3, 3)
+    offset : Tensor, shape (b, k, d - 3)
+    factor : Tensor, shape (b, k, d, d)
+        Lower triangle L of the precision L L^T.
+    """
+
+    log_weight: Tensor
+    rotation: Tensor
+    offset: Tensor
+    factor: Tensor
+
+    def log_prob(self, rotation: Tensor, offset: Tensor) -> Tensor:
+        """Return the log density, shape (b, ...), of poses (b, ..., 3, 3).
+
+        ``offset`` is (b, ..., d - 3), over the prior's sd. The density is that of
+        :class:`cryoinfer.inference.posteriors.PoseMixture`, in these units.
+        """
+        extra = rotation.dim() - 3
+        k, d = self.factor.shape[1], self.factor.shape[-1]
+
+        def beside(values: Tensor) -> Tensor:
+            return values.view(len(values), *(1,) * extra, *values.shape[1:])
+
+        turn = rotation_vector(rotation.unsqueeze(-3) @ beside(self.rotation).mT)
+        away = offset.unsqueeze(-2) - beside(self.offset)
+        step = torch.cat([turn, away], -1)
+        white = (beside(self.factor).mT @ step[..., None])[..., 0]
+        log_volume = beside(self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+        gaussian = log_volume - 0.5 * white.square().sum(-1)
+        gaussian = gaussian - 0.5 * d * math.log(2 * math.pi)
+        angle = turn.norm(dim=-1)
+        weight = beside(self.log_weight)
+        near = weight[..., :k] + gaussian - log_exponential_volume(angle)
+        spread = 0.5 * offset.square().sum(-1) + 0.5 * (d - 3) * math.log(2 * math.pi)
+        far = weight[..., k] - spread - LOG_VOLUME_OF_ROTATIONS
+        return torch.logsumexp(torch.cat([near, far[..., None]], -1), -1)
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside the identity, scaled and moved by the condition."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(_CONDITION, 2 * channels)
+
+    def forward(self, values: Tensor, condition: Tensor) -> Tensor:
+        """Return values of the same shape (b, c, h, w)."""
+        scale, move = self.modulation(condition)[..., None, None].chunk(2, dim=1)
+        modulated = self.norm(values) * (1 + scale) + move
+        inner = nn.functional.silu(self.first(nn.functional.silu(modulated)))
+        return values + self.second(inner)
+
+
+class PoseNetwork(nn.Module):
+    """Maps :class:`EncoderInputs` to :class:`MixtureParameters`.
+
+    Parameters
+    ----------
+    config : PoseNetworkConfig
+    prior : PosePrior
+        An unknown whose sd is 0 is not inferred.
+    """
+
+    def __init__(self, config: PoseNetworkConfig, prior: PosePrior) -> None:
+        super().__init__()
+        self.config, self.prior = config, prior
+        # Which of shift x, shift y and defocus are inferred.
+        shift, defocus = prior.shift_sd_angstrom, prior.defocus_sd_angstrom
+        self.sd = torch.tensor([shift, shift, defocus], dtype=torch.float64)
+        self.open = self.sd > 0
+        self.unknowns = 3 + int(self.open.sum())
+        halvings = round(math.log2(config.side / _LAST_SIDE))
+        if _LAST_SIDE * 2**halvings != config.side or halvings < 1:
+            raise ValueError(f"side must be 8, 16, 32, .., got {config.side}")
+        widths = [config.width * 2 ** min(i, _DEEPEST) for i in range(halvings + 1)]
+        self.condition = nn.Sequential(
+            nn.Linear(feature_count(config.side), _CONDITION),
+            nn.SiLU(),
+            nn.Linear(_CONDITION, _CONDITION),
+            nn.SiLU(),
+        )
+        self.stem = nn.Conv2d(2, widths[0], 5, padding=2)
+        self.blocks = nn.ModuleList(_Residual(width) for width in widths)
+        self.halvings = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)
+        )
+        corner = len(torch.tril_indices(self.unknowns, self.unknowns)[0])
+        self.per_component = 6 + 1 + (self.unknowns - 3) + corner
+        self.head = nn.Sequential(
+            nn.SiLU(),
+            nn.Linear(widths[-1] * _LAST_SIDE**2, _HIDDEN),
+            nn.SiLU(),
+            nn.Linear(_HIDDEN, _HIDDEN),
+            nn.SiLU(),
+            nn.Linear(_HIDDEN, config.components * self.per_component + 1),
+        )
+
+    def forward(self, inputs: EncoderInputs) -> MixtureParameters:
+        """Return the mixture of every image, in single precision."""
+        condition = self.condition(inputs.features)
+        picture = inputs.picture.contiguous(memory_format=torch.channels_last)
+        values = self.stem(picture)
+        for index, block in enumerate(self.blocks):
+            if index > 0:
+                values = self.halvings[index - 1](values)
+            values = block(values, condition)
+        return self._mixture(self.head(values.flatten(1)).float())
+
+    def _mixture(self, raw: Tensor) -> MixtureParameters:
+        k, d = self.config.components, self.unknowns
+        parts = raw[:, :-1].unflatten(1, (k, self.per_component))
+        log_weight = torch.cat([parts[..., 6], raw[:, -1:]], 1).log_softmax(1)
+        rows, columns = torch.tril_indices(d, d)
+        entries = parts[..., 7 + d - 3 :]
+        least = [1 / _WIDEST_TURN_RADIAN] * 3 + [1 / _WIDEST_OFFSET] * (d - 3)
+        floor = torch.tensor(least, device=raw.device)[rows]
+        positive = nn.functional.softplus(entries) + floor
+        factor = raw.new_zeros(len(raw), k, d, d)
+        factor[..., rows, columns] = torch.where(rows == columns, positive, entries)
+        frame = parts[..., :6].unflatten(-1, (3, 2))
+        return MixtureParameters(
+            log_weight,
+            roma.special_gramschmidt(frame),
+            parts[..., 7 : 7 + d - 3],
+            factor,
+        )
+
+    def offset_of(self, latents: Latents) -> Tensor:
+        """Return shift and defocus over the prior's sd, those that are inferred."""
+        defocus = latents.defocus_offset_angstrom[..., None]
+        values = torch.cat([latents.pose.shift_angstrom, defocus], -1)
+        return (values[..., self.open] / self.sd[self.open]).float()
+
+    def posterior(self, parameters: MixtureParameters) -> PoseMixture:
+        """Return the mixture in angstrom, components in the order of their density."""
+        own = parameters.log_prob(parameters.rotation, parameters.offset)
+        order = own.argsort(1, descending=True)
+        rows = torch.arange(len(order))[:, None]
+        rotation = parameters.rotation[rows, order].double()
+        scaled = parameters.offset[rows, order].double()
+        factor = parameters.factor[rows, order].double()
+        weight = parameters.log_weight[:, :-1].gather(1, order).double().exp()
+        offset = torch.zeros(*order.shape, 3, dtype=torch.float64)
+        offset[..., self.open] = scaled * self.sd[self.open]
+        held = torch.zeros(3, dtype=torch.bool)
+        free = torch.nonzero(torch.cat([~held, self.open])).squeeze(1)
+        unit = torch.cat([torch.ones(3, dtype=torch.float64), self.sd])[free]
+        inverse = torch.linalg.inv(factor)
+        covariance = torch.zeros(*order.shape, 6, 6, dtype=torch.float64)
+        small = inverse.mT @ inverse * unit[:, None] * unit
+        covariance[..., free[:, None], free] = small
+        total = weight.sum(1)
+        return PoseMixture(
+            # Single precision leaves rotations orthonormal to 1e-7 only.
+            roma.special_procrustes(rotation),
+            offset[..., :2],
+            offset[..., 2],
+            weight,
+            covariance,
+            (1 - total).clamp(min=0.0),
+            torch.where(self.open, self.sd**2, 1.0),
+        )

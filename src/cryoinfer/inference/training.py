@@ -1,0 +1,256 @@
+"""The one loop that teaches an encoder, from images whose poses are known.
+
+AdamW, a learning rate that warms up and falls as a cosine, and an average of the
+weights over the last steps. A set of images that are never learned from tells how far
+it has come; the state is handed to the monitor, so that an interrupted run goes on.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
+from cryoinfer.inference.pose_network import PoseNetwork
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents
+
+_HELD_BACK = 500
+_LOST_DEGREES = 60.0
+"""A median error beyond it is near that of random rotations, 126 degrees."""
+
+_LONGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast an encoder learns.
+
+    Attributes
+    ----------
+    steps : int
+    batch : int
+        Images a step.
+    learning_rate : float
+        The highest.
+    warm_up : int
+        Steps until it is reached.
+    average_decay : float
+        Of the averaged weights, a step.
+    check_every : int
+        Steps between looks at the images held back, and checkpoints.
+    """
+
+    steps: int = 4000
+    batch: int = 128
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    average_decay: float = 0.998
+    check_every: int = 250
+
+
+@dataclass(frozen=True)
+class Check:
+    """A look at simulated images that are not learned from.
+
+    Attributes
+    ----------
+    step : int
+    loss_nats : float
+        Minus the mean log density of the true latents.
+    median_degrees : float
+        Geodesic error of the most probable pose.
+    """
+
+    step: int
+    loss_nats: float
+    median_degrees: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training.
+
+    Attributes
+    ----------
+    network : PoseNetwork
+        With averaged weights, ready to infer.
+    checks : tuple of Check
+    verdict : str
+        In plain words, whether it has converged.
+    """
+
+    network: PoseNetwork
+    checks: tuple[Check, ...]
+    verdict: str
+
+
+def loss(network: PoseNetwork, inputs: EncoderInputs, latents: Latents) -> Tensor:
+    """Return minus the log density of the true latents, in nats, shape (b,)."""
+    with torch.autocast(inputs.picture.device.type, dtype=torch.bfloat16):
+        parameters = network(inputs)
+    rotation = latents.pose.rotation.float()
+    return -parameters.log_prob(rotation, network.offset_of(latents))
+
+
+def train(
+    network: PoseNetwork,
+    images: TrainingImages,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    monitor: Monitor,
+) -> Training:
+    """Teach an encoder the posteriors of a map.
+
+    Parameters
+    ----------
+    network : PoseNetwork
+        Changed in place.
+    images : TrainingImages
+    config : TrainingConfig
+    generator : torch.Generator
+        Of images and poses; saved with the state.
+    monitor : Monitor
+
+    Returns
+    -------
+    Training
+    """
+    run = _Run(network, images, config, generator)
+    saved = monitor.load_checkpoint()
+    if saved is not None:
+        run.load(saved)
+    monitor.stage("training", config.steps)
+    monitor.advance(run.step)
+    while run.step < config.steps:
+        run.advance()
+        monitor.advance()
+        if run.step % config.check_every == 0 or run.step == config.steps:
+            monitor.message(run.check())
+            monitor.save_checkpoint(run.state())
+    return run.finished()
+
+
+class _Run:
+    """Weights, their average, the optimiser, and the images held back."""
+
+    def __init__(
+        self,
+        network: PoseNetwork,
+        images: TrainingImages,
+        config: TrainingConfig,
+        generator: torch.Generator,
+    ) -> None:
+        self._network, self._images = network, images
+        self._config, self._generator = config, generator
+        for weight in network.parameters():
+            if weight.dim() == 4:
+                # The layout that convolutions are fastest in.
+                weight.data = weight.contiguous(memory_format=torch.channels_last)
+        self._average = AveragedModel(
+            network, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay)
+        )
+        self._optimiser = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=1e-4
+        )
+        held_back, self._true = images.draw(_HELD_BACK, generator)
+        self._side = network.config.side
+        self._held_back = encoder_inputs(held_back, self._side)
+        self._checks: list[Check] = []
+        self.step = 0
+
+    def advance(self) -> None:
+        """Take one step."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate()
+        drawn, latents = self._images.draw(self._config.batch, self._generator)
+        value = loss(self._network, encoder_inputs(drawn, self._side), latents).mean()
+        self._optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _LONGEST_GRADIENT)
+        self._optimiser.step()
+        self._average.update_parameters(self._network)
+        self.step += 1
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / self._config.warm_up)
+        falling = 0.5 * (1 + math.cos(math.pi * self.step / self._config.steps))
+        return self._config.learning_rate * warm * max(falling, 1e-3)
+
+    def check(self) -> str:
+        """Look at the images held back, and say what is seen."""
+        network = self._averaged()
+        with torch.no_grad():
+            value = float(loss(network, self._held_back, self._true).mean())
+            posterior = network.posterior(network(self._held_back))
+        found, true = posterior.mode().pose.rotation, self._true.pose.rotation
+        degrees = math.degrees(float(geodesic_angle(found, true).median()))
+        self._checks.append(Check(self.step, value, degrees))
+        return (
+            f"step {self.step}: {value:.2f} nats, median error {degrees:.2f} degrees "
+            "on simulated images held back"
+        )
+
+    def _averaged(self) -> PoseNetwork:
+        network = self._average.module
+        assert isinstance(network, PoseNetwork)
+        return network
+
+    def finished(self) -> Training:
+        """Return the averaged network and a verdict."""
+        return Training(self._averaged(), tuple(self._checks), verdict(self._checks))
+
+    def state(self) -> dict[str, object]:
+        """Return all that the next step depends on."""
+        return {
+            "step": self.step,
+            "network": self._network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "checks": [dict(vars(check)) for check in self._checks],
+        }
+
+    def load(self, saved: Mapping[str, object]) -> None:
+        """Invert :meth:`state`."""
+        state: dict[str, Any] = dict(saved)
+        self.step = state["step"]
+        self._network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self._checks = [Check(**entry) for entry in state["checks"]]
+
+
+def verdict(checks: list[Check]) -> str:
+    """Say in plain words whether the training has converged.
+
+    Parameters
+    ----------
+    checks : list of Check
+        In the order of their steps, one at least.
+    """
+    last = checks[-1]
+    if last.median_degrees > _LOST_DEGREES:
+        return (
+            f"not converged: the median error, {last.median_degrees:.0f} degrees, is "
+            "near that of random poses; the map may hold too little detail, or the "
+            "images too little signal"
+        )
+    half = next(check for check in checks if check.step >= last.step / 2)
+    gained = half.loss_nats - last.loss_nats
+    if len(checks) > 1 and gained > 1.0:
+        return (
+            f"still learning: the second half of the training gained {gained:.1f} "
+            "nats an image; more steps will help"
+        )
+    return (
+        f"converged: median error {last.median_degrees:.2f} degrees on simulated "
+        "images held back"
+    )

@@ -1,0 +1,179 @@
+"""An encoder learns the poses of a small molecule; a climb makes them exact."""
+
+import io
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+from cryoinfer.errors import InputError
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.encoder_inputs import encoder_inputs
+from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.training import (
+    Check,
+    Training,
+    TrainingConfig,
+    loss,
+    train,
+    verdict,
+)
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.whitening import ReferenceGrid, whiten
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.records import Optics, ParticleBatch, Pose
+
+BOX, PIXEL, SIDE = 32, 3.0, 16
+PRIOR = PosePrior(shift_sd_angstrom=3.0, defocus_sd_angstrom=0.0)
+GRID = ReferenceGrid(BOX, PIXEL)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def molecule() -> GaussianAtoms:
+    coordinates = torch.randn(60, 3, generator=seeded(), dtype=torch.float64) * 12
+    return GaussianAtoms.from_elements(coordinates, ["C"] * 60, 200.0)
+
+
+def particles(n: int, generator: torch.Generator) -> tuple[ParticleBatch, Pose, float]:
+    shift = torch.randn(n, 2, generator=generator, dtype=torch.float64) * 3
+    true = Pose(random_rotations(n, generator), shift)
+    clean = molecule().project(true, BOX, PIXEL).float()
+    sd = float(clean.std()) * 0.5
+    images = clean + sd * torch.randn(clean.shape, generator=generator)
+    batch = ParticleBatch(images, Optics.without_ctf(n, PIXEL), torch.arange(n))
+    return batch, true, sd
+
+
+def volume(radius: int = 15) -> FourierVolume:
+    return FourierVolume.from_map(molecule().to_map(BOX, PIXEL).float(), radius)
+
+
+def source() -> tuple[TrainingImages, torch.Tensor]:
+    batch, _, sd = particles(50, seeded(1))
+    noise = torch.full((BOX // 2,), sd**2)
+    templates = whiten(batch, GRID, SIDE // 2 - 1, noise)
+    return TrainingImages(volume(), (templates,), PRIOR), noise
+
+
+def network() -> PoseNetwork:
+    torch.manual_seed(0)
+    return PoseNetwork(PoseNetworkConfig(SIDE, components=4, width=8), PRIOR)
+
+
+class Keeper(SilentMonitor):
+    """Keeps the first checkpoint, and offers it on request."""
+
+    def __init__(self, resume: "Keeper | None" = None) -> None:
+        self.kept: Mapping[str, object] | None = None
+        self._offered = resume.kept if resume else None
+
+    def save_checkpoint(self, state: Mapping[str, object]) -> None:
+        if self.kept is None:
+            torch.save(state, file := io.BytesIO())
+            file.seek(0)
+            self.kept = torch.load(file, weights_only=True)
+
+    def load_checkpoint(self) -> Mapping[str, object] | None:
+        return self._offered
+
+
+def trained(monitor: SilentMonitor, steps: int, check_every: int) -> Training:
+    images, _ = source()
+    config = TrainingConfig(
+        steps=steps, batch=32, warm_up=20, average_decay=0.9, check_every=check_every
+    )
+    return train(network(), images, config, seeded(2), monitor)
+
+
+def test_simulated_images_are_those_of_the_molecule() -> None:
+    images, _ = source()
+    drawn, latents = images.draw(200, seeded(3))
+    clean = molecule().project(latents.pose, BOX, PIXEL).float()
+    batch = ParticleBatch(clean, Optics.without_ctf(200, PIXEL), torch.arange(200))
+    sd2 = float(images.templates[0].weight[0]) ** -2
+    expected = whiten(batch, GRID, SIDE // 2 - 1, torch.full((BOX // 2,), sd2))
+    noise = drawn.coefficients - expected.coefficients
+    # What is left is noise of unit power: 200 images of some 75 coefficients have a
+    # standard error of 1 %; trilinear interpolation adds 1 %.
+    assert noise.abs().square().mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_encoder_learns() -> None:
+    done = trained(SilentMonitor(), steps=200, check_every=100)
+    images, _ = source()
+    drawn, latents = images.draw(300, seeded(4))
+    with torch.no_grad():
+        before = loss(network(), encoder_inputs(drawn, SIDE), latents).mean()
+        after = loss(done.network, encoder_inputs(drawn, SIDE), latents).mean()
+    # Ten seconds of learning: far from done, and better than chance beyond doubt.
+    assert after < before - 1.0
+    assert [check.step for check in done.checks] == [100, 200]
+    assert done.checks[1].loss_nats < done.checks[0].loss_nats
+
+
+def test_an_interrupted_training_ends_with_the_same_weights() -> None:
+    first = Keeper()
+    whole = trained(first, steps=20, check_every=10)
+    resumed = trained(Keeper(first), steps=20, check_every=10)
+    for one, other in zip(
+        whole.network.parameters(), resumed.network.parameters(), strict=True
+    ):
+        # Bitwise but for the order of sums on several threads.
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    for one, other in zip(whole.checks, resumed.checks, strict=True):
+        assert one.step == other.step
+        assert one.loss_nats == pytest.approx(other.loss_nats, rel=1e-3)
+
+
+def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
+    # An untrained network names poses far off: here it is the climb that is tested,
+    # from modes that lie near the truth.
+    batch, true, sd = particles(20, seeded(5))
+    noise = torch.full((BOX // 2,), sd**2)
+    encoder = PoseEncoder(network(), GRID, (noise,))
+    semi = SemiAmortized(encoder, volume(), PRIOR, radii=(7, 15))
+    named = encoder.infer(batch)
+    near = type(named).of_modes(
+        true.rotation[:, None]
+        @ torch.linalg.matrix_exp(
+            0.1 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0]]).double()
+        ),
+        torch.zeros(20, 1, 2, dtype=torch.float64),
+        torch.zeros(20, 1, dtype=torch.float64),
+        torch.ones(20, 1, dtype=torch.float64),
+        torch.eye(6, dtype=torch.float64).expand(20, 1, 6, 6),
+    )
+    images = whiten(batch, GRID, 15, noise)
+    poses = semi._likeliest(images.prefix(7), near)
+    error = torch.rad2deg(geodesic_angle(poses.rotation, true.rotation))
+    assert error.median() < 3.0
+    whole = semi.infer(batch)
+    assert whole.weight.shape == (20, 1)
+    assert whole.covariance.isfinite().all()
+
+
+def test_images_of_another_area_are_refused() -> None:
+    _, _, sd = particles(1, seeded(6))
+    encoder = PoseEncoder(network(), GRID, (torch.full((BOX // 2,), sd**2),))
+    images = torch.randn(3, BOX, BOX, generator=seeded(7))
+    other = ParticleBatch(images, Optics.without_ctf(3, 2.5), torch.arange(3))
+    with pytest.raises(InputError, match=r"96\.0 A across, found 80\.0 A"):
+        encoder.infer(other)
+
+
+def test_verdicts_are_in_plain_words() -> None:
+    lost = [Check(100, 9.0, 120.0), Check(200, 9.0, 118.0)]
+    learning = [Check(100, 9.0, 40.0), Check(150, 8.0, 30.0), Check(200, 4.0, 12.0)]
+    done = [Check(100, 2.0, 3.0), Check(200, 1.9, 2.5)]
+    assert verdict(lost).startswith("not converged: the median error, 118 degrees")
+    assert "gained" in verdict([*learning[1:], Check(400, 2.0, 9.0)])
+    assert verdict(done) == (
+        "converged: median error 2.50 degrees on simulated images held back"
+    )
