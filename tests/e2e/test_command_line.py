@@ -22,6 +22,8 @@ COMMANDS = (
     "abinitio",
     "refine",
     "reconstruct",
+    "train",
+    "infer",
     "evaluate",
     "fsc",
     "convert",
@@ -177,6 +179,19 @@ def test_the_whole_way(simulated: Path, tmp_path: Path) -> None:
     answer = cryoinfer("refine", simulated / "particles.star", *words)
     assert answer.exit_code == 0, answer.output
     assert json.loads((refined / "run.json").read_text())["status"] == "finished"
+    encoder, words = tmp_path / "encoder", ["--side", "8", "--steps", "20"]
+    answer = cryoinfer("train", refined, "--out", encoder, *words)
+    assert answer.exit_code == 0, answer.output
+    assert "Verdict" in answer.output
+    unseen = tmp_path / "unseen"
+    answer = cryoinfer("infer", encoder, simulated / "particles.star", "--out", unseen)
+    assert answer.exit_code == 0, answer.output
+    assert json.loads((unseen / "run.json").read_text())["status"] == "finished"
+    for name in ("map.mrc", "particles.star", "posteriors.npz", "report.html"):
+        assert (unseen / name).exists()
+    answer = cryoinfer("train", run, "--out", tmp_path / "never")
+    assert answer.exit_code == 2
+    assert "measured no noise" in answer.stderr
 
 
 @pytest.mark.slow

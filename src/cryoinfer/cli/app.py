@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cryoinfer import __version__
 from cryoinfer.cli import options as opt
+from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
 
 _MICROMETRE_ANGSTROM = 1e4
@@ -267,6 +268,10 @@ def reconstruct(
             dry_run=dry_run,
         )
     )
+
+
+app.command(epilog="Example: cryoinfer train run1 --out encoder1")(train)
+app.command(epilog="Example: cryoinfer infer encoder1 new.star --out new1")(infer)
 
 
 @app.command(epilog="Example: cryoinfer evaluate demo/run --truth demo/particles")

@@ -223,6 +223,37 @@ Seed = Annotated[
     ),
 ]
 
+Steps = Annotated[int, typer.Option(metavar="COUNT", help="Of the training.", min=1)]
+Side = Annotated[
+    int,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the picture that the encoder is shown: 16, 32, 64, ..; it "
+        "sees as far in frequency as so many pixels over the box hold.",
+    ),
+]
+DefocusError = Annotated[
+    float,
+    typer.Option(
+        metavar="A",
+        help="Sd of the error of the particles' defoci; 0 takes them as they are.",
+        min=0.0,
+    ),
+]
+Encoder = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of an encoder, as train writes it.", show_default=False
+    ),
+]
+Climb = Annotated[
+    bool,
+    typer.Option(
+        "--climb/--no-climb",
+        help="Take the encoder's poses to the top of their posteriors.",
+    ),
+]
+
 Structure = Annotated[
     str,
     typer.Argument(

@@ -26,6 +26,7 @@ _WORKFLOW_NAMES = {
     "abinitio": "Ab initio",
     "refine": "Refinement",
     "reconstruct": "Reconstruction",
+    "infer": "Inference by an encoder",
 }
 _INDEPENDENCE = {
     "abinitio": "The half-maps come from two halves of the particles. Both began with "
@@ -35,6 +36,8 @@ _INDEPENDENCE = {
     "is in both.",
     "reconstruct": "The half-maps come from two halves of the particles. Their poses "
     "were given: the halves are as independent as the run that found them kept them.",
+    "infer": "The half-maps come from two halves of the particles. Both were posed by "
+    "one encoder and against one map, whose features are in both.",
 }
 
 

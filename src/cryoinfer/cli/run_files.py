@@ -213,12 +213,19 @@ def read_noise(folder: Path) -> Tensor | None:
 
     Groups whose images have another size than those of the first are left out.
     """
-    path = folder / run_folder.NOISE
-    if not path.exists():
+    spectra = read_spectra(folder)
+    if not spectra:
         return None
-    spectra = [torch.from_numpy(b.numbers(_NOISE)) for b in read_star(path).blocks]
     same = [spectrum for spectrum in spectra if len(spectrum) == len(spectra[0])]
     return torch.stack(same)
+
+
+def read_spectra(folder: Path) -> list[Tensor]:
+    """Return the noise spectrum of every optics group of a run, none if it has none."""
+    path = folder / run_folder.NOISE
+    if not path.exists():
+        return []
+    return [torch.from_numpy(b.numbers(_NOISE)) for b in read_star(path).blocks]
 
 
 def _write_noise(path: Path, spectra: Sequence[Tensor]) -> None:

@@ -33,9 +33,10 @@ PARTICLES, POSTERIORS, FSC, REPORT = (
 )
 MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
 NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
+ENCODER = "encoder.pt"
 RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
-    *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS),
+    *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER),
 )
 """What a run and its evaluation leave, besides record, log and checkpoint."""
 

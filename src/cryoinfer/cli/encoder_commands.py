@@ -1,0 +1,61 @@
+"""The commands about encoders; app.py registers them."""
+
+from rich.console import Console
+
+from cryoinfer.cli import options as opt
+
+
+def train(
+    run: opt.Run,
+    out: opt.Out,
+    steps: opt.Steps = 4000,
+    side: opt.Side = 32,
+    defocus_error: opt.DefocusError = 0.0,
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Teach an encoder the map of a run, for particles like its own in one pass."""
+    from cryoinfer.cli import encoders
+
+    encoders.train(
+        encoders.TrainOptions(
+            run, out, steps, side, defocus_error, seed, threads, resume, overwrite
+        ),
+        Console(),
+    )
+
+
+def infer(
+    encoder: opt.Encoder,
+    particles: opt.Particles,
+    out: opt.Out,
+    climb: opt.Climb = True,
+    symmetry: opt.Symmetry = "C1",
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    ignore: opt.Ignore = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Find the poses of unseen particles with an encoder, and a map from them."""
+    from cryoinfer.cli import encoders
+
+    encoders.infer_unseen(
+        encoders.InferOptions(
+            encoder=encoder,
+            particles=particles,
+            out=out,
+            climb=climb,
+            symmetry=symmetry,
+            datadir=datadir,
+            pixel_size=pixel_size,
+            ignore=tuple(ignore or ()),
+            seed=seed,
+            threads=threads,
+            overwrite=overwrite,
+        ),
+        Console(),
+    )

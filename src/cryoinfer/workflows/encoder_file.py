@@ -1,0 +1,76 @@
+"""An encoder in one file: tensors, numbers and strings, no code."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.inference.amortized import PoseEncoder
+from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.training import Check
+from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.workflows.train import TrainedEncoder
+
+FORMAT = 1
+"""Raised whenever the network or what stands in the file changes."""
+
+
+def save_encoder(path: Path, trained: TrainedEncoder) -> None:
+    """Write an encoder, the map that it learned, and how it did."""
+    encoder = trained.encoder
+    torch.save(
+        {
+            "format": FORMAT,
+            "network": asdict(encoder.network.config),
+            "weights": encoder.network.state_dict(),
+            "grid": asdict(encoder.grid),
+            "prior": asdict(trained.prior),
+            "noise_power": list(encoder.noise_power),
+            "density": trained.density,
+            "checks": [asdict(check) for check in trained.checks],
+            "verdict": trained.verdict,
+        },
+        path,
+    )
+
+
+def load_encoder(path: Path) -> TrainedEncoder:
+    """Read an encoder.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InputError
+        If it is none, is cut short, or is of another version.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"No such encoder: {path}")
+    try:
+        values: dict[str, Any] = torch.load(path, weights_only=True)
+        found = values["format"]
+    except Exception as error:  # zip, pickle and torch have errors of their own
+        raise InputError(
+            f"{path} is not an encoder, or is cut short: expected a file written by "
+            "`cryoinfer train`. Copy it again, or train anew."
+        ) from error
+    if found != FORMAT:
+        raise InputError(
+            f"{path} is an encoder of format {found}, expected format {FORMAT}: it "
+            "was made by another version of cryoinfer. Train anew, or use that version."
+        )
+    prior = PosePrior(**values["prior"])
+    network = PoseNetwork(PoseNetworkConfig(**values["network"]), prior)
+    network.load_state_dict(values["weights"])
+    noise = tuple(values["noise_power"])
+    encoder = PoseEncoder(network, ReferenceGrid(**values["grid"]), noise)
+    return TrainedEncoder(
+        encoder,
+        values["density"],
+        prior,
+        tuple(Check(**check) for check in values["checks"]),
+        values["verdict"],
+    )

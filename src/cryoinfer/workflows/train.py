@@ -1,0 +1,177 @@
+"""From a map and the optics of particles to an encoder that knows both."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.training import Check, TrainingConfig, train
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.whitening import (
+    ReferenceGrid,
+    WhitenedImages,
+    concatenate,
+    whiten,
+)
+from cryoinfer.interfaces import Monitor
+from cryoinfer.workflows.problem import CHUNK
+from cryoinfer.workflows.result import RunResult
+
+_TEMPLATES = 2000
+"""Particles a group that lend their CTF."""
+
+_NARROWEST_SHIFT_PIXEL = 0.25
+"""Of the shifts' prior, where the particles turned out to be centred."""
+
+_WIDER = 1.2  # than what was found, which is itself uncertain
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What may be chosen about an encoder.
+
+    Attributes
+    ----------
+    network : PoseNetworkConfig
+    training : TrainingConfig
+    defocus_sd_angstrom : float
+        Of the error of the given defoci; 0 takes them as known.
+    seed : int
+    """
+
+    network: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    defocus_sd_angstrom: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an encoder is to learn.
+
+    Attributes
+    ----------
+    density : Tensor, shape (n, n, n)
+        The map, masked.
+    pixel_size_angstrom : float
+    noise_power : tuple of Tensor, each shape (rings,)
+        Per optics group and ring, of the particles.
+    shift_sd_angstrom : float
+        Spread of the particles' shifts about the centres of their boxes.
+    """
+
+    density: Tensor
+    pixel_size_angstrom: float
+    noise_power: tuple[Tensor, ...]
+    shift_sd_angstrom: float
+
+    @classmethod
+    def of_run(cls, run: RunResult) -> Self:
+        """Return the map of a run, and its particles' noise and shifts."""
+        maps = run.reconstruction
+        shift = run.latents.pose.shift_angstrom
+        return cls(
+            maps.density * maps.mask,
+            maps.pixel_size_angstrom,
+            run.noise_power,
+            float(shift.square().mean().sqrt()),
+        )
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An encoder and the map that it has learned.
+
+    Attributes
+    ----------
+    encoder : PoseEncoder
+    density : Tensor, shape (n, n, n)
+        Of the run, masked.
+    prior : PosePrior
+        Of shifts and defoci.
+    checks : tuple of Check
+    verdict : str
+    """
+
+    encoder: PoseEncoder
+    density: Tensor
+    prior: PosePrior
+    checks: tuple[Check, ...]
+    verdict: str
+
+    def semi_amortized(self) -> SemiAmortized:
+        """Return the inference that climbs from what the encoder names.
+
+        First at the radius of the encoder's picture, then at twice that, then at
+        the last one of the box.
+        """
+        box = self.density.shape[-1]
+        last = box // 2 - 1
+        first = min(last, picture_radius(self.encoder.network.config.side))
+        radii = sorted({first, min(last, 2 * first), last})
+        volume = FourierVolume.from_map(self.density, last)
+        return SemiAmortized(self.encoder, volume, self.prior, tuple(radii))
+
+
+def train_encoder(
+    particles: Particles, lesson: Lesson, config: EncoderConfig, monitor: Monitor
+) -> TrainedEncoder:
+    """Teach an encoder the posteriors of a map.
+
+    Parameters
+    ----------
+    particles : Particles
+        Whose optics are learned.
+    lesson : Lesson
+    config : EncoderConfig
+    monitor : Monitor
+
+    Returns
+    -------
+    TrainedEncoder
+    """
+    density = lesson.density
+    grid = ReferenceGrid(density.shape[-1], lesson.pixel_size_angstrom)
+    least = _NARROWEST_SHIFT_PIXEL * grid.pixel_size_angstrom
+    shift_sd = max(_WIDER * lesson.shift_sd_angstrom, least)
+    prior = PosePrior(shift_sd, config.defocus_sd_angstrom)
+    generator = torch.Generator().manual_seed(config.seed)
+    radius = picture_radius(config.network.side)
+    images = TrainingImages(
+        FourierVolume.from_map(density, radius),
+        _templates(particles, grid, radius, lesson.noise_power, generator),
+        prior,
+    )
+    with torch.random.fork_rng():
+        # Layers draw their first weights from the global generator.
+        torch.manual_seed(config.seed)
+        network = PoseNetwork(config.network, prior)
+    done = train(network, images, config.training, generator, monitor)
+    encoder = PoseEncoder(done.network, grid, lesson.noise_power)
+    return TrainedEncoder(encoder, density, prior, done.checks, done.verdict)
+
+
+def _templates(
+    particles: Particles,
+    grid: ReferenceGrid,
+    radius: int,
+    noise: tuple[Tensor, ...],
+    generator: torch.Generator,
+) -> tuple[WhitenedImages, ...]:
+    templates = []
+    for group in particles.optics.group.unique().tolist():
+        members = torch.nonzero(particles.optics.group == group).squeeze(1)
+        order = torch.randperm(len(members), generator=generator)[:_TEMPLATES]
+        parts = [
+            whiten(batch, grid, radius, noise[group])
+            for batch in particles.batches(CHUNK, members[order])
+        ]
+        templates.append(concatenate(parts))
+    return tuple(templates)

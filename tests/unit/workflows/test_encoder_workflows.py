@@ -1,0 +1,90 @@
+"""Lessons, encoders in files, and particles that an encoder may not see."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
+from cryoinfer.workflows.infer import InferConfig, infer
+from cryoinfer.workflows.train import (
+    EncoderConfig,
+    Lesson,
+    TrainedEncoder,
+    train_encoder,
+)
+
+BOX, PIXEL_SIZE = 24, 3.8
+CONFIG = EncoderConfig(
+    network=PoseNetworkConfig(side=16, components=3, width=8),
+    training=TrainingConfig(steps=3, batch=8, check_every=3),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(simulated) -> TrainedEncoder:
+    made = simulated()
+    lesson = Lesson(made.density, PIXEL_SIZE, (torch.full((BOX // 2 + 1,), 0.1),), 1.0)
+    return train_encoder(made.particles, lesson, CONFIG, SilentMonitor())
+
+
+def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> None:
+    save_encoder(tmp_path / "encoder.pt", trained)
+    loaded = load_encoder(tmp_path / "encoder.pt")
+    batch = simulated().particles.batch(torch.arange(5))
+    before, after = trained.encoder.infer(batch), loaded.encoder.infer(batch)
+    assert torch.equal(before.rotation, after.rotation)
+    assert torch.equal(before.covariance, after.covariance)
+    assert torch.equal(trained.density, loaded.density)
+    assert (loaded.prior, loaded.checks) == (trained.prior, trained.checks)
+    assert loaded.verdict == trained.verdict
+
+
+def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.pt"
+    with pytest.raises(MissingFileError, match="No such encoder"):
+        load_encoder(path)
+    path.write_text("not one")
+    with pytest.raises(InputError, match="not an encoder, or is cut short"):
+        load_encoder(path)
+    save_encoder(path, trained)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cut short"):
+        load_encoder(path)
+    torch.save({"format": 99}, path)
+    with pytest.raises(InputError, match="format 99, expected format 1"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("climb", [True, False])
+def test_unseen_particles_come_back_with_poses_and_a_map(
+    trained, simulated, climb: bool
+) -> None:
+    made = simulated()
+    found = infer(made.particles, trained, InferConfig(climb=climb), SilentMonitor())
+    n = len(made.particles)
+    assert found.reconstruction.density.shape == (BOX,) * 3
+    assert found.latents.pose.rotation.shape == (n, 3, 3)
+    assert found.log_likelihood.isfinite().all()
+    total = found.mode_weight.sum(1)
+    torch.testing.assert_close(total, torch.ones(n, dtype=torch.float64))
+    assert found.posterior().entropy().isfinite().all()
+
+
+def test_a_climb_explains_the_images_better(trained, simulated) -> None:
+    particles = simulated().particles
+    alone, climbed = (
+        infer(particles, trained, InferConfig(climb=climb), SilentMonitor())
+        for climb in (False, True)
+    )
+    assert climbed.log_likelihood.median() > alone.log_likelihood.median()
+
+
+def test_particles_of_another_kind_are_refused(trained, simulated) -> None:
+    other = simulated(pixel_size_angstrom=3.0).particles
+    with pytest.raises(InputError, match=r"91\.2 A across; found 24 pixels, 72\.0 A"):
+        infer(other, trained, InferConfig(), SilentMonitor())
