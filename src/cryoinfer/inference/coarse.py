@@ -69,7 +69,7 @@ def shift_grid(max_shift_angstrom: float, step_angstrom: float) -> Tensor:
 
 
 @contextmanager
-def _widest_instructions() -> Iterator[None]:
+def widest_instructions() -> Iterator[None]:
     """Let products of matrices use every instruction that the processor has.
 
     It is the setting that hands float32 products to oneDNN, which ran them 2.4 times
@@ -116,7 +116,7 @@ class GridSlices:
 
         The constant of each image is left out.
         """
-        with _widest_instructions():
+        with widest_instructions():
             product = (self._matched(images) * 2) @ self.values.T
             norm = (images.ctf**2) @ self.power.T
         return product.unflatten(0, (-1, len(images))).sub_(norm)
@@ -131,7 +131,7 @@ class GridSlices:
     ) -> None:
         """Add the images at all poses, each with its probability (t, b, g)."""
         seen = weight.sum(0)
-        with _widest_instructions():
+        with widest_instructions():
             values = weight.flatten(0, 1).T @ self._matched(images)
             weights = seen.T @ images.ctf**2
         used = seen.sum(0) > 1e-4
