@@ -66,6 +66,20 @@ def test_help_needs_nothing_heavy() -> None:
     assert "heavy: []" in answer.stdout
 
 
+def test_threads_are_those_that_were_asked_for() -> None:
+    # In a process of its own: the number is the process's.
+    script = (
+        "import numba, torch\n"
+        "from cryoinfer.cli.runs import use_threads\n"
+        "use_threads(1)\n"
+        "print(numba.get_num_threads(), torch.get_num_threads())\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "1 1\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     answer = cryoinfer(command, "--help")

@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,21 +57,28 @@ def run(options: RunOptions, console: Console) -> None:
     if options.dry_run:
         job.print_plan(console)
         return
-    if options.resume and _is_finished(options.out):
+    if options.resume and is_finished(options.out):
         say(console, f"The run in {options.out} is finished: there is nothing to do.")
         return
     job.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
-        try:
+        with explained_interruption(folder, console):
             _run_in(folder, job, console)
-        except KeyboardInterrupt:
-            kept = folder.checkpoint.exists()
-            start = "its last checkpoint" if kept else "its beginning"
-            say(
-                console,
-                f"Interrupted. The same command with --resume goes on from {start}.",
-            )
-            raise
+
+
+@contextmanager
+def explained_interruption(folder: RunFolder, console: Console) -> Iterator[None]:
+    """Say how to go on, where Ctrl-C or SIGTERM ends the work in a folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = folder.checkpoint.exists()
+        start = "its last checkpoint" if kept else "its beginning"
+        say(
+            console,
+            f"Interrupted. The same command with --resume goes on from {start}.",
+        )
+        raise
 
 
 def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
@@ -250,9 +259,11 @@ def use_threads(threads: int | None) -> int:
     if threads is None:
         has_affinity = hasattr(os, "sched_getaffinity")
         threads = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    torch.set_num_threads(threads)
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set late
+    # Numba first: when it starts its threads it sets the number of PyTorch's as well,
+    # which are OpenMP's too.
     numba.set_num_threads(min(threads, most))
+    torch.set_num_threads(threads)
     return threads
 
 
@@ -278,7 +289,8 @@ def _read_start(path: Path) -> StartingMap:
     return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Tell whether a folder holds a run that has ended well."""
     there = (folder / run_folder.RECORD).exists()
     return there and RunRecord.read(folder).status == "finished"
 
