@@ -32,7 +32,7 @@ def infer(
     particles: opt.Particles,
     out: opt.Out,
     climb: opt.Climb = True,
-    symmetry: opt.Symmetry = "C1",
+    symmetry: opt.LearnedSymmetry = None,
     datadir: opt.Datadir = None,
     pixel_size: opt.PixelSize = None,
     ignore: opt.Ignore = None,

@@ -12,15 +12,21 @@ from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_finished
-from cryoinfer.cli.runs import use_threads
-from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
+from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
-from cryoinfer.workflows.infer import InferConfig, infer
-from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
+from cryoinfer.workflows.infer import InferConfig, infer, require_alike
+from cryoinfer.workflows.train import (
+    EncoderConfig,
+    Lesson,
+    require_picture,
+    train_encoder,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class InferOptions:
         Folder of an encoder, or its file.
     particles, out : Path
     climb : bool
-    symmetry : str
+    symmetry : str or None
+        None for that of the map that was learned.
     datadir, pixel_size, ignore
         As for :meth:`cryoinfer.data.particles.Particles.load`.
     seed : int
@@ -74,7 +81,7 @@ class InferOptions:
     particles: Path
     out: Path
     climb: bool
-    symmetry: str
+    symmetry: str | None
     datadir: Path | None
     pixel_size: float | None
     ignore: tuple[str, ...]
@@ -93,9 +100,16 @@ def train(options: TrainOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    require_finished(options.run)
-    particles = Particles.load(options.run / run_folder.PARTICLES)
-    lesson = _read_lesson(options.run, particles)
+    learned = require_finished(options.run)
+    _require_elsewhere(options.out, options.run)
+    particles = Particles.load(
+        options.run / run_folder.PARTICLES, ignore=learned.arguments.get("ignore", ())
+    )
+    lesson = _read_lesson(options.run, learned, particles)
+    require_picture(options.side, particles.box)
+    if options.resume and is_finished(options.out):
+        say(console, f"The encoder in {options.out} is finished: nothing to do.")
+        return
     arguments = {
         "run": str(options.run.absolute()),
         "steps": options.steps,
@@ -124,7 +138,7 @@ def train(options: TrainOptions, console: Console) -> None:
             seed=options.seed,
         )
         try:
-            with monitor:
+            with explained_interruption(folder, console), monitor:
                 trained = train_encoder(particles, lesson, config, monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
@@ -158,11 +172,17 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         pixel_size_angstrom=options.pixel_size,
         ignore=options.ignore,
     )
+    _require_elsewhere(options.out, path.parent, options.particles.parent)
+    require_alike(particles, trained)
+    symmetry = options.symmetry or trained.symmetry
+    symmetry_rotations(symmetry)
     arguments = {
         "particles": str(options.particles.absolute()),
         "encoder": str(path.absolute()),
-        "climb": options.climb,
-        "symmetry": options.symmetry,
+        "no-climb": not options.climb,
+        "symmetry": symmetry,
+        "pixel-size": options.pixel_size,
+        "ignore": list(options.ignore),
         "seed": options.seed,
     }
     inputs = run_files.fingerprint(particles, options.particles, path)
@@ -170,7 +190,7 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     with RunFolder(options.out, record, overwrite=options.overwrite) as folder:
         folder.log(f"cryoinfer infer, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
-        config = InferConfig(options.climb, options.symmetry, options.seed)
+        config = InferConfig(options.climb, symmetry, options.seed)
         try:
             with monitor:
                 result = infer(particles, trained, config, monitor)
@@ -202,7 +222,13 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
             monitor.message(line)
 
 
-def _read_lesson(folder: Path, particles: Particles) -> Lesson:
+def _require_elsewhere(out: Path, *inputs: Path) -> None:
+    """Refuse to write where the inputs are, which --overwrite would remove."""
+    if out.resolve() in [folder.resolve() for folder in inputs]:
+        raise OutputError(f"{out} holds what is read: give another folder.")
+
+
+def _read_lesson(folder: Path, record: RunRecord, particles: Particles) -> Lesson:
     found = run_files.read_run_map(folder)
     mask = run_files.read_run_map(folder, run_folder.MASK)
     noise = run_files.read_spectra(folder)
@@ -215,9 +241,11 @@ def _read_lesson(folder: Path, particles: Particles) -> Lesson:
     shift = particles.pose.shift_angstrom
     return Lesson(
         torch.tensor(found.density * mask.density),
-        found.pixel_size_angstrom,
+        # That of the map is rounded to single precision.
+        particles.pixel_size_angstrom,
         tuple(spectrum.float() for spectrum in noise),
         float(shift.square().mean().sqrt()),
+        record.results["symmetry"],
     )
 
 

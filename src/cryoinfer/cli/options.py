@@ -246,6 +246,15 @@ Encoder = Annotated[
         help="Folder of an encoder, as train writes it.", show_default=False
     ),
 ]
+LearnedSymmetry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GROUP",
+        help="Point group of the map; by default that of the map that was learned.",
+        rich_help_panel=_PARTICLE,
+        show_default=False,
+    ),
+]
 Climb = Annotated[
     bool,
     typer.Option(

@@ -48,7 +48,7 @@ class Posteriors:
         in the image frame (radian), the shift and the defocus (angstrom).
     log_likelihood, entropy_nats : shape (n,)
     mode_rotation, mode_shift_angstrom, mode_weight : (n, m, 3, 3), (n, m, 2), (n, m)
-        The best modes of the posterior on the grid; the weights add up to 1.
+        The best modes of the posterior; what the weights lack of 1 is elsewhere.
     """
 
     rotation: NDArray[np.float32]
@@ -72,7 +72,7 @@ class Posteriors:
             defocus_offset_angstrom=_float32(result.latents.defocus_offset_angstrom),
             covariance_upper=_float32(upper),
             log_likelihood=_float32(result.log_likelihood),
-            entropy_nats=_float32(result.posterior().entropy()),
+            entropy_nats=_float32(result.entropy()),
             mode_rotation=_float32(result.mode_pose.rotation),
             mode_shift_angstrom=_float32(result.mode_pose.shift_angstrom),
             mode_weight=_float32(result.mode_weight),
@@ -138,7 +138,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
     columns = {
         "cryoinferRotationSdDegrees": rotation_sd.numpy(),
         "cryoinferShiftSdAngst": variance[:, 3:5].mean(1).sqrt().numpy(),
-        "cryoinferPosteriorEntropy": _float32(result.posterior().entropy()),
+        "cryoinferPosteriorEntropy": _float32(result.entropy()),
         "rlnLogLikeliContribution": _float32(result.log_likelihood),
     }
     defocus_was_inferred = bool((variance[:, 5] > 0).any())

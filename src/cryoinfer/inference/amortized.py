@@ -19,7 +19,7 @@ from cryoinfer.inference.search import laplace_log_evidence
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
 
-_SAME_AREA = 1e-3
+SAME_AREA = 1e-3
 """Relative difference of image areas that a picture does not show."""
 
 _STEPS = 4  # of a climb at one radius
@@ -55,15 +55,17 @@ class PoseEncoder:
         """
         side = self.network.config.side
         group = int(batch.optics.group[0])
-        images = whiten(batch, self.grid, picture_radius(side), self.noise_power[group])
-        if abs(images.scale - 1) > _SAME_AREA:
-            learned = self.grid.length_angstrom
+        found = batch.images.shape[-1] * float(batch.optics.pixel_size_angstrom[0])
+        learned = self.grid.length_angstrom
+        if abs(found / learned - 1) > SAME_AREA:
             raise InputError(
                 f"the encoder learned images that are {learned:.1f} A across, found "
-                f"{learned / images.scale:.1f} A; crop or pad the images to that size, "
-                "or train on these"
+                f"{found:.1f} A; crop or pad the images to that size, or train on these"
             )
-        return self.infer_whitened(images)
+        # Of the images' own length: a difference that does not show costs no ring.
+        own = ReferenceGrid(self.grid.box, found / self.grid.box)
+        noise = self.noise_power[group]
+        return self.infer_whitened(whiten(batch, own, picture_radius(side), noise))
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of whitened images."""

@@ -32,9 +32,6 @@ class EncoderInputs:
     picture: Tensor
     features: Tensor
 
-    def __len__(self) -> int:
-        return len(self.picture)
-
 
 def picture_radius(side: int) -> int:
     """Return the largest Fourier radius, in pixels, of a picture."""
@@ -79,7 +76,9 @@ def encoder_inputs(images: WhitenedImages, side: int) -> EncoderInputs:
     profile = ctf.new_zeros(len(ctf), picture_radius(side)).index_add_(1, ring, ctf)
     profile = profile / torch.bincount(ring, minlength=picture_radius(side))
     # Contrasts of noiseless images are enormous: only their order matters.
-    features = torch.cat([torch.asinh(profile / _UNIT_CONTRAST), power.log()], 1)
+    features = torch.cat(
+        [torch.asinh(profile / _UNIT_CONTRAST), (power + _TINY).log()], 1
+    )
     return EncoderInputs(picture, features)
 
 

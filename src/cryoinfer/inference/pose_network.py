@@ -25,7 +25,7 @@ from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents
 
 _WIDEST_TURN_RADIAN = 0.6
-"""Largest sd of a component along an axis: wider ones would reach round the group."""
+"""Largest sd of a component in any direction: wider ones reach round the group."""
 
 _WIDEST_OFFSET = 2.0  # of a component's shift or defocus, over the prior's sd
 
@@ -163,8 +163,8 @@ class PoseNetwork(nn.Module):
             nn.SiLU(),
             nn.Linear(_HIDDEN, _HIDDEN),
             nn.SiLU(),
-            nn.Linear(_HIDDEN, config.components * self.per_component + 1),
         )
+        self.last = nn.Linear(_HIDDEN, config.components * self.per_component + 1)
 
     def forward(self, inputs: EncoderInputs) -> MixtureParameters:
         """Return the mixture of every image, in single precision."""
@@ -175,7 +175,10 @@ class PoseNetwork(nn.Module):
             if index > 0:
                 values = self.halvings[index - 1](values)
             values = block(values, condition)
-        return self._mixture(self.head(values.flatten(1)).float())
+        hidden = self.head(values.flatten(1)).float()
+        # Half precision would round the rotations to a tenth of a degree.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self._mixture(self.last(hidden))
 
     def _mixture(self, raw: Tensor) -> MixtureParameters:
         k, d = self.config.components, self.unknowns
@@ -184,10 +187,14 @@ class PoseNetwork(nn.Module):
         rows, columns = torch.tril_indices(d, d)
         entries = parts[..., 7 + d - 3 :]
         least = [1 / _WIDEST_TURN_RADIAN] * 3 + [1 / _WIDEST_OFFSET] * (d - 3)
-        floor = torch.tensor(least, device=raw.device)[rows]
-        positive = nn.functional.softplus(entries) + floor
-        factor = raw.new_zeros(len(raw), k, d, d)
-        factor[..., rows, columns] = torch.where(rows == columns, positive, entries)
+        positive = nn.functional.softplus(entries)
+        free = raw.new_zeros(len(raw), k, d, d, dtype=torch.float64)
+        entries = torch.where(rows == columns, positive, entries)
+        free[..., rows, columns] = entries.double()
+        # A precision that is added bounds the sd in every direction. In double
+        # precision: sharp posteriors are a million times the floor.
+        floor = torch.tensor(least, device=raw.device, dtype=torch.float64).square()
+        factor = torch.linalg.cholesky(free @ free.mT + torch.diag(floor)).float()
         frame = parts[..., :6].unflatten(-1, (3, 2))
         return MixtureParameters(
             log_weight,

@@ -38,22 +38,24 @@ class TrainingImages:
     def draw(
         self, count: int, generator: torch.Generator
     ) -> tuple[WhitenedImages, Latents]:
-        """Return images of one optics group, drawn by its size, and their latents."""
+        """Return images of one group, likelier the more templates it has."""
         sizes = torch.tensor([float(len(one)) for one in self.templates])
         group = int(torch.multinomial(sizes, 1, generator=generator))
         template = self.templates[group]
         rows = torch.randint(len(template), (count,), generator=generator)
         latents = self._latents(count, generator)
         lent = template.select(rows)
+        true = lent
         if self.prior.defocus_sd_angstrom > 0:
-            lent, _ = lent.with_defocus_offset(latents.defocus_offset_angstrom)
+            true, _ = lent.with_defocus_offset(latents.defocus_offset_angstrom)
         rotation = latents.pose.rotation
         slices = extract_slices(self.volume, rotation, lent.disc, lent.scale)
-        clean = replace(lent, coefficients=lent.ctf * slices)
+        clean = replace(true, coefficients=true.ctf * slices)
         shape = clean.coefficients.shape
         # Of unit power, half of it in each of the real and the imaginary part.
         noise = torch.randn(shape, generator=generator, dtype=torch.complex64)
         moved = clean.moved_back(-latents.pose.shift_angstrom)
+        # With the CTF of the given defocus, which is all that a reader knows.
         return replace(lent, coefficients=moved + noise), latents
 
     def _latents(self, count: int, generator: torch.Generator) -> Latents:

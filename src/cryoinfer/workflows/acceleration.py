@@ -65,6 +65,8 @@ def _mixed(rounds: list[Round], half: int) -> Tensor:
     changes = [(one.made[half] - one.tried[half]).flatten() for one in rounds]
     steps = torch.stack([changes[0] - other for other in changes[1:]])
     gram, right = (steps @ steps.T).double(), (steps @ changes[0]).double()
+    if not bool(gram.any()):
+        return made[0]
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     share = torch.linalg.solve(gram + ridge, right)
     share = share * (_FURTHEST / share.abs().sum().clamp(min=_FURTHEST))

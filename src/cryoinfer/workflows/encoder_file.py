@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.errors import CryoinferError, InputError, MissingFileError
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
@@ -21,20 +21,21 @@ FORMAT = 1
 def save_encoder(path: Path, trained: TrainedEncoder) -> None:
     """Write an encoder, the map that it learned, and how it did."""
     encoder = trained.encoder
-    torch.save(
-        {
-            "format": FORMAT,
-            "network": asdict(encoder.network.config),
-            "weights": encoder.network.state_dict(),
-            "grid": asdict(encoder.grid),
-            "prior": asdict(trained.prior),
-            "noise_power": list(encoder.noise_power),
-            "density": trained.density,
-            "checks": [asdict(check) for check in trained.checks],
-            "verdict": trained.verdict,
-        },
-        path,
-    )
+    values = {
+        "format": FORMAT,
+        "network": asdict(encoder.network.config),
+        "weights": encoder.network.state_dict(),
+        "grid": asdict(encoder.grid),
+        "prior": asdict(trained.prior),
+        "symmetry": trained.symmetry,
+        "noise_power": list(encoder.noise_power),
+        "density": trained.density,
+        "checks": [asdict(check) for check in trained.checks],
+        "verdict": trained.verdict,
+    }
+    # Given a file, torch leaves the system's errors as they are.
+    with path.open("wb") as file:
+        torch.save(values, file)
 
 
 def load_encoder(path: Path) -> TrainedEncoder:
@@ -48,20 +49,30 @@ def load_encoder(path: Path) -> TrainedEncoder:
         If it is none, is cut short, or is of another version.
     """
     if not path.is_file():
-        raise MissingFileError(f"No such encoder: {path}")
+        raise MissingFileError(
+            f"No such encoder: {path}. Expected what `cryoinfer train` has written."
+        )
     try:
         values: dict[str, Any] = torch.load(path, weights_only=True)
         found = values["format"]
+        return _trained(values) if found == FORMAT else _refuse(path, found)
+    except (CryoinferError, PermissionError):
+        raise
     except Exception as error:  # zip, pickle and torch have errors of their own
         raise InputError(
             f"{path} is not an encoder, or is cut short: expected a file written by "
             "`cryoinfer train`. Copy it again, or train anew."
         ) from error
-    if found != FORMAT:
-        raise InputError(
-            f"{path} is an encoder of format {found}, expected format {FORMAT}: it "
-            "was made by another version of cryoinfer. Train anew, or use that version."
-        )
+
+
+def _refuse(path: Path, found: object) -> NoReturn:
+    raise InputError(
+        f"{path} is an encoder of format {found}, expected format {FORMAT}: it was "
+        "made by another version of cryoinfer. Train anew, or use that version."
+    )
+
+
+def _trained(values: dict[str, Any]) -> TrainedEncoder:
     prior = PosePrior(**values["prior"])
     network = PoseNetwork(PoseNetworkConfig(**values["network"]), prior)
     network.load_state_dict(values["weights"])
@@ -71,6 +82,7 @@ def load_encoder(path: Path) -> TrainedEncoder:
         encoder,
         values["density"],
         prior,
+        values["symmetry"],
         tuple(Check(**check) for check in values["checks"]),
         values["verdict"],
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, extract_slices
+from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses
@@ -23,8 +24,6 @@ from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
 
-_SAME_LENGTH = 1e-3
-
 
 @dataclass(frozen=True)
 class InferConfig:
@@ -34,14 +33,14 @@ class InferConfig:
     ----------
     climb : bool
         Whether Gauss-Newton takes the encoder's poses to the top of their posteriors.
-    symmetry : str
-        Of the map that is made.
+    symmetry : str, optional
+        Of the map that is made; by default that of the map that was learned.
     seed : int
         Of the halves, where the particles name none.
     """
 
     climb: bool = True
-    symmetry: str = "C1"
+    symmetry: str | None = None
     seed: int = 0
 
 
@@ -69,10 +68,10 @@ def infer(
     InputError
         If the particles are not like those that the encoder has learned.
     """
-    _require_alike(particles, trained)
+    require_alike(particles, trained)
     problem = define_problem(
         particles,
-        config.symmetry,
+        config.symmetry or trained.symmetry,
         particle_diameter_angstrom=None,
         max_shift_angstrom=None,
         defocus_sd_angstrom=trained.prior.defocus_sd_angstrom,
@@ -90,17 +89,23 @@ def infer(
     return result
 
 
-def _require_alike(particles: Particles, trained: TrainedEncoder) -> None:
-    """Refuse particles whose images the encoder could not have seen."""
+def require_alike(particles: Particles, trained: TrainedEncoder) -> None:
+    """Refuse particles whose images the encoder could not have seen.
+
+    Raises
+    ------
+    InputError
+    """
     grid, noise = trained.encoder.grid, trained.encoder.noise_power
     sizes = particles.optics.pixel_size_angstrom * particles.boxes
-    found = float(sizes[0])
-    off = (sizes / grid.length_angstrom - 1).abs() > _SAME_LENGTH
-    if bool(off.any()) or particles.box != grid.box:
+    off = (sizes / grid.length_angstrom - 1).abs() > SAME_AREA
+    off |= particles.boxes != grid.box
+    if bool(off.any()):
         raise InputError(
             f"the encoder learned images of {grid.box} pixels, "
-            f"{grid.length_angstrom:.1f} A across; found {particles.box} pixels, "
-            f"{found:.1f} A. Rescale the particles, or train on these."
+            f"{grid.length_angstrom:.1f} A across; found "
+            f"{int(particles.boxes[off][0])} pixels, {float(sizes[off][0]):.1f} A. "
+            "Rescale the particles, or train on these."
         )
     groups = int(particles.optics.group.max()) + 1
     if groups > len(noise):
@@ -130,6 +135,7 @@ class _Inferring:
         self._weight = torch.zeros(n, MODES, dtype=torch.float64)
         self._defocus = torch.zeros(n, dtype=torch.float64)
         self._covariance = torch.zeros(n, 6, 6, dtype=torch.float64)
+        self._entropy = torch.zeros(n, dtype=torch.float64)
         self._log_likelihood = torch.zeros(n, dtype=torch.float64)
 
     def take(self, batch: ParticleBatch) -> None:
@@ -157,8 +163,8 @@ class _Inferring:
         count = min(MODES, posterior.weight.shape[1])
         self._rotation[index, :count] = posterior.rotation[:, :count]
         self._shift[index, :count] = posterior.shift_angstrom[:, :count]
-        weight = posterior.weight[:, :count]
-        self._weight[index, :count] = weight / weight.sum(1, keepdim=True)
+        self._weight[index, :count] = posterior.weight[:, :count]
+        self._entropy[index] = posterior.entropy()
         self._defocus[index] = posterior.defocus_offset_angstrom[:, 0]
         self._covariance[index] = posterior.covariance[:, 0]
 
@@ -189,4 +195,5 @@ class _Inferring:
             random_subset=problem.half + 1,
             noise_power=self._trained.encoder.noise_power,
             iterations=(),
+            entropy_nats=self._entropy,
         )

@@ -87,12 +87,14 @@ class RunResult:
     mode_pose : Pose, leading dimensions (n, m)
         The best modes, best first.
     mode_weight : Tensor, shape (n, m)
-        Their probabilities; they sum to 1.
+        Their probabilities; where they do not sum to 1, the rest is elsewhere.
     random_subset : Tensor of int64, shape (n,)
         Half-set, 1 or 2.
     noise_power : tuple of Tensor, each shape (rings,)
         Per optics group and ring, of the orthonormal transform.
     iterations : tuple of Iteration
+    entropy_nats : Tensor, shape (n,), optional
+        Of the whole posteriors, where they have more parts than these modes.
     """
 
     reconstruction: Reconstruction
@@ -104,12 +106,19 @@ class RunResult:
     random_subset: Tensor
     noise_power: tuple[Tensor, ...]
     iterations: tuple[Iteration, ...]
+    entropy_nats: Tensor | None = None
+
+    def entropy(self) -> Tensor:
+        """Return the entropy of every posterior in nats, shape (n,)."""
+        if self.entropy_nats is not None:
+            return self.entropy_nats
+        return self.posterior().entropy()
 
     def posterior(self) -> PoseMixture:
         """Return the posteriors of all particles.
 
-        The best mode carries its own covariance; the others, which were climbed at a
-        lower radius, are given the same.
+        The best mode carries its own covariance; the others, which a search climbed
+        at a lower radius, are given the same.
         """
         modes = self.mode_weight.shape[1]
         return PoseMixture.of_modes(

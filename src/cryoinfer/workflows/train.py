@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
@@ -65,12 +67,15 @@ class Lesson:
         Per optics group and ring, of the particles.
     shift_sd_angstrom : float
         Spread of the particles' shifts about the centres of their boxes.
+    symmetry : str
+        Point group of the map.
     """
 
     density: Tensor
     pixel_size_angstrom: float
     noise_power: tuple[Tensor, ...]
     shift_sd_angstrom: float
+    symmetry: str
 
     @classmethod
     def of_run(cls, run: RunResult) -> Self:
@@ -82,6 +87,7 @@ class Lesson:
             maps.pixel_size_angstrom,
             run.noise_power,
             float(shift.square().mean().sqrt()),
+            maps.symmetry,
         )
 
 
@@ -96,6 +102,8 @@ class TrainedEncoder:
         Of the run, masked.
     prior : PosePrior
         Of shifts and defoci.
+    symmetry : str
+        Point group of the map.
     checks : tuple of Check
     verdict : str
     """
@@ -103,6 +111,7 @@ class TrainedEncoder:
     encoder: PoseEncoder
     density: Tensor
     prior: PosePrior
+    symmetry: str
     checks: tuple[Check, ...]
     verdict: str
 
@@ -136,9 +145,16 @@ def train_encoder(
     Returns
     -------
     TrainedEncoder
+
+    Raises
+    ------
+    InputError
+        If the picture is larger than the images, or these cover different areas.
     """
     density = lesson.density
     grid = ReferenceGrid(density.shape[-1], lesson.pixel_size_angstrom)
+    require_picture(config.network.side, grid.box)
+    _require_one_area(particles, grid)
     least = _NARROWEST_SHIFT_PIXEL * grid.pixel_size_angstrom
     shift_sd = max(_WIDER * lesson.shift_sd_angstrom, least)
     prior = PosePrior(shift_sd, config.defocus_sd_angstrom)
@@ -153,9 +169,38 @@ def train_encoder(
         # Layers draw their first weights from the global generator.
         torch.manual_seed(config.seed)
         network = PoseNetwork(config.network, prior)
-    done = train(network, images, config.training, generator, monitor)
+    symmetry = symmetry_rotations(lesson.symmetry)
+    done = train(network, images, config.training, symmetry, generator, monitor)
     encoder = PoseEncoder(done.network, grid, lesson.noise_power)
-    return TrainedEncoder(encoder, density, prior, done.checks, done.verdict)
+    return TrainedEncoder(
+        encoder, density, prior, lesson.symmetry, done.checks, done.verdict
+    )
+
+
+def require_picture(side: int, box: int) -> None:
+    """Refuse a picture that cannot be halved to 4 pixels, or exceeds the box.
+
+    Raises
+    ------
+    InputError
+    """
+    if side < 8 or side & (side - 1) or side > box:
+        raise InputError(
+            f"expected a picture of 8, 16, 32, .. pixels, at most the {box} of the "
+            f"box, found {side}"
+        )
+
+
+def _require_one_area(particles: Particles, grid: ReferenceGrid) -> None:
+    sizes = particles.optics.pixel_size_angstrom * particles.boxes
+    off = (sizes / grid.length_angstrom - 1).abs() > SAME_AREA
+    if bool(off.any()):
+        group = int(particles.optics.group[off][0]) + 1
+        raise InputError(
+            f"expected images {grid.length_angstrom:.1f} A across, as the map is, "
+            f"found {float(sizes[off][0]):.1f} A in optics group {group}: rescale the "
+            "particles to one pixel size, or train without that group"
+        )
 
 
 def _templates(

@@ -2,13 +2,15 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.encoder_inputs import encoder_inputs
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
@@ -89,7 +91,9 @@ def trained(monitor: SilentMonitor, steps: int, check_every: int) -> Training:
     config = TrainingConfig(
         steps=steps, batch=32, warm_up=20, average_decay=0.9, check_every=check_every
     )
-    return train(network(), images, config, seeded(2), monitor)
+    return train(
+        network(), images, config, symmetry_rotations("C1"), seeded(2), monitor
+    )
 
 
 def test_simulated_images_are_those_of_the_molecule() -> None:
@@ -103,6 +107,31 @@ def test_simulated_images_are_those_of_the_molecule() -> None:
     # What is left is noise of unit power: 200 images of some 75 coefficients have a
     # standard error of 1 %; trilinear interpolation adds 1 %.
     assert noise.abs().square().mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_encoder_is_shown_the_ctf_of_the_given_defocus() -> None:
+    batch, _, sd = particles(10, seeded(1))
+    optics = replace(
+        batch.optics,
+        amplitude_contrast=torch.full((10,), 0.1, dtype=torch.float64),
+        defocus_u_angstrom=torch.full((10,), 9000.0, dtype=torch.float64),
+        defocus_v_angstrom=torch.full((10,), 9000.0, dtype=torch.float64),
+    )
+    noise = torch.full((BOX // 2,), sd**2)
+    templates = whiten(replace(batch, optics=optics), GRID, 7, noise)
+    images = TrainingImages(volume(), (templates,), PosePrior(0.0, 2000.0))
+    drawn, latents = images.draw(300, seeded(2))
+    torch.testing.assert_close(drawn.ctf, templates.ctf[:1].expand(300, -1))
+    true, _ = drawn.with_defocus_offset(latents.defocus_offset_angstrom)
+    slices = extract_slices(volume(), latents.pose.rotation, drawn.disc)
+
+    def left(ctf: torch.Tensor) -> float:
+        return float((drawn.coefficients - ctf * slices).abs().square().mean())
+
+    # Noise of unit power is left by the true defocus alone; 300 images of some 75
+    # coefficients have a standard error of 1 %.
+    assert left(true.ctf) == pytest.approx(1.0, abs=0.05)
+    assert left(drawn.ctf) > 1.2
 
 
 def test_an_encoder_learns() -> None:
@@ -174,6 +203,8 @@ def test_verdicts_are_in_plain_words() -> None:
     done = [Check(100, 2.0, 3.0), Check(200, 1.9, 2.5)]
     assert verdict(lost).startswith("not converged: the median error, 118 degrees")
     assert "gained" in verdict([*learning[1:], Check(400, 2.0, 9.0)])
+    assert verdict(done[:1]).startswith("too short to tell")
+    assert "not finite" in verdict([*done, Check(300, float("nan"), 2.0)])
     assert verdict(done) == (
         "converged: median error 2.50 degrees on simulated images held back"
     )

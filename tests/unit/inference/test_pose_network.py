@@ -94,6 +94,17 @@ def test_components_come_in_the_order_of_their_density() -> None:
     torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64))
 
 
+def test_no_component_is_wider_than_its_bounds() -> None:
+    made = network(PosePrior(3.0, 0.0))
+    with torch.no_grad():
+        made.last.weight *= 1000
+        factor = made(inputs()).factor.double()
+    turn = torch.linalg.inv(factor @ factor.mT)[..., :3, :3]
+    widest = torch.linalg.eigvalsh(turn)[..., -1].sqrt()
+    # Whatever the correlations; rounding of single precision.
+    assert widest.max() < 0.6 * (1 + 1e-3)
+
+
 def parameters_of(values: tuple[torch.Tensor, ...]) -> MixtureParameters:
     weight, turn, offset, factor = values
     base = random_rotations(2, seeded(5))[None]
