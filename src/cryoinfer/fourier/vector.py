@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from llvmlite import ir
 from numba import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 _FLOAT = ir.FloatType()
@@ -90,6 +91,13 @@ class _Vectors:
         return ir.Constant(_INDEX, index)
 
 
+def _require_plain(*arrays: Any) -> None:
+    """Refuse what the pointer to the first number does not tell all of."""
+    for array in arrays:
+        if array.layout != "C" or array.dtype != types.float32:
+            raise TypingError(f"expected a contiguous float32 array, found {array}")
+
+
 def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
@@ -105,6 +113,7 @@ def read_cell(
     lowest corner, and from one row or plane to the next. ``x, y, z`` in [0, 1) are
     the place in the cell.
     """
+    _require_plain(volume)
     one = types.float32
     offset = types.uint64
     result = types.UniTuple(one, 2)
@@ -135,6 +144,7 @@ def read_cell_and_slope(
     Eight numbers, the real part of each before the imaginary one; see
     :func:`read_cell`.
     """
+    _require_plain(volume)
     one = types.float32
     offset = types.uint64
     result = types.UniTuple(one, 8)
@@ -187,6 +197,7 @@ def write_edge(
     part, weight, and weight times its share. ``near`` and ``far`` are the shares of
     the two voxels; ``corner`` (uint64) is the place of the first, in floats.
     """
+    _require_plain(sums)
     one = types.float32
     signature = types.void(sums, types.uint64, one, one, one, one, one)
 
