@@ -213,7 +213,8 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         write_report(folder.path)
         folder.finish()
         rows = {
-            "Resolution": f"{maps.resolution_angstrom:.2f} A (FSC 0.143, masked)",
+            "Resolution": f"{maps.resolution_angstrom:.2f} A (FSC 0.143 of halves that "
+            "were posed against one map)",
             "Time": f"{seconds:.1f} s, {len(particles) / seconds:,.0f} images a second",
             "Particles": f"{folder.path / run_folder.PARTICLES}",
             "Report": f"{folder.path / run_folder.REPORT}",
