@@ -191,6 +191,7 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         folder.log(f"cryoinfer infer, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
         config = InferConfig(options.climb, symmetry, options.seed)
+        monitor.message(f"The training of this encoder: {trained.verdict}")
         try:
             with monitor:
                 result = infer(particles, trained, config, monitor)
