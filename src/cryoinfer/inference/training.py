@@ -25,6 +25,12 @@ _HELD_BACK = 500
 _LOST_DEGREES = 60.0
 """A median error beyond it is near that of random rotations, 132 degrees."""
 
+_FEWEST_CHECKS = 4
+"""Looks at the images held back before anything is said of convergence."""
+
+_SETTLED_NATS = 0.5
+"""Gain an image over the second half of a training that counts as none."""
+
 _LONGEST_GRADIENT = 1.0
 
 
@@ -251,14 +257,14 @@ def verdict(checks: list[Check]) -> str:
             "near that of random poses; the map may hold too little detail, or the "
             "images too little signal"
         )
-    if len(checks) < 2:
+    if len(checks) < _FEWEST_CHECKS:
         return (
             f"too short to tell: median error {last.median_degrees:.2f} degrees on "
             f"simulated images held back after {last.step} steps"
         )
     half = next(check for check in checks if check.step >= last.step / 2)
     gained = half.loss_nats - last.loss_nats
-    if gained > 1.0:
+    if gained > _SETTLED_NATS:
         return (
             f"still learning: the second half of the training gained {gained:.1f} "
             "nats an image; more steps will help"

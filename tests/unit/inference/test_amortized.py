@@ -198,12 +198,15 @@ def test_images_of_another_area_are_refused() -> None:
 
 
 def test_verdicts_are_in_plain_words() -> None:
-    lost = [Check(100, 9.0, 120.0), Check(200, 9.0, 118.0)]
-    learning = [Check(100, 9.0, 40.0), Check(150, 8.0, 30.0), Check(200, 4.0, 12.0)]
-    done = [Check(100, 2.0, 3.0), Check(200, 1.9, 2.5)]
+    def checks(*values: tuple[float, float]) -> list[Check]:
+        return [Check(100 * (i + 1), *value) for i, value in enumerate(values)]
+
+    lost = checks((9.0, 120.0), (9.0, 119.0), (9.0, 119.0), (9.0, 118.0))
+    learning = checks((9.0, 80.0), (6.0, 50.0), (5.0, 30.0), (4.0, 12.0))
+    done = checks((6.0, 50.0), (2.0, 3.0), (1.9, 2.6), (1.8, 2.5))
     assert verdict(lost).startswith("not converged: the median error, 118 degrees")
-    assert "gained" in verdict([*learning[1:], Check(400, 2.0, 9.0)])
-    assert verdict(done[:1]).startswith("too short to tell")
+    assert "gained 2.0 nats" in verdict(learning)
+    assert verdict(done[:3]).startswith("too short to tell")
     assert "not finite" in verdict([*done, Check(300, float("nan"), 2.0)])
     assert verdict(done) == (
         "converged: median error 2.50 degrees on simulated images held back"
