@@ -117,8 +117,8 @@ def measure_set(name: str, options: argparse.Namespace) -> Row:
         started = time.perf_counter()
         posteriors = infer_all(inference, judged)
         seconds = time.perf_counter() - started
-        errors = pose_errors(modes(posteriors), truth[unseen], alignment)
         estimate = modes(posteriors)
+        errors = pose_errors(estimate, truth[unseen], alignment)
         moved = truth_in_estimated_frame(estimate, truth[unseen], alignment)
         latents = Latents(moved, torch.zeros(held, dtype=torch.float64))
         row |= {

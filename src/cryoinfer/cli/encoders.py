@@ -1,18 +1,20 @@
 """Encoders: trained from a run, and asked about particles that they have not seen."""
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_finished
-from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
+from cryoinfer.cli.runs import (
+    explained_interruption,
+    is_finished,
+    use_threads,
+    write_results,
+)
 from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
@@ -117,7 +119,7 @@ def train(options: TrainOptions, console: Console) -> None:
         "defocus-error": options.defocus_error,
         "seed": options.seed,
     }
-    record = _record(
+    record = RunRecord.of_now(
         "train",
         arguments,
         run_files.fingerprint(
@@ -126,7 +128,7 @@ def train(options: TrainOptions, console: Console) -> None:
             options.run / run_folder.MAP,
         ),
         options.seed,
-        options.threads,
+        use_threads(options.threads),
     )
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer train, {arguments}")
@@ -186,7 +188,8 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         "seed": options.seed,
     }
     inputs = run_files.fingerprint(particles, options.particles, path)
-    record = _record("infer", arguments, inputs, options.seed, options.threads)
+    threads = use_threads(options.threads)
+    record = RunRecord.of_now("infer", arguments, inputs, options.seed, threads)
     with RunFolder(options.out, record, overwrite=options.overwrite) as folder:
         folder.log(f"cryoinfer infer, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
@@ -197,22 +200,9 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
                 result = infer(particles, trained, config, monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
-        run_files.write_inference(folder.path, particles, result)
-        run_files.write_reconstruction(folder.path, result.reconstruction)
+        write_results(folder, particles, result)
         seconds = sum(monitor.stage_seconds.values())
         maps = result.reconstruction
-        folder.describe(
-            {
-                "particles": len(particles),
-                "box": maps.density.shape[-1],
-                "pixel_size_angstrom": maps.pixel_size_angstrom,
-                "resolution_angstrom": maps.resolution_angstrom,
-                "symmetry": maps.symmetry,
-            },
-            [],
-        )
-        write_report(folder.path)
-        folder.finish()
         rows = {
             "Resolution": f"{maps.resolution_angstrom:.2f} A (FSC 0.143 of halves that "
             "were posed against one map)",
@@ -248,21 +238,4 @@ def _read_lesson(folder: Path, record: RunRecord, particles: Particles) -> Lesso
         tuple(spectrum.float() for spectrum in noise),
         float(shift.square().mean().sqrt()),
         record.results["symmetry"],
-    )
-
-
-def _record(
-    workflow: str,
-    arguments: dict[str, Any],
-    inputs: dict[str, object],
-    seed: int,
-    threads: int | None,
-) -> RunRecord:
-    return RunRecord(
-        workflow=workflow,
-        arguments=arguments,
-        inputs=inputs,
-        seed=seed,
-        machine={"threads": use_threads(threads), "system": platform.platform()},
-        versions=run_folder.software_versions(),
     )

@@ -88,6 +88,25 @@ class RunRecord:
     mirrored: bool = False
 
     @classmethod
+    def of_now(
+        cls,
+        workflow: str,
+        arguments: dict[str, Any],
+        inputs: dict[str, Any],
+        seed: int,
+        threads: int,
+    ) -> Self:
+        """Return the record of a run that begins now, on this machine."""
+        return cls(
+            workflow=workflow,
+            arguments=arguments,
+            inputs=inputs,
+            seed=seed,
+            machine={"threads": threads, "system": platform.platform()},
+            versions=software_versions(),
+        )
+
+    @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the record of a folder.
 

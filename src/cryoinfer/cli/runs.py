@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,19 +91,28 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
             result = job.compute(monitor)
     finally:
         folder.add_times(monitor.stage_seconds)
+    write_results(folder, job.particles, result)
+    for line in _summary(folder, job.options):
+        monitor.message(line)
+
+
+def write_results(
+    folder: RunFolder, particles: Particles, result: RunResult | Reconstruction
+) -> None:
+    """Write what a run has found, its report last, and mark it as finished."""
     reconstruction = result
     iterations = []
     if isinstance(result, RunResult):
         reconstruction = result.reconstruction
-        run_files.write_inference(folder.path, job.particles, result)
+        run_files.write_inference(folder.path, particles, result)
         iterations = [asdict(iteration) for iteration in result.iterations]
     else:
         path = folder.path / run_folder.PARTICLES
-        run_files.save_particles(path, job.particles)
+        run_files.save_particles(path, particles)
     assert isinstance(reconstruction, Reconstruction)
     run_files.write_reconstruction(folder.path, reconstruction)
     results = {
-        "particles": len(job.particles),
+        "particles": len(particles),
         "box": reconstruction.density.shape[-1],
         "pixel_size_angstrom": reconstruction.pixel_size_angstrom,
         "resolution_angstrom": reconstruction.resolution_angstrom,
@@ -113,8 +121,6 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
     folder.describe(results, iterations)
     write_report(folder.path)
     folder.finish()
-    for line in _summary(folder, job.options):
-        monitor.message(line)
 
 
 @dataclass(frozen=True)
@@ -160,13 +166,12 @@ class _Job:
         """Return the record of the run that would begin now."""
         options = self.options
         inputs = run_files.fingerprint(self.particles, options.particles, options.map)
-        return RunRecord(
-            workflow=options.workflow,
-            arguments=options.arguments(),
-            inputs=inputs,
-            seed=options.seed,
-            machine={"threads": self.threads, "system": platform.platform()},
-            versions=run_folder.software_versions(),
+        return RunRecord.of_now(
+            options.workflow,
+            options.arguments(),
+            inputs,
+            options.seed,
+            self.threads,
         )
 
     def compute(self, monitor: RichMonitor) -> RunResult | Reconstruction:

@@ -58,11 +58,12 @@ def solve(
         Scaled so that ``FourierVolume.from_map`` reads the images' coefficients.
     """
     sums = accumulator.sums.numpy()
-    floor = _EMPTY * shell_sums(accumulator).mean_weight
+    mean_weight = shell_sums(accumulator).mean_weight
+    floor = _EMPTY * mean_weight
     if snr is not None:
         shells = len(floor)
         known = torch.nn.functional.pad(snr, (0, max(0, shells - len(snr))), value=1e-3)
-        floor = torch.maximum(floor, floor / (_EMPTY * known[:shells]))
+        floor = torch.maximum(floor, mean_weight / known[:shells])
     floor = floor.clamp(min=torch.finfo(torch.float32).tiny)
     fine = _fine_box(accumulator.padding, box, map_box)
     reach = min(accumulator.centre, fine // 2 - 1)

@@ -7,19 +7,19 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, extract_slices
+from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses
-from cryoinfer.inference.whitening import WhitenedImages, whiten
+from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import Inference, Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.marching import PADDING, find_mask
-from cryoinfer.workflows.passes import MODES, insert_images
+from cryoinfer.workflows.passes import MODES, insert_images, residual
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
@@ -157,7 +157,8 @@ class _Inferring:
         insert_images(self._sums[half], images, poses, self._radius)
         self._keep(batch.index, posterior)
         near = images.prefix(self._seen)
-        self._log_likelihood[batch.index] = self._log_likelihood_of(near, poses)
+        left = residual(self._volume, near, poses)
+        self._log_likelihood[batch.index] = -left.abs().square().sum(1).double()
 
     def _keep(self, index: Tensor, posterior: PoseMixture) -> None:
         count = min(MODES, posterior.weight.shape[1])
@@ -167,13 +168,6 @@ class _Inferring:
         self._entropy[index] = posterior.entropy()
         self._defocus[index] = posterior.defocus_offset_angstrom[:, 0]
         self._covariance[index] = posterior.covariance[:, 0]
-
-    def _log_likelihood_of(self, images: WhitenedImages, poses: LocalPoses) -> Tensor:
-        if bool(poses.defocus_offset_angstrom.any()):
-            images, _ = images.with_defocus_offset(poses.defocus_offset_angstrom)
-        slices = extract_slices(self._volume, poses.rotation, images.disc, images.scale)
-        left = images.moved_back(poses.shift_angstrom) - images.ctf * slices
-        return -left.abs().square().sum(1).double()
 
     def result(self) -> RunResult:
         """Divide the sums, and return all."""

@@ -262,7 +262,7 @@ class _Pass:
         if bool(measured.any()):
             sampled = near.select(measured)
             poses = found.poses.select(measured)
-            left = _residual(self._references[half], sampled, poses)
+            left = residual(self._references[half], sampled, poses)
             self._residual.add(group, sampled, left)
         placed = found if half == 0 else found.moved_to(self._frame)
         self._estimate.put(index, placed)
@@ -349,9 +349,10 @@ def insert_images(
     )
 
 
-def _residual(
+def residual(
     volume: FourierVolume, images: WhitenedImages, poses: LocalPoses
 ) -> Tensor:
+    """Return what a map at given poses leaves of whitened images, shape (b, p)."""
     if bool(poses.defocus_offset_angstrom.any()):
         images, _ = images.with_defocus_offset(poses.defocus_offset_angstrom)
     slices = extract_slices(volume, poses.rotation, images.disc, images.scale)
