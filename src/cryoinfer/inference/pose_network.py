@@ -132,6 +132,10 @@ class PoseNetwork(nn.Module):
         An unknown whose sd is 0 is not inferred.
     """
 
+    ends = ("stem.", "head.", "last.")
+    """Names of the layers that numbers come in and go out by, and of the dense ones:
+    to make their matrices orthogonal took a quarter of a step and gained nothing."""
+
     def __init__(self, config: PoseNetworkConfig, prior: PosePrior) -> None:
         super().__init__()
         self.config, self.prior = config, prior

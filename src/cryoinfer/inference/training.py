@@ -1,7 +1,7 @@
 """The one loop that teaches an encoder, from images whose poses are known.
 
-AdamW, a learning rate that warms up and falls as a cosine, and an average of the
-weights over the last steps. A set of images that are never learned from tells how far
+A learning rate that warms up and falls as a cosine, and an average of the weights over
+the last steps. A set of images that are never learned from tells how far
 it has come; the state is handed to the monitor, so that an interrupted run goes on.
 """
 
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
+from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.interfaces import Monitor
@@ -166,9 +167,7 @@ class _Run:
         self._average = AveragedModel(
             network, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay)
         )
-        self._optimiser = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=1e-4
-        )
+        self._optimiser = Optimiser(network, ends=network.ends)
         held_back, self._true = images.draw(_HELD_BACK, generator)
         self._side = network.config.side
         self._held_back = encoder_inputs(held_back, self._side)
@@ -177,14 +176,12 @@ class _Run:
 
     def advance(self) -> None:
         """Take one step."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._rate()
         drawn, latents = self._images.draw(self._config.batch, self._generator)
         value = loss(self._network, encoder_inputs(drawn, self._side), latents).mean()
-        self._optimiser.zero_grad(set_to_none=True)
+        self._network.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), _LONGEST_GRADIENT)
-        self._optimiser.step()
+        self._optimiser.step(self._rate())
         self._average.update_parameters(self._network)
         self.step += 1
 
@@ -224,7 +221,7 @@ class _Run:
             "step": self.step,
             "network": self._network.state_dict(),
             "average": self._average.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": self._optimiser.state(),
             "generator": self._generator.get_state(),
             "checks": [dict(vars(check)) for check in self._checks],
         }
@@ -235,7 +232,7 @@ class _Run:
         self.step = state["step"]
         self._network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load(state["optimiser"])
         self._generator.set_state(state["generator"])
         self._checks = [Check(**entry) for entry in state["checks"]]
 
