@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume
@@ -15,7 +16,7 @@ from cryoinfer.inference.refine import (
     covariance_of,
     gauss_newton,
 )
-from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.search import laplace_log_evidence, repeats
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
 
@@ -23,6 +24,12 @@ SAME_AREA = 1e-3
 """Relative difference of image areas that a picture does not show."""
 
 _STEPS = 4  # of a climb at one radius
+
+_LEAST_WEIGHT = 1e-3
+"""Of a component that is climbed beside the best."""
+
+_HOPELESS_NATS = 12.0
+"""A mode this far behind the best of its image is given up: one in 160,000."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,10 @@ class PoseEncoder:
         return self.infer_whitened(whiten(batch, own, picture_radius(side), noise))
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
-        """Return the posterior of whitened images."""
+        """Return the posterior of images that were whitened to any radius.
+
+        Coefficients beyond the network's picture are not looked at.
+        """
         network = self.network
         inputs = encoder_inputs(images, network.config.side)
         device = inputs.picture.device.type
@@ -82,7 +92,9 @@ class SemiAmortized:
     """Let an encoder name the modes, and climb to their tops.
 
     An :class:`cryoinfer.interfaces.Inference`. A radius at a time, so that every
-    climb starts within reach of the next.
+    climb starts within reach of the next. Modes that the encoder holds for possible
+    are climbed side by side, until the image itself rules them out: what is left is
+    weighed by Laplace's approximation.
 
     Attributes
     ----------
@@ -92,47 +104,101 @@ class SemiAmortized:
     prior : PosePrior
     radii : tuple of int
         Fourier radii of the climbs, from low to high.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them: of modes that
+        are mates, one is kept.
     modes : int
-        Of the encoder, that are climbed at the first radius; the likeliest goes on.
+        Of the encoder, that are climbed at the first radius.
     """
 
     encoder: PoseEncoder
     volume: FourierVolume
     prior: PosePrior
     radii: tuple[int, ...]
+    symmetry: Tensor
     modes: int = 2
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
-        named = self.encoder.infer(batch)
         noise = self.encoder.noise_power[int(batch.optics.group[0])]
-        images = whiten(batch, self.encoder.grid, self.radii[-1], noise)
-        poses = self._likeliest(images.prefix(self.radii[0]), named)
-        for radius in self.radii[1:]:
-            poses = self._climbed(images.prefix(radius), poses, radius)
-        ones = torch.ones(len(poses), 1, dtype=torch.float64)
-        return PoseMixture.of_modes(
-            poses.rotation[:, None],
-            poses.shift_angstrom[:, None],
-            poses.defocus_offset_angstrom[:, None],
-            ones,
-            covariance_of(poses.information)[:, None],
+        return self.infer_whitened(
+            whiten(batch, self.encoder.grid, self.radii[-1], noise)
         )
 
-    def _likeliest(self, images: WhitenedImages, named: PoseMixture) -> LocalPoses:
-        n, count = len(named), min(self.modes, named.weight.shape[1])
-        starts = LocalPoses.at(
-            named.rotation[:, :count].flatten(0, 1),
-            named.shift_angstrom[:, :count].flatten(0, 1),
-            named.defocus_offset_angstrom[:, :count].flatten(),
-        )
-        repeated = images.select(torch.arange(n).repeat_interleave(count))
-        tops = self._climbed(repeated, starts, self.radii[0])
-        evidence = laplace_log_evidence(tops, self.prior).view(n, count)
-        return tops.select(torch.arange(n) * count + evidence.argmax(1))
+    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+        """Return the posterior of images that were whitened to the last radius."""
+        return self.climb(images, self.encoder.infer_whitened(images))
 
-    def _climbed(
-        self, images: WhitenedImages, poses: LocalPoses, radius: int
-    ) -> LocalPoses:
-        longest = 2 / radius
-        return gauss_newton(self.volume, images, poses, self.prior, _STEPS, longest)
+    def climb(self, images: WhitenedImages, named: PoseMixture) -> PoseMixture:
+        """Climb from the modes of a posterior of the same images.
+
+        Returns
+        -------
+        PoseMixture
+            ``modes`` each, best first; those that were given up have no weight.
+        """
+        n, count = named.weight.shape[0], min(self.modes, named.weight.shape[1])
+        owner, start = self._starts(named, count)
+        poses = LocalPoses.at(
+            named.rotation[owner, start],
+            named.shift_angstrom[owner, start],
+            named.defocus_offset_angstrom[owner, start],
+        )
+        for radius in self.radii:
+            near = images.prefix(radius).select(owner)
+            longest = 2 / radius
+            poses = gauss_newton(self.volume, near, poses, self.prior, _STEPS, longest)
+            evidence = laplace_log_evidence(poses, self.prior)
+            kept = self._contenders(owner, poses, evidence, radius)
+            owner, poses, evidence = owner[kept], poses.select(kept), evidence[kept]
+        return _mixture(owner, poses, evidence, n, count)
+
+    def _starts(self, named: PoseMixture, count: int) -> tuple[Tensor, Tensor]:
+        """Return images and components, the densest that are a climb apart."""
+        reach = 2 / self.radii[0]
+        distinct = ~repeats(named.rotation, reach, self.symmetry)
+        likely = named.weight > _LEAST_WEIGHT
+        likely[:, 0] = True
+        chosen = distinct & likely
+        chosen &= chosen.cumsum(1) <= count
+        owner, component = torch.nonzero(chosen).unbind(1)
+        return owner, component
+
+    def _contenders(
+        self, owner: Tensor, poses: LocalPoses, evidence: Tensor, radius: int
+    ) -> Tensor:
+        """Return which poses go on, those of an image together and best first."""
+        # By image, and by falling evidence within.
+        order = evidence.argsort(descending=True)
+        order = order[owner[order].argsort(stable=True)]
+        owner = owner[order]
+        first = torch.searchsorted(owner, owner)
+        rank = torch.arange(len(owner)) - first
+        behind = evidence[order[first]] - evidence[order]
+        alive = behind < _HOPELESS_NATS
+        for k in range(1, int(rank.max()) + 1):
+            # Against each that is k places better.
+            late = torch.nonzero(rank >= k).squeeze(1)
+            pair = poses.rotation[order[torch.stack([late - k, late], 1)]]
+            twin = repeats(pair, 0.5 / radius, self.symmetry)[:, 1]
+            alive[late[twin]] = False
+        return order[alive]
+
+
+def _mixture(
+    owner: Tensor, poses: LocalPoses, evidence: Tensor, n: int, count: int
+) -> PoseMixture:
+    """Put modes into a table, shape (n, count); empty places repeat the best mode."""
+    first = torch.searchsorted(owner, torch.arange(n))
+    rank = torch.arange(len(owner)) - first[owner]
+    place = first[:, None].repeat(1, count)
+    place[owner, rank] = torch.arange(len(owner))
+    weighed = evidence.new_full((n, count), -torch.inf)
+    weighed[owner, rank] = evidence
+    return PoseMixture.of_modes(
+        poses.rotation[place],
+        poses.shift_angstrom[place],
+        poses.defocus_offset_angstrom[place],
+        torch.softmax(weighed, 1),
+        covariance_of(poses.information)[place],
+    )

@@ -230,7 +230,7 @@ def climb(
     flat = order + torch.arange(n)[:, None] * m
     rotation = poses.rotation[flat]
     sorted_evidence = evidence.gather(1, order)
-    twin = _repeats(rotation, plan.cell_radian / 4)
+    twin = repeats(rotation, plan.cell_radian / 4, torch.eye(3).double()[None])
     weight = torch.softmax(sorted_evidence.masked_fill(twin, -torch.inf), 1)
     return Modes(
         poses.select(flat[:, 0]),
@@ -285,8 +285,25 @@ def laplace_log_evidence(poses: LocalPoses, prior: PosePrior) -> Tensor:
     return poses.log_likelihood - prior.loss(poses) + log_volume
 
 
-def _repeats(rotation: Tensor, radius: float) -> Tensor:
-    """Tell which modes (n, m) lie within ``radius`` of a better one."""
-    angle = geodesic_angle(rotation[:, :, None], rotation[:, None])
-    earlier = torch.ones(angle.shape[1:], dtype=torch.bool).tril(-1)
-    return ((angle < radius) & earlier).any(2)
+def repeats(rotation: Tensor, radius: float, symmetry: Tensor) -> Tensor:
+    """Tell which modes lie within a radius of a better one, or of a mate of it.
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (n, m, 3, 3)
+        Best first.
+    radius : float
+        Radians.
+    symmetry : Tensor, shape (s, 3, 3)
+        Rotations that leave the map as it is, the identity among them.
+
+    Returns
+    -------
+    Tensor of bool, shape (n, m)
+    """
+    found = torch.zeros(rotation.shape[:2], dtype=torch.bool)
+    earlier = torch.ones(rotation.shape[1], rotation.shape[1]).tril(-1).bool()
+    for mate in symmetry:
+        angle = geodesic_angle(rotation[:, :, None], rotation[:, None] @ mate)
+        found |= ((angle < radius) & earlier).any(2)
+    return found

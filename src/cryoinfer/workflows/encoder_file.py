@@ -8,13 +8,14 @@ import torch
 
 from cryoinfer.errors import CryoinferError, InputError, MissingFileError
 from cryoinfer.inference.amortized import PoseEncoder
+from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import Check
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.workflows.train import TrainedEncoder
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the network or what stands in the file changes."""
 
 
@@ -28,6 +29,7 @@ def save_encoder(path: Path, trained: TrainedEncoder) -> None:
         "grid": asdict(encoder.grid),
         "prior": asdict(trained.prior),
         "symmetry": trained.symmetry,
+        "usual": asdict(trained.usual),
         "noise_power": list(encoder.noise_power),
         "density": trained.density,
         "checks": [asdict(check) for check in trained.checks],
@@ -83,6 +85,7 @@ def _trained(values: dict[str, Any]) -> TrainedEncoder:
         values["density"],
         prior,
         values["symmetry"],
+        Usual(**values["usual"]),
         tuple(Check(**check) for check in values["checks"]),
         values["verdict"],
     )

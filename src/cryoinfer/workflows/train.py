@@ -12,6 +12,7 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import Check, TrainingConfig, train
@@ -29,7 +30,7 @@ from cryoinfer.workflows.result import RunResult
 _TEMPLATES = 2000
 """Particles a group that lend their CTF."""
 
-_NARROWEST_SHIFT_PIXEL = 0.25
+_NARROWEST_SHIFT_PIXEL = 0.1
 """Of the shifts' prior, where the particles turned out to be centred."""
 
 _WIDER = 1.2  # than what was found, which is itself uncertain
@@ -104,6 +105,8 @@ class TrainedEncoder:
         Of shifts and defoci.
     symmetry : str
         Point group of the map.
+    usual : Usual
+        How the map fits the particles that it was made of.
     checks : tuple of Check
     verdict : str
     """
@@ -112,6 +115,7 @@ class TrainedEncoder:
     density: Tensor
     prior: PosePrior
     symmetry: str
+    usual: Usual
     checks: tuple[Check, ...]
     verdict: str
 
@@ -126,7 +130,8 @@ class TrainedEncoder:
         first = min(last, picture_radius(self.encoder.network.config.side))
         radii = sorted({first, min(last, 2 * first), last})
         volume = FourierVolume.from_map(self.density, last)
-        return SemiAmortized(self.encoder, volume, self.prior, tuple(radii))
+        symmetry = symmetry_rotations(self.symmetry)
+        return SemiAmortized(self.encoder, volume, self.prior, tuple(radii), symmetry)
 
 
 def train_encoder(
@@ -172,9 +177,20 @@ def train_encoder(
     symmetry = symmetry_rotations(lesson.symmetry)
     done = train(network, images, config.training, symmetry, generator, monitor)
     encoder = PoseEncoder(done.network, grid, lesson.noise_power)
+    usual = Usual.of(Fit.joined([_fit(encoder, images, t) for t in images.templates]))
     return TrainedEncoder(
-        encoder, density, prior, lesson.symmetry, done.checks, done.verdict
+        encoder, density, prior, lesson.symmetry, usual, done.checks, done.verdict
     )
+
+
+def _fit(encoder: PoseEncoder, source: TrainingImages, real: WhitenedImages) -> Fit:
+    """Return how the map fits particles of one optics group."""
+    parts = []
+    for rows in torch.arange(len(real)).split(CHUNK):
+        images = real.select(rows)
+        mode = encoder.infer_whitened(images).mode()
+        parts.append(fit(source.volume, images, mode, source.prior))
+    return Fit.joined(parts)
 
 
 def require_picture(side: int, box: int) -> None:
