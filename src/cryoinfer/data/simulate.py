@@ -59,6 +59,8 @@ class SimulationConfig:
         further one has a pixel larger by a tenth, and every second one 200 kV.
     b_factor_angstrom2 : float
         Blurs the structure.
+    defocus_error_angstrom : float
+        Given defoci are off by up to it, uniformly; ``truth.star`` has the true ones.
     seed : int
         Of all that is random. Random numbers do not depend on the number of
         threads; the last digit of their products may.
@@ -75,6 +77,7 @@ class SimulationConfig:
     views: Literal["uniform", "preferred"] = "uniform"
     optics_groups: int = 1
     b_factor_angstrom2: float = 0.0
+    defocus_error_angstrom: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -92,6 +95,8 @@ class SimulationConfig:
             in ("uniform", "preferred"),
             "optics_groups must be 1 or more": self.optics_groups >= 1,
             "b_factor_angstrom2 must not be negative": self.b_factor_angstrom2 >= 0,
+            "defocus_error_angstrom must not be negative": self.defocus_error_angstrom
+            >= 0,
         }
         for rule, kept in rules.items():
             if not kept:
@@ -258,7 +263,8 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
     table = _table(simulation, stack.name)
     truth = replace(table, pose=simulation.latents.pose)
     table_to_relion(truth).write(out / "truth.star")
-    table_to_relion(table).write(star)
+    given = replace(table, optics=_with_defocus_error(table.optics, config))
+    table_to_relion(given).write(star)
     return star
 
 
@@ -329,6 +335,20 @@ def _draw_optics(config: SimulationConfig, generator: torch.Generator) -> Optics
         amplitude_contrast=torch.full_like(defocus, 0.1),
         defocus_u_angstrom=defocus,
         defocus_v_angstrom=defocus,
+    )
+
+
+def _with_defocus_error(optics: Optics, config: SimulationConfig) -> Optics:
+    """Return the optics as a file gives them, whose defoci are estimates."""
+    if config.defocus_error_angstrom == 0:
+        return optics
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    uniform = torch.rand(config.n, generator=generator, dtype=torch.float64)
+    error = (2 * uniform - 1) * config.defocus_error_angstrom
+    return replace(
+        optics,
+        defocus_u_angstrom=optics.defocus_u_angstrom + error,
+        defocus_v_angstrom=optics.defocus_v_angstrom + error,
     )
 
 
