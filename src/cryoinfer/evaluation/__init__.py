@@ -3,7 +3,16 @@
 Knows only records and tensors, so that it can judge any program's output.
 """
 
-from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
+from cryoinfer.evaluation.calibration import (
+    coverage_curve,
+    expected_calibration_error,
+    mahalanobis_levels,
+    posterior_ranks,
+    rank_levels,
+    rank_uniformity_p_value,
+    rotation_ranks,
+    tarp_levels,
+)
 from cryoinfer.evaluation.fsc import (
     FscCurve,
     fourier_shell_correlation,
@@ -31,13 +40,19 @@ __all__ = [
     "align_map",
     "align_poses",
     "coverage_curve",
+    "expected_calibration_error",
     "fourier_shell_correlation",
     "mahalanobis_levels",
     "masked_fsc",
     "pose_errors",
+    "posterior_ranks",
+    "rank_levels",
+    "rank_uniformity_p_value",
     "refine_alignment",
     "resolution_at",
+    "rotation_ranks",
     "tangent_error",
+    "tarp_levels",
     "transform_map",
     "truth_in_estimated_frame",
 ]
