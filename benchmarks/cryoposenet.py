@@ -1,0 +1,400 @@
+"""cryoPoseNet as published: pose and map by an auto-encoder, from random weights.
+
+Shows what Figures 2 and 3 of Nashed et al. 2021 show, and how often a run converges,
+that is ends with a median error below 10 degrees: three heads of the encoder, poses
+known ("tomo") and poses as parameters of the images ("ad"), ten seeds each. Images are
+those of the publication at 64 x 64 pixels over the same length; 9,000 are learned from.
+Errors are taken modulo one rotation and the hand. A row is a run; --device cuda takes a
+graphics processor.
+
+    python benchmarks/cryoposenet.py
+    python benchmarks/cryoposenet.py --sets BCDEFG --methods s2s2 --seeds 3
+    python benchmarks/cryoposenet.py --box 32 --n 500 --steps 50 --seeds 2
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from measure import argument_parser, resized, resolution_inside, results_of, simulated
+from rows import HERE, Column, Row, print_table
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import simulation_preset
+from cryoinfer.evaluation import (
+    align_poses,
+    fourier_shell_correlation,
+    pose_errors,
+    refine_alignment,
+    transform_map,
+)
+from cryoinfer.inference.published_encoder import (
+    FreePoses,
+    Head,
+    KnownPoses,
+    PoseSource,
+    PublishedConfig,
+    PublishedEncoder,
+    PublishedModel,
+    train_published,
+)
+from cryoinfer.inference.voxel_map import on_device
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.io.mrc import read_map
+from cryoinfer.records import ParticleBatch, Pose
+from cryoinfer.report.style import BLUE, GREEN, GREY, INK, ORANGE, figure_style
+
+BOX = 64
+METHODS = ("s2s2", "quaternion", "euler", "tomo", "ad")
+COLOURS = dict(zip(METHODS, (BLUE, GREEN, ORANGE, INK, GREY), strict=True))
+CONVERGED_DEGREES = 10.0
+ALIGNABLE_DEGREES = 30.0
+CHECKS = 20
+FIRST_CHECK = 10
+JUDGED = 1000
+"""Images whose poses are looked at on the way; at the end it is all of them."""
+
+AVERAGED = 50  # steps, at most, in a point of the curve of losses
+CHUNK = 500
+COLUMNS = (
+    Column("set", "set"),
+    Column("poses", "method"),
+    Column("box", "box"),
+    Column("steps", "steps"),
+    Column("runs", "runs"),
+    Column("converged", "converged", ".0%"),
+    Column("error of those (deg)", "converged_degrees", ".2f"),
+    Column("of all (deg)", "median_degrees", ".1f"),
+    Column("within 10 deg in one hand or the other", "either_hand", ".0%"),
+    Column("best FSC 0.143 (A)", "best_0143_angstrom", ".2f"),
+    Column("FSC 0.5 (A)", "best_05_angstrom", ".2f"),
+    Column("loss", "loss", ".4f"),
+    Column("sd", "loss_sd", ".4f"),
+    Column("a step (ms)", "step_ms", ".0f"),
+)
+
+
+# --- One run ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Images of a simulated set, and their truth."""
+
+    images: ParticleBatch
+    pose: Pose
+    density: Tensor
+    pixel_size_angstrom: float
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> "Problem":
+        """Read all images and put them on the device."""
+        particles = Particles.load(folder / "particles.star")
+        truth = Particles.load(folder / "truth.star").pose
+        assert truth is not None
+        return cls(
+            on_device(particles.batch(torch.arange(len(particles))), device),
+            truth,
+            torch.from_numpy(read_map(folder / "truth.mrc").density.copy()).float(),
+            particles.pixel_size_angstrom,
+        )
+
+    def found(self, model: PublishedModel, count: int) -> Pose:
+        """Return the poses of the first images, as the model has them."""
+        parts = []
+        with torch.no_grad():
+            for rows in self.images.index[:count].split(CHUNK):
+                found = model.rotations(self.images.images[rows], rows)
+                parts.append(found.double().cpu())
+        rotation = torch.cat(parts)
+        return Pose(rotation, torch.zeros(len(rotation), 2, dtype=torch.float64))
+
+    def judge(self, found: Pose, density: Tensor, refined: bool) -> Row:
+        """Compare poses of the first images, and the map, with the truth."""
+        truth = self.pose[: len(found)]
+        alignment = align_poses(found, truth, torch.Generator().manual_seed(0))
+        errors = pose_errors(found, truth, alignment).geodesic_degrees
+        pixel_size = self.pixel_size_angstrom
+        # On the way the frame of the poses will do: to refine it takes seconds. Where
+        # they say nothing of it, there is no start to refine it from.
+        if refined and errors.median() < ALIGNABLE_DEGREES:
+            alignment = refine_alignment(self.density, density, alignment, pixel_size)
+        moved = transform_map(self.density, alignment, pixel_size)
+        fsc = fourier_shell_correlation(moved, density)
+        return {
+            "median_degrees": float(errors.median()),
+            "mean_degrees": float(errors.mean()),
+            "mirrored": alignment.mirrored,
+            "truth_0143_angstrom": resolution_inside(fsc, 0.143, pixel_size),
+            "truth_05_angstrom": resolution_inside(fsc, 0.5, pixel_size),
+            "fsc": [round(value, 3) for value in fsc.tolist()],
+        }
+
+    def hands(self, found: Pose) -> Row:
+        """Return the shares of poses that are right in the one hand, or in either.
+
+        A map that is its own mirror image explains every image from two sides: then
+        half of the poses are right in each hand.
+        """
+        sign = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+        mirrored = self.pose.rotation.double() * sign[:, None] * sign
+        right = []
+        for rotation in (self.pose.rotation, mirrored):
+            truth = Pose(rotation, self.pose.shift_angstrom)
+            generator = torch.Generator().manual_seed(0)
+            alignment = align_poses(found, truth, generator, allow_mirror=False)
+            errors = pose_errors(found, truth, alignment).geodesic_degrees
+            right.append(errors < CONVERGED_DEGREES)
+        either = right[0] | right[1]
+        return {
+            "within_10_degrees": max(float(one.double().mean()) for one in right),
+            "within_10_degrees_either_hand": float(either.double().mean()),
+        }
+
+
+@dataclass
+class Watcher:
+    """Looks at a run at its check points, and stops the clock meanwhile."""
+
+    problem: Problem
+    checks: frozenset[int]
+    curve: list[Row] = field(default_factory=list)
+    looking_seconds: float = 0.0
+
+    def __call__(self, step: int, model: PublishedModel) -> None:
+        """Judge the model if the step is one of the check points."""
+        if step not in self.checks:
+            return
+        started = time.perf_counter()
+        found = self.problem.found(model, JUDGED)
+        row = {"step": step, **self.problem.judge(found, model.density, refined=False)}
+        self.curve.append(row)
+        degrees, angstrom = row["median_degrees"], row["truth_0143_angstrom"]
+        print(f"    step {step}: {degrees:.2f} degrees, {angstrom:.2f} A", flush=True)
+        self.looking_seconds += time.perf_counter() - started
+
+
+def check_points(steps: int) -> frozenset[int]:
+    first = min(FIRST_CHECK, steps)
+    return frozenset(int(step) for step in np.geomspace(first, steps, CHECKS).round())
+
+
+def pose_source(
+    method: str, problem: Problem, generator: torch.Generator
+) -> PoseSource:
+    if method == "tomo":
+        return KnownPoses(problem.pose.rotation)
+    if method == "ad":
+        return FreePoses(len(problem.images), generator)
+    return PublishedEncoder(problem.density.shape[-1], cast(Head, method), generator)
+
+
+def measure_run(problem: Problem, method: str, seed: int, steps: int) -> Row:
+    generator = torch.Generator().manual_seed(seed)
+    config = PublishedConfig(steps=steps)
+    watcher = Watcher(problem, check_points(steps))
+    poses = pose_source(method, problem, generator)
+    started = time.perf_counter()
+    run = train_published(
+        problem.images, poses, config, generator, SilentMonitor(), watcher
+    )
+    seconds = time.perf_counter() - started - watcher.looking_seconds
+    for row in watcher.curve:
+        row["loss"] = mean_loss(run.losses, row["step"])
+    found = problem.found(run.model, len(problem.images))
+    final = problem.judge(found, run.model.density, refined=True)
+    return {
+        **{name: value for name, value in final.items() if name != "fsc"},
+        **problem.hands(found),
+        "converged": final["median_degrees"] < CONVERGED_DEGREES,
+        "loss": mean_loss(run.losses, steps),
+        "seconds": seconds,
+        "step_ms": 1e3 * seconds / steps,
+        "device": problem.images.images.device.type,
+        "config": asdict(config),
+        "fsc": final["fsc"],
+        "curve": watcher.curve,
+    }
+
+
+def mean_loss(losses: Tensor, step: int) -> float:
+    return float(losses[max(step // 2, step - AVERAGED) : step].mean())
+
+
+# --- What all runs say --------------------------------------------------------------
+
+
+def summary(rows: Sequence[Row]) -> Row:
+    """Return what the seeds of one set, method, box and number of steps say."""
+    right = [row["median_degrees"] for row in rows if row["converged"]]
+    either = [row["within_10_degrees_either_hand"] for row in rows]
+    losses = [row["loss"] for row in rows]
+    best = best_of(rows)
+    return {
+        **{name: best[name] for name in ("set", "method", "box", "steps")},
+        "runs": len(rows),
+        "converged": None if best["method"] == "tomo" else len(right) / len(rows),
+        "converged_degrees": statistics.median(right) if right else None,
+        "median_degrees": statistics.median(row["median_degrees"] for row in rows),
+        "either_hand": statistics.mean(either),
+        "best_0143_angstrom": best["truth_0143_angstrom"],
+        "best_05_angstrom": best["truth_05_angstrom"],
+        "loss": statistics.mean(losses),
+        "loss_sd": statistics.stdev(losses) if len(losses) > 1 else None,
+        "step_ms": statistics.median(row["step_ms"] for row in rows),
+    }
+
+
+def kind(row: Row) -> tuple[str, int, int, int]:
+    return row["set"], METHODS.index(row["method"]), row["box"], row["steps"]
+
+
+def best_of(rows: Sequence[Row]) -> Row:
+    return min(rows, key=lambda row: row["median_degrees"])
+
+
+def draw(rows: Sequence[Row], folder: Path) -> None:
+    """Draw both figures of the runs with the largest box and the most steps."""
+    largest = max(((row["box"], row["steps"]) for row in rows), default=None)
+    drawn = [row for row in rows if (row["box"], row["steps"]) == largest]
+    if not drawn:
+        return
+    with figure_style():
+        for number, figure in ((2, figure_2(drawn)), (3, figure_3(drawn))):
+            figure.savefig(folder / f"cryoposenet-figure-{number}.png", dpi=150)
+
+
+def figure_2(rows: Sequence[Row]) -> Figure:
+    """Draw loss and pose error by step on set A: mean and sd over seeds."""
+    figure = Figure(figsize=(6.4, 6.4))
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for method in METHODS:
+        own = [row for row in rows if row["set"] == "A" and row["method"] == method]
+        if not own:
+            continue
+        share = sum(row["converged"] for row in own)
+        outcome = f"{share} of {len(own)} converge"
+        label = f"{method} ({'poses known' if method == 'tomo' else outcome})"
+        spread(upper, own, "loss", COLOURS[method], label)
+        if method != "tomo":
+            spread(lower, own, "median_degrees", COLOURS[method], label)
+    upper.set(xscale="log", yscale="log", ylabel="loss over the images' variance")
+    upper.set_title("Set A: mean and standard deviation over seeds")
+    lower.set(xlabel="step", ylabel="median pose error (degrees)", ylim=(0, 140))
+    upper.legend()
+    return figure
+
+
+def spread(axes: Axes, rows: Sequence[Row], name: str, colour: str, label: str) -> None:
+    steps = [point["step"] for point in rows[0]["curve"]]
+    values = np.array([[point[name] for point in row["curve"]] for row in rows])
+    mean, sd = values.mean(0), values.std(0)
+    axes.plot(steps, mean, color=colour, label=label)
+    # A band that reached below every run would leave a logarithmic axis.
+    low = np.maximum(mean - sd, values.min(0))
+    axes.fill_between(steps, low, mean + sd, color=colour, alpha=0.2, linewidth=0)
+
+
+def figure_3(rows: Sequence[Row]) -> Figure:
+    """Draw FSC curves: by step (A), by noise (B to F), and with a CTF (D and G)."""
+    own = [row for row in rows if row["method"] == "s2s2"]
+    best = {
+        letter: best_of([row for row in own if row["set"] == letter])
+        for letter in sorted({row["set"] for row in own})
+    }
+    figure = Figure(figsize=(10.5, 3.4))
+    by_step, by_noise, with_ctf = figure.subplots(1, 3, sharex=True, sharey=True)
+    if "A" in best:
+        curve = best["A"]["curve"]
+        for number, point in enumerate(curve):
+            shade = mpl.colormaps["viridis"](number / len(curve))
+            label = f"step {point['step']}" if number % 5 == 4 else None
+            shells(by_step, best["A"], point["fsc"], shade, label)
+    for number, letter in enumerate("BCDEF"):
+        if letter in best:
+            shade = mpl.colormaps["viridis"](number / 5)
+            shells(by_noise, best[letter], best[letter]["fsc"], shade, letter)
+    for letter, colour in (("D", BLUE), ("G", ORANGE)):
+        if letter in best:
+            shells(with_ctf, best[letter], best[letter]["fsc"], colour, letter)
+    titles = ("A, by step", "B to F: 10 to -10 dB", "0 dB without (D), with CTF (G)")
+    for axes, title in zip((by_step, by_noise, with_ctf), titles, strict=True):
+        axes.axhline(0.143, color=GREY, linewidth=1, linestyle=":")
+        axes.set(xlabel="spatial frequency (1/A)", ylim=(-0.1, 1.02), title=title)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+    by_step.set_ylabel("FSC to the true map, best seed")
+    return figure
+
+
+def shells(
+    axes: Axes, row: Row, fsc: Sequence[float], colour: object, label: str | None
+) -> None:
+    # The outermost shell holds next to nothing of the map.
+    frequency = np.arange(len(fsc)) / row["length_angstrom"]
+    axes.plot(frequency[1:-1], fsc[1:-1], color=colour, label=label, linewidth=1.3)
+
+
+# --- The script ---------------------------------------------------------------------
+
+
+def measure_all(options: argparse.Namespace) -> None:
+    results = results_of("cryoposenet", options)
+    for letter in options.sets:
+        preset = simulation_preset(f"cryoposenet-{letter.lower()}")
+        pixel_size = preset.pixel_size_angstrom * preset.box / BOX
+        preset = replace(preset, box=BOX, pixel_size_angstrom=pixel_size)
+        simulation = resized(preset, options)
+        length = simulation.box * simulation.pixel_size_angstrom
+        problem = None
+        # All methods of a seed before the next seed: what is there can be compared.
+        for seed in range(options.seeds):
+            for method in options.methods:
+                key = {"set": letter, "method": method, "seed": seed}
+                key |= {"steps": options.steps, "images": simulation.n}
+                key["box"] = simulation.box
+                if results.has(key) and not options.again:
+                    continue
+                print(key, flush=True)
+                if problem is None:
+                    problem = Problem.load(simulated(simulation), options.device)
+                row = measure_run(problem, method, seed, options.steps)
+                results.put(key, {"length_angstrom": length, **row})
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--sets", default="A", help="which of ABCDEFG (default: A)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=METHODS,
+        help="heads, tomo, ad (default: all)",
+    )
+    parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument("--steps", type=int, default=10_000, help="default: 10,000")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    options = parser.parse_args()
+    if not options.table:
+        measure_all(options)
+    rows = results_of("cryoposenet", options).rows()
+    grouped = itertools.groupby(sorted(rows, key=kind), kind)
+    print_table([summary(list(own)) for _, own in grouped], COLUMNS)
+    trial = options.n is not None or options.box is not None
+    draw(rows, HERE / ("runs" if trial else "results"))
+
+
+if __name__ == "__main__":
+    main()
