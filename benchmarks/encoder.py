@@ -9,29 +9,26 @@ it has seen, are the measure.
     python benchmarks/encoder.py --sets F
 """
 
-import argparse
+import itertools
 import time
+from dataclasses import replace
 
 import torch
-from measure import argument_parser, resized, results_of, simulated
+from kept import STEPS, Case, kept_encoder
+from measure import LEVELS, argument_parser, results_of
 from rows import Column, Row, print_table
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import simulation_preset
-from cryoinfer.evaluation import align_poses, pose_errors, truth_in_estimated_frame
+from cryoinfer.evaluation import pose_errors, truth_in_estimated_frame
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.interfaces import Inference, SilentMonitor
+from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
-from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
 
-HELD_BACK = 1000
 CHUNK = 250
 DRAWS = 400
-LEVELS = (0.5, 0.9, 0.95)
 COLUMNS = (
     Column("set", "set"),
+    Column("seed", "seed"),
     Column("ab initio (s)", "abinitio_seconds", ".0f"),
     Column("training (s)", "training_seconds", ".0f"),
     Column("encoder: view (deg)", "encoder_view_degrees", ".2f"),
@@ -43,11 +40,6 @@ COLUMNS = (
     Column("images/s", "climbed_images_per_second", ".0f"),
     Column("search: seen images (deg)", "search_degrees", ".3f"),
 )
-
-
-class _Teller(SilentMonitor):
-    def message(self, text: str) -> None:
-        print(f"    {text}", flush=True)
 
 
 def infer_all(inference: Inference, particles: Particles) -> list[PoseMixture]:
@@ -77,38 +69,12 @@ def coverage(posteriors: list[PoseMixture], truth: Latents, level: float) -> flo
     return held / first
 
 
-def measure_set(name: str, options: argparse.Namespace) -> Row:
-    config = resized(simulation_preset(f"cryoposenet-{name.lower()}"), options)
-    folder = simulated(config)
-    particles = Particles.load(folder / "particles.star")
-    truth = Particles.load(folder / "truth.star").pose
+def measure_case(case: Case) -> Row:
+    kept = kept_encoder(case)
+    model, judged, truth = kept.model, kept.unseen, kept.truth.pose
     assert truth is not None
-    held = min(HELD_BACK, len(particles) // 5)
-    seen = torch.arange(len(particles) - held)
-    unseen = torch.arange(len(particles) - held, len(particles))
-    monitor = _Teller()
-
-    started = time.perf_counter()
-    run = abinitio(particles.select(seen), AbinitioConfig(seed=0), monitor)
-    row: Row = {"abinitio_seconds": time.perf_counter() - started}
-    alignment = align_poses(
-        run.latents.pose, truth[seen], torch.Generator().manual_seed(0)
-    )
-    errors = pose_errors(run.latents.pose, truth[seen], alignment)
-    row["search_degrees"] = float(errors.geodesic_degrees.median())
-
-    started = time.perf_counter()
-    training = TrainingConfig(steps=options.steps)
-    model = train_encoder(
-        particles.select(seen),
-        Lesson.of_run(run),
-        EncoderConfig(training=training),
-        monitor,
-    )
-    row["training_seconds"] = time.perf_counter() - started
-    monitor.message(model.verdict)
-
-    judged = particles.select(unseen)
+    held = len(judged)
+    row: Row = dict(kept.row)
     for label, inference in (
         ("encoder", model.encoder),
         ("climbed", model.semi_amortized()),
@@ -118,8 +84,8 @@ def measure_set(name: str, options: argparse.Namespace) -> Row:
         posteriors = infer_all(inference, judged)
         seconds = time.perf_counter() - started
         estimate = modes(posteriors)
-        errors = pose_errors(estimate, truth[unseen], alignment)
-        moved = truth_in_estimated_frame(estimate, truth[unseen], alignment)
+        errors = pose_errors(estimate, truth, kept.alignment)
+        moved = truth_in_estimated_frame(estimate, truth, kept.alignment)
         latents = Latents(moved, torch.zeros(held, dtype=torch.float64))
         row |= {
             f"{label}_coverage_{level:.0%}": coverage(posteriors, latents, level)
@@ -138,14 +104,16 @@ def measure_set(name: str, options: argparse.Namespace) -> Row:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--sets", default="ADFG", help="which (default: ADFG)")
-    parser.add_argument("--steps", type=int, default=4000, help="of the training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
+    parser.add_argument("--seeds", type=int, default=1, help="how many (default: 1)")
     options = parser.parse_args()
     results = results_of("encoder", options)
     if not options.table:
-        for name in options.sets:
-            key = {"set": name, "steps": options.steps}
+        for seed, name in itertools.product(range(options.seeds), options.sets):
+            key = {"set": name, "steps": options.steps, "seed": seed}
             if options.again or not results.has(key):
-                results.put(key, measure_set(name, options))
+                case = replace(Case.of_set(name, options), seed=seed)
+                results.put(key, measure_case(case))
     print_table(results.rows(), COLUMNS)
 
 

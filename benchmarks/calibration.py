@@ -1,0 +1,350 @@
+"""Do an encoder's posteriors deserve trust? Against truths, and the exact posterior.
+
+Shows, for sets of cryoPoseNet, of the encoder alone and of the climb from what it
+names:
+
+- on 1,000 images simulated from the map that it learned, through the CTFs and noise of
+  the particles held back, of poses drawn from the prior (simulation-based calibration):
+  the share of truths in 50, 90 and 95 % credible sets, p-values of the ranks, and the
+  expected calibration error in balls about random points (TARP);
+- on 100 of them: the median divergence from the exact posterior, summed on a grid; for
+  the encoder also from that within the radius of its picture, all that it is shown;
+- on the 1,000 particles held back: the share of true rotations and poses in the sets.
+  There the map's own error counts too.
+
+Encoders are kept in ``runs/``; one that lies there is not trained again.
+
+    python benchmarks/calibration.py --sets F
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from kept import STEPS, Case, Kept, kept_encoder
+from measure import LEVELS, argument_parser, results_of
+from rows import Column, Row, print_table
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.evaluation import (
+    coverage_curve,
+    expected_calibration_error,
+    posterior_ranks,
+    rank_uniformity_p_value,
+    rotation_ranks,
+    tarp_levels,
+    truth_in_estimated_frame,
+)
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.inference.amortized import SemiAmortized
+from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import LocalPoses, covariance_of, gauss_newton
+from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.train import TrainedEncoder
+
+HELD_BACK = 1000
+SIMULATED = 1000
+EXACT = 100
+CHUNK = 250
+DRAWS = 399
+"""One less than a multiple of 20 bins and of the levels: both are then exact."""
+
+_NAMED = 3  # modes of the encoder that the exact posterior looks at, beside the truth's
+_STEPS = 8  # of a climb at one radius
+COLUMNS = (
+    Column("set", "set"),
+    Column("posterior", "posterior"),
+    Column("defocus sd (A)", "defocus_sd_angstrom", ".0f"),
+    *(
+        Column(f"{level:.0%} sets", f"simulated_pose_{level:.0%}", ".1%")
+        for level in LEVELS
+    ),
+    Column("p: rotation", "p_rotation", ".3f"),
+    Column("shift x", "p_shift_x", ".3f"),
+    Column("shift y", "p_shift_y", ".3f"),
+    Column("defocus", "p_defocus", ".3f"),
+    Column("TARP error", "tarp_error", ".3f"),
+    Column("KL (nats)", "kl_nats", ".2f"),
+    Column("as shown", "kl_as_shown_nats", ".2f"),
+    *(
+        Column(
+            f"held back: {level:.0%} sets, rotation",
+            f"real_rotation_{level:.0%}",
+            ".1%",
+        )
+        for level in LEVELS
+    ),
+    *(
+        Column(f"{level:.0%}, pose", f"real_pose_{level:.0%}", ".1%")
+        for level in LEVELS
+    ),
+)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Return a generator; one seed for truths and draws would tie them together."""
+    return torch.Generator().manual_seed(seed)
+
+
+# --- What is judged -----------------------------------------------------------------
+
+
+def simulated_images(
+    model: TrainedEncoder, semi: SemiAmortized, particles: Particles
+) -> tuple[WhitenedImages, Latents]:
+    """Return images of the learned map to the last radius; optics of one group."""
+    noise = model.encoder.noise_power[int(particles.optics.group[0])]
+    radius = semi.radii[-1]
+    rows = torch.arange(len(particles))
+    templates = concatenate(
+        [
+            whiten(batch, model.encoder.grid, radius, noise)
+            for batch in particles.batches(CHUNK, rows)
+        ]
+    )
+    source = TrainingImages(semi.volume, (templates,), model.prior)
+    return source.draw(SIMULATED, seeded(1))
+
+
+def in_chunks(count: int) -> tuple[Tensor, ...]:
+    return torch.arange(count).split(CHUNK)
+
+
+# --- Ranks and levels ---------------------------------------------------------------
+
+
+def distance(first: Latents, second: Latents, variance: Tensor) -> Tensor:
+    """Return the distance of latents in standard deviations of a posterior, (.., n).
+
+    ``variance`` is (n, 6); what was held does not count.
+    """
+    angle = geodesic_angle(first.pose.rotation, second.pose.rotation)
+    shift = (first.pose.shift_angstrom - second.pose.shift_angstrom).square().sum(-1)
+    offset = first.defocus_offset_angstrom - second.defocus_offset_angstrom
+    terms = torch.stack([angle.square(), shift, offset.square()], -1)
+    scale = torch.stack(
+        [variance[:, :3].mean(1), variance[:, 3:5].mean(1), variance[:, 5]], -1
+    )
+    return torch.where(scale > 0, terms / scale, 0.0).sum(-1).sqrt()
+
+
+def ranks_of(
+    posterior: PoseMixture, truth: Latents, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the truths' ranks among draws, and levels in balls about one more."""
+    drawn, mode = posterior.sample(DRAWS, generator), posterior.mode()
+    point = posterior.sample(1, generator)[0]
+    numbers: dict[str, Callable[[Latents], Tensor]] = {
+        "shift_x": lambda latents: latents.pose.shift_angstrom[..., 0],
+        "shift_y": lambda latents: latents.pose.shift_angstrom[..., 1],
+    }
+    variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
+    if bool((variance[:, 5] > 0).all()):
+        numbers["defocus"] = lambda latents: latents.defocus_offset_angstrom
+    ranks = {
+        name: posterior_ranks(number(truth), number(drawn), generator)
+        for name, number in numbers.items()
+    }
+    ranks["rotation"] = rotation_ranks(
+        truth.pose.rotation, drawn.pose.rotation, mode.pose.rotation, generator
+    )
+    ranks["tarp"] = tarp_levels(
+        distance(truth, point, variance), distance(drawn, point, variance), generator
+    )
+    return ranks
+
+
+def of_rotation(posterior: PoseMixture) -> PoseMixture:
+    """Return the marginal posterior of the rotation."""
+    covariance = posterior.covariance.clone()
+    covariance[..., 3:, :] = 0
+    covariance[..., :, 3:] = 0
+    return replace(posterior, covariance=covariance)
+
+
+def coverage(posteriors: list[PoseMixture], truths: list[Latents], name: str) -> Row:
+    """Return the share of truths in the credible sets of every level."""
+    generator, pairs = seeded(3), zip(posteriors, truths, strict=True)
+    levels = torch.cat([q.credible_level(t, DRAWS, generator) for q, t in pairs])
+    shares = coverage_curve(levels, torch.tensor(LEVELS)).tolist()
+    return {
+        f"{name}_{level:.0%}": share
+        for level, share in zip(LEVELS, shares, strict=True)
+    }
+
+
+def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Row:
+    """Return p-values, expected calibration error and coverage."""
+    generator, pairs = seeded(2), zip(posteriors, truths, strict=True)
+    parts = [ranks_of(posterior, truth, generator) for posterior, truth in pairs]
+    ranks = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    row = coverage(posteriors, truths, "simulated_pose")
+    row["tarp_error"] = expected_calibration_error(ranks.pop("tarp"))
+    for name, values in ranks.items():
+        row[f"p_{name}"] = rank_uniformity_p_value(values, DRAWS)
+    return row
+
+
+# --- The exact posterior ------------------------------------------------------------
+
+
+def modes_near(
+    semi: SemiAmortized,
+    images: WhitenedImages,
+    truth: Latents,
+    named: PoseMixture,
+    radii: tuple[int, ...],
+) -> PoseMixture:
+    """Return the tops above the truth and above the modes that an encoder named."""
+    n, count = len(images), min(_NAMED, named.weight.shape[1])
+    true = truth.pose
+    starts = LocalPoses.at(
+        torch.cat([true.rotation[:, None], named.rotation[:, :count]], 1).flatten(0, 1),
+        torch.cat(
+            [true.shift_angstrom[:, None], named.shift_angstrom[:, :count]], 1
+        ).flatten(0, 1),
+        torch.cat(
+            [
+                truth.defocus_offset_angstrom[:, None],
+                named.defocus_offset_angstrom[:, :count],
+            ],
+            1,
+        ).flatten(),
+    )
+    several = images.select(torch.arange(n).repeat_interleave(count + 1))
+    tops = starts
+    for radius in radii:
+        seen = several.prefix(radius)
+        tops = gauss_newton(semi.volume, seen, tops, semi.prior, _STEPS, 2 / radius)
+    shape = (n, count + 1)
+    return PoseMixture.of_modes(
+        tops.rotation.unflatten(0, shape),
+        tops.shift_angstrom.unflatten(0, shape),
+        tops.defocus_offset_angstrom.unflatten(0, shape),
+        laplace_log_evidence(tops, semi.prior).view(shape).softmax(1),
+        covariance_of(tops.information).unflatten(0, shape),
+    )
+
+
+def divergences(
+    semi: SemiAmortized,
+    images: WhitenedImages,
+    truth: Latents,
+    encoded: PoseMixture,
+    climbed: PoseMixture,
+) -> tuple[Row, Row]:
+    """Return the median divergence of both posteriors from the exact one."""
+    shown = semi.radii[:1]
+    near = modes_near(semi, images, truth, encoded, semi.radii)
+    exact = grid_posterior(semi.volume, images, semi.prior, near)
+    near = modes_near(semi, images, truth, encoded, shown)
+    images = images.prefix(shown[0])
+    as_shown = grid_posterior(semi.volume, images, semi.prior, near)
+    median = torch.Tensor.median
+    return (
+        {
+            "kl_nats": float(median(kl_divergence(exact, encoded))),
+            "kl_as_shown_nats": float(median(kl_divergence(as_shown, encoded))),
+        },
+        {"kl_nats": float(median(kl_divergence(exact, climbed)))},
+    )
+
+
+# --- Sets ---------------------------------------------------------------------------
+
+
+def measure_simulated(model: TrainedEncoder, particles: Particles) -> tuple[Row, Row]:
+    """Return what simulated images say of the encoder, and of the climb."""
+    semi = model.semi_amortized()
+    images, latents = simulated_images(model, semi, particles)
+    chunks = in_chunks(len(images))
+    truths = [latents[rows] for rows in chunks]
+    encoded = [model.encoder.infer_whitened(images.select(rows)) for rows in chunks]
+    climbed = [semi.infer_whitened(images.select(rows)) for rows in chunks]
+    few = torch.arange(EXACT)
+    first, second = divergences(
+        semi, images.select(few), latents[few], encoded[0][few], climbed[0][few]
+    )
+    return (
+        judged_by_truths(encoded, truths) | first,
+        judged_by_truths(climbed, truths) | second,
+    )
+
+
+def measure_real(kept: Kept) -> tuple[Row, Row]:
+    """Return how often the sets of particles held back hold their truth."""
+    particles, true = kept.unseen, kept.truth
+    assert true.pose is not None
+    semi = kept.model.semi_amortized()
+    encoded, climbed = [], []
+    chunks = in_chunks(len(particles))
+    for rows in chunks:
+        (batch,) = particles.batches(CHUNK, rows)
+        encoded.append(kept.model.encoder.infer(batch))
+        climbed.append(semi.infer(batch))
+    offset = true.optics.defocus_u_angstrom - particles.optics.defocus_u_angstrom
+    found = []
+    for posteriors in (encoded, climbed):
+        pose = truth_in_estimated_frame(_modes(posteriors), true.pose, kept.alignment)
+        truths = [Latents(pose[rows], offset[rows]) for rows in chunks]
+        rotations = [of_rotation(posterior) for posterior in posteriors]
+        found.append(
+            coverage(posteriors, truths, "real_pose")
+            | coverage(rotations, truths, "real_rotation")
+        )
+    return found[0], found[1]
+
+
+def _modes(posteriors: list[PoseMixture]) -> Pose:
+    found = [posterior.mode().pose for posterior in posteriors]
+    return Pose(
+        torch.cat([pose.rotation for pose in found]),
+        torch.cat([pose.shift_angstrom for pose in found]),
+    )
+
+
+def measure_case(case: Case) -> dict[str, Row]:
+    """Return a row for each of the two posteriors."""
+    kept = kept_encoder(case)
+    of_simulated = measure_simulated(kept.model, kept.unseen)
+    of_real = measure_real(kept)
+    rows = {}
+    for index, label in enumerate(("encoder", "semi-amortized")):
+        rows[label] = of_simulated[index] | of_real[index]
+        print(label, {k: round(v, 3) for k, v in rows[label].items()}, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--sets", default="DFG", help="which (default: DFG)")
+    parser.add_argument(
+        "--defocus-sd",
+        type=float,
+        default=0.0,
+        help="of the error of given defoci that the encoder allows for, in angstrom",
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
+    options = parser.parse_args()
+    results = results_of("calibration", options)
+    for name in () if options.table else options.sets:
+        case = Case.of_set(name, options)
+        case = replace(case, defocus_sd_angstrom=options.defocus_sd)
+        key = {
+            "set": name,
+            "steps": options.steps,
+            "defocus_sd_angstrom": options.defocus_sd,
+        }
+        if options.again or not results.has(key):
+            for label, row in measure_case(case).items():
+                results.put({**key, "posterior": label}, row)
+    print_table(results.rows(), COLUMNS)
+
+
+if __name__ == "__main__":
+    main()
