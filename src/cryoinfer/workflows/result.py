@@ -95,6 +95,9 @@ class RunResult:
     iterations : tuple of Iteration
     entropy_nats : Tensor, shape (n,), optional
         Of the whole posteriors, where they have more parts than these modes.
+    novelty_nats : Tensor, shape (n,), optional
+        How little each image is like one of the map, where that was tested; infinite
+        for an image that is not finite.
     """
 
     reconstruction: Reconstruction
@@ -107,6 +110,7 @@ class RunResult:
     noise_power: tuple[Tensor, ...]
     iterations: tuple[Iteration, ...]
     entropy_nats: Tensor | None = None
+    novelty_nats: Tensor | None = None
 
     def entropy(self) -> Tensor:
         """Return the entropy of every posterior in nats, shape (n,)."""

@@ -10,7 +10,6 @@ from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
-from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -86,35 +85,3 @@ def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
     torch.save({"format": 99}, path)
     with pytest.raises(InputError, match="format 99, expected format 2"):
         load_encoder(path)
-
-
-@pytest.mark.parametrize("climb", [True, False])
-def test_unseen_particles_come_back_with_poses_and_a_map(
-    trained, simulated, climb: bool
-) -> None:
-    made = simulated()
-    found = infer(made.particles, trained, InferConfig(climb=climb), SilentMonitor())
-    n = len(made.particles)
-    assert found.reconstruction.density.shape == (BOX,) * 3
-    assert found.latents.pose.rotation.shape == (n, 3, 3)
-    assert found.log_likelihood.isfinite().all()
-    total = found.mode_weight.sum(1)
-    # An encoder's background has some of it.
-    assert (total <= 1 + 1e-9).all()
-    assert bool((total < 1 - 1e-6).all()) is not climb
-    assert found.entropy().isfinite().all()
-
-
-def test_a_climb_explains_the_images_better(trained, simulated) -> None:
-    particles = simulated().particles
-    alone, climbed = (
-        infer(particles, trained, InferConfig(climb=climb), SilentMonitor())
-        for climb in (False, True)
-    )
-    assert climbed.log_likelihood.median() > alone.log_likelihood.median()
-
-
-def test_particles_of_another_kind_are_refused(trained, simulated) -> None:
-    other = simulated(pixel_size_angstrom=3.0).particles
-    with pytest.raises(InputError, match=r"91\.2 A across; found 24 pixels, 72\.0 A"):
-        infer(other, trained, InferConfig(), SilentMonitor())

@@ -1,0 +1,124 @@
+"""Particles of several files as one set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.relion import table_to_relion
+from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.mrc import StackFile
+from cryoinfer.records import Optics
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Particles of several parts, in their order.
+
+    Attributes
+    ----------
+    particles : Particles
+        In RELION's terms, whatever the parts came in. What the library does not
+        understand is left out, as are poses, half-sets and results.
+    groups : tuple of dict of int to int
+        For every part, the optics group in the set of each of its own.
+    """
+
+    particles: Particles
+    groups: tuple[dict[int, int], ...]
+
+
+def join(parts: Sequence[Particles]) -> Joined:
+    """Put particles of several files into one set.
+
+    Optics groups of one number are one group where their optics are the same, and get
+    another number where they are not; the first part keeps its own. So do the names of
+    its stacks; a stack of another folder that has such a name too gets its whole path.
+
+    Raises
+    ------
+    InputError
+        If some have a CTF and others none.
+    """
+    if len({part.has_ctf for part in parts}) > 1:
+        raise InputError(
+            "expected a CTF for all particles or for none: some of the files have a "
+            "defocus, others do not. Leave one kind out"
+        )
+    known: dict[int, tuple[float, ...]] = {}
+    groups = tuple(_numbered(part, known) for part in parts)
+    stacks: dict[str, tuple[int, StackFile]] = {}
+    references = [_named(part, stacks) for part in parts]
+    table = ParticleTable(
+        images=ImageReferences(
+            tuple(stacks),
+            np.concatenate([index for index, _ in references]),
+            np.concatenate([row for _, row in references]),
+        ),
+        sign=torch.cat([part.table.sign for part in parts]),
+        box=torch.cat([part.boxes for part in parts]),
+        optics=_joined_optics(parts, groups),
+        has_ctf=parts[0].has_ctf,
+    )
+    micrographs = [part.table.micrograph for part in parts]
+    if all(micrograph is not None for micrograph in micrographs):
+        words = [m for m in micrographs if m is not None]
+        table = replace(table, micrograph=np.concatenate(words))
+    source = table_to_relion(table)
+    opened = tuple(stack for _, stack in stacks.values())
+    return Joined(Particles(source, table, opened), groups)
+
+
+def _numbered(part: Particles, known: dict[int, tuple[float, ...]]) -> dict[int, int]:
+    """Return the numbers in the set of a part's optics groups; add new ones."""
+    found = {}
+    for group in part.optics.group.unique().tolist():
+        row = int(torch.nonzero(part.optics.group == group)[0])
+        optics = part.optics
+        looks = (
+            float(part.boxes[row]),
+            float(optics.pixel_size_angstrom[row]),
+            float(optics.voltage_kv[row]),
+            float(optics.cs_mm[row]),
+            float(optics.amplitude_contrast[row]),
+        )
+        number = group
+        if known.get(group, looks) != looks:
+            alike = [n for n, other in known.items() if other == looks]
+            number = alike[0] if alike else max(known) + 1
+        known[number] = looks
+        found[group] = number
+    return found
+
+
+def _named(
+    part: Particles, stacks: dict[str, tuple[int, StackFile]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return stack and row of a part's images; new stacks get a place by their name."""
+    place = []
+    for name, stack in zip(part.table.images.paths, part.stacks, strict=True):
+        taken = name in stacks and stacks[name][1].path != stack.path
+        key = str(stack.path) if taken else name
+        place.append(stacks.setdefault(key, (len(stacks), stack))[0])
+    images = part.table.images
+    return np.array(place, dtype=np.int64)[images.path_index], images.row
+
+
+def _joined_optics(
+    parts: Sequence[Particles], groups: Sequence[dict[int, int]]
+) -> Optics:
+    values: dict[str, Tensor] = {
+        name: torch.cat([getattr(part.optics, name) for part in parts])
+        for name in vars(parts[0].optics)
+    }
+    numbers = []
+    for part, mapping in zip(parts, groups, strict=True):
+        table = torch.zeros(max(mapping) + 1, dtype=torch.int64)
+        table[list(mapping)] = torch.tensor(list(mapping.values()))
+        numbers.append(table[part.optics.group])
+    return Optics(**{**values, "group": torch.cat(numbers)})

@@ -1,0 +1,353 @@
+"""Particles made like those that an encoder has learned, as far as that is sound.
+
+What an encoder sees is an area of fixed size at a fixed radius in Fourier space, and
+noise of unit power. Another box or pixel size is resampled to that area. Where the
+noise is not one that was learned, of a stack of another kind or an optics group that
+the encoder never saw, it is measured: around the particles, and in what the map leaves
+of them. The CTF, voltage and defocus included, is known of every image anyway.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.resampling import Resampling
+from cryoinfer.errors import InputError
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.amortized import SAME_AREA, SemiAmortized
+from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.novelty import fit
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.interfaces import Monitor
+from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
+from cryoinfer.records import Latents, ParticleBatch
+from cryoinfer.workflows.passes import residual
+from cryoinfer.workflows.train import TrainedEncoder
+
+_BACKGROUNDS = 600
+"""Images a kind that the noise is measured around: it is known to 1 % a ring."""
+
+_PILOTS = 300
+"""Of them, those that are inferred to measure what the map leaves."""
+
+_ROUNDS = 2  # of inferring the pilots with the noise found
+
+_OTHER_UNITS = 1.1
+"""Ratio of noise levels up to which images have the units of those learned."""
+
+_LEAST_CONTRAST = 1e-3  # whose logarithm is taken
+
+_OF_PARTICLE = 0.99
+"""Of the power of the map: what lies within the particle's radius."""
+
+_AREA_ROUNDING = 1e-5
+"""Relative difference of areas that costs no ring of coefficients."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to images of one optics group and box.
+
+    Attributes
+    ----------
+    resampling : Resampling or None
+    gap_noise : Tensor, shape (rings,)
+        Of the images as they come, for what a larger area lacks.
+    noise_power : Tensor, shape (rings,)
+        Of the prepared images.
+    amplitude : float
+        Of the signal, in units of the images that were learned.
+    """
+
+    resampling: Resampling | None
+    gap_noise: Tensor
+    noise_power: Tensor
+    amplitude: float = 1.0
+
+    def whitened(
+        self, batch: ParticleBatch, grid: ReferenceGrid, generator: torch.Generator
+    ) -> WhitenedImages:
+        """Return images on the encoder's grid, over the noise.
+
+        Parameters
+        ----------
+        batch : ParticleBatch
+            Of this optics group and box, all finite.
+        grid : ReferenceGrid
+        generator : torch.Generator
+            Of noise where images lack a part of the area.
+        """
+        way = self.resampling
+        optics = replace(batch.optics, scale=batch.optics.scale * self.amplitude)
+        images = batch.images
+        if way is not None:
+            images = way.images(images, self.gap_noise, generator)
+            size = torch.full_like(optics.pixel_size_angstrom, way.pixel_size_angstrom)
+            optics = replace(optics, pixel_size_angstrom=size)
+        prepared = ParticleBatch(images, optics, batch.index)
+        return whiten(prepared, grid, grid.box // 2 - 1, self.noise_power)
+
+
+@dataclass(frozen=True)
+class Preparations:
+    """Of all kinds of images in a set of particles.
+
+    Attributes
+    ----------
+    by_kind : dict of (optics group, box) to Preparation
+    """
+
+    by_kind: dict[tuple[int, int], Preparation]
+
+    def of(self, batch: ParticleBatch) -> Preparation:
+        """Return what is done to a batch of one optics group and box."""
+        return self.by_kind[int(batch.optics.group[0]), batch.images.shape[-1]]
+
+    def noise_power(self) -> tuple[Tensor, ...]:
+        """Return the spectra by optics group; of those without particles a stand-in."""
+        last = max(group for group, _ in self.by_kind)
+        spectra = [torch.ones(2)] * (last + 1)
+        for (group, _), one in reversed(self.by_kind.items()):
+            spectra[group] = one.noise_power
+        return tuple(spectra)
+
+
+def require_alike(particles: Particles, trained: TrainedEncoder) -> None:
+    """Refuse particles whose images the encoder could not have seen.
+
+    Raises
+    ------
+    InputError
+        If pixels are too coarse for the encoder's picture, or images too small for
+        the particle.
+    """
+    grid = trained.encoder.grid
+    radius = picture_radius(trained.encoder.network.config.side)
+    diameter = 2 * _particle_radius_angstrom(trained)
+    for group, box, pixel_size in _kinds(particles):
+        found = (
+            f"optics group {group + 1}: {box} pixels of {pixel_size:.4g} A, "
+            f"{box * pixel_size:.1f} A across"
+        )
+        if _resampling(box, pixel_size, grid).box // 2 - 1 < radius:
+            coarsest = grid.length_angstrom / (2 * radius + 2)
+            raise InputError(
+                f"the encoder sees images to {grid.resolution_at(radius):.3g} A, which "
+                f"takes pixels of {coarsest:.4g} A or less; found {found}. Extract the "
+                "particles with smaller pixels, or train on these"
+            )
+        if box * pixel_size < diameter * (1 - SAME_AREA):
+            raise InputError(
+                f"the particle that the encoder learned is {diameter:.0f} A across, "
+                f"which no smaller image holds; found {found}. Extract the particles "
+                f"in a box of {grid.length_angstrom:.0f} A"
+            )
+
+
+def prepare(
+    particles: Particles,
+    trained: TrainedEncoder,
+    generator: torch.Generator,
+    monitor: Monitor,
+) -> Preparations:
+    """Decide what is done to the images of every optics group and box.
+
+    Parameters
+    ----------
+    particles : Particles
+        That :func:`require_alike` lets pass.
+    trained : TrainedEncoder
+    generator : torch.Generator
+    monitor : Monitor
+        Is told what differs from the images that were learned.
+    """
+    grid, learned = trained.encoder.grid, trained.encoder.noise_power
+    found: dict[tuple[int, int], Preparation] = {}
+    for group, box, pixel_size in _kinds(particles):
+        off = abs(box * pixel_size / grid.length_angstrom - 1)
+        alike = box == grid.box and off <= SAME_AREA
+        way = None
+        if not alike or off > _AREA_ROUNDING:
+            way = _resampling(box, pixel_size, grid)
+        known = group < len(learned) and len(learned[group]) > grid.box // 2 - 1
+        if alike and known:
+            found[group, box] = Preparation(way, learned[group], learned[group])
+            continue
+        pilots = _pilots(particles, group, box, generator)
+        one = _measured(pilots, way, trained, generator)
+        found[group, box] = one
+        _tell(monitor, (group, box, pixel_size), grid, one)
+    return Preparations(found)
+
+
+def is_finite(images: Tensor) -> Tensor:
+    """Tell which images hold neither NaN nor infinite pixels, shape (b,)."""
+    # One such pixel is enough to make the sum of all of them one.
+    return images.sum((-2, -1)).isfinite()
+
+
+def _kinds(particles: Particles) -> list[tuple[int, int, float]]:
+    """Return (optics group, box, pixel size) of all particles, each once."""
+    group, box = particles.optics.group, particles.boxes
+    pairs = torch.stack([group, box], 1)
+    distinct, kind = pairs.unique(dim=0, return_inverse=True)
+    sizes = particles.optics.pixel_size_angstrom
+    return [
+        (g, b, float(sizes[kind == k][0])) for k, (g, b) in enumerate(distinct.tolist())
+    ]
+
+
+def _resampling(
+    box: int, pixel_size_angstrom: float, grid: ReferenceGrid
+) -> Resampling:
+    return Resampling.to_area(box, pixel_size_angstrom, grid.length_angstrom, grid.box)
+
+
+def _particle_radius_angstrom(trained: TrainedEncoder) -> float:
+    """Return within how far from the centre most of the map's power lies."""
+    density, grid = trained.density, trained.encoder.grid
+    axis = torch.arange(grid.box) - grid.box // 2
+    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+    shell = squared.double().sqrt().round().long().flatten()
+    power = torch.bincount(shell, density.double().square().flatten()).cumsum(0)
+    within = int((power < _OF_PARTICLE * power[-1]).sum())
+    return within * grid.pixel_size_angstrom
+
+
+def _pilots(
+    particles: Particles, group: int, box: int, generator: torch.Generator
+) -> ParticleBatch:
+    """Read some images of a kind, as many as the noise is measured on."""
+    alike = (particles.optics.group == group) & (particles.boxes == box)
+    rows = torch.nonzero(alike).squeeze(1)
+    chosen = rows[torch.randperm(len(rows), generator=generator)[:_BACKGROUNDS]]
+    batch = particles.batch(chosen.sort().values)
+    good = is_finite(batch.images)
+    if not bool(good.any()):
+        raise InputError(
+            f"no image of optics group {group + 1} is finite: its noise cannot be "
+            "measured. Run `cryoinfer check` on the particles"
+        )
+    return ParticleBatch(batch.images[good], batch.optics[good], batch.index[good])
+
+
+def _measured(
+    pilots: ParticleBatch,
+    way: Resampling | None,
+    trained: TrainedEncoder,
+    generator: torch.Generator,
+) -> Preparation:
+    """Measure the noise of a kind, and in which units its images are.
+
+    Around the particles there is noise, and what the CTF has spread of them: too much.
+    What the map leaves at the best poses is too much as well, where the particles are
+    others. The lesser is taken, ring by ring.
+    """
+    pixel_size = float(pilots.optics.pixel_size_angstrom[0])
+    reach = _particle_radius_angstrom(trained) + trained.prior.shift_sd_angstrom
+    around = estimate_background_spectrum(pilots.images, reach / pixel_size)
+    if not bool((around > 0).all()):
+        raise InputError(
+            f"the images of optics group {int(pilots.optics.group[0]) + 1} are "
+            "constant around the particles: expected noise; run `cryoinfer check`"
+        )
+    power = around if way is None else way.spectrum(around)
+    few = _Pilots(_first(pilots, _PILOTS), trained, trained.semi_amortized())
+    prepared = Preparation(way, around, power)
+    trials = [replace(prepared, amplitude=a) for a in few.amplitudes(prepared)]
+    tried = [(few.strangeness(one, generator), one) for one in trials]
+    _, best = min(tried, key=lambda pair: pair[0])
+    for _ in range(_ROUNDS):
+        lesser = torch.minimum(power, few.left(best, generator))
+        best = replace(best, noise_power=lesser)
+    return best
+
+
+@dataclass(frozen=True)
+class _Pilots:
+    """Some images of one kind, to try preparations on."""
+
+    batch: ParticleBatch
+    trained: TrainedEncoder
+    inference: SemiAmortized
+
+    def amplitudes(self, preparation: Preparation) -> tuple[float, ...]:
+        """Return what the signal may be in units of the images that were learned.
+
+        The same, or as many times as the noise is: then both were normalised. The
+        noise is compared per area, in the radius of the encoder's picture.
+        """
+        encoder, way = self.trained.encoder, preparation.resampling
+        seen = slice(1, picture_radius(encoder.network.config.side) + 1)
+        pixel_size = float(self.batch.optics.pixel_size_angstrom[0])
+        if way is not None:
+            pixel_size = way.pixel_size_angstrom
+        group = min(int(self.batch.optics.group[0]), len(encoder.noise_power) - 1)
+        learned = encoder.noise_power[group]
+        if len(learned) <= seen.stop:  # no particles of this group were learned
+            learned = max(encoder.noise_power, key=len)
+        ratio = float((preparation.noise_power[seen] / learned[seen]).median())
+        other = math.sqrt(ratio) * pixel_size / encoder.grid.pixel_size_angstrom
+        same = 1 / _OTHER_UNITS < other < _OTHER_UNITS
+        return (1.0,) if same else (1.0, other)
+
+    def strangeness(
+        self, preparation: Preparation, generator: torch.Generator
+    ) -> float:
+        """Return how far the usual contrast is from that of these images, as a log."""
+        images, mode = self._inferred(preparation, generator)
+        radius = picture_radius(self.trained.encoder.network.config.side)
+        volume = FourierVolume.from_map(self.trained.density, radius)
+        found = fit(volume, images.prefix(radius), mode, self.trained.prior)
+        contrast = float(found.contrast.median()) / self.trained.usual.contrast
+        return abs(math.log(max(contrast, _LEAST_CONTRAST)))
+
+    def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:
+        """Return the power that the map leaves of the prepared images, by ring."""
+        images, mode = self._inferred(preparation, generator)
+        poses = LocalPoses.at(
+            mode.pose.rotation,
+            mode.pose.shift_angstrom,
+            mode.defocus_offset_angstrom,
+        )
+        left = residual(self.inference.volume, images, poses)
+        ratio = radial_power(left, images.disc)
+        rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
+        return preparation.noise_power * ratio[rings]
+
+    def _inferred(
+        self, preparation: Preparation, generator: torch.Generator
+    ) -> tuple[WhitenedImages, Latents]:
+        grid = self.trained.encoder.grid
+        images = preparation.whitened(self.batch, grid, generator)
+        return images, self.inference.infer_whitened(images).mode()
+
+
+def _first(batch: ParticleBatch, count: int) -> ParticleBatch:
+    part = slice(count)
+    return ParticleBatch(batch.images[part], batch.optics[part], batch.index[part])
+
+
+def _tell(
+    monitor: Monitor,
+    kind: tuple[int, int, float],
+    grid: ReferenceGrid,
+    one: Preparation,
+) -> None:
+    """Say in what images differ from those that were learned, and what is done."""
+    group, box, pixel_size = kind
+    done = ["their noise is measured"]
+    if one.resampling is not None:
+        way = one.resampling
+        done.insert(0, f"resampled to {way.box} of {way.pixel_size_angstrom:.4g} A")
+    if one.amplitude != 1:
+        done.append(f"their signal taken to be {one.amplitude:.3g} times as strong")
+    monitor.message(
+        f"Optics group {group + 1}, {box} pixels of {pixel_size:.4g} A, is not one "
+        f"that the encoder learned ({grid.box} of {grid.pixel_size_angstrom:.4g} A): "
+        f"{', '.join(done)}."
+    )

@@ -1,0 +1,69 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoinfer.data.joining import join
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import SimulationConfig, simulate
+from cryoinfer.errors import InputError
+from cryoinfer.interfaces import SilentMonitor
+
+CONFIG = SimulationConfig(
+    n=12,
+    box=16,
+    pixel_size_angstrom=6.4,
+    defocus_range_angstrom=(5000.0, 9000.0),
+    optics_groups=2,
+)
+
+
+def make(folder: Path, config: SimulationConfig) -> Particles:
+    return Particles.load(simulate(config, folder, SilentMonitor()))
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> tuple[Particles, Particles]:
+    """Return two sets whose stacks have the same name in different folders."""
+    second = replace(CONFIG, seed=1, pixel_size_angstrom=6.5)
+    return make(tmp_path / "a", CONFIG), make(tmp_path / "b", second)
+
+
+def test_joined_particles_are_those_of_the_parts(parts, tmp_path: Path) -> None:
+    joined = join(parts).particles
+    (tmp_path / "run").mkdir()
+    joined.save(tmp_path / "run" / "joined.star")
+    read = Particles.load(tmp_path / "run" / "joined.star")
+    for found in (joined, read):
+        assert len(found) == 24
+        rows = torch.arange(24)
+        expected = torch.cat([part.images(torch.arange(12)) for part in parts])
+        assert torch.equal(found.images(rows), expected)
+        for name in ("pixel_size_angstrom", "voltage_kv", "defocus_u_angstrom"):
+            values = torch.cat([getattr(part.optics, name) for part in parts])
+            torch.testing.assert_close(getattr(found.optics, name), values)
+
+
+def test_groups_are_one_where_their_optics_are_the_same(parts) -> None:
+    first, other = parts
+    joined = join([first, other, first.select(torch.arange(6))])
+    assert joined.groups == ({0: 0, 1: 1}, {0: 2, 1: 3}, {0: 0, 1: 1})
+    assert joined.particles.optics.group.unique().tolist() == [0, 1, 2, 3]
+    # What was joined keeps its numbers when more comes.
+    again = join([joined.particles, other])
+    assert again.groups == ({0: 0, 1: 1, 2: 2, 3: 3}, {0: 2, 1: 3})
+
+
+def test_particles_with_and_without_ctf_are_not_joined(parts, tmp_path: Path) -> None:
+    plain = make(tmp_path / "c", replace(CONFIG, defocus_range_angstrom=None))
+    with pytest.raises(InputError, match="a CTF for all particles or for none"):
+        join([parts[0], plain])
+
+
+def test_one_stack_named_twice_is_one(parts, tmp_path: Path) -> None:
+    joined = join([parts[0], parts[0]]).particles
+    assert len(joined.stacks) == 1
+    shutil.rmtree(tmp_path / "b")
+    assert len(joined.images(torch.arange(24))) == 24
