@@ -3,6 +3,10 @@
 A learning rate that warms up and falls as a cosine, and an average of the weights over
 the last steps. A set of images that are never learned from tells how far
 it has come; the state is handed to the monitor, so that an interrupted run goes on.
+
+Where ``torch.distributed`` has been initialised, processes share every batch: each
+draws it whole, which costs next to nothing, and learns from its own rows. Gradients
+are averaged, so that all have the same weights, those of one process.
 """
 
 import math
@@ -11,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
@@ -52,6 +58,8 @@ class TrainingConfig:
         Of the averaged weights, a step.
     check_every : int
         Steps between looks at the images held back, and checkpoints.
+    mixed_precision : bool
+        Whether the network computes in bfloat16, all but its last layer.
     """
 
     steps: int = 4000
@@ -60,6 +68,7 @@ class TrainingConfig:
     warm_up: int = 100
     average_decay: float = 0.998
     check_every: int = 250
+    mixed_precision: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,12 +107,27 @@ class Training:
     verdict: str
 
 
-def loss(network: PoseNetwork, inputs: EncoderInputs, latents: Latents) -> Tensor:
-    """Return minus the log density of the true latents, in nats, shape (b,)."""
-    with torch.autocast(inputs.picture.device.type, dtype=torch.bfloat16):
-        parameters = network(inputs)
-    rotation = latents.pose.rotation.float()
-    return -parameters.log_prob(rotation, network.offset_of(latents))
+class Loss(nn.Module):
+    """How badly a network's posteriors foretell the true latents.
+
+    Parameters
+    ----------
+    network : PoseNetwork
+    mixed_precision : bool
+        Whether it computes in bfloat16, all but its last layer.
+    """
+
+    def __init__(self, network: PoseNetwork, mixed_precision: bool = True) -> None:
+        super().__init__()
+        self._network, self._mixed = network, mixed_precision
+
+    def forward(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
+        """Return minus the log density of the true latents, in nats, shape (b,)."""
+        kind = inputs.picture.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._mixed):
+            parameters = self._network(inputs)
+        rotation = latents.pose.rotation.float()
+        return -parameters.log_prob(rotation, self._network.offset_of(latents))
 
 
 def train(
@@ -132,6 +156,11 @@ def train(
     Returns
     -------
     Training
+
+    Raises
+    ------
+    InputError
+        If there are several processes, and their number does not divide the batch.
     """
     run = _Run(network, images, config, symmetry, generator)
     saved = monitor.load_checkpoint()
@@ -160,6 +189,12 @@ class _Run:
     ) -> None:
         self._network, self._images, self._symmetry = network, images, symmetry
         self._config, self._generator = config, generator
+        self._rank, self._processes = _place()
+        if config.batch % self._processes:
+            raise InputError(
+                f"expected a number of processes that divides the batch of "
+                f"{config.batch}, found {self._processes}"
+            )
         for weight in network.parameters():
             if weight.dim() == 4:
                 # The layout that convolutions are fastest in.
@@ -168,6 +203,10 @@ class _Run:
             network, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay)
         )
         self._optimiser = Optimiser(network, ends=network.ends)
+        self._loss = Loss(network, config.mixed_precision)
+        self._shared: nn.Module = self._loss
+        if self._processes > 1:
+            self._shared = DistributedDataParallel(self._loss)
         held_back, self._true = images.draw(_HELD_BACK, generator)
         self._side = network.config.side
         self._held_back = encoder_inputs(held_back, self._side)
@@ -177,7 +216,9 @@ class _Run:
     def advance(self) -> None:
         """Take one step."""
         drawn, latents = self._images.draw(self._config.batch, self._generator)
-        value = loss(self._network, encoder_inputs(drawn, self._side), latents).mean()
+        own = torch.arange(self._rank, self._config.batch, self._processes)
+        inputs = encoder_inputs(drawn.select(own), self._side)
+        value = self._shared(inputs, latents[own]).mean()
         self._network.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), _LONGEST_GRADIENT)
@@ -194,7 +235,8 @@ class _Run:
         """Look at the images held back, and say what is seen."""
         network = self._averaged()
         with torch.no_grad():
-            value = float(loss(network, self._held_back, self._true).mean())
+            look = Loss(network, self._config.mixed_precision)
+            value = float(look(self._held_back, self._true).mean())
             posterior = network.posterior(network(self._held_back))
         found = posterior.mode().pose.rotation[:, None]
         mates = self._true.pose.rotation[:, None] @ self._symmetry
@@ -235,6 +277,13 @@ class _Run:
         self._optimiser.load(state["optimiser"])
         self._generator.set_state(state["generator"])
         self._checks = [Check(**entry) for entry in state["checks"]]
+
+
+def _place() -> tuple[int, int]:
+    """Return the number of this process, and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def verdict(checks: list[Check]) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cryoinfer.data.examples import EXAMPLE_NAMES
+from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import (
     PRESET_NAMES,
     Simulation,
@@ -128,6 +129,25 @@ def test_shifts_and_defoci_fill_their_ranges(config: SimulationConfig) -> None:
     assert 11700 < float(optics.defocus_u_angstrom.max()) <= 12000
     assert torch.equal(optics.defocus_u_angstrom, optics.defocus_v_angstrom)
     assert set(optics.voltage_kv.tolist()) == {300.0}
+
+
+def test_given_defoci_can_be_off(config: SimulationConfig, tmp_path: Path) -> None:
+    wrong = replace(
+        config,
+        defocus_range_angstrom=(4000.0, 12000.0),
+        defocus_error_angstrom=2000.0,
+    )
+    star = simulate(wrong, tmp_path / "wrong", SilentMonitor())
+    given, true = (
+        Particles.load(path).optics for path in (star, star.with_name("truth.star"))
+    )
+    error = given.defocus_u_angstrom - true.defocus_u_angstrom
+    assert 1900 < float(error.abs().max()) <= 2000.001
+    # 600 uniform values: the mean is known to 2000 / sqrt(3 * 600) = 47.
+    assert abs(float(error.mean())) < 240
+    torch.testing.assert_close(
+        error, given.defocus_v_angstrom - true.defocus_v_angstrom
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import (
     Check,
+    Loss,
     Training,
     TrainingConfig,
-    loss,
     train,
     verdict,
 )
@@ -141,8 +141,8 @@ def test_an_encoder_learns() -> None:
     images, _ = source()
     drawn, latents = images.draw(300, seeded(4))
     with torch.no_grad():
-        before = loss(network(), encoder_inputs(drawn, SIDE), latents).mean()
-        after = loss(done.network, encoder_inputs(drawn, SIDE), latents).mean()
+        before = Loss(network())(encoder_inputs(drawn, SIDE), latents).mean()
+        after = Loss(done.network)(encoder_inputs(drawn, SIDE), latents).mean()
     # Ten seconds of learning: far from done, and better than chance beyond doubt.
     assert after < before - 1.0
     assert [check.step for check in done.checks] == [100, 200]
