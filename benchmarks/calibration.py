@@ -196,32 +196,28 @@ def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Ro
 def modes_near(
     semi: SemiAmortized,
     images: WhitenedImages,
-    truth: Latents,
+    truths: PoseMixture,
     named: PoseMixture,
     radii: tuple[int, ...],
 ) -> PoseMixture:
-    """Return the tops above the truth and above the modes that an encoder named."""
-    n, count = len(images), min(_NAMED, named.weight.shape[1])
-    true = truth.pose
+    """Return the tops above what may be true and above what an encoder named."""
+    n, several_true = truths.weight.shape
+    count = min(_NAMED, named.weight.shape[1])
+
+    def both(name: str) -> Tensor:
+        parts = [getattr(truths, name), getattr(named, name)[:, :count]]
+        return torch.cat(parts, 1).flatten(0, 1)
+
     starts = LocalPoses.at(
-        torch.cat([true.rotation[:, None], named.rotation[:, :count]], 1).flatten(0, 1),
-        torch.cat(
-            [true.shift_angstrom[:, None], named.shift_angstrom[:, :count]], 1
-        ).flatten(0, 1),
-        torch.cat(
-            [
-                truth.defocus_offset_angstrom[:, None],
-                named.defocus_offset_angstrom[:, :count],
-            ],
-            1,
-        ).flatten(),
+        both("rotation"), both("shift_angstrom"), both("defocus_offset_angstrom")
     )
-    several = images.select(torch.arange(n).repeat_interleave(count + 1))
+    count += several_true
+    several = images.select(torch.arange(n).repeat_interleave(count))
     tops = starts
     for radius in radii:
         seen = several.prefix(radius)
         tops = gauss_newton(semi.volume, seen, tops, semi.prior, _STEPS, 2 / radius)
-    shape = (n, count + 1)
+    shape = (n, count)
     return PoseMixture.of_modes(
         tops.rotation.unflatten(0, shape),
         tops.shift_angstrom.unflatten(0, shape),
@@ -231,18 +227,33 @@ def modes_near(
     )
 
 
+def as_modes(latents: Latents, mates: Tensor) -> PoseMixture:
+    """Return latents and their mates as modes of a mixture, of no known width."""
+    n, m = len(latents.defocus_offset_angstrom), len(mates)
+    return PoseMixture.of_modes(
+        latents.pose.rotation[:, None] @ mates,
+        latents.pose.shift_angstrom[:, None].expand(-1, m, -1),
+        latents.defocus_offset_angstrom[:, None].expand(-1, m),
+        torch.full((n, m), 1 / m, dtype=torch.float64),
+        torch.eye(6, dtype=torch.float64).expand(n, m, 6, 6),
+    )
+
+
 def divergences(
     semi: SemiAmortized,
     images: WhitenedImages,
-    truth: Latents,
+    truths: PoseMixture,
     encoded: PoseMixture,
     climbed: PoseMixture,
 ) -> tuple[Row, Row]:
-    """Return the median divergence of both posteriors from the exact one."""
+    """Return the median divergence of both posteriors from the exact one.
+
+    ``truths`` are poses that mass may be at, the true ones first.
+    """
     shown = semi.radii[:1]
-    near = modes_near(semi, images, truth, encoded, semi.radii)
+    near = modes_near(semi, images, truths, encoded, semi.radii)
     exact = grid_posterior(semi.volume, images, semi.prior, near)
-    near = modes_near(semi, images, truth, encoded, shown)
+    near = modes_near(semi, images, truths, encoded, shown)
     images = images.prefix(shown[0])
     as_shown = grid_posterior(semi.volume, images, semi.prior, near)
     median = torch.Tensor.median
@@ -258,17 +269,26 @@ def divergences(
 # --- Sets ---------------------------------------------------------------------------
 
 
-def measure_simulated(model: TrainedEncoder, particles: Particles) -> tuple[Row, Row]:
-    """Return what simulated images say of the encoder, and of the climb."""
-    semi = model.semi_amortized()
-    images, latents = simulated_images(model, semi, particles)
+def measure_simulated(
+    semi: SemiAmortized, images: WhitenedImages, latents: Latents, mates: Tensor
+) -> tuple[Row, Row]:
+    """Return what simulated images say of the encoder, and of the climb.
+
+    ``mates`` (m, 3, 3) are turns of the map that may leave it much as it is, the
+    identity first.
+    """
+    encoder = semi.encoder
     chunks = in_chunks(len(images))
     truths = [latents[rows] for rows in chunks]
-    encoded = [model.encoder.infer_whitened(images.select(rows)) for rows in chunks]
+    encoded = [encoder.infer_whitened(images.select(rows)) for rows in chunks]
     climbed = [semi.infer_whitened(images.select(rows)) for rows in chunks]
     few = torch.arange(EXACT)
     first, second = divergences(
-        semi, images.select(few), latents[few], encoded[0][few], climbed[0][few]
+        semi,
+        images.select(few),
+        as_modes(latents[few], mates),
+        encoded[0][few],
+        climbed[0][few],
     )
     return (
         judged_by_truths(encoded, truths) | first,
@@ -311,7 +331,10 @@ def _modes(posteriors: list[PoseMixture]) -> Pose:
 def measure_case(case: Case) -> dict[str, Row]:
     """Return a row for each of the two posteriors."""
     kept = kept_encoder(case)
-    of_simulated = measure_simulated(kept.model, kept.unseen)
+    semi = kept.model.semi_amortized()
+    images, latents = simulated_images(kept.model, semi, kept.unseen)
+    alone = torch.eye(3, dtype=torch.float64)[None]
+    of_simulated = measure_simulated(semi, images, latents, alone)
     of_real = measure_real(kept)
     rows = {}
     for index, label in enumerate(("encoder", "semi-amortized")):

@@ -1,0 +1,102 @@
+"""Infer images that RELION has projected, with an encoder that never saw one.
+
+Shows set G of cryoPoseNet (0 dB, CTF): the 1,000 particles held back, and the same
+particles as RELION projects and blurs them from the true map, with white noise of
+RELION's own. Median errors of the encoder and of the climb, and the share of images
+that are flagged as novel.
+
+    apt-get install relion
+    python benchmarks/relion_images.py
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from encoder import infer_all, modes
+from kept import STEPS, Case, Kept, kept_encoder
+from measure import argument_parser, results_of
+from rows import Column, Row, print_table
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import Simulation
+from cryoinfer.evaluation import pose_errors
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.novelty import Fit, fit, is_novel, novelty
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.whitening import whiten
+
+CHUNK = 250
+COLUMNS = (
+    Column("set", "set"),
+    Column("images of", "images_of"),
+    Column("encoder: view (deg)", "encoder_view_degrees", ".2f"),
+    Column("geodesic (deg)", "encoder_degrees", ".2f"),
+    Column("with a climb: view (deg)", "climbed_view_degrees", ".3f"),
+    Column("geodesic (deg)", "climbed_degrees", ".3f"),
+    Column("flagged", "flagged", ".1%"),
+)
+
+
+def projected_by_relion(kept: Kept, noise_sd: float, folder: Path) -> Particles:
+    """Return the particles held back as RELION makes their images."""
+    kept.truth.save(folder / "ask.star")
+    command = ["relion_project", "--i", str(kept.folder / "truth.mrc")]
+    command += ["--ang", "ask.star", "--ctf", "--o", "projected"]
+    command += ["--add_noise", "--white_noise", f"{noise_sd:.6g}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"relion_project failed:\n{done.stdout}{done.stderr}")
+    return Particles.load(folder / "projected.star")
+
+
+def flagged(kept: Kept, particles: Particles, found: list[PoseMixture]) -> float:
+    encoder, seen = kept.model.encoder, kept.model.encoder.network.config.side
+    volume = FourierVolume.from_map(kept.model.density, picture_radius(seen))
+    parts, batches = [], particles.batches(CHUNK, torch.arange(len(particles)))
+    for batch, posterior in zip(batches, found, strict=True):
+        noise = encoder.noise_power[int(batch.optics.group[0])]
+        images = whiten(batch, encoder.grid, volume.radius, noise)
+        parts.append(fit(volume, images, posterior.mode(), kept.model.prior))
+    nats = novelty(Fit.joined(parts), kept.model.usual)
+    return float(is_novel(nats).double().mean())
+
+
+def measure(kept: Kept, particles: Particles) -> Row:
+    truth, row = kept.truth.pose, Row()
+    assert truth is not None
+    for label, inference in (
+        ("encoder", kept.model.encoder),
+        ("climbed", kept.model.semi_amortized()),
+    ):
+        found = infer_all(inference, particles)
+        errors = pose_errors(modes(found), truth, kept.alignment)
+        row[f"{label}_degrees"] = float(errors.geodesic_degrees.median())
+        row[f"{label}_view_degrees"] = float(errors.view_degrees.median())
+        row["flagged"] = flagged(kept, particles, found)
+    return row
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--set", default="G", help="which (default: G)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
+    options = parser.parse_args()
+    results = results_of("relion_images", options)
+    key = {"set": options.set, "steps": options.steps}
+    if not options.table and (options.again or not results.has(key)):
+        case = Case.of_set(options.set, options)
+        kept = kept_encoder(case)
+        # White: the sd of a pixel is that of a coefficient.
+        power = Simulation.of(case.simulation).model.noise.spectrum[1]
+        results.put({**key, "images_of": "cryoinfer"}, measure(kept, kept.unseen))
+        with tempfile.TemporaryDirectory() as folder:
+            theirs = projected_by_relion(kept, float(power) ** 0.5, Path(folder))
+            results.put({**key, "images_of": "RELION"}, measure(kept, theirs))
+    print_table(results.rows(), COLUMNS)
+
+
+if __name__ == "__main__":
+    main()
