@@ -29,32 +29,38 @@ def train(
 
 def infer(
     encoder: opt.Encoder,
-    particles: opt.Particles,
+    particles: opt.Unseen,
     out: opt.Out,
     climb: opt.Climb = True,
+    watch: opt.Watch = False,
+    until_idle: opt.UntilIdle = None,
     symmetry: opt.LearnedSymmetry = None,
     datadir: opt.Datadir = None,
     pixel_size: opt.PixelSize = None,
     ignore: opt.Ignore = None,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
+    resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Find the poses of unseen particles with an encoder, and a map from them."""
-    from cryoinfer.cli import encoders
+    from cryoinfer.cli import unseen
 
-    encoders.infer_unseen(
-        encoders.InferOptions(
+    unseen.infer_unseen(
+        unseen.InferOptions(
             encoder=encoder,
             particles=particles,
             out=out,
             climb=climb,
+            watch=watch,
+            until_idle=until_idle,
             symmetry=symmetry,
             datadir=datadir,
             pixel_size=pixel_size,
             ignore=tuple(ignore or ()),
             seed=seed,
             threads=threads,
+            resume=resume,
             overwrite=overwrite,
         ),
         Console(),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 Workflow = Literal["abinitio", "refine", "reconstruct"]
+PoseMethod = Literal["search", "amortized", "semi-amortized"]
 
 _INPUT, _PARTICLE, _RUN = "Input", "Particle", "Run"
 _FOLDER_FIELDS = ("out", "resume", "overwrite", "dry_run", "threads", "device")
@@ -23,6 +24,8 @@ class RunOptions:
         Where the particles are, and the folder of the run.
     map : Path or None
         To begin a refinement from.
+    method : {"search", "amortized", "semi-amortized"}
+        How an ab initio run or a refinement poses the particles.
     datadir, pixel_size, ignore
         As for :meth:`cryoinfer.data.particles.Particles.load`.
     symmetry : str
@@ -42,6 +45,7 @@ class RunOptions:
     particles: Path
     out: Path
     map: Path | None = None
+    method: PoseMethod = "search"
     datadir: Path | None = None
     pixel_size: float | None = None
     ignore: tuple[str, ...] = ()
@@ -165,6 +169,15 @@ Starts = Annotated[
         rich_help_panel=_PARTICLE,
     ),
 ]
+Method = Annotated[
+    PoseMethod,
+    typer.Option(
+        help="search: every particle. amortized: some are searched, an encoder learns "
+        "their map, and infers all in one pass; semi-amortized: and climbs from there. "
+        "For many particles.",
+        rich_help_panel=_PARTICLE,
+    ),
+]
 RefineDefocus = Annotated[
     bool,
     typer.Option(
@@ -244,6 +257,35 @@ Encoder = Annotated[
     Path,
     typer.Argument(
         help="Folder of an encoder, as train writes it.", show_default=False
+    ),
+]
+Unseen = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PARTICLES",
+        help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), or a "
+        ".txt list of stacks; with --watch, a folder in which .star or .cs files "
+        "appear.",
+        show_default=False,
+    ),
+]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Infer the files of a folder as they arrive, and renew the map after "
+        "each, until Ctrl-C. --resume goes on later.",
+        rich_help_panel=_INPUT,
+    ),
+]
+UntilIdle = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Stop watching when nothing has arrived for so long.",
+        min=0.0,
+        rich_help_panel=_INPUT,
+        show_default=False,
     ),
 ]
 LearnedSymmetry = Annotated[

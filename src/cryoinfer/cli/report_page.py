@@ -6,6 +6,7 @@ import torch
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
+from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.run_files import (
     CORRECTED,
     LATENT_DIMENSIONS,
@@ -39,6 +40,7 @@ _INDEPENDENCE = {
     "infer": "The half-maps come from two halves of the particles. Both were posed by "
     "one encoder and against one map, whose features are in both.",
 }
+_CONVERGED = "converged"
 
 
 def write_report(folder: Path) -> Path:
@@ -85,7 +87,7 @@ def read_content(folder: Path) -> ReportContent:
     }
     return ReportContent(
         title=folder.absolute().name,
-        workflow=_WORKFLOW_NAMES[record.workflow],
+        workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
         created=record.created,
         symmetry=record.results["symmetry"],
         pixel_size_angstrom=map_file.pixel_size_angstrom,
@@ -98,12 +100,45 @@ def read_content(folder: Path) -> ReportContent:
         pose=pose,
         covariance=covariance,
         stage_seconds=record.stage_seconds,
-        independence=_INDEPENDENCE[record.workflow],
+        independence=_independence(record),
+        warnings=_warnings(record),
         iterations=[Iteration(**values) for values in record.iterations],
         arguments=arguments,
         versions=record.versions,
         truth=read_comparison(folder),
     )
+
+
+def _method(record: RunRecord) -> str:
+    method = record.arguments.get("method", "search")
+    return "" if method == "search" else f", {method}"
+
+
+def _independence(record: RunRecord) -> str:
+    if not _method(record):
+        return _INDEPENDENCE[record.workflow] + _left_out(record)
+    found = record.results
+    return (
+        f"{_INDEPENDENCE['infer']} That map comes from a search of "
+        f"{found['searched_particles']:,} of the particles, whose halves were refined "
+        f"apart and agree to {found['searched_resolution_angstrom']:.2f} A: quote that "
+        f"where the FSC here goes further.{_left_out(record)}"
+    )
+
+
+def _left_out(record: RunRecord) -> str:
+    left_out = LeftOut.of_results(record.results)
+    return "" if left_out is None else f" {left_out.novel_words()}."
+
+
+def _warnings(record: RunRecord) -> tuple[str, ...]:
+    """Return what is wrong with the encoder, or with what it was given."""
+    left_out = LeftOut.of_results(record.results)
+    cautions = () if left_out is None else left_out.cautions()
+    verdict = record.results.get("verdict", _CONVERGED)
+    if verdict.startswith(_CONVERGED):
+        return cautions
+    return (f"The encoder that posed the particles: {verdict}.", *cautions)
 
 
 def _spell(value: object) -> str:

@@ -17,6 +17,7 @@ from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.inference.novelty import is_novel
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.mrc import MapFile, read_map, write_map
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
@@ -31,7 +32,13 @@ MASKED = "rlnFourierShellCorrelationMaskedMaps"
 RANDOMISED = "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"
 """RELION's names of the curves; the last one is the masked, randomised maps'."""
 
+NOVELTY, FLAG = "cryoinferNovelty", "cryoinferFlag"
+"""How little an image is like one of the encoder's map, in nats, and what follows: 0 in
+the map, 1 novel and left out, 2 without a pose, as the image holds NaN or infinite
+pixels."""
+
 _NOISE = "rlnSigma2Noise"
+_INFINITE_NATS = 1e9  # in columns, whose readers refuse infinities
 _INFINITE_ANGSTROM = 999.0  # what RELION writes for shell 0
 
 
@@ -139,8 +146,13 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         "cryoinferRotationSdDegrees": rotation_sd.numpy(),
         "cryoinferShiftSdAngst": variance[:, 3:5].mean(1).sqrt().numpy(),
         "cryoinferPosteriorEntropy": _float32(result.entropy()),
-        "rlnLogLikeliContribution": _float32(result.log_likelihood),
+        "rlnLogLikeliContribution": _finite(result.log_likelihood),
     }
+    if result.novelty_nats is not None:
+        strange = result.novelty_nats
+        flag = is_novel(strange).int() + strange.isinf().int()
+        columns[NOVELTY] = _finite(strange)
+        columns[FLAG] = flag.numpy()
     defocus_was_inferred = bool((variance[:, 5] > 0).any())
     return particles.with_results(
         pose=latents.pose,
@@ -278,15 +290,20 @@ def fingerprint(
         "stacks": {"count": len(particles.stacks), "sha256": stacks.hexdigest()}
     }
     if not is_bare(path):
-        found["particles"] = {"sha256": _sha256(path)}
+        found["particles"] = {"sha256": content_sha256(path)}
     if map_path is not None:
-        found["map"] = {"sha256": _sha256(map_path)}
+        found["map"] = {"sha256": content_sha256(map_path)}
     return found
 
 
-def _sha256(path: Path) -> str:
+def content_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finite(values: Tensor) -> NDArray[np.float32]:
+    return _float32(values.clamp(-_INFINITE_NATS, _INFINITE_NATS))
 
 
 def _float32(values: Tensor) -> NDArray[np.float32]:

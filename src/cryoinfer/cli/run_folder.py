@@ -33,10 +33,10 @@ PARTICLES, POSTERIORS, FSC, REPORT = (
 )
 MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
 NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
-ENCODER = "encoder.pt"
+ENCODER, WATCH = "encoder.pt", "watch.pt"
 RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
-    *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER),
+    *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
 )
 """What a run and its evaluation leave, besides record, log and checkpoint."""
 
@@ -205,6 +205,17 @@ def require_free(
         _require_same(RunRecord.read(folder), record, folder)
 
 
+def require_elsewhere(out: Path, *inputs: Path) -> None:
+    """Refuse to write where the inputs are, which --overwrite would remove.
+
+    Raises
+    ------
+    OutputError
+    """
+    if out.resolve() in [folder.resolve() for folder in inputs]:
+        raise OutputError(f"{out} holds what is read: give another folder.")
+
+
 class RunFolder:
     """The folder of a run that is under way; use as a context manager.
 
@@ -246,6 +257,7 @@ class RunFolder:
             record = replace(
                 record,
                 created=earlier.created,
+                results=earlier.results,
                 stage_seconds=earlier.stage_seconds,
                 peak_memory_bytes=earlier.peak_memory_bytes,
             )

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba
@@ -17,15 +17,25 @@ from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.estimate import Estimate, estimate_run
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_free
 from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.report.style import format_duration
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
+from cryoinfer.workflows.amortize import (
+    SUBSET,
+    AmortizeConfig,
+    Amortized,
+    amortize,
+    fitting_encoder,
+    require_teachable,
+)
+from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 from cryoinfer.workflows.result import Reconstruction, RunResult
@@ -36,6 +46,12 @@ _HANDEDNESS = {
     "refine": "The map has the hand of what it was refined from.",
     "reconstruct": "The map has the hand of the poses.",
 }
+
+_STEP_SECONDS = 0.26
+"""Of the training, on one core."""
+
+_MEGAPIXEL_SECONDS = 0.15
+"""Of encoder, climb and insertion, on one core."""
 
 
 def run(options: RunOptions, console: Console) -> None:
@@ -91,36 +107,27 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
             result = job.compute(monitor)
     finally:
         folder.add_times(monitor.stage_seconds)
-    write_results(folder, job.particles, result)
+    if isinstance(result, Amortized):
+        _write_amortized(folder, job.particles, result)
+    else:
+        write_results(folder, job.particles, result)
     for line in _summary(folder, job.options):
         monitor.message(line)
 
 
-def write_results(
-    folder: RunFolder, particles: Particles, result: RunResult | Reconstruction
-) -> None:
-    """Write what a run has found, its report last, and mark it as finished."""
-    reconstruction = result
-    iterations = []
-    if isinstance(result, RunResult):
-        reconstruction = result.reconstruction
-        run_files.write_inference(folder.path, particles, result)
-        iterations = [asdict(iteration) for iteration in result.iterations]
-    else:
-        path = folder.path / run_folder.PARTICLES
-        run_files.save_particles(path, particles)
-    assert isinstance(reconstruction, Reconstruction)
-    run_files.write_reconstruction(folder.path, reconstruction)
-    results = {
-        "particles": len(particles),
-        "box": reconstruction.density.shape[-1],
-        "pixel_size_angstrom": reconstruction.pixel_size_angstrom,
-        "resolution_angstrom": reconstruction.resolution_angstrom,
-        "symmetry": reconstruction.symmetry,
+def _write_amortized(folder: RunFolder, particles: Particles, found: Amortized) -> None:
+    """Write the encoder too, for particles that are yet to come, and its verdict."""
+    path = folder.path / run_folder.ENCODER
+    run_folder.replace_file(path, lambda part: save_encoder(part, found.trained))
+    last = found.trained.checks[-1]
+    numbers = {
+        "verdict": found.trained.verdict,
+        "loss_nats": last.loss_nats,
+        "median_degrees": last.median_degrees,
+        "searched_particles": found.searched.particles,
+        "searched_resolution_angstrom": found.searched.resolution_angstrom,
     }
-    folder.describe(results, iterations)
-    write_report(folder.path)
-    folder.finish()
+    write_results(folder, particles, found.result, numbers)
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,8 @@ class _Job:
                 f"{options.particles} has no poses and there is no map to find them "
                 "with. Give --map, or begin with `cryoinfer abinitio`."
             )
+        if options.method != "search":
+            require_teachable(particles, fitting_encoder(particles.box))
         if options.device == "cuda":
             raise ResourceError(
                 "expected --device auto or cpu, found cuda: the compiled loops of the "
@@ -174,19 +183,33 @@ class _Job:
             self.threads,
         )
 
-    def compute(self, monitor: RichMonitor) -> RunResult | Reconstruction:
+    def compute(self, monitor: Monitor) -> RunResult | Reconstruction | Amortized:
         """Call the workflow."""
         options = self.options
         if options.workflow == "reconstruct":
-            return reconstruct(
-                self.particles,
-                ReconstructConfig(
-                    symmetry=options.symmetry,
-                    particle_diameter_angstrom=options.particle_diameter,
-                    seed=options.seed,
-                ),
-                monitor,
+            config = ReconstructConfig(
+                symmetry=options.symmetry,
+                particle_diameter_angstrom=options.particle_diameter,
+                seed=options.seed,
             )
+            return reconstruct(self.particles, config, monitor)
+        if options.method == "search":
+            return self.search(self.particles, monitor)
+        encoder = fitting_encoder(self.particles.box)
+        if options.refine_defocus:
+            sd = RefineConfig().defocus_sd_angstrom
+            encoder = replace(encoder, defocus_sd_angstrom=sd)
+        chosen = AmortizeConfig(
+            climb=options.method == "semi-amortized",
+            resolution_angstrom=options.resolution,
+            encoder=replace(encoder, seed=options.seed),
+            seed=options.seed,
+        )
+        return amortize(self.particles, self.search, chosen, monitor)
+
+    def search(self, particles: Particles, monitor: Monitor) -> RunResult:
+        """Search poses and map of the particles, or of some of them."""
+        options = self.options
         if options.workflow == "refine":
             config = RefineConfig(
                 symmetry=options.symmetry,
@@ -196,9 +219,9 @@ class _Job:
                 refine_defocus=options.refine_defocus,
                 seed=options.seed,
             )
-            return refine(self.particles, self.start, config, monitor)
+            return refine(particles, self.start, config, monitor)
         return abinitio(
-            self.particles,
+            particles,
             AbinitioConfig(
                 symmetry=options.symmetry,
                 particle_diameter_angstrom=options.particle_diameter,
@@ -213,10 +236,15 @@ class _Job:
 
     def estimate(self) -> Estimate:
         """Return what the run will take."""
-        box = int(self.particles.boxes.max())
-        return estimate_run(
-            self.options.workflow, len(self.particles), box, self.threads
-        )
+        n, box = len(self.particles), int(self.particles.boxes.max())
+        workflow, threads = self.options.workflow, self.threads
+        whole = estimate_run(workflow, n, box, threads)
+        if self.options.method == "search":
+            return whole
+        part = estimate_run(workflow, min(n, SUBSET), box, threads)
+        work = fitting_encoder(box).training.steps * _STEP_SECONDS
+        work += n * box**2 / 1e6 * _MEGAPIXEL_SECONDS
+        return replace(whole, seconds=part.seconds + work / threads)
 
     def require_disk(self) -> None:
         """Refuse to begin a run whose results will not fit on the disk."""
@@ -301,12 +329,20 @@ def is_finished(folder: Path) -> bool:
 
 
 def _summary(folder: RunFolder, options: RunOptions) -> list[str]:
-    resolution = folder.record.results["resolution_angstrom"]
+    found = folder.record.results
     seconds = sum(folder.record.stage_seconds.values())
     peak = format_bytes(folder.record.peak_memory_bytes)
-    path = folder.path
+    path, halves, rows = folder.path, "the half-maps, masked", {}
+    if options.method != "search":
+        halves = "halves that were posed against one map"
+        rows = {
+            "Search": f"{found['searched_resolution_angstrom']:.2f} A (the same of "
+            f"halves refined apart), {found['searched_particles']:,} particles",
+            "Encoder": f"{found['verdict']}",
+        }
     rows = {
-        "Resolution": f"{resolution:.2f} A (FSC 0.143 of the half-maps, masked)",
+        "Resolution": f"{found['resolution_angstrom']:.2f} A (FSC 0.143 of {halves})",
+        **rows,
         "Time": f"{format_duration(seconds)}, {peak} of memory at the peak",
         "Map": f"{path / run_folder.MAP}",
         "Particles": f"{path / run_folder.PARTICLES}",

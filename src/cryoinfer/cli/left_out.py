@@ -1,0 +1,103 @@
+"""Particles that an encoder has left out of the map: how many, and what that means."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
+
+RECORD_KEY = "left_out"
+"""Under which they stand in the record of a run."""
+
+_MANY = 0.5
+"""Share of novel particles from which the encoder itself is in doubt."""
+
+_CHANCE_DEVIATIONS = 3.0
+"""Of the count of false alarms: more than these are no chance."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Counts of particles.
+
+    Attributes
+    ----------
+    particles : int
+        In all.
+    novel : int
+        Flagged: their images are not like those of the map.
+    unreadable : int
+        With NaN or infinite pixels.
+    first_unreadable : int
+        Row of the first such particle, from 1; 0 if there is none.
+    """
+
+    particles: int
+    novel: int
+    unreadable: int
+    first_unreadable: int
+
+    @classmethod
+    def of(cls, novelty_nats: Tensor) -> Self:
+        """Count those of a result, infinite where an image is not finite."""
+        unreadable = novelty_nats.isinf()
+        rows = torch.nonzero(unreadable).flatten().tolist()
+        novel = int((is_novel(novelty_nats) & ~unreadable).sum())
+        first = rows[0] + 1 if rows else 0
+        return cls(len(novelty_nats), novel, len(rows), first)
+
+    @classmethod
+    def of_results(cls, results: Mapping[str, Any]) -> Self | None:
+        """Return what the record of a run holds, if it holds any."""
+        found = results.get(RECORD_KEY)
+        return None if found is None else cls(**found)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what the record of a run is to hold."""
+        return {RECORD_KEY: asdict(self)}
+
+    def novel_words(self) -> str:
+        """Say how many are flagged, and what that means."""
+        return (
+            f"{self.novel:,} of {self.particles:,} ({self.share:.1%}) are flagged as "
+            "unlike the encoder's map, and left out of the new one; of particles that "
+            f"do show it, {FALSE_ALARMS:.0%} are flagged by chance"
+        )
+
+    def unreadable_words(self) -> str:
+        """Say how many images hold no numbers, and which is the first."""
+        return (
+            f"{self.unreadable:,} with NaN or infinite pixels, the first in row "
+            f"{self.first_unreadable}, have no pose and are left out of the map"
+        )
+
+    def doubt(self) -> str | None:
+        """Return the plain warning, if more than half are flagged."""
+        if self.share <= _MANY:
+            return None
+        return (
+            "More than half of the particles do not fit the map that the encoder "
+            "learned. Either it does not know this molecule (or these images: their "
+            "CTF, contrast or noise), or its training has not converged. Do not trust "
+            "these poses, nor the map."
+        )
+
+    def cautions(self) -> tuple[str, ...]:
+        """Return what the report should warn of."""
+        said = []
+        by_chance = FALSE_ALARMS * self.particles
+        if self.novel > by_chance + _CHANCE_DEVIATIONS * math.sqrt(by_chance):
+            said.append(f"{self.novel_words()}.")
+        if self.unreadable:
+            said.append(f"Images: {self.unreadable_words()}.")
+        doubt = self.doubt()
+        return (*said, *([doubt] if doubt else []))
+
+    @property
+    def share(self) -> float:
+        """Of novel ones among those whose images could be read."""
+        return self.novel / max(1, self.particles - self.unreadable)

@@ -1,0 +1,73 @@
+"""What a run has found, written to its folder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.data.particles import Particles
+from cryoinfer.workflows.result import Reconstruction, RunResult
+
+
+def write_results(
+    folder: RunFolder,
+    particles: Particles,
+    result: RunResult | Reconstruction,
+    numbers: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write what a run has found, its report last, and mark it as finished.
+
+    Parameters
+    ----------
+    folder, particles, result, numbers
+        As for :func:`write_found`.
+    """
+    write_found(folder, particles, result, numbers)
+    folder.finish()
+
+
+def write_found(
+    folder: RunFolder,
+    particles: Particles,
+    result: RunResult | Reconstruction,
+    numbers: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write what a run has found so far, its report last.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    particles : Particles
+    result : RunResult or Reconstruction
+    numbers : mapping
+        What its record is to hold beside the numbers of the map.
+    """
+    reconstruction = result
+    iterations = []
+    left_out = {}
+    if isinstance(result, RunResult):
+        if result.novelty_nats is not None:
+            left_out = LeftOut.of(result.novelty_nats).numbers()
+        reconstruction = result.reconstruction
+        run_files.write_inference(folder.path, particles, result)
+        iterations = [asdict(iteration) for iteration in result.iterations]
+    else:
+        path = folder.path / run_folder.PARTICLES
+        run_files.save_particles(path, particles)
+    assert isinstance(reconstruction, Reconstruction)
+    run_files.write_reconstruction(folder.path, reconstruction)
+    results = {
+        "particles": len(particles),
+        "box": reconstruction.density.shape[-1],
+        "pixel_size_angstrom": reconstruction.pixel_size_angstrom,
+        "resolution_angstrom": reconstruction.resolution_angstrom,
+        "symmetry": reconstruction.symmetry,
+        **left_out,
+        **numbers,
+    }
+    folder.describe(results, iterations)
+    write_report(folder.path)

@@ -1,0 +1,225 @@
+"""Particles that an encoder has not seen: a file of them, or a folder as it fills."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.results import write_results
+from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_elsewhere
+from cryoinfer.cli.runs import use_threads
+from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.watching import Watch
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.workflows.encoder_file import load_encoder
+from cryoinfer.workflows.infer import InferConfig, infer
+from cryoinfer.workflows.preparation import require_alike
+from cryoinfer.workflows.train import TrainedEncoder
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What a user asks of an inference.
+
+    Attributes
+    ----------
+    encoder : Path
+        Folder of an encoder, or its file.
+    particles, out : Path
+        A file, or with ``watch`` a folder of files; and the folder of the run.
+    climb : bool
+    watch : bool
+    until_idle : float or None
+        Seconds without a new file after which watching ends.
+    symmetry : str or None
+        None for that of the map that was learned.
+    datadir, pixel_size, ignore
+        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    seed : int
+    threads : int or None
+    resume, overwrite : bool
+    """
+
+    encoder: Path
+    particles: Path
+    out: Path
+    climb: bool
+    watch: bool
+    until_idle: float | None
+    symmetry: str | None
+    datadir: Path | None
+    pixel_size: float | None
+    ignore: tuple[str, ...]
+    seed: int
+    threads: int | None
+    resume: bool
+    overwrite: bool
+
+    def load(self, path: Path) -> Particles:
+        """Read the particles of a file."""
+        return Particles.load(
+            path,
+            datadir=self.datadir,
+            pixel_size_angstrom=self.pixel_size,
+            ignore=self.ignore,
+        )
+
+    def encoder_file(self) -> Path:
+        """Return the file of the encoder."""
+        source = self.encoder
+        return source / run_folder.ENCODER if source.is_dir() else source
+
+    def arguments(self, symmetry: str) -> dict[str, Any]:
+        """Return what decides the result, by option, in values that JSON knows."""
+        return {
+            "particles": str(self.particles.absolute()),
+            "encoder": str(self.encoder_file().absolute()),
+            "watch": self.watch,
+            "no-climb": not self.climb,
+            "symmetry": symmetry,
+            "pixel-size": self.pixel_size,
+            "ignore": list(self.ignore),
+            "seed": self.seed,
+        }
+
+
+def infer_unseen(options: InferOptions, console: Console) -> None:
+    """Infer particles with an encoder, and write a run folder.
+
+    Raises
+    ------
+    InputError
+        If encoder or particles cannot be used.
+    OutputError
+        If the folder is taken or cannot be written.
+    """
+    _require_sense(options)
+    trained = load_encoder(options.encoder_file())
+    config = InferConfig(
+        options.climb, options.symmetry or trained.symmetry, options.seed
+    )
+    symmetry_rotations(config.symmetry or trained.symmetry)
+    if options.watch:
+        _watch(options, trained, config, console)
+    else:
+        _infer_file(options, trained, config, console)
+
+
+def _require_sense(options: InferOptions) -> None:
+    """Refuse options that contradict each other, or what is there."""
+    if not options.watch and (options.resume or options.until_idle is not None):
+        name = "--resume" if options.resume else "--until-idle"
+        raise InputError(
+            f"{name} goes with --watch: an inference of one file is one pass, which "
+            "begins anew with --overwrite"
+        )
+    if options.watch and not options.particles.is_dir():
+        raise InputError(
+            f"--watch expects a folder in which .star or .cs files appear, found "
+            f"{options.particles}. Name the folder, or leave --watch out"
+        )
+    if not options.watch and options.particles.is_dir():
+        raise InputError(
+            f"{options.particles} is a folder: give --watch to infer the files that "
+            "appear in it, or name a file"
+        )
+
+
+def _infer_file(
+    options: InferOptions,
+    trained: TrainedEncoder,
+    config: InferConfig,
+    console: Console,
+) -> None:
+    particles = options.load(options.particles)
+    path = options.encoder_file()
+    require_elsewhere(options.out, path.parent, options.particles.parent)
+    require_alike(particles, trained)
+    inputs = run_files.fingerprint(particles, options.particles, path)
+    record = _record(options, config, inputs)
+    with RunFolder(options.out, record, overwrite=options.overwrite) as folder:
+        monitor = RichMonitor(console, folder.log, folder.checkpoint)
+        _begin(folder, monitor, trained)
+        try:
+            with monitor:
+                result = infer(particles, trained, config, monitor)
+        finally:
+            folder.add_times(monitor.stage_seconds)
+        write_results(folder, particles, result)
+        for line in _summary(folder):
+            monitor.message(line)
+
+
+def _watch(
+    options: InferOptions,
+    trained: TrainedEncoder,
+    config: InferConfig,
+    console: Console,
+) -> None:
+    path = options.encoder_file()
+    require_elsewhere(options.out, path.parent, options.particles)
+    inputs: dict[str, object] = {"encoder": {"sha256": run_files.content_sha256(path)}}
+    record = _record(options, config, inputs)
+    with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        # Beside the results, not in the checkpoint, which ends with the run: more
+        # files may come after it.
+        state = folder.path / run_folder.WATCH
+        monitor = RichMonitor(console, folder.log, state)
+        _begin(folder, monitor, trained)
+        watch = Watch(folder, options.load, trained, config, monitor)
+        try:
+            with monitor:
+                watch.follow(options.particles, options.until_idle)
+        finally:
+            folder.add_times(monitor.stage_seconds)
+        if not watch.has_results:
+            raise InputError(
+                f"no particles could be inferred: expected .star or .cs files in "
+                f"{options.particles}"
+            )
+        folder.finish()
+        for line in _summary(folder):
+            monitor.message(line)
+        monitor.message("The same command with --resume infers what comes later.")
+
+
+def _record(
+    options: InferOptions, config: InferConfig, inputs: dict[str, object]
+) -> RunRecord:
+    assert config.symmetry is not None
+    threads = use_threads(options.threads)
+    arguments = options.arguments(config.symmetry)
+    return RunRecord.of_now("infer", arguments, inputs, options.seed, threads)
+
+
+def _begin(folder: RunFolder, monitor: RichMonitor, trained: TrainedEncoder) -> None:
+    folder.log(f"cryoinfer infer, {folder.record.arguments}")
+    monitor.message(f"The training of this encoder: {trained.verdict}")
+
+
+def _summary(folder: RunFolder) -> list[str]:
+    """Return what a finished inference has found."""
+    found = folder.record.results
+    left_out = LeftOut.of_results(found)
+    assert left_out is not None
+    seconds = sum(folder.record.stage_seconds.values())
+    speed = found["particles"] / seconds
+    rows = {
+        "Resolution": f"{found['resolution_angstrom']:.2f} A (FSC 0.143 of halves that "
+        "were posed against one map)",
+        "Flagged": left_out.novel_words(),
+        "Unreadable": left_out.unreadable_words(),
+        "Time": f"{seconds:.1f} s, {speed:,.0f} images a second",
+        "Particles": f"{folder.path / run_folder.PARTICLES}",
+        "Report": f"{folder.path / run_folder.REPORT}",
+    }
+    if not left_out.unreadable:
+        del rows["Unreadable"]
+    doubt = left_out.doubt()
+    return [*aligned(rows), *([doubt] if doubt else [])]

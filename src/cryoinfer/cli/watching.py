@@ -1,0 +1,267 @@
+"""A folder that fills during a data collection, inferred as it does.
+
+A file is inferred when it has not changed from one look to the next and can be read;
+one that cannot, because its stack is still being written or because it is damaged, is
+reported once and tried again. The sums of all slices are kept, so that every renewal of
+the map costs the same, and with them which files are in: a watch that was stopped, or
+killed, goes on after the last map that it wrote, and nothing is in a map twice.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoinfer.cli import run_folder
+from cryoinfer.cli.guard import mendable
+from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.results import write_found
+from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.data.joining import join
+from cryoinfer.data.particles import Particles
+from cryoinfer.workflows.infer import (
+    InferConfig,
+    Inferred,
+    infer_particles,
+    reconstruct_inferred,
+)
+from cryoinfer.workflows.train import TrainedEncoder
+
+_LOOK_SECONDS = 2.0
+"""Between two looks at the folder."""
+
+_LOOKS_WHILE_IDLE = 5
+"""At least, before the folder counts as idle."""
+
+_RETRY_LOOKS = 15
+"""After so many, a file that could not be read is tried again: its stacks may lie in
+another folder. In this one any change is reason enough."""
+
+_WRITE_SECONDS = 60.0
+"""Of inference after which results are written although more files wait."""
+
+Stamp = tuple[int, int]
+"""Size in bytes and time of the last change in ns, which tell of changes."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a file could not be inferred, and what the folder held then."""
+
+    folder: Mapping[str, Stamp]
+    look: int
+    reason: str
+
+
+class Watch:
+    """Particles of all files so far, and the map of them.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of the run; a state in it is gone on with.
+    load : function of a path
+        Reads the particles of a file.
+    trained : TrainedEncoder
+    config : InferConfig
+    monitor : RichMonitor
+        Keeps the state.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        load: Callable[[Path], Particles],
+        trained: TrainedEncoder,
+        config: InferConfig,
+        monitor: RichMonitor,
+    ) -> None:
+        self._folder, self._load, self._monitor = folder, load, monitor
+        self._trained, self._config = trained, config
+        self._done: dict[str, Stamp] = {}
+        self._failed: dict[str, _Failure] = {}
+        self._particles: Particles | None = None
+        self._inferred: Inferred | None = None
+        self._waiting: list[tuple[Particles, tuple[Tensor, ...]]] = []
+        self._is_whole = True
+        self._written = time.monotonic()
+        state = monitor.load_checkpoint()
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any file has been inferred and written."""
+        return self._particles is not None
+
+    def follow(self, source: Path, until_idle: float | None) -> None:
+        """Infer files as they arrive, until Ctrl-C or until nothing has arrived.
+
+        Parameters
+        ----------
+        source : Path
+            A folder.
+        until_idle : float or None
+            Seconds without a new or changed file.
+        """
+        pause = _LOOK_SECONDS
+        if until_idle is not None:
+            pause = min(pause, until_idle / _LOOKS_WHILE_IDLE)
+        self._monitor.message(f"Watching {source}; Ctrl-C ends it.")
+        before: dict[str, Stamp] = {}
+        look, changed = 0, time.monotonic()
+        try:
+            while until_idle is None or time.monotonic() - changed < until_idle:
+                now = _stamps(source)
+                if now != before:
+                    changed = time.monotonic()
+                taken = [
+                    name
+                    for name in sorted(filter(_holds_particles, now))
+                    if before.get(name) == now[name]
+                    and self._take(source / name, now, look)
+                ]
+                self._write()
+                if taken:
+                    # The folder may have filled meanwhile: look again first.
+                    changed = time.monotonic()
+                before, look = now, look + 1
+                time.sleep(pause)
+        except KeyboardInterrupt:
+            if not self.has_results and not self._waiting:
+                raise
+            self._monitor.message("Stopped. What was inferred is written.")
+        if self._is_whole:
+            self._write()
+
+    def _take(self, path: Path, now: Mapping[str, Stamp], look: int) -> bool:
+        """Infer a file unless that is done or just failed; tell whether it was."""
+        name, failure = path.name, self._failed.get(path.name)
+        if name in self._done:
+            self._tell_of_change(name, now[name])
+            return False
+        if failure and failure.folder == now and look < failure.look + _RETRY_LOOKS:
+            return False
+        started = time.perf_counter()
+        try:
+            particles = self._load(path)
+            found = infer_particles(
+                particles, self._trained, self._seeded(), self._monitor
+            )
+            if self._particles is not None:
+                join([self._particles, particles])
+        except Exception as error:  # of one file among many: a watch goes on
+            reason = mendable(error) or f"{type(error).__name__}: {error}"
+            if failure is None or failure.reason != reason:
+                self._monitor.message(f"{name} is left for later: {reason}")
+            self._failed[name] = _Failure(now, look, reason)
+            return False
+        self._failed.pop(name, None)
+        self._add(particles, found)
+        self._done[name] = now[name]
+        self._tell(name, found, time.perf_counter() - started)
+        if time.monotonic() - self._written > _WRITE_SECONDS:
+            self._write()
+        return True
+
+    def _add(self, particles: Particles, found: Inferred) -> None:
+        # Interrupted in the middle, sums and particles would not belong together.
+        self._is_whole = False
+        total = self._inferred
+        self._inferred = found if total is None else total.add(found)
+        self._waiting.append((particles, found.noise_power))
+        self._is_whole = True
+
+    def _seeded(self) -> InferConfig:
+        """Return the configuration with other random halves for every file."""
+        before = 0 if self._inferred is None else len(self._inferred)
+        return replace(self._config, seed=self._config.seed + before)
+
+    def _write(self) -> None:
+        """Renew the map and write everything, the state last."""
+        if not self._waiting or self._inferred is None:
+            return
+        particles, noise = self._joined()
+        inferred = replace(self._inferred, noise_power=noise)
+        self._monitor.stage("maps and FSC", 1)
+        result = reconstruct_inferred(particles, inferred, self._trained, self._config)
+        self._monitor.advance()
+        write_found(self._folder, particles, result, {"watched_files": len(self._done)})
+        done = [[name, *stamp] for name, stamp in self._done.items()]
+        self._monitor.save_checkpoint({"files": done, **inferred.to_state()})
+        self._particles, self._inferred, self._waiting = particles, inferred, []
+        self._written = time.monotonic()
+        self._monitor.message(
+            f"Map of {len(particles):,} particles of {len(done)} files: "
+            f"{result.reconstruction.resolution_angstrom:.2f} A"
+        )
+
+    def _joined(self) -> tuple[Particles, tuple[Tensor, ...]]:
+        """Return all particles as one set, and the noise of its optics groups."""
+        parts = [(one, noise) for one, noise in self._waiting]
+        if self._particles is not None:
+            assert self._inferred is not None
+            parts.insert(0, (self._particles, self._inferred.noise_power))
+        joined = join([particles for particles, _ in parts])
+        noise: dict[int, Tensor] = {}
+        for (_, spectra), numbers in zip(parts, joined.groups, strict=True):
+            for own, number in numbers.items():
+                noise.setdefault(number, spectra[own])
+        last = max(noise)
+        spectra = tuple(noise.get(g, torch.ones(2)) for g in range(last + 1))
+        return joined.particles, spectra
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where the last state was written."""
+        box = self._trained.encoder.grid.box
+        self._inferred = Inferred.of_state(state, box)
+        self._done = {name: (size, time) for name, size, time in state["files"]}
+        particles = Particles.load(self._folder.path / run_folder.PARTICLES)
+        # Particles are written before the state: there may be more of them.
+        known = particles.select(torch.arange(len(self._inferred)))
+        self._particles = join([known]).particles
+        self._monitor.message(
+            f"Going on after {len(self._done)} files, {len(known):,} particles."
+        )
+
+    def _tell(self, name: str, found: Inferred, seconds: float) -> None:
+        left_out = LeftOut.of(found.novelty_nats)
+        broken = left_out.unreadable
+        total = 0 if self._inferred is None else len(self._inferred)
+        self._monitor.message(
+            f"{name}: {len(found):,} particles, {left_out.share:.1%} flagged"
+            + (f", {broken:,} not finite" if broken else "")
+            + f", {len(found) / seconds:,.0f} images a second; {total:,} in all"
+        )
+        doubt = left_out.doubt()
+        if doubt is not None:
+            self._monitor.message(f"{name}: {doubt}")
+
+    def _tell_of_change(self, name: str, stamp: Stamp) -> None:
+        if self._done[name] != stamp:
+            self._done[name] = stamp
+            self._monitor.message(
+                f"{name} has changed after it was inferred, and is not inferred again."
+            )
+
+
+def _stamps(source: Path) -> dict[str, Stamp]:
+    """Return the files of a folder by name."""
+    found = {}
+    for path in source.iterdir():
+        with suppress(FileNotFoundError):  # renamed since the folder was listed
+            status = path.stat()
+            found[path.name] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def _holds_particles(name: str) -> bool:
+    """Tell particle files by name; stacks alone say nothing of their CTF."""
+    is_kind = name.endswith((".star", ".cs"))
+    return is_kind and not name.startswith(".") and "passthrough" not in name
