@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.processes import Follower, joined_processes, told_by_first
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import (
     RunFolder,
@@ -61,6 +63,8 @@ class TrainOptions:
 def train(options: TrainOptions, console: Console) -> None:
     """Train an encoder on the map of a run, and write it to a folder.
 
+    Started by ``torchrun``, several processes share every batch.
+
     Raises
     ------
     InputError
@@ -68,14 +72,49 @@ def train(options: TrainOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    learned = require_finished(options.run)
-    require_elsewhere(options.out, options.run)
-    particles = Particles.load(
-        options.run / run_folder.PARTICLES, ignore=learned.arguments.get("ignore", ())
-    )
-    lesson = _read_lesson(options.run, learned, particles)
-    require_picture(options.side, particles.box)
+    with joined_processes() as number:
+        school = _School.of(options)
+        if number == 0:
+            _lead(options, school, console)
+        elif told_by_first(False):
+            use_threads(options.threads)
+            checkpoint = options.out / run_folder.CHECKPOINT
+            train_encoder(
+                school.particles, school.lesson, school.config, Follower(checkpoint)
+            )
+
+
+@dataclass(frozen=True)
+class _School:
+    """What an encoder is to learn, and from what."""
+
+    particles: Particles
+    lesson: Lesson
+    config: EncoderConfig
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> Self:
+        learned = require_finished(options.run)
+        require_elsewhere(options.out, options.run)
+        particles = Particles.load(
+            options.run / run_folder.PARTICLES,
+            ignore=learned.arguments.get("ignore", ()),
+        )
+        lesson = _read_lesson(options.run, learned, particles)
+        require_picture(options.side, particles.box)
+        config = EncoderConfig(
+            network=PoseNetworkConfig(side=options.side),
+            training=TrainingConfig(steps=options.steps),
+            defocus_sd_angstrom=options.defocus_error,
+            seed=options.seed,
+        )
+        return cls(particles, lesson, config)
+
+
+def _lead(options: TrainOptions, school: _School, console: Console) -> None:
+    """Train, and do all that users see."""
     if options.resume and is_finished(options.out):
+        told_by_first(False)
         say(console, f"The encoder in {options.out} is finished: nothing to do.")
         return
     arguments = {
@@ -89,7 +128,7 @@ def train(options: TrainOptions, console: Console) -> None:
         "train",
         arguments,
         run_files.fingerprint(
-            particles,
+            school.particles,
             options.run / run_folder.PARTICLES,
             options.run / run_folder.MAP,
         ),
@@ -97,17 +136,15 @@ def train(options: TrainOptions, console: Console) -> None:
         use_threads(options.threads),
     )
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        # The folder is ours, and holds no checkpoint but one to go on from.
+        told_by_first(True)
         folder.log(f"cryoinfer train, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
-        config = EncoderConfig(
-            network=PoseNetworkConfig(side=options.side),
-            training=TrainingConfig(steps=options.steps),
-            defocus_sd_angstrom=options.defocus_error,
-            seed=options.seed,
-        )
         try:
             with explained_interruption(folder, console), monitor:
-                trained = train_encoder(particles, lesson, config, monitor)
+                trained = train_encoder(
+                    school.particles, school.lesson, school.config, monitor
+                )
         finally:
             folder.add_times(monitor.stage_seconds)
         path = options.out / run_folder.ENCODER

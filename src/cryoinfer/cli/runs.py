@@ -16,6 +16,7 @@ from rich.console import Console
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.estimate import Estimate, estimate_run
 from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.processes import processes_on_this_machine
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_free
@@ -282,7 +283,9 @@ class _Job:
 
 
 def use_threads(threads: int | None) -> int:
-    """Let PyTorch and numba use so many threads; all that the process may by default.
+    """Let PyTorch and numba use so many threads.
+
+    By default all that the process may, shared with others of the same command.
 
     Returns
     -------
@@ -291,7 +294,8 @@ def use_threads(threads: int | None) -> int:
     """
     if threads is None:
         has_affinity = hasattr(os, "sched_getaffinity")
-        threads = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+        threads = max(1, cores // processes_on_this_machine())
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set late
     # Numba first: when it starts its threads it sets the number of PyTorch's as well,
     # which are OpenMP's too.
