@@ -30,8 +30,8 @@ from cryoinfer.workflows.train import (
 HELD_BACK = 1000
 """Last particles of a set, which neither the run nor the encoder sees."""
 
-STEPS = 3500
-"""Of a training: with ab initio, eight to nine minutes on two cores."""
+STEPS = 5000
+"""Of a training."""
 
 
 class Teller(SilentMonitor):

@@ -29,7 +29,7 @@ _WIDEST_TURN_RADIAN = 0.6
 
 _WIDEST_OFFSET = 2.0  # of a component's shift or defocus, over the prior's sd
 
-_DEEPEST = 2
+_DEEPEST = 1
 """Halvings after which layers get no wider."""
 
 _LAST_SIDE = 4
@@ -47,12 +47,12 @@ class PoseNetworkConfig:
         Of the picture: 4 times a power of two.
     components : int
     width : int
-        Channels at full resolution, a multiple of 8.
+        Channels at half the picture's resolution, a multiple of 8.
     """
 
     side: int = 32
     components: int = 8
-    width: int = 32
+    width: int = 64
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ class PoseNetwork(nn.Module):
         self.sd = torch.tensor([shift, shift, defocus], dtype=torch.float64)
         self.open = self.sd > 0
         self.unknowns = 3 + int(self.open.sum())
-        halvings = round(math.log2(config.side / _LAST_SIDE))
-        if _LAST_SIDE * 2**halvings != config.side or halvings < 1:
+        halvings = round(math.log2(config.side / _LAST_SIDE)) - 1
+        if _LAST_SIDE * 2 ** (halvings + 1) != config.side or halvings < 0:
             raise ValueError(f"side must be 8, 16, 32, .., got {config.side}")
         widths = [config.width * 2 ** min(i, _DEEPEST) for i in range(halvings + 1)]
         self.condition = nn.Sequential(
@@ -154,7 +154,9 @@ class PoseNetwork(nn.Module):
             nn.Linear(_CONDITION, _CONDITION),
             nn.SiLU(),
         )
-        self.stem = nn.Conv2d(2, widths[0], 5, padding=2)
+        # Pictures are smooth: layers at full resolution took half of the time, and
+        # learned less in it than more steps do.
+        self.stem = nn.Conv2d(2, widths[0], 4, stride=2, padding=1)
         self.blocks = nn.ModuleList(_Residual(width) for width in widths)
         self.halvings = nn.ModuleList(
             nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)

@@ -62,8 +62,8 @@ class TrainingConfig:
         Whether the network computes in bfloat16, all but its last layer.
     """
 
-    steps: int = 4000
-    batch: int = 128
+    steps: int = 5000
+    batch: int = 64
     learning_rate: float = 1e-3
     warm_up: int = 100
     average_decay: float = 0.998
