@@ -203,6 +203,7 @@ class _Job:
         chosen = AmortizeConfig(
             climb=options.method == "semi-amortized",
             resolution_angstrom=options.resolution,
+            particle_diameter_angstrom=options.particle_diameter,
             encoder=replace(encoder, seed=options.seed),
             seed=options.seed,
         )

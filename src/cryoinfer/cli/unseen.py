@@ -102,7 +102,9 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     _require_sense(options)
     trained = load_encoder(options.encoder_file())
     config = InferConfig(
-        options.climb, options.symmetry or trained.symmetry, options.seed
+        climb=options.climb,
+        symmetry=options.symmetry or trained.symmetry,
+        seed=options.seed,
     )
     symmetry_rotations(config.symmetry or trained.symmetry)
     if options.watch:

@@ -49,6 +49,8 @@ class AmortizeConfig:
         (semi-amortized), or they stay as the encoder gives them (amortized).
     resolution_angstrom : float, optional
         Finest resolution that poses are inferred at, here as in the search.
+    particle_diameter_angstrom : float, optional
+        Of the sphere that the mask lies in, here as in the search.
     subset : int
         Particles that are searched, about; all if there are no more.
     encoder : EncoderConfig
@@ -58,6 +60,7 @@ class AmortizeConfig:
 
     climb: bool
     resolution_angstrom: float | None = None
+    particle_diameter_angstrom: float | None = None
     subset: int = SUBSET
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     seed: int = 0
@@ -182,7 +185,11 @@ def amortize(
     result = infer(
         particles,
         trained,
-        InferConfig(climb=config.climb, seed=config.seed),
+        InferConfig(
+            climb=config.climb,
+            particle_diameter_angstrom=config.particle_diameter_angstrom,
+            seed=config.seed,
+        ),
         parts.monitor(_ALL_PART),
     )
     result = replace(result, iterations=searched.iterations)

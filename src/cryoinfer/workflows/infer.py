@@ -43,12 +43,15 @@ class InferConfig:
         Whether Gauss-Newton takes the encoder's poses to the top of their posteriors.
     symmetry : str, optional
         Of the map that is made; by default that of the map that was learned.
+    particle_diameter_angstrom : float, optional
+        Of the sphere that the mask lies in; by default three quarters of the box.
     seed : int
         Of the halves, where the particles name none.
     """
 
     climb: bool = True
     symmetry: str | None = None
+    particle_diameter_angstrom: float | None = None
     seed: int = 0
 
 
@@ -282,7 +285,7 @@ def _problem(
     problem = define_problem(
         particles,
         config.symmetry or trained.symmetry,
-        particle_diameter_angstrom=None,
+        particle_diameter_angstrom=config.particle_diameter_angstrom,
         max_shift_angstrom=None,
         defocus_sd_angstrom=trained.prior.defocus_sd_angstrom,
         generator=torch.Generator().manual_seed(config.seed),
