@@ -30,7 +30,7 @@ from cryoinfer.workflows.train import (
 HELD_BACK = 1000
 """Last particles of a set, which neither the run nor the encoder sees."""
 
-STEPS = 5000
+STEPS = 7000
 """Of a training."""
 
 

@@ -1,11 +1,10 @@
-"""A training in two processes is that of one."""
+"""A training that torchrun starts at the command line."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from cryoinfer.cli.app import app
@@ -28,10 +27,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def train(run: Path, out: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
+def train(
+    run: Path, out: Path, *launcher: str, resume: bool = False
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *launcher, "-m", "cryoinfer", "train", str(run)]
     command += ["--out", str(out), "--steps", str(STEPS), "--side", "16"]
-    command += ["--threads", "1"]
+    command += ["--threads", "1"] + ["--resume"] * resume
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -41,25 +42,14 @@ def trained(run: Path, out: Path, *launcher: str) -> TrainedEncoder:
     return load_encoder(out / "encoder.pt")
 
 
-def test_two_processes_learn_what_one_does(run: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_processes_of_torchrun_train_one_encoder(run: Path, tmp_path: Path) -> None:
     one = trained(run, tmp_path / "one")
     two = trained(run, tmp_path / "two", *TORCHRUN)
     assert [check.step for check in one.checks] == [check.step for check in two.checks]
     for a, b in zip(one.checks, two.checks, strict=True):
-        # Gradients are summed in bfloat16, in another order: 2^-8 of themselves.
+        # That curves are the same is tested where they have time to differ.
         assert a.loss_nats == pytest.approx(b.loss_nats, abs=0.01)
-    weights = zip(
-        one.encoder.network.parameters(), two.encoder.network.parameters(), strict=True
-    )
-    for a, b in weights:
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)
-
-
-def test_a_finished_training_is_left_by_all(run: Path, tmp_path: Path) -> None:
-    trained(run, tmp_path / "done")
-    command = [sys.executable, *TORCHRUN, "-m", "cryoinfer", "train", str(run)]
-    command += ["--out", str(tmp_path / "done"), "--steps", str(STEPS)]
-    command += ["--side", "16", "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("nothing to do") == 1
+    again = train(run, tmp_path / "two", *TORCHRUN, resume=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("nothing to do") == 1

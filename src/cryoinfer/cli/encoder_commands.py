@@ -8,7 +8,7 @@ from cryoinfer.cli import options as opt
 def train(
     run: opt.Run,
     out: opt.Out,
-    steps: opt.Steps = 5000,
+    steps: opt.Steps = 7000,
     side: opt.Side = 32,
     defocus_error: opt.DefocusError = 0.0,
     threads: opt.Threads = None,

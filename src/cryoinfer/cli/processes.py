@@ -5,14 +5,10 @@ only share its work.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import torch
 from torch import distributed
-
-from cryoinfer.interfaces import SilentMonitor
 
 
 @contextmanager
@@ -43,23 +39,3 @@ def told_by_first(value: bool) -> bool:
     told = [value]
     distributed.broadcast_object_list(told, src=0)
     return told[0]
-
-
-class Follower(SilentMonitor):
-    """What the other processes watch their work with: they begin where the first does.
-
-    Parameters
-    ----------
-    checkpoint : Path
-        Of the first.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self._checkpoint = checkpoint
-
-    def load_checkpoint(self) -> Mapping[str, object] | None:
-        """Return the state that the first process goes on from, if there is one."""
-        if not self._checkpoint.exists():
-            return None
-        state: dict[str, object] = torch.load(self._checkpoint, weights_only=True)
-        return state

@@ -32,6 +32,15 @@ _HOPELESS_NATS = 12.0
 """A mode this far behind the best of its image is given up: one in 160,000."""
 
 
+def grid_of(batch: ParticleBatch, learned: ReferenceGrid) -> ReferenceGrid:
+    """Return a learned grid in the images' own length.
+
+    A difference of area that does not show must not cost a picture its last ring.
+    """
+    length = batch.images.shape[-1] * float(batch.optics.pixel_size_angstrom[0])
+    return ReferenceGrid(learned.box, length / learned.box)
+
+
 @dataclass(frozen=True)
 class PoseEncoder:
     """Infer poses by one pass of a network.
@@ -60,8 +69,17 @@ class PoseEncoder:
             If the images cover another area than those of the training, or are not
             finite.
         """
-        side = self.network.config.side
-        group = int(batch.optics.group[0])
+        radius = picture_radius(self.network.config.side)
+        return self.infer_whitened(self.whitened(batch, radius))
+
+    def whitened(self, batch: ParticleBatch, radius: int) -> WhitenedImages:
+        """Whiten images to a radius, all of one optics group.
+
+        Raises
+        ------
+        InputError
+            As :meth:`infer`.
+        """
         found = batch.images.shape[-1] * float(batch.optics.pixel_size_angstrom[0])
         learned = self.grid.length_angstrom
         if abs(found / learned - 1) > SAME_AREA:
@@ -69,10 +87,8 @@ class PoseEncoder:
                 f"the encoder learned images that are {learned:.1f} A across, found "
                 f"{found:.1f} A; crop or pad the images to that size, or train on these"
             )
-        # Of the images' own length: a difference that does not show costs no ring.
-        own = ReferenceGrid(self.grid.box, found / self.grid.box)
-        noise = self.noise_power[group]
-        return self.infer_whitened(whiten(batch, own, picture_radius(side), noise))
+        noise = self.noise_power[int(batch.optics.group[0])]
+        return whiten(batch, grid_of(batch, self.grid), radius, noise)
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of images that were whitened to any radius.
@@ -120,10 +136,7 @@ class SemiAmortized:
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
-        noise = self.encoder.noise_power[int(batch.optics.group[0])]
-        return self.infer_whitened(
-            whiten(batch, self.encoder.grid, self.radii[-1], noise)
-        )
+        return self.infer_whitened(self.encoder.whitened(batch, self.radii[-1]))
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of images that were whitened to the last radius."""
@@ -156,13 +169,15 @@ class SemiAmortized:
     def _starts(self, named: PoseMixture, count: int) -> tuple[Tensor, Tensor]:
         """Return images and components, the densest that are a climb apart."""
         reach = 2 / self.radii[0]
-        distinct = ~repeats(named.rotation, reach, self.symmetry)
-        likely = named.weight > _LEAST_WEIGHT
+        # Likely ones first, so that no negligible one stands for its neighbours.
+        order = (named.weight <= _LEAST_WEIGHT).byte().argsort(dim=1, stable=True)
+        rows = torch.arange(len(order))[:, None]
+        likely = named.weight[rows, order] > _LEAST_WEIGHT
         likely[:, 0] = True
-        chosen = distinct & likely
+        chosen = likely & ~repeats(named.rotation[rows, order], reach, self.symmetry)
         chosen &= chosen.cumsum(1) <= count
-        owner, component = torch.nonzero(chosen).unbind(1)
-        return owner, component
+        owner, place = torch.nonzero(chosen).unbind(1)
+        return owner, order[owner, place]
 
     def _contenders(
         self, owner: Tensor, poses: LocalPoses, evidence: Tensor, radius: int
@@ -175,7 +190,8 @@ class SemiAmortized:
         first = torch.searchsorted(owner, owner)
         rank = torch.arange(len(owner)) - first
         behind = evidence[order[first]] - evidence[order]
-        alive = behind < _HOPELESS_NATS
+        # The best stays even where an image has overflowed and nothing is known.
+        alive = (behind < _HOPELESS_NATS) | (rank == 0)
         for k in range(1, int(rank.max()) + 1):
             # Against each that is k places better.
             late = torch.nonzero(rank >= k).squeeze(1)

@@ -205,8 +205,11 @@ def novelty(found: Fit, usual: Usual) -> Tensor:
 
 
 def is_novel(novelty_nats: Tensor) -> Tensor:
-    """Flag images that fewer than ``FALSE_ALARMS`` of those of the map exceed."""
-    return novelty_nats > -math.log(FALSE_ALARMS)
+    """Flag images that fewer than ``FALSE_ALARMS`` of those of the map exceed.
+
+    So is what overflowed on the way, and is not a number.
+    """
+    return ~(novelty_nats <= -math.log(FALSE_ALARMS))
 
 
 def _location_and_spread(values: Tensor, known_sd: Tensor) -> tuple[float, float]:

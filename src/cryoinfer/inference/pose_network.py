@@ -133,8 +133,8 @@ class PoseNetwork(nn.Module):
     """
 
     ends = ("stem.", "head.", "last.")
-    """Names of the layers that numbers come in and go out by, and of the dense ones:
-    to make their matrices orthogonal took a quarter of a step and gained nothing."""
+    """Names of the layers that numbers come in and go out by, and of the large dense
+    ones: to make those orthogonal took a quarter of a step and gained nothing."""
 
     def __init__(self, config: PoseNetworkConfig, prior: PosePrior) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
-from cryoinfer.inference.pose_network import PoseNetwork
+from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
@@ -62,7 +62,7 @@ class TrainingConfig:
         Whether the network computes in bfloat16, all but its last layer.
     """
 
-    steps: int = 5000
+    steps: int = 7000
     batch: int = 64
     learning_rate: float = 1e-3
     warm_up: int = 100
@@ -123,9 +123,17 @@ class Loss(nn.Module):
 
     def forward(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
         """Return minus the log density of the true latents, in nats, shape (b,)."""
+        return self.of(self.parameters_of(inputs), latents)
+
+    def parameters_of(self, inputs: EncoderInputs) -> MixtureParameters:
+        """Return what the network says of images."""
         kind = inputs.picture.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._mixed):
-            parameters = self._network(inputs)
+            said: MixtureParameters = self._network(inputs)
+        return said
+
+    def of(self, parameters: MixtureParameters, latents: Latents) -> Tensor:
+        """Return the loss of what was said of images, shape (b,)."""
         rotation = latents.pose.rotation.float()
         return -parameters.log_prob(rotation, self._network.offset_of(latents))
 
@@ -152,6 +160,7 @@ def train(
     generator : torch.Generator
         Of images and poses; saved with the state.
     monitor : Monitor
+        Of several processes, the checkpoint of the first is continued by all.
 
     Returns
     -------
@@ -163,7 +172,7 @@ def train(
         If there are several processes, and their number does not divide the batch.
     """
     run = _Run(network, images, config, symmetry, generator)
-    saved = monitor.load_checkpoint()
+    saved = _told_by_first(monitor.load_checkpoint())
     if saved is not None:
         run.load(saved)
     monitor.stage("training", config.steps - run.step)
@@ -236,8 +245,9 @@ class _Run:
         network = self._averaged()
         with torch.no_grad():
             look = Loss(network, self._config.mixed_precision)
-            value = float(look(self._held_back, self._true).mean())
-            posterior = network.posterior(network(self._held_back))
+            parameters = look.parameters_of(self._held_back)
+            value = float(look.of(parameters, self._true).mean())
+            posterior = network.posterior(parameters)
         found = posterior.mode().pose.rotation[:, None]
         mates = self._true.pose.rotation[:, None] @ self._symmetry
         nearest = geodesic_angle(found, mates).amin(1)
@@ -284,6 +294,16 @@ def _place() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def _told_by_first(
+    state: Mapping[str, object] | None,
+) -> Mapping[str, object] | None:
+    """Return the state that the first process goes on from."""
+    told = [state]
+    if _place()[1] > 1:
+        distributed.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def verdict(checks: list[Check]) -> str:

@@ -10,7 +10,12 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
+from cryoinfer.inference.amortized import (
+    SAME_AREA,
+    PoseEncoder,
+    SemiAmortized,
+    grid_of,
+)
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
@@ -231,7 +236,7 @@ def _templates(
         members = torch.nonzero(particles.optics.group == group).squeeze(1)
         order = torch.randperm(len(members), generator=generator)[:_TEMPLATES]
         parts = [
-            whiten(batch, grid, radius, noise[group])
+            whiten(batch, grid_of(batch, grid), radius, noise[group])
             for batch in particles.batches(CHUNK, members[order])
         ]
         templates.append(concatenate(parts))
