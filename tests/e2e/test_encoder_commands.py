@@ -16,6 +16,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
+from cryoinfer.cli.encoders import _read_lesson
+from cryoinfer.cli.run_folder import PARTICLES, RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.inference.novelty import Usual
@@ -87,7 +89,7 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     answer = cryoinfer("infer", encoder, star, "--out", run, "--threads", 1)
     assert answer.exit_code == 0, answer.output
     assert "2 with NaN or infinite pixels, the first in row 8" in answer.output
-    assert "0 of 60 (0.0%) are flagged" in answer.output
+    assert "0 of 58 (0.0%) are flagged" in answer.output
     results = Particles.load(run / "particles.star").table.results
     flag = results["cryoinferFlag"]
     assert flag.tolist() == [2 if row in (7, 9) else 0 for row in range(COUNT)]
@@ -95,6 +97,43 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     assert "NaN or infinite pixels" in (run / "report.html").read_text()
     left_out = json.loads((run / "run.json").read_text())["results"]["left_out"]
     assert left_out["unreadable"] == 2
+    # None of these is what the next encoder learns from.
+    learned, lesson = _read_lesson(
+        run, RunRecord.read(run), Particles.load(run / PARTICLES)
+    )
+    assert len(learned) == COUNT - 2
+    assert lesson.density.shape == (BOX,) * 3
+
+
+def test_a_seed_chooses_the_halves_and_nothing_else(
+    encoder, files, tmp_path: Path
+) -> None:
+    subsets, sizes = [], []
+    for seed in (0, 3):
+        run = tmp_path / str(seed)
+        words = ["--out", run, "--seed", seed, "--threads", 1]
+        answer = cryoinfer("infer", encoder, files[0], *words)
+        assert answer.exit_code == 0, answer.output
+        assert RunRecord.read(run).seed == seed
+        subsets.append(Particles.load(run / PARTICLES).random_subset)
+        sizes.append(float(read_map(run / "mask.mrc").density.sum()))
+    assert not torch.equal(*subsets)
+    # Of other halves, whose filter differs a little.
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_a_map_on_another_grid_than_its_particles_teaches_nothing(
+    encoder, files, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, box=40)
+    larger = simulate(settings, tmp_path / "larger", SilentMonitor())
+    run = tmp_path / "run"
+    answer = cryoinfer("infer", encoder, larger, "--out", run, "--threads", 1)
+    assert answer.exit_code == 0, answer.output
+    answer = cryoinfer("train", run, "--out", tmp_path / "never")
+    assert answer.exit_code == 2
+    assert "has 32 voxels of 2.8 A, its particles 40 pixels of 2.8 A" in answer.stderr
+    assert "cryoinfer refine" in answer.stderr
 
 
 def test_an_encoder_that_knows_nothing_of_the_particles_says_so(
@@ -208,6 +247,7 @@ def test_ctrl_c_ends_a_watch_with_everything_written(
         (["{star}", "--resume"], "--resume goes with --watch"),
         (["{star}", "--until-idle", "3"], "--until-idle goes with --watch"),
         (["{star}", "--watch"], "expects a folder"),
+        (["{folder}", "--watch", "--until-idle", "0"], "more than 0 seconds"),
         (["{folder}"], "give --watch"),
         (["{empty}", "--watch", "--until-idle", "0.1"], "no particles could be"),
     ],

@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
-from cryoinfer.cli.processes import Follower, joined_processes, told_by_first
+from cryoinfer.cli.left_out import read_flags
+from cryoinfer.cli.processes import joined_processes, told_by_first
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import (
     RunFolder,
@@ -20,8 +21,10 @@ from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
 from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.train import (
     EncoderConfig,
@@ -78,9 +81,8 @@ def train(options: TrainOptions, console: Console) -> None:
             _lead(options, school, console)
         elif told_by_first(False):
             use_threads(options.threads)
-            checkpoint = options.out / run_folder.CHECKPOINT
             train_encoder(
-                school.particles, school.lesson, school.config, Follower(checkpoint)
+                school.particles, school.lesson, school.config, SilentMonitor()
             )
 
 
@@ -100,7 +102,7 @@ class _School:
             options.run / run_folder.PARTICLES,
             ignore=learned.arguments.get("ignore", ()),
         )
-        lesson = _read_lesson(options.run, learned, particles)
+        particles, lesson = _read_lesson(options.run, learned, particles)
         require_picture(options.side, particles.box)
         config = EncoderConfig(
             network=PoseNetworkConfig(side=options.side),
@@ -136,7 +138,7 @@ def _lead(options: TrainOptions, school: _School, console: Console) -> None:
         use_threads(options.threads),
     )
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
-        # The folder is ours, and holds no checkpoint but one to go on from.
+        # The folder is ours.
         told_by_first(True)
         folder.log(f"cryoinfer train, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
@@ -158,7 +160,16 @@ def _lead(options: TrainOptions, school: _School, console: Console) -> None:
             monitor.message(line)
 
 
-def _read_lesson(folder: Path, record: RunRecord, particles: Particles) -> Lesson:
+def _read_lesson(
+    folder: Path, record: RunRecord, particles: Particles
+) -> tuple[Particles, Lesson]:
+    """Return those particles of a run that its map shows, and what they teach.
+
+    Raises
+    ------
+    InputError
+        If there are none, the run measured no noise, or its map has another grid.
+    """
     found = run_files.read_run_map(folder)
     mask = run_files.read_run_map(folder, run_folder.MASK)
     noise = run_files.read_spectra(folder)
@@ -167,13 +178,31 @@ def _read_lesson(folder: Path, record: RunRecord, particles: Particles) -> Lesso
             f"the run in {folder} measured no noise: expected one of `cryoinfer "
             "abinitio` or `refine`, found a reconstruction"
         )
+    particles = particles.select(read_flags(record, particles.table) == 0)
+    if not len(particles):
+        raise InputError(
+            f"all particles of the run in {folder} are flagged: its map shows none of "
+            "them. Train on the run that its encoder learned from, or refine them"
+        )
+    box, pixel_size = len(found.density), found.pixel_size_angstrom
+    sizes = particles.optics.pixel_size_angstrom
+    same = (particles.boxes == box) & ((sizes / pixel_size - 1).abs() <= SAME_AREA)
+    if not bool(same.any()):
+        raise InputError(
+            f"the map of the run in {folder} has {box} voxels of {pixel_size:.4g} A, "
+            f"its particles {particles.box} pixels of "
+            f"{particles.pixel_size_angstrom:.4g} A: expected the same, found the grid "
+            "of the encoder that inferred them. Refine them (`cryoinfer refine "
+            f"{folder / run_folder.PARTICLES}`), and train on that run"
+        )
     assert particles.pose is not None
     shift = particles.pose.shift_angstrom
-    return Lesson(
+    lesson = Lesson(
         torch.tensor(found.density * mask.density),
         # That of the map is rounded to single precision.
-        particles.pixel_size_angstrom,
+        float(sizes[same][0]),
         tuple(spectrum.float() for spectrum in noise),
         float(shift.square().mean().sqrt()),
         record.results["symmetry"],
     )
+    return particles, lesson

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
+from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.run_files import Posteriors, read_run_map
-from cryoinfer.cli.run_folder import require_finished
+from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map
+from cryoinfer.cli.run_folder import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, MissingFileError
@@ -45,6 +46,25 @@ _HANDS = ("same", "opposite")
 
 
 @dataclass(frozen=True)
+class _Matched:
+    """Particles of a run whose truth is known.
+
+    Attributes
+    ----------
+    estimated, true : Pose
+    chosen : Tensor of int64
+        Which particles of the run they are.
+    unreadable : int
+        How many more there are without a pose, as their images are not finite.
+    """
+
+    estimated: Pose
+    true: Pose
+    chosen: Tensor
+    unreadable: int
+
+
+@dataclass(frozen=True)
 class _Hand:
     """How the run compares with the truth if its map has a given hand."""
 
@@ -60,7 +80,7 @@ def evaluate(run: Path, truth: Path, console: Console) -> None:
     Poses and map are compared after one global alignment, for the hand of the truth
     and for the opposite one; the hand with the smaller median rotation error is the
     run's. Its uncertainties are judged by how often their credible sets hold the
-    truth.
+    truth. Particles that an encoder could not read are left out.
 
     Parameters
     ----------
@@ -76,7 +96,8 @@ def evaluate(run: Path, truth: Path, console: Console) -> None:
         If one of them is absent or they do not belong together.
     """
     record = require_finished(run)
-    estimated, true, chosen = _matched_poses(run, truth)
+    matched = _match(record, run, truth)
+    estimated, true, chosen = matched.estimated, matched.true, matched.chosen
     group = symmetry_rotations(record.results["symmetry"])
     maps = _Maps.read(run, truth)
     errors = {name: _align(name, estimated, true, group) for name in _HANDS}
@@ -101,6 +122,7 @@ def evaluate(run: Path, truth: Path, console: Console) -> None:
     )
     summary = {
         "particles": len(chosen),
+        "unreadable": matched.unreadable,
         "hand": best.name,
         "resolution_angstrom": best.resolution_angstrom["fsc_0.5"],
         "hands": {hand.name: _numbers(hand) for hand in hands},
@@ -111,6 +133,12 @@ def evaluate(run: Path, truth: Path, console: Console) -> None:
     write_comparison(run, comparison, summary)
     page = write_report(run)
     _print(console, hands, best, coverage)
+    if matched.unreadable:
+        say(
+            console,
+            f"Left out: {matched.unreadable:,} without a pose, whose images hold NaN "
+            "or infinite pixels",
+        )
     say(console, f"Written to {run / run_folder.EVALUATION} and {page}")
 
 
@@ -151,8 +179,8 @@ class _Maps:
         )
 
 
-def _matched_poses(run: Path, truth: Path) -> tuple[Pose, Pose, Tensor]:
-    """Return estimated and true poses of the particles in both, and which those are.
+def _match(record: RunRecord, run: Path, truth: Path) -> _Matched:
+    """Return estimated and true poses of the particles in both.
 
     Particles are matched by the image that they are, for a run may have been made on
     some of them or in another order.
@@ -164,13 +192,20 @@ def _matched_poses(run: Path, truth: Path) -> tuple[Pose, Pose, Tensor]:
     place = {key: i for i, key in enumerate(_keys(true))}
     rows = [place.get(key, -1) for key in _keys(estimated)]
     row = torch.tensor(rows)
-    chosen = torch.nonzero(row >= 0).squeeze(1)
-    if len(chosen) == 0:
+    unreadable = read_flags(record, estimated.table) == UNREADABLE
+    if not bool((row >= 0).any()):
         raise InputError(
             f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "
             "truth of another set?"
         )
-    return estimated.pose[chosen], true.pose[row[chosen]], chosen
+    chosen = torch.nonzero((row >= 0) & ~unreadable).squeeze(1)
+    if len(chosen) == 0:
+        raise InputError(
+            f"No particle of {run} has a pose: all their images hold NaN or infinite "
+            "pixels. Run `cryoinfer check` on the particles"
+        )
+    left_out = int(((row >= 0) & unreadable).sum())
+    return _Matched(estimated.pose[chosen], true.pose[row[chosen]], chosen, left_out)
 
 
 def _keys(particles: Particles) -> list[tuple[Path, int]]:

@@ -8,7 +8,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cryoinfer.cli.run_files import FLAG
+from cryoinfer.cli.run_folder import RunRecord
 from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
+from cryoinfer.io.conventions.table import ParticleTable
 
 RECORD_KEY = "left_out"
 """Under which they stand in the record of a run."""
@@ -42,9 +45,8 @@ class LeftOut:
     first_unreadable: int
 
     @classmethod
-    def of(cls, novelty_nats: Tensor) -> Self:
-        """Count those of a result, infinite where an image is not finite."""
-        unreadable = novelty_nats.isinf()
+    def of(cls, novelty_nats: Tensor, unreadable: Tensor) -> Self:
+        """Count those of a result: its novelty and a mask, each of shape (n,)."""
         rows = torch.nonzero(unreadable).flatten().tolist()
         novel = int((is_novel(novelty_nats) & ~unreadable).sum())
         first = rows[0] + 1 if rows else 0
@@ -63,7 +65,7 @@ class LeftOut:
     def novel_words(self) -> str:
         """Say how many are flagged, and what that means."""
         return (
-            f"{self.novel:,} of {self.particles:,} ({self.share:.1%}) are flagged as "
+            f"{self.novel:,} of {self.readable:,} ({self.share:.1%}) are flagged as "
             "unlike the encoder's map, and left out of the new one; of particles that "
             f"do show it, {FALSE_ALARMS:.0%} are flagged by chance"
         )
@@ -89,7 +91,7 @@ class LeftOut:
     def cautions(self) -> tuple[str, ...]:
         """Return what the report should warn of."""
         said = []
-        by_chance = FALSE_ALARMS * self.particles
+        by_chance = FALSE_ALARMS * self.readable
         if self.novel > by_chance + _CHANCE_DEVIATIONS * math.sqrt(by_chance):
             said.append(f"{self.novel_words()}.")
         if self.unreadable:
@@ -98,6 +100,22 @@ class LeftOut:
         return (*said, *([doubt] if doubt else []))
 
     @property
+    def readable(self) -> int:
+        """How many images are finite."""
+        return self.particles - self.unreadable
+
+    @property
     def share(self) -> float:
         """Of novel ones among those whose images could be read."""
-        return self.novel / max(1, self.particles - self.unreadable)
+        return self.novel / max(1, self.readable)
+
+
+def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:
+    """Return what the encoder of a run made of its particles: 0, 1 or 2, shape (n,).
+
+    Zeros where the run had none: flags that its particles have brought along are of
+    an earlier one.
+    """
+    if RECORD_KEY not in record.results or FLAG not in table.results:
+        return torch.zeros(len(table), dtype=torch.int64)
+    return torch.from_numpy(table.results[FLAG]).long()

@@ -6,17 +6,18 @@ import torch
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
-from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.left_out import LeftOut, read_flags
 from cryoinfer.cli.run_files import (
     CORRECTED,
     LATENT_DIMENSIONS,
     MASKED,
     RANDOMISED,
     UNMASKED,
+    UNREADABLE,
     Posteriors,
     read_fsc,
     read_noise,
-    read_poses,
+    read_posed,
     read_run_map,
 )
 from cryoinfer.cli.run_folder import RunRecord, replace_file
@@ -72,7 +73,7 @@ def read_content(folder: Path) -> ReportContent:
     record = RunRecord.read(folder)
     map_file = read_run_map(folder)
     curves = read_fsc(folder)
-    pose = read_poses(folder / run_folder.PARTICLES)
+    table, pose = read_posed(folder / run_folder.PARTICLES)
     posteriors = Posteriors.read(folder)
     size = LATENT_DIMENSIONS
     covariance = (
@@ -80,6 +81,9 @@ def read_content(folder: Path) -> ReportContent:
         if posteriors is None
         else posteriors.covariance()
     )
+    posed = read_flags(record, table) != UNREADABLE
+    if bool(posed.any()):  # of none at all, what is written instead is shown
+        pose, covariance = pose[posed], covariance[posed]
     arguments = {
         name if name == "particles" else f"--{name}": _spell(value)
         for name, value in record.arguments.items()

@@ -50,8 +50,8 @@ def write_found(
     iterations = []
     left_out = {}
     if isinstance(result, RunResult):
-        if result.novelty_nats is not None:
-            left_out = LeftOut.of(result.novelty_nats).numbers()
+        if result.novelty_nats is not None and result.unreadable is not None:
+            left_out = LeftOut.of(result.novelty_nats, result.unreadable).numbers()
         reconstruction = result.reconstruction
         run_files.write_inference(folder.path, particles, result)
         iterations = [asdict(iteration) for iteration in result.iterations]

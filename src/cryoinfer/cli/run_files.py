@@ -19,6 +19,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.novelty import is_novel
 from cryoinfer.io.conventions.relion import RelionParticles
+from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.mrc import MapFile, read_map, write_map
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.records import Latents, Pose
@@ -32,6 +33,7 @@ MASKED = "rlnFourierShellCorrelationMaskedMaps"
 RANDOMISED = "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"
 """RELION's names of the curves; the last one is the masked, randomised maps'."""
 
+UNREADABLE = 2
 NOVELTY, FLAG = "cryoinferNovelty", "cryoinferFlag"
 """How little an image is like one of the encoder's map, in nats, and what follows: 0 in
 the map, 1 novel and left out, 2 without a pose, as the image holds NaN or infinite
@@ -148,10 +150,11 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         "cryoinferPosteriorEntropy": _float32(result.entropy()),
         "rlnLogLikeliContribution": _finite(result.log_likelihood),
     }
-    if result.novelty_nats is not None:
+    if result.novelty_nats is not None and result.unreadable is not None:
         strange = result.novelty_nats
-        flag = is_novel(strange).int() + strange.isinf().int()
-        columns[NOVELTY] = _finite(strange)
+        flag = is_novel(strange).int()
+        flag[result.unreadable] = UNREADABLE
+        columns[NOVELTY] = _finite(strange.nan_to_num(nan=_INFINITE_NATS))
         columns[FLAG] = flag.numpy()
     defocus_was_inferred = bool((variance[:, 5] > 0).any())
     return particles.with_results(
@@ -260,18 +263,18 @@ def read_run_map(folder: Path, name: str = run_folder.MAP) -> MapFile:
     return read_map(folder / name)
 
 
-def read_poses(path: Path) -> Pose:
-    """Return the poses of a STAR file, without looking for its images.
+def read_posed(path: Path) -> tuple[ParticleTable, Pose]:
+    """Return what a STAR file says, and its poses, without looking for its images.
 
     Raises
     ------
     InputError
-        If it has none.
+        If it has no poses.
     """
-    pose = RelionParticles.read(path).table().pose
-    if pose is None:
+    table = RelionParticles.read(path).table()
+    if table.pose is None:
         raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
-    return pose
+    return table, table.pose
 
 
 def fingerprint(

@@ -36,7 +36,7 @@ class InferOptions:
     climb : bool
     watch : bool
     until_idle : float or None
-        Seconds without a new file after which watching ends.
+        Seconds without a new file after which watching ends; more than 0.
     symmetry : str or None
         None for that of the map that was learned.
     datadir, pixel_size, ignore
@@ -120,6 +120,11 @@ def _require_sense(options: InferOptions) -> None:
         raise InputError(
             f"{name} goes with --watch: an inference of one file is one pass, which "
             "begins anew with --overwrite"
+        )
+    if options.until_idle is not None and options.until_idle <= 0:
+        raise InputError(
+            "--until-idle expects more than 0 seconds, found "
+            f"{options.until_idle:g}. Leave it out to watch until Ctrl-C"
         )
     if options.watch and not options.particles.is_dir():
         raise InputError(

@@ -1,10 +1,12 @@
 """A folder that fills during a data collection, inferred as it does.
 
-A file is inferred when it has not changed from one look to the next and can be read;
-one that cannot, because its stack is still being written or because it is damaged, is
-reported once and tried again. The sums of all slices are kept, so that every renewal of
-the map costs the same, and with them which files are in: a watch that was stopped, or
-killed, goes on after the last map that it wrote, and nothing is in a map twice.
+A file is inferred when it has not changed for some seconds and can be read; one that
+cannot, because its stack is still being written or because it is damaged, is reported
+once and tried again. The sums of all slices are kept, so that renewing the map costs
+the same however many they are; ``particles.star`` and the posteriors are written anew
+for all particles each time. Kept as well is which files are in: a watch that was
+stopped, or killed, goes on after the last map that it wrote, and nothing is in a map
+twice.
 """
 
 import time
@@ -23,7 +25,7 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_found
 from cryoinfer.cli.run_folder import RunFolder
-from cryoinfer.data.joining import join
+from cryoinfer.data.joining import join, require_joinable
 from cryoinfer.data.particles import Particles
 from cryoinfer.workflows.infer import (
     InferConfig,
@@ -36,6 +38,9 @@ from cryoinfer.workflows.train import TrainedEncoder
 _LOOK_SECONDS = 2.0
 """Between two looks at the folder."""
 
+_SETTLED_SECONDS = 5.0
+"""Without a change before a file is read: writers pause."""
+
 _LOOKS_WHILE_IDLE = 5
 """At least, before the folder counts as idle."""
 
@@ -45,6 +50,8 @@ another folder. In this one any change is reason enough."""
 
 _WRITE_SECONDS = 60.0
 """Of inference after which results are written although more files wait."""
+
+_DEFOCI = ("defocus_u_angstrom", "defocus_v_angstrom")
 
 Stamp = tuple[int, int]
 """Size in bytes and time of the last change in ns, which tell of changes."""
@@ -108,37 +115,53 @@ class Watch:
         source : Path
             A folder.
         until_idle : float or None
-            Seconds without a new or changed file.
+            Seconds without a new or changed file, more than 0.
         """
-        pause = _LOOK_SECONDS
-        if until_idle is not None:
-            pause = min(pause, until_idle / _LOOKS_WHILE_IDLE)
         self._monitor.message(f"Watching {source}; Ctrl-C ends it.")
-        before: dict[str, Stamp] = {}
-        look, changed = 0, time.monotonic()
         try:
-            while until_idle is None or time.monotonic() - changed < until_idle:
-                now = _stamps(source)
-                if now != before:
-                    changed = time.monotonic()
-                taken = [
-                    name
-                    for name in sorted(filter(_holds_particles, now))
-                    if before.get(name) == now[name]
-                    and self._take(source / name, now, look)
-                ]
-                self._write()
-                if taken:
-                    # The folder may have filled meanwhile: look again first.
-                    changed = time.monotonic()
-                before, look = now, look + 1
-                time.sleep(pause)
+            self._look(source, until_idle)
         except KeyboardInterrupt:
-            if not self.has_results and not self._waiting:
+            if not self.has_results and not (self._is_whole and self._waiting):
                 raise
-            self._monitor.message("Stopped. What was inferred is written.")
-        if self._is_whole:
+            if not self._is_whole:
+                self._monitor.message(
+                    "Stopped while a file was added: the last map that was written "
+                    "stands, and --resume infers what came after it."
+                )
+                return
             self._write()
+            self._monitor.message("Stopped. What was inferred is written.")
+
+    def _look(self, source: Path, until_idle: float | None) -> None:
+        """Infer and write until nothing has arrived for so long."""
+        pause, settled = _LOOK_SECONDS, _SETTLED_SECONDS
+        if until_idle is not None:
+            shortest = until_idle / _LOOKS_WHILE_IDLE
+            pause, settled = min(pause, shortest), min(settled, shortest)
+        # By this clock, which that of a file server need not agree with.
+        before: dict[str, Stamp] = {}
+        since: dict[str, float] = {}
+        look, changed = 0, time.monotonic()
+        while until_idle is None or time.monotonic() - changed < until_idle:
+            now, clock = _stamps(source), time.monotonic()
+            if now != before:
+                changed = clock
+            since = {
+                name: since[name] if before.get(name) == stamp else clock
+                for name, stamp in now.items()
+            }
+            taken = [
+                name
+                for name in sorted(filter(_holds_particles, now))
+                if clock - since[name] >= settled
+                and self._take(source / name, now, look)
+            ]
+            self._write()
+            if taken:
+                # The folder may have filled meanwhile: look again first.
+                changed = time.monotonic()
+            before, look = now, look + 1
+            time.sleep(pause)
 
     def _take(self, path: Path, now: Mapping[str, Stamp], look: int) -> bool:
         """Infer a file unless that is done or just failed; tell whether it was."""
@@ -151,11 +174,10 @@ class Watch:
         started = time.perf_counter()
         try:
             particles = self._load(path)
+            require_joinable([*self._first(), particles])
             found = infer_particles(
                 particles, self._trained, self._seeded(), self._monitor
             )
-            if self._particles is not None:
-                join([self._particles, particles])
         except Exception as error:  # of one file among many: a watch goes on
             reason = mendable(error) or f"{type(error).__name__}: {error}"
             if failure is None or failure.reason != reason:
@@ -163,19 +185,27 @@ class Watch:
             self._failed[name] = _Failure(now, look, reason)
             return False
         self._failed.pop(name, None)
-        self._add(particles, found)
-        self._done[name] = now[name]
+        self._add(name, now[name], particles, found)
         self._tell(name, found, time.perf_counter() - started)
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
         return True
 
-    def _add(self, particles: Particles, found: Inferred) -> None:
-        # Interrupted in the middle, sums and particles would not belong together.
+    def _first(self) -> list[Particles]:
+        """Return particles that later ones have to go with, if there are any."""
+        if self._particles is not None:
+            return [self._particles]
+        return [particles for particles, _ in self._waiting[:1]]
+
+    def _add(
+        self, name: str, stamp: Stamp, particles: Particles, found: Inferred
+    ) -> None:
+        # Interrupted in the middle, these would not belong together.
         self._is_whole = False
         total = self._inferred
         self._inferred = found if total is None else total.add(found)
         self._waiting.append((particles, found.noise_power))
+        self._done[name] = stamp
         self._is_whole = True
 
     def _seeded(self) -> InferConfig:
@@ -194,8 +224,14 @@ class Watch:
         self._monitor.advance()
         write_found(self._folder, particles, result, {"watched_files": len(self._done)})
         done = [[name, *stamp] for name, stamp in self._done.items()]
-        self._monitor.save_checkpoint({"files": done, **inferred.to_state()})
+        # The defoci as they came: those in the file that is written are inferred.
+        given = {name: getattr(particles.optics, name) for name in _DEFOCI}
+        self._monitor.save_checkpoint(
+            {"files": done, "given": given, **inferred.to_state()}
+        )
+        self._is_whole = False
         self._particles, self._inferred, self._waiting = particles, inferred, []
+        self._is_whole = True
         self._written = time.monotonic()
         self._monitor.message(
             f"Map of {len(particles):,} particles of {len(done)} files: "
@@ -225,13 +261,15 @@ class Watch:
         particles = Particles.load(self._folder.path / run_folder.PARTICLES)
         # Particles are written before the state: there may be more of them.
         known = particles.select(torch.arange(len(self._inferred)))
+        given = replace(known.optics, **state["given"])
+        known = replace(known, table=replace(known.table, optics=given))
         self._particles = join([known]).particles
         self._monitor.message(
             f"Going on after {len(self._done)} files, {len(known):,} particles."
         )
 
     def _tell(self, name: str, found: Inferred, seconds: float) -> None:
-        left_out = LeftOut.of(found.novelty_nats)
+        left_out = LeftOut.of(found.novelty_nats, found.unreadable)
         broken = left_out.unreadable
         total = 0 if self._inferred is None else len(self._inferred)
         self._monitor.message(
@@ -255,7 +293,8 @@ def _stamps(source: Path) -> dict[str, Stamp]:
     """Return the files of a folder by name."""
     found = {}
     for path in source.iterdir():
-        with suppress(FileNotFoundError):  # renamed since the folder was listed
+        # Renamed since the folder was listed, or out of reach for a moment.
+        with suppress(OSError):
             status = path.stat()
             found[path.name] = (status.st_size, status.st_mtime_ns)
     return found

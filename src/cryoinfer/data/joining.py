@@ -1,5 +1,6 @@
 """Particles of several files as one set."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,10 @@ from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.records import Optics
+
+_SAME_OPTICS = 1e-5
+"""Relative difference of values that files have rounded: to single precision in
+cryoSPARC's, to some decimals in RELION's."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,7 @@ def join(parts: Sequence[Particles]) -> Joined:
     InputError
         If some have a CTF and others none.
     """
-    if len({part.has_ctf for part in parts}) > 1:
-        raise InputError(
-            "expected a CTF for all particles or for none: some of the files have a "
-            "defocus, others do not. Leave one kind out"
-        )
+    require_joinable(parts)
     known: dict[int, tuple[float, ...]] = {}
     groups = tuple(_numbered(part, known) for part in parts)
     stacks: dict[str, tuple[int, StackFile]] = {}
@@ -74,6 +75,21 @@ def join(parts: Sequence[Particles]) -> Joined:
     return Joined(Particles(source, table, opened), groups)
 
 
+def require_joinable(parts: Sequence[Particles]) -> None:
+    """Refuse particles that :func:`join` could not put into one set.
+
+    Raises
+    ------
+    InputError
+        If some have a CTF and others none.
+    """
+    if len({part.has_ctf for part in parts}) > 1:
+        raise InputError(
+            "expected a CTF for all particles or for none: some of the files have a "
+            "defocus, others do not. Leave one kind out"
+        )
+
+
 def _numbered(part: Particles, known: dict[int, tuple[float, ...]]) -> dict[int, int]:
     """Return the numbers in the set of a part's optics groups; add new ones."""
     found = {}
@@ -88,12 +104,17 @@ def _numbered(part: Particles, known: dict[int, tuple[float, ...]]) -> dict[int,
             float(optics.amplitude_contrast[row]),
         )
         number = group
-        if known.get(group, looks) != looks:
-            alike = [n for n, other in known.items() if other == looks]
+        if group in known and not _same_optics(known[group], looks):
+            alike = [n for n, other in known.items() if _same_optics(other, looks)]
             number = alike[0] if alike else max(known) + 1
-        known[number] = looks
+        known.setdefault(number, looks)
         found[group] = number
     return found
+
+
+def _same_optics(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(math.isclose(a, b, rel_tol=_SAME_OPTICS) for a, b in pairs)
 
 
 def _named(

@@ -16,6 +16,7 @@ own spectrum, which says nothing about a particle that lies inside.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -86,10 +87,9 @@ class Resampling:
         -------
         Tensor of float32, shape (b, box, box)
         """
-        matrix = self._matrix()
         if self.is_padded:
             images = self._filled(images, noise, generator)
-        return matrix @ images @ matrix.mT
+        return self._matrix @ images @ self._matrix.mT
 
     def spectrum(self, noise: Tensor) -> Tensor:
         """Return the noise spectrum of resampled images.
@@ -135,15 +135,18 @@ class Resampling:
         low = (middle - 0.5).clamp(min=-self._span / 2)
         return (high - low).clamp(min=0)
 
+    @cached_property
     def _matrix(self) -> Tensor:
-        """Return what resamples a row, float32, shape (box, wide)."""
+        """What resamples a row, float32, shape (box, wide)."""
         wide = self._wide_box()
         old = (torch.arange(wide, dtype=torch.float64) - wide // 2) / self._span
         new = torch.arange(self.box, dtype=torch.float64) - self.box // 2
         turn = new[:, None] / self.box - old
-        frequency = torch.arange(1, self.box // 2, dtype=torch.float64)
-        angle = 2 * math.pi * turn[..., None] * frequency
-        kernel = (1 + 2 * angle.cos().sum(-1)) / self._span
+        # Dirichlet's kernel: the cosines of all frequencies below Nyquist's. Of period
+        # 1, and at its middle 0 over 0, which the ratio of two sinc functions is not.
+        turn -= turn.round()
+        count = self.box - 1
+        kernel = count * torch.sinc(count * turn) / torch.sinc(turn) / self._span
         return (kernel * self._weight(wide)).float()
 
     def _filled(

@@ -15,7 +15,9 @@ from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle
 
 _MOST_BINS = 20
-_FEWEST_EXPECTED = 10  # ranks a bin: the sum of squares is then a chi-square's
+_FEWEST_EXPECTED = (
+    10  # ranks a bin, on average: the sum of squares is then a chi-square's
+)
 _NOMINAL_LEVELS = 101
 
 _RELATIVE_RANK_TOLERANCE = 1e-10
@@ -150,7 +152,8 @@ def rotation_ranks(
 def rank_uniformity_p_value(ranks: Tensor, draws: int) -> float:
     """Return the probability of ranks as uneven as these if posteriors are exact.
 
-    Pearson's chi-square over at most 20 bins of ten or more expected ranks. Unlike
+    Pearson's chi-square over at most 20 bins, of ten or more expected ranks on
+    average: where the bins do not divide ``draws + 1``, some expect fewer. Unlike
     Kolmogorov and Smirnov's test it is exact about ranks being integers, and it sees
     what is symmetric, too wide or too narrow a posterior, as well as a bias.
 
@@ -168,7 +171,7 @@ def rank_uniformity_p_value(ranks: Tensor, draws: int) -> float:
     Raises
     ------
     InputError
-        If there are too few ranks for two bins, or some lie outside.
+        If there are too few ranks for two such bins, or some lie outside.
     """
     bins = min(draws + 1, _MOST_BINS, len(ranks) // _FEWEST_EXPECTED)
     if bins < 2 or int(ranks.min()) < 0 or int(ranks.max()) > draws:

@@ -33,7 +33,7 @@ _VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
 """About one axis, in radian squared, of the rotation vectors of random rotations."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InferConfig:
     """What may be chosen.
 
@@ -73,6 +73,8 @@ class Inferred:
     novelty_nats : Tensor, shape (n,)
         See :func:`cryoinfer.inference.novelty.novelty`; infinite where the image is not
         finite.
+    unreadable : Tensor of bool, shape (n,)
+        Which images hold NaN or infinite pixels.
     noise_power : tuple of Tensor, each shape (rings,)
         Per optics group.
     sums : tuple of two SliceAccumulator
@@ -88,6 +90,7 @@ class Inferred:
     entropy_nats: Tensor
     log_likelihood: Tensor
     novelty_nats: Tensor
+    unreadable: Tensor
     noise_power: tuple[Tensor, ...]
     sums: tuple[SliceAccumulator, SliceAccumulator]
 
@@ -127,6 +130,7 @@ class Inferred:
             nothing.entropy().repeat(n),
             zeros - torch.inf,
             zeros + torch.inf,
+            torch.zeros(n, dtype=torch.bool),
             (),
             (first, second),
         )
@@ -188,7 +192,7 @@ class Inferred:
 
 _PER_PARTICLE = (
     *("half", "rotation", "shift_angstrom", "weight", "defocus_offset_angstrom"),
-    *("covariance", "entropy_nats", "log_likelihood", "novelty_nats"),
+    *("covariance", "entropy_nats", "log_likelihood", "novelty_nats", "unreadable"),
 )
 
 
@@ -275,6 +279,7 @@ def reconstruct_inferred(
         iterations=(),
         entropy_nats=inferred.entropy_nats,
         novelty_nats=inferred.novelty_nats,
+        unreadable=inferred.unreadable,
     )
 
 
@@ -291,10 +296,10 @@ def _problem(
         generator=torch.Generator().manual_seed(config.seed),
     )
     grid = trained.encoder.grid
-    same = problem.particle_radius_angstrom / problem.grid.length_angstrom
-    return replace(
-        problem, grid=grid, particle_radius_angstrom=same * grid.length_angstrom
-    )
+    radius = problem.particle_radius_angstrom
+    if config.particle_diameter_angstrom is None:  # a share of the box
+        radius *= grid.length_angstrom / problem.grid.length_angstrom
+    return replace(problem, grid=grid, particle_radius_angstrom=radius)
 
 
 class _Inferring:
@@ -325,6 +330,7 @@ class _Inferring:
         """Infer and insert a batch of one optics group, box and half."""
         good = is_finite(batch.images)
         if not bool(good.all()):
+            self.found.unreadable[batch.index[~good]] = True
             batch = ParticleBatch(
                 batch.images[good], batch.optics[good], batch.index[good]
             )

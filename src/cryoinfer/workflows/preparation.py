@@ -175,7 +175,9 @@ def prepare(
             way = _resampling(box, pixel_size, grid)
         known = group < len(learned) and len(learned[group]) > grid.box // 2 - 1
         if alike and known:
-            found[group, box] = Preparation(way, learned[group], learned[group])
+            noise = learned[group]
+            power = noise if way is None else way.spectrum(noise)
+            found[group, box] = Preparation(way, noise, power)
             continue
         pilots = _pilots(particles, group, box, generator)
         one = _measured(pilots, way, trained, generator)

@@ -98,6 +98,8 @@ class RunResult:
     novelty_nats : Tensor, shape (n,), optional
         How little each image is like one of the map, where that was tested; infinite
         for an image that is not finite.
+    unreadable : Tensor of bool, shape (n,), optional
+        Which images hold NaN or infinite pixels, where the novelty was tested.
     """
 
     reconstruction: Reconstruction
@@ -111,6 +113,7 @@ class RunResult:
     iterations: tuple[Iteration, ...]
     entropy_nats: Tensor | None = None
     novelty_nats: Tensor | None = None
+    unreadable: Tensor | None = None
 
     def entropy(self) -> Tensor:
         """Return the entropy of every posterior in nats, shape (n,)."""

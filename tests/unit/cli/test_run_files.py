@@ -55,6 +55,21 @@ def test_particles_say_what_was_found(simulated: Path, result: RunResult) -> Non
     torch.testing.assert_close(after, before + 7.0)
 
 
+def test_flags_tell_what_is_strange_from_what_is_unreadable(
+    tmp_path: Path, simulated: Path, result: RunResult
+) -> None:
+    particles = Particles.load(simulated / "particles.star")
+    novelty = torch.zeros(len(particles))
+    novelty[:4] = torch.tensor([5.0, torch.inf, torch.nan, torch.inf])
+    unreadable = torch.zeros(len(particles), dtype=torch.bool)
+    unreadable[3] = True
+    flagged = replace(result, novelty_nats=novelty, unreadable=unreadable)
+    found = run_files.with_posteriors(particles, flagged).table.results
+    assert found[run_files.FLAG][:5].tolist() == [1, 1, 1, 2, 0]
+    # Other programs read neither infinities nor NaN.
+    assert found[run_files.NOVELTY][:5].tolist() == [5.0, 1e9, 1e9, 1e9, 0.0]
+
+
 def test_images_resolve_from_the_run_folder(
     tmp_path: Path, simulated: Path, result: RunResult
 ) -> None:
@@ -65,7 +80,8 @@ def test_images_resolve_from_the_run_folder(
     assert torch.equal(again.images(first), particles.images(first))
     assert again.random_subset is not None
     assert torch.equal(again.random_subset, result.random_subset)
-    assert run_files.read_poses(tmp_path / "particles.star").rotation.shape[0] == 120
+    table, pose = run_files.read_posed(tmp_path / "particles.star")
+    assert len(table) == len(pose) == 120
 
 
 def test_fsc_is_written_as_relion_does(

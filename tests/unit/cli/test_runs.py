@@ -14,7 +14,8 @@ from cryoinfer.cli import map_files, runs
 from cryoinfer.cli.guard import LoggedError
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
-from cryoinfer.cli.run_folder import RunRecord, require_finished
+from cryoinfer.cli.results import write_results
+from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
@@ -281,6 +282,33 @@ def test_evaluation_finds_what_the_errors_were(
     page = (finished / "report.html").read_text()
     assert "Against the truth" in page
     assert "90%" in shown(screen)
+
+
+def test_particles_without_a_pose_are_not_judged(
+    simulated: Path, result: RunResult, screen: Console, tmp_path: Path
+) -> None:
+    unreadable = torch.arange(120) < 40
+    novelty = torch.zeros(120).masked_fill(unreadable, torch.inf)
+    rotation = result.latents.pose.rotation.clone()
+    rotation[unreadable] = torch.eye(3).double()
+    pose = replace(result.latents.pose, rotation=rotation)
+    found = replace(
+        result,
+        latents=replace(result.latents, pose=pose),
+        novelty_nats=novelty,
+        unreadable=unreadable,
+    )
+    run = tmp_path / "run"
+    with RunFolder(run, RunRecord.of_now("infer", {}, {}, 0, 1)) as folder:
+        write_results(folder, Particles.load(simulated / "particles.star"), found)
+    assert len(read_content(run).pose) == len(read_content(run).covariance) == 80
+    evaluation.evaluate(run, simulated, screen)
+    assert "40 without a pose" in shown(screen)
+    summary = json.loads((run / "evaluation.json").read_text())
+    assert (summary["particles"], summary["unreadable"]) == (80, 40)
+    # As of all 120 without the 40, known to about 7 %.
+    same = summary["hands"]["same"]
+    assert same["geodesic_degrees_median"] == pytest.approx(4.4, rel=0.25)
 
 
 def test_the_mirror_image_is_recognised(

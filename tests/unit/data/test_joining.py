@@ -56,6 +56,22 @@ def test_groups_are_one_where_their_optics_are_the_same(parts) -> None:
     assert again.groups == ({0: 0, 1: 1, 2: 2, 3: 3}, {0: 2, 1: 3})
 
 
+def test_rounding_makes_no_other_optics(parts, tmp_path: Path) -> None:
+    # cryoSPARC's values are of single precision: 0.1 is 0.100000001490116.
+    part = parts[0]
+    optics = part.optics
+    single = {
+        name: getattr(optics, name).float().double()
+        for name in ("pixel_size_angstrom", "cs_mm", "amplitude_contrast")
+    }
+    assert not torch.equal(single["amplitude_contrast"], optics.amplitude_contrast)
+    table = replace(part.table, optics=replace(optics, **single))
+    rounded = replace(part, table=table)
+    join([rounded]).particles.save(tmp_path / "joined.star")
+    again = Particles.load(tmp_path / "joined.star")
+    assert join([again, rounded, part]).groups == ({0: 0, 1: 1},) * 3
+
+
 def test_particles_with_and_without_ctf_are_not_joined(parts, tmp_path: Path) -> None:
     plain = make(tmp_path / "c", replace(CONFIG, defocus_range_angstrom=None))
     with pytest.raises(InputError, match="a CTF for all particles or for none"):

@@ -58,6 +58,18 @@ def test_whole_pixels_are_cut_off_or_kept() -> None:
     )
 
 
+def test_the_kernel_is_the_sum_of_its_cosines() -> None:
+    way = Resampling.to_area(40, 1.9, 76.8, 48)
+    span = way.box * way.pixel_size_angstrom / 1.9
+    x = (torch.arange(way.box).double() - way.box // 2)[:, None] / way.box
+    turn = 2 * torch.pi * (x - (torch.arange(42).double() - 21) / span)
+    kernel = 1 + sum(2 * (f * turn).cos() for f in range(1, way.box // 2))
+    # Half of one and all of the next 40 pixels, where the area is 40.4 of them.
+    weight = torch.ones(42).double()
+    weight[[0, -1]] = (span - 40) / 2
+    torch.testing.assert_close(way._matrix, (kernel * weight / span).float())
+
+
 def noise_of(kind: str, box: int) -> torch.Tensor:
     # Tenfold from low to high frequency, or none at all.
     rings = torch.arange(box // 2 + 1) / (box // 2)

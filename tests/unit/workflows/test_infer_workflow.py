@@ -22,6 +22,7 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.star import read_star, write_star
 from cryoinfer.physics.noise import estimate_background_spectrum
 from cryoinfer.records import Latents
+from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows import preparation
 from cryoinfer.workflows.infer import (
     InferConfig,
@@ -30,6 +31,7 @@ from cryoinfer.workflows.infer import (
     infer_particles,
     reconstruct_inferred,
 )
+from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -146,6 +148,7 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     assert float((same < 1e-3).double().mean()) > 0.95
     assert torch.equal(found.random_subset, whole.random_subset)
     # No image, no pose: nothing is claimed to be known.
+    assert torch.equal(~found.unreadable, good)
     assert torch.equal(~found.novelty_nats.isinf(), good)
     assert torch.equal(found.log_likelihood.isinf(), ~good)
     assert torch.equal(found.mode_weight[~good], torch.zeros(2, 3).double())
@@ -294,6 +297,44 @@ def test_pixels_too_coarse_and_images_too_small_are_refused(simulated, trained) 
     small = simulated(n=20, box=32, pixel_size_angstrom=PIXEL_SIZE).particles
     with pytest.raises(InputError, match="no smaller image holds"):
         infer(small, huge, InferConfig(), SilentMonitor())
+
+
+def test_learned_noise_is_resampled_with_its_images(made, trained) -> None:
+    # Pixels 0.05 % larger than those that were learned cost the last ring of 36
+    # pixels; 34 of the same area have (2.8014 / 2.9647)^2 of the noise.
+    optics = made.particles.optics
+    size = optics.pixel_size_angstrom * 1.0005
+    table = replace(
+        made.particles.table, optics=replace(optics, pixel_size_angstrom=size)
+    )
+    particles = replace(made.particles, table=table)
+    generator = torch.Generator().manual_seed(0)
+    found = preparation.prepare(particles, trained, generator, SilentMonitor())
+    one = found.by_kind[0, BOX]
+    assert one.resampling is not None
+    assert one.resampling.box == 34
+    learned = trained.encoder.noise_power[0]
+    torch.testing.assert_close(
+        one.noise_power, learned[:18] * (2.8014 / 2.96471) ** 2, rtol=2e-3, atol=0
+    )
+
+
+def test_only_the_default_diameter_goes_with_the_box(
+    trained, simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = simulated(n=20, box=46, pixel_size_angstrom=PIXEL_SIZE).particles
+    seen = []
+
+    def find_mask(problem: Problem, density: torch.Tensor, _: int) -> torch.Tensor:
+        seen.append(problem.particle_radius_angstrom)
+        return torch.ones_like(density)
+
+    monkeypatch.setattr(infer_workflow, "find_mask", find_mask)
+    blank = Inferred.blank(torch.arange(20) % 2, BOX, trained.prior)
+    for diameter in (None, 60.0):
+        config = InferConfig(particle_diameter_angstrom=diameter)
+        reconstruct_inferred(larger, blank, trained, config)
+    assert seen == pytest.approx([0.375 * BOX * PIXEL_SIZE, 30.0])
 
 
 def test_the_noise_of_groups_that_were_not_learned_is_measured(made, trained) -> None:

@@ -1,0 +1,176 @@
+"""A folder that fills, with an inference that knows its answer at once."""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import watching
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.run_folder import RunFolder, RunRecord
+from cryoinfer.cli.watching import Watch
+from cryoinfer.data.particles import Particles
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.infer import InferConfig, Inferred
+from cryoinfer.workflows.result import RunResult
+
+BOX = 16
+OFFSET_ANGSTROM = 7.0
+
+Start = Callable[[bool], tuple[Watch, io.StringIO]]
+
+
+def deliver(source: Path, folder: Path, name: str) -> None:
+    folder.mkdir(exist_ok=True)
+    shutil.copy(source / "particles.mrcs", folder / f"{name}.mrcs")
+    text = (source / "particles.star").read_text()
+    (folder / f"{name}.star").write_text(text.replace("particles.mrcs", f"{name}.mrcs"))
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, result: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
+    """Yield a function that begins a watch, or goes on with it."""
+
+    def infer(particles: Particles, *_: object) -> Inferred:
+        half = torch.arange(len(particles)) % 2
+        blank = Inferred.blank(half, BOX, PosePrior(1.0, 100.0))
+        offset = torch.full((len(particles),), OFFSET_ANGSTROM).double()
+        noise = (torch.ones(BOX // 2 + 1),)
+        return replace(blank, defocus_offset_angstrom=offset, noise_power=noise)
+
+    def reconstruct(particles: Particles, found: Inferred, *_: object) -> RunResult:
+        return replace(
+            result,
+            latents=Latents(
+                Pose(found.rotation[:, 0], found.shift_angstrom[:, 0]),
+                found.defocus_offset_angstrom,
+            ),
+            covariance=found.covariance,
+            log_likelihood=found.log_likelihood,
+            mode_pose=Pose(found.rotation, found.shift_angstrom),
+            mode_weight=found.weight,
+            random_subset=found.half + 1,
+            entropy_nats=found.entropy_nats,
+            novelty_nats=found.novelty_nats,
+            unreadable=found.unreadable,
+        )
+
+    monkeypatch.setattr(watching, "infer_particles", infer)
+    monkeypatch.setattr(watching, "reconstruct_inferred", reconstruct)
+    trained = SimpleNamespace(encoder=SimpleNamespace(grid=SimpleNamespace(box=BOX)))
+    folders = []
+
+    def begin(resume: bool) -> tuple[Watch, io.StringIO]:
+        for folder in folders:
+            folder.__exit__(None, None, None)  # gives the lock back
+        record = RunRecord.of_now("infer", {}, {}, 0, 1)
+        folder = RunFolder(tmp_path / "run", record, resume)
+        folders[:] = [folder]
+        screen = io.StringIO()
+        console = Console(file=screen, width=200)
+        monitor = RichMonitor(console, folder.log, folder.path / "watch.pt")
+        return Watch(folder, Particles.load, trained, InferConfig(), monitor), screen
+
+    yield begin
+    for folder in folders:
+        folder.__exit__(None, None, None)
+
+
+def test_going_on_adds_no_defocus_twice(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    given = Particles.load(simulated / "particles.star").optics.defocus_u_angstrom
+    source = tmp_path / "in"
+    for count, name in enumerate(("one", "two", "three"), 1):
+        deliver(simulated, source, name)
+        watch, screen = start(count > 1)
+        watch.follow(source, 0.2)
+        assert f"{name}.star: 120 particles" in screen.getvalue()
+        found = Particles.load(tmp_path / "run" / "particles.star").optics
+        assert len(found) == 120 * count
+        expected = given.repeat(count) + OFFSET_ANGSTROM
+        # Written with six decimals.
+        torch.testing.assert_close(
+            found.defocus_u_angstrom, expected, rtol=0, atol=1e-6
+        )
+
+
+def test_files_with_and_without_ctf_at_once_do_not_end_a_watch(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "a")
+    deliver(simulated, source, "b")
+    particles = Particles.load(simulated / "particles.star")
+    table = replace(particles.table, has_ctf=False)
+    watch, screen = start(False)
+    watch._load = lambda path: (
+        particles if path.stem == "a" else replace(particles, table=table)
+    )
+    watch.follow(source, 0.2)
+    assert screen.getvalue().count("b.star is left for later: expected a CTF") == 1
+    assert len(Particles.load(tmp_path / "run" / "particles.star")) == 120
+
+
+@pytest.mark.parametrize("place", ["_tell", "add"])
+def test_ctrl_c_leaves_no_file_half_in(
+    start: Start,
+    simulated: Path,
+    tmp_path: Path,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, _ = start(False)
+    watch.follow(source, 0.2)
+    deliver(simulated, source, "two")
+    watch, screen = start(True)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch if place == "_tell" else Inferred, place, interrupt)
+        watch.follow(source, 0.2)
+    told = "What was inferred is written" in screen.getvalue()
+    assert told is (place == "_tell")
+    assert ("Stopped while a file was added" in screen.getvalue()) is not told
+    found = Particles.load(tmp_path / "run" / "particles.star")
+    assert len(found) == (240 if told else 120)
+    watch, screen = start(True)
+    watch.follow(source, 0.2)
+    assert ("two.star: 120 particles" in screen.getvalue()) is not told
+    assert len(Particles.load(tmp_path / "run" / "particles.star")) == 240
+
+
+def test_a_file_that_changes_is_not_read(
+    start: Start, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    stamps = watching._stamps
+    looks = iter(range(1000))
+
+    def growing(folder: Path) -> dict[str, tuple[int, int]]:
+        grown = min(next(looks), 4)
+        return {name: (grown, time) for name, (_, time) in stamps(folder).items()}
+
+    read: list[int] = []
+    monkeypatch.setattr(watching, "_stamps", growing)
+    watch, _ = start(False)
+    monkeypatch.setattr(
+        watch, "_take", lambda path, now, look: read.append(look) or False
+    )
+    watch.follow(source, 0.2)
+    # Looks 0 to 4 each found a change.
+    assert min(read) == 5
