@@ -273,8 +273,8 @@ Watch = Annotated[
     bool,
     typer.Option(
         "--watch",
-        help="Infer the files of a folder as they arrive, and renew the map after "
-        "each, until Ctrl-C. --resume goes on later.",
+        help="Infer the files of a folder as they arrive, and renew the map when "
+        "none waits, until Ctrl-C. --resume goes on later.",
         rich_help_panel=_INPUT,
     ),
 ]
@@ -282,7 +282,7 @@ UntilIdle = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Stop watching when nothing has arrived for so long.",
+        help="Stop watching when nothing has arrived for so long; more than 0.",
         min=0.0,
         rich_help_panel=_INPUT,
         show_default=False,
