@@ -120,19 +120,19 @@ def _method(record: RunRecord) -> str:
 
 def _independence(record: RunRecord) -> str:
     if not _method(record):
-        return _INDEPENDENCE[record.workflow] + _left_out(record)
+        return _left_out(record) + _INDEPENDENCE[record.workflow]
     found = record.results
     return (
-        f"{_INDEPENDENCE['infer']} That map comes from a search of "
+        f"{_left_out(record)}{_INDEPENDENCE['infer']} That map comes from a search of "
         f"{found['searched_particles']:,} of the particles, whose halves were refined "
         f"apart and agree to {found['searched_resolution_angstrom']:.2f} A: quote that "
-        f"where the FSC here goes further.{_left_out(record)}"
+        f"where the FSC here goes further."
     )
 
 
 def _left_out(record: RunRecord) -> str:
     left_out = LeftOut.of_results(record.results)
-    return "" if left_out is None else f" {left_out.novel_words()}."
+    return "" if left_out is None else f"{left_out.novel_words()}. "
 
 
 def _warnings(record: RunRecord) -> tuple[str, ...]:
