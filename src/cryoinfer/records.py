@@ -133,7 +133,7 @@ class Latents(_Indexable):
 
 
 @dataclass(frozen=True)
-class ParticleBatch:
+class ParticleBatch(_Indexable):
     """Some particles with all that is known about them.
 
     Attributes

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import read_flags
-from cryoinfer.cli.processes import joined_processes, told_by_first
+from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.results import write_encoder
 from cryoinfer.cli.run_folder import (
     RunFolder,
     RunRecord,
@@ -23,9 +24,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -149,13 +150,9 @@ def _lead(options: TrainOptions, school: _School, console: Console) -> None:
                 )
         finally:
             folder.add_times(monitor.stage_seconds)
-        path = options.out / run_folder.ENCODER
-        run_folder.replace_file(path, lambda part: save_encoder(part, trained))
-        last = trained.checks[-1]
-        folder.describe(
-            {"loss_nats": last.loss_nats, "median_degrees": last.median_degrees}, []
-        )
+        folder.describe(write_encoder(folder, trained), [])
         folder.finish()
+        path = options.out / run_folder.ENCODER
         for line in aligned({"Verdict": trained.verdict, "Encoder": str(path)}):
             monitor.message(line)
 

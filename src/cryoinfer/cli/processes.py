@@ -30,12 +30,3 @@ def joined_processes() -> Iterator[int]:
 def processes_on_this_machine() -> int:
     """Return how many share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def told_by_first(value: bool) -> bool:
-    """Return the value that the first process gives; all must ask."""
-    if not distributed.is_initialized():
-        return value
-    told = [value]
-    distributed.broadcast_object_list(told, src=0)
-    return told[0]

@@ -10,7 +10,9 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
+from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.result import Reconstruction, RunResult
+from cryoinfer.workflows.train import TrainedEncoder
 
 
 def write_results(
@@ -28,6 +30,14 @@ def write_results(
     """
     write_found(folder, particles, result, numbers)
     folder.finish()
+
+
+def write_encoder(folder: RunFolder, trained: TrainedEncoder) -> dict[str, Any]:
+    """Write an encoder, and return what the record of its run holds of how it did."""
+    path = folder.path / run_folder.ENCODER
+    run_folder.replace_file(path, lambda part: save_encoder(part, trained))
+    last = trained.checks[-1]
+    return {"loss_nats": last.loss_nats, "median_degrees": last.median_degrees}
 
 
 def write_found(

@@ -18,7 +18,7 @@ from cryoinfer.cli.estimate import Estimate, estimate_run
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.processes import processes_on_this_machine
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.results import write_results
+from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_free
 from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
 from cryoinfer.data.particles import Particles
@@ -36,7 +36,6 @@ from cryoinfer.workflows.amortize import (
     fitting_encoder,
     require_teachable,
 )
-from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 from cryoinfer.workflows.result import Reconstruction, RunResult
@@ -118,13 +117,9 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
 
 def _write_amortized(folder: RunFolder, particles: Particles, found: Amortized) -> None:
     """Write the encoder too, for particles that are yet to come, and its verdict."""
-    path = folder.path / run_folder.ENCODER
-    run_folder.replace_file(path, lambda part: save_encoder(part, found.trained))
-    last = found.trained.checks[-1]
     numbers = {
         "verdict": found.trained.verdict,
-        "loss_nats": last.loss_nats,
-        "median_degrees": last.median_degrees,
+        **write_encoder(folder, found.trained),
         "searched_particles": found.searched.particles,
         "searched_resolution_angstrom": found.searched.resolution_angstrom,
     }

@@ -101,12 +101,9 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     """
     _require_sense(options)
     trained = load_encoder(options.encoder_file())
-    config = InferConfig(
-        climb=options.climb,
-        symmetry=options.symmetry or trained.symmetry,
-        seed=options.seed,
-    )
-    symmetry_rotations(config.symmetry or trained.symmetry)
+    symmetry = options.symmetry or trained.symmetry
+    symmetry_rotations(symmetry)
+    config = InferConfig(climb=options.climb, symmetry=symmetry, seed=options.seed)
     if options.watch:
         _watch(options, trained, config, console)
     else:

@@ -60,6 +60,11 @@ class PoseEncoder:
     grid: ReferenceGrid
     noise_power: tuple[torch.Tensor, ...]
 
+    @property
+    def radius(self) -> int:
+        """Largest Fourier radius that the network is shown, in pixels."""
+        return picture_radius(self.network.config.side)
+
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group.
 
@@ -69,8 +74,7 @@ class PoseEncoder:
             If the images cover another area than those of the training, or are not
             finite.
         """
-        radius = picture_radius(self.network.config.side)
-        return self.infer_whitened(self.whitened(batch, radius))
+        return self.infer_whitened(self.whitened(batch, self.radius))
 
     def whitened(self, batch: ParticleBatch, radius: int) -> WhitenedImages:
         """Whiten images to a radius, all of one optics group.
@@ -80,15 +84,15 @@ class PoseEncoder:
         InputError
             As :meth:`infer`.
         """
-        found = batch.images.shape[-1] * float(batch.optics.pixel_size_angstrom[0])
-        learned = self.grid.length_angstrom
+        grid = grid_of(batch, self.grid)
+        found, learned = grid.length_angstrom, self.grid.length_angstrom
         if abs(found / learned - 1) > SAME_AREA:
             raise InputError(
                 f"the encoder learned images that are {learned:.1f} A across, found "
                 f"{found:.1f} A; crop or pad the images to that size, or train on these"
             )
         noise = self.noise_power[int(batch.optics.group[0])]
-        return whiten(batch, grid_of(batch, self.grid), radius, noise)
+        return whiten(batch, grid, radius, noise)
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of images that were whitened to any radius.

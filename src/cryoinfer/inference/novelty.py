@@ -124,10 +124,8 @@ def fit(
         The pose fits some of the noise too: it lowers the power by half a coefficient
         for each of its numbers.
     """
-    start = LocalPoses.at(
-        near.pose.rotation, near.pose.shift_angstrom, near.defocus_offset_angstrom
-    )
     longest = 2 / volume.radius
+    start = LocalPoses.of(near)
     return fit_at(
         volume, images, gauss_newton(volume, images, start, prior, _STEPS, longest)
     )

@@ -373,7 +373,7 @@ def train_published(
         if len(order) < config.batch:
             order = torch.randperm(len(images), generator=generator)
         rows, order = order[: config.batch], order[config.batch :]
-        loss = model.loss(_rows(images, rows.to(device)))
+        loss = model.loss(images[rows.to(device)])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -394,7 +394,3 @@ def _optimiser(model: PublishedModel, config: PublishedConfig) -> torch.optim.Ad
     ]
     # Known poses leave the second group empty.
     return torch.optim.Adam([g for g in groups if g["params"]], fused=True)
-
-
-def _rows(images: ParticleBatch, rows: Tensor) -> ParticleBatch:
-    return ParticleBatch(images.images[rows], images.optics[rows], images.index[rows])

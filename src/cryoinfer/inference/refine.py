@@ -16,6 +16,7 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference import climb_kernel
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.ctf import electron_wavelength_angstrom
+from cryoinfer.records import Latents
 
 _DEFOCUS_UNIT_ANGSTROM = 100.0
 """Unit of the defocus in the normal equations, which makes them well scaled."""
@@ -82,6 +83,14 @@ class LocalPoses:
             defocus.double(),
             torch.zeros(n, 6, 6, dtype=torch.float64),
             torch.full((n,), -torch.inf, dtype=torch.float64),
+        )
+
+    @classmethod
+    def of(cls, latents: Latents) -> "LocalPoses":
+        """Return latents of length n as poses of which nothing is known yet."""
+        pose = latents.pose
+        return cls.at(
+            pose.rotation, pose.shift_angstrom, latents.defocus_offset_angstrom
         )
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -24,6 +24,7 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
+from cryoinfer.inference.processes import place, told_by_first
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
@@ -172,7 +173,7 @@ def train(
         If there are several processes, and their number does not divide the batch.
     """
     run = _Run(network, images, config, symmetry, generator)
-    saved = _told_by_first(monitor.load_checkpoint())
+    saved = told_by_first(monitor.load_checkpoint())
     if saved is not None:
         run.load(saved)
     monitor.stage("training", config.steps - run.step)
@@ -198,7 +199,7 @@ class _Run:
     ) -> None:
         self._network, self._images, self._symmetry = network, images, symmetry
         self._config, self._generator = config, generator
-        self._rank, self._processes = _place()
+        self._rank, self._processes = place()
         if config.batch % self._processes:
             raise InputError(
                 f"expected a number of processes that divides the batch of "
@@ -287,23 +288,6 @@ class _Run:
         self._optimiser.load(state["optimiser"])
         self._generator.set_state(state["generator"])
         self._checks = [Check(**entry) for entry in state["checks"]]
-
-
-def _place() -> tuple[int, int]:
-    """Return the number of this process, and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _told_by_first(
-    state: Mapping[str, object] | None,
-) -> Mapping[str, object] | None:
-    """Return the state that the first process goes on from."""
-    told = [state]
-    if _place()[1] > 1:
-        distributed.broadcast_object_list(told, src=0)
-    return told[0]
 
 
 def verdict(checks: list[Check]) -> str:

@@ -193,6 +193,12 @@ def whiten(
     return WhitenedImages(disc, coefficients, ctf * weight, batch.optics, weight, scale)
 
 
+def is_finite(images: Tensor) -> Tensor:
+    """Tell which images hold neither NaN nor infinite pixels, shape (b,)."""
+    # One such pixel is enough to make the sum of all of them one.
+    return images.sum((-2, -1)).isfinite()
+
+
 def require_finite(batch: ParticleBatch) -> None:
     """Refuse images that hold NaN or infinite pixels, naming the first.
 
@@ -201,8 +207,7 @@ def require_finite(batch: ParticleBatch) -> None:
     InputError
         If there is such an image.
     """
-    # One such pixel is enough to make the sum of all of them one.
-    bad = ~torch.isfinite(batch.images.sum((-2, -1)))
+    bad = ~is_finite(batch.images)
     if bool(bad.any()):
         row = int(batch.index[bad][0]) + 1
         raise InputError(

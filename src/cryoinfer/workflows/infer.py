@@ -10,13 +10,12 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
+from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
-from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import fit, is_novel, novelty
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses, PosePrior
-from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
@@ -24,7 +23,7 @@ from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.marching import PADDING, find_mask
 from cryoinfer.workflows.passes import MODES, insert_images, residual
-from cryoinfer.workflows.preparation import is_finite, prepare, require_alike
+from cryoinfer.workflows.preparation import prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
@@ -316,8 +315,6 @@ class _Inferring:
         self._inference: PoseEncoder | SemiAmortized = trained.encoder
         if config.climb:
             self._inference = trained.semi_amortized()
-        self._seen = picture_radius(trained.encoder.network.config.side)
-        self._volume = FourierVolume.from_map(trained.density, self._seen)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._preparations = prepare(
             problem.particles, trained, self._generator, monitor
@@ -331,9 +328,7 @@ class _Inferring:
         good = is_finite(batch.images)
         if not bool(good.all()):
             self.found.unreadable[batch.index[~good]] = True
-            batch = ParticleBatch(
-                batch.images[good], batch.optics[good], batch.index[good]
-            )
+            batch = batch[good]
         if not len(batch):
             return
         found, index, grid = self.found, batch.index, self._problem.grid
@@ -343,21 +338,17 @@ class _Inferring:
         posterior = self._inference.infer_whitened(images)
         found.put(index, posterior)
         mode = posterior.mode()
-        found.novelty_nats[index] = strange = self._novelty(images, mode)
-        poses = LocalPoses.at(
-            mode.pose.rotation,
-            mode.pose.shift_angstrom,
-            mode.defocus_offset_angstrom,
-        )
-        near = images.prefix(self._seen)
-        left = residual(self._volume, near, poses)
+        poses = LocalPoses.of(mode)
+        near = images.prefix(self._trained.encoder.radius)
+        found.novelty_nats[index] = strange = self._novelty(near, mode)
+        left = residual(self._trained.shown_volume, near, poses)
         found.log_likelihood[index] = -left.abs().square().sum(1).double()
         known = torch.nonzero(~is_novel(strange)).squeeze(1)
         if len(known):
             kept, placed = images.select(known), poses.select(known)
             insert_images(found.sums[half], kept, placed, grid.box // 2 - 1)
 
-    def _novelty(self, images: WhitenedImages, mode: Latents) -> Tensor:
-        near = images.prefix(self._seen)
-        found = fit(self._volume, near, mode, self._trained.prior)
-        return novelty(found, self._trained.usual)
+    def _novelty(self, near: WhitenedImages, mode: Latents) -> Tensor:
+        trained = self._trained
+        found = fit(trained.shown_volume, near, mode, trained.prior)
+        return novelty(found, trained.usual)

@@ -16,12 +16,15 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.resampling import Resampling
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.amortized import SAME_AREA, SemiAmortized
-from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import fit
 from cryoinfer.inference.refine import LocalPoses
-from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.inference.whitening import (
+    ReferenceGrid,
+    WhitenedImages,
+    is_finite,
+    whiten,
+)
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.records import Latents, ParticleBatch
@@ -126,7 +129,7 @@ def require_alike(particles: Particles, trained: TrainedEncoder) -> None:
         the particle.
     """
     grid = trained.encoder.grid
-    radius = picture_radius(trained.encoder.network.config.side)
+    radius = trained.encoder.radius
     diameter = 2 * _particle_radius_angstrom(trained)
     for group, box, pixel_size in _kinds(particles):
         found = (
@@ -186,12 +189,6 @@ def prepare(
     return Preparations(found)
 
 
-def is_finite(images: Tensor) -> Tensor:
-    """Tell which images hold neither NaN nor infinite pixels, shape (b,)."""
-    # One such pixel is enough to make the sum of all of them one.
-    return images.sum((-2, -1)).isfinite()
-
-
 def _kinds(particles: Particles) -> list[tuple[int, int, float]]:
     """Return (optics group, box, pixel size) of all particles, each once."""
     group, box = particles.optics.group, particles.boxes
@@ -234,7 +231,7 @@ def _pilots(
             f"no image of optics group {group + 1} is finite: its noise cannot be "
             "measured. Run `cryoinfer check` on the particles"
         )
-    return ParticleBatch(batch.images[good], batch.optics[good], batch.index[good])
+    return batch[good]
 
 
 def _measured(
@@ -258,7 +255,7 @@ def _measured(
             "constant around the particles: expected noise; run `cryoinfer check`"
         )
     power = around if way is None else way.spectrum(around)
-    few = _Pilots(_first(pilots, _PILOTS), trained, trained.semi_amortized())
+    few = _Pilots(pilots[:_PILOTS], trained, trained.semi_amortized())
     prepared = Preparation(way, around, power)
     trials = [replace(prepared, amplitude=a) for a in few.amplitudes(prepared)]
     tried = [(few.strangeness(one, generator), one) for one in trials]
@@ -284,7 +281,7 @@ class _Pilots:
         noise is compared per area, in the radius of the encoder's picture.
         """
         encoder, way = self.trained.encoder, preparation.resampling
-        seen = slice(1, picture_radius(encoder.network.config.side) + 1)
+        seen = slice(1, encoder.radius + 1)
         pixel_size = float(self.batch.optics.pixel_size_angstrom[0])
         if way is not None:
             pixel_size = way.pixel_size_angstrom
@@ -302,21 +299,15 @@ class _Pilots:
     ) -> float:
         """Return how far the usual contrast is from that of these images, as a log."""
         images, mode = self._inferred(preparation, generator)
-        radius = picture_radius(self.trained.encoder.network.config.side)
-        volume = FourierVolume.from_map(self.trained.density, radius)
-        found = fit(volume, images.prefix(radius), mode, self.trained.prior)
+        volume = self.trained.shown_volume
+        found = fit(volume, images.prefix(volume.radius), mode, self.trained.prior)
         contrast = float(found.contrast.median()) / self.trained.usual.contrast
         return abs(math.log(max(contrast, _LEAST_CONTRAST)))
 
     def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:
         """Return the power that the map leaves of the prepared images, by ring."""
         images, mode = self._inferred(preparation, generator)
-        poses = LocalPoses.at(
-            mode.pose.rotation,
-            mode.pose.shift_angstrom,
-            mode.defocus_offset_angstrom,
-        )
-        left = residual(self.inference.volume, images, poses)
+        left = residual(self.inference.volume, images, LocalPoses.of(mode))
         ratio = radial_power(left, images.disc)
         rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
         return preparation.noise_power * ratio[rings]
@@ -327,11 +318,6 @@ class _Pilots:
         grid = self.trained.encoder.grid
         images = preparation.whitened(self.batch, grid, generator)
         return images, self.inference.infer_whitened(images).mode()
-
-
-def _first(batch: ParticleBatch, count: int) -> ParticleBatch:
-    part = slice(count)
-    return ParticleBatch(batch.images[part], batch.optics[part], batch.index[part])
 
 
 def _tell(

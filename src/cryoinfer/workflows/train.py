@@ -1,6 +1,7 @@
 """From a map and the optics of particles to an encoder that knows both."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -124,15 +125,25 @@ class TrainedEncoder:
     checks: tuple[Check, ...]
     verdict: str
 
+    @cached_property
+    def shown_volume(self) -> FourierVolume:
+        """The map, to the radius that the encoder is shown."""
+        return FourierVolume.from_map(self.density, self.encoder.radius)
+
     def semi_amortized(self) -> SemiAmortized:
         """Return the inference that climbs from what the encoder names.
 
         First at the radius of the encoder's picture, then at twice that, then at
         the last one of the box.
         """
+        return self._semi_amortized
+
+    @cached_property
+    def _semi_amortized(self) -> SemiAmortized:
+        # A watch asks for every file, and transforming the map takes a while.
         box = self.density.shape[-1]
         last = box // 2 - 1
-        first = min(last, picture_radius(self.encoder.network.config.side))
+        first = min(last, self.encoder.radius)
         radii = sorted({first, min(last, 2 * first), last})
         volume = FourierVolume.from_map(self.density, last)
         symmetry = symmetry_rotations(self.symmetry)
