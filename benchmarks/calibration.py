@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from judged import CHUNK, DRAWS, batches_of, coverage, infer_all, modes, seeded
 from kept import STEPS, Case, Kept, kept_encoder
 from measure import LEVELS, argument_parser, results_of
 from rows import Column, Row, print_table
@@ -28,7 +29,6 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import (
-    coverage_curve,
     expected_calibration_error,
     posterior_ranks,
     rank_uniformity_p_value,
@@ -44,16 +44,11 @@ from cryoinfer.inference.refine import LocalPoses, covariance_of, gauss_newton
 from cryoinfer.inference.search import laplace_log_evidence
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 from cryoinfer.workflows.train import TrainedEncoder
 
-HELD_BACK = 1000
 SIMULATED = 1000
 EXACT = 100
-CHUNK = 250
-DRAWS = 399
-"""One less than a multiple of 20 bins and of the levels: both are then exact."""
-
 _NAMED = 3  # modes of the encoder that the exact posterior looks at, beside the truth's
 _STEPS = 8  # of a climb at one radius
 COLUMNS = (
@@ -86,11 +81,6 @@ COLUMNS = (
 )
 
 
-def seeded(seed: int) -> torch.Generator:
-    """Return a generator; one seed for truths and draws would tie them together."""
-    return torch.Generator().manual_seed(seed)
-
-
 # --- What is judged -----------------------------------------------------------------
 
 
@@ -100,11 +90,10 @@ def simulated_images(
     """Return images of the learned map to the last radius; optics of one group."""
     noise = model.encoder.noise_power[int(particles.optics.group[0])]
     radius = semi.radii[-1]
-    rows = torch.arange(len(particles))
     templates = concatenate(
         [
             whiten(batch, model.encoder.grid, radius, noise)
-            for batch in particles.batches(CHUNK, rows)
+            for batch in batches_of(particles)
         ]
     )
     source = TrainingImages(semi.volume, (templates,), model.prior)
@@ -167,17 +156,6 @@ def of_rotation(posterior: PoseMixture) -> PoseMixture:
     return replace(posterior, covariance=covariance)
 
 
-def coverage(posteriors: list[PoseMixture], truths: list[Latents], name: str) -> Row:
-    """Return the share of truths in the credible sets of every level."""
-    generator, pairs = seeded(3), zip(posteriors, truths, strict=True)
-    levels = torch.cat([q.credible_level(t, DRAWS, generator) for q, t in pairs])
-    shares = coverage_curve(levels, torch.tensor(LEVELS)).tolist()
-    return {
-        f"{name}_{level:.0%}": share
-        for level, share in zip(LEVELS, shares, strict=True)
-    }
-
-
 def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Row:
     """Return p-values, expected calibration error and coverage."""
     generator, pairs = seeded(2), zip(posteriors, truths, strict=True)
@@ -213,10 +191,7 @@ def modes_near(
     )
     count += several_true
     several = images.select(torch.arange(n).repeat_interleave(count))
-    tops = starts
-    for radius in radii:
-        seen = several.prefix(radius)
-        tops = gauss_newton(semi.volume, seen, tops, semi.prior, _STEPS, 2 / radius)
+    tops = climbed_tops(semi, several, starts, radii)
     shape = (n, count)
     return PoseMixture.of_modes(
         tops.rotation.unflatten(0, shape),
@@ -225,6 +200,19 @@ def modes_near(
         laplace_log_evidence(tops, semi.prior).view(shape).softmax(1),
         covariance_of(tops.information).unflatten(0, shape),
     )
+
+
+def climbed_tops(
+    semi: SemiAmortized,
+    images: WhitenedImages,
+    poses: LocalPoses,
+    radii: tuple[int, ...],
+) -> LocalPoses:
+    """Return the tops above poses of the same images, climbed a radius at a time."""
+    for radius in radii:
+        near = images.prefix(radius)
+        poses = gauss_newton(semi.volume, near, poses, semi.prior, _STEPS, 2 / radius)
+    return poses
 
 
 def as_modes(latents: Latents, mates: Tensor) -> PoseMixture:
@@ -301,31 +289,20 @@ def measure_real(kept: Kept) -> tuple[Row, Row]:
     particles, true = kept.unseen, kept.truth
     assert true.pose is not None
     semi = kept.model.semi_amortized()
-    encoded, climbed = [], []
-    chunks = in_chunks(len(particles))
-    for rows in chunks:
-        (batch,) = particles.batches(CHUNK, rows)
-        encoded.append(kept.model.encoder.infer(batch))
-        climbed.append(semi.infer(batch))
+    encoded = infer_all(kept.model.encoder, batches_of(particles))
+    climbed = infer_all(semi, batches_of(particles))
     offset = true.optics.defocus_u_angstrom - particles.optics.defocus_u_angstrom
     found = []
     for posteriors in (encoded, climbed):
-        pose = truth_in_estimated_frame(_modes(posteriors), true.pose, kept.alignment)
-        truths = [Latents(pose[rows], offset[rows]) for rows in chunks]
+        pose = truth_in_estimated_frame(modes(posteriors), true.pose, kept.alignment)
+        latents = Latents(pose, offset)
+        truths = [latents[rows] for rows in in_chunks(len(particles))]
         rotations = [of_rotation(posterior) for posterior in posteriors]
         found.append(
             coverage(posteriors, truths, "real_pose")
             | coverage(rotations, truths, "real_rotation")
         )
     return found[0], found[1]
-
-
-def _modes(posteriors: list[PoseMixture]) -> Pose:
-    found = [posterior.mode().pose for posterior in posteriors]
-    return Pose(
-        torch.cat([pose.rotation for pose in found]),
-        torch.cat([pose.shift_angstrom for pose in found]),
-    )
 
 
 def measure_case(case: Case) -> dict[str, Row]:

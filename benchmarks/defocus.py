@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 import torch
+from kept import Teller
 from measure import argument_parser, resized, results_of, simulated
 from rows import Column, Row, print_table
 from torch import Tensor
@@ -29,7 +30,6 @@ from cryoinfer.inference.refine import (
     information,
 )
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
-from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.result import RunResult
 
@@ -50,11 +50,6 @@ COLUMNS = (
 )
 
 
-class _Teller(SilentMonitor):
-    def message(self, text: str) -> None:
-        print(f"    {text}", flush=True)
-
-
 def bound_angstrom(config: SimulationConfig, particles: Particles) -> Tensor:
     """Return the least sd of every defocus, from an infinitely wide prior."""
     simulation = Simulation.of(config)
@@ -68,9 +63,7 @@ def bound_angstrom(config: SimulationConfig, particles: Particles) -> Tensor:
     for batch in particles.batches(CHUNK, torch.arange(len(particles))):
         true = simulation.latents[batch.index]
         images = whiten(batch, grid, radius, noise)
-        poses = LocalPoses.at(
-            true.pose.rotation, true.pose.shift_angstrom, true.defocus_offset_angstrom
-        )
+        poses = LocalPoses.of(true)
         least = covariance_of(information(volume, images, poses, wide))
         found.append(least[:, 5, 5].sqrt())
     return torch.cat(found)
@@ -96,7 +89,7 @@ def measure(
     given: Particles, truth: Particles, bound: Tensor, config: AbinitioConfig
 ) -> Row:
     started = time.perf_counter()
-    run = abinitio(given, config, _Teller())
+    run = abinitio(given, config, Teller())
     seconds = time.perf_counter() - started
     assert truth.pose is not None
     generator = torch.Generator().manual_seed(0)

@@ -14,18 +14,14 @@ import time
 from dataclasses import replace
 
 import torch
+from judged import CHUNK, batches_of, coverage, infer_all, modes
 from kept import STEPS, Case, kept_encoder
-from measure import LEVELS, argument_parser, results_of
+from measure import argument_parser, results_of
 from rows import Column, Row, print_table
 
-from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import pose_errors, truth_in_estimated_frame
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.interfaces import Inference
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 
-CHUNK = 250
-DRAWS = 400
 COLUMNS = (
     Column("set", "set"),
     Column("seed", "seed"),
@@ -42,33 +38,6 @@ COLUMNS = (
 )
 
 
-def infer_all(inference: Inference, particles: Particles) -> list[PoseMixture]:
-    found = []
-    for batch in particles.batches(CHUNK, torch.arange(len(particles))):
-        posterior = inference.infer(batch)
-        assert isinstance(posterior, PoseMixture)
-        found.append(posterior)
-    return found
-
-
-def modes(posteriors: list[PoseMixture]) -> Pose:
-    return Pose(
-        torch.cat([one.mode().pose.rotation for one in posteriors]),
-        torch.cat([one.mode().pose.shift_angstrom for one in posteriors]),
-    )
-
-
-def coverage(posteriors: list[PoseMixture], truth: Latents, level: float) -> float:
-    """Return the share of particles whose truth lies in the credible set."""
-    held, first = 0, 0
-    for one in posteriors:
-        rows = torch.arange(first, first + len(one))
-        generator = torch.Generator().manual_seed(first)
-        inside = one.credible_level(truth[rows], DRAWS, generator) <= level
-        held, first = held + int(inside.sum()), first + len(one)
-    return held / first
-
-
 def measure_case(case: Case) -> Row:
     kept = kept_encoder(case)
     model, judged, truth = kept.model, kept.unseen, kept.truth.pose
@@ -79,18 +48,16 @@ def measure_case(case: Case) -> Row:
         ("encoder", model.encoder),
         ("climbed", model.semi_amortized()),
     ):
-        infer_all(inference, judged)  # compiles
+        infer_all(inference, batches_of(judged))  # compiles
         started = time.perf_counter()
-        posteriors = infer_all(inference, judged)
+        posteriors = infer_all(inference, batches_of(judged))
         seconds = time.perf_counter() - started
         estimate = modes(posteriors)
         errors = pose_errors(estimate, truth, kept.alignment)
         moved = truth_in_estimated_frame(estimate, truth, kept.alignment)
         latents = Latents(moved, torch.zeros(held, dtype=torch.float64))
-        row |= {
-            f"{label}_coverage_{level:.0%}": coverage(posteriors, latents, level)
-            for level in LEVELS
-        }
+        truths = [latents[rows] for rows in torch.arange(held).split(CHUNK)]
+        row |= coverage(posteriors, truths, f"{label}_coverage")
         row |= {
             f"{label}_degrees": float(errors.geodesic_degrees.median()),
             f"{label}_view_degrees": float(errors.view_degrees.median()),

@@ -16,23 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from judged import CHUNK, batches_of, infer_all, novelty_of
 from kept import STEPS, Case, kept_encoder
 from measure import argument_parser, results_of
 from rows import HERE, Column, Row, print_table
 from torch import Tensor
 
 from cryoinfer.data.simulate import Simulation, SimulationConfig
-from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.encoder_inputs import picture_radius
-from cryoinfer.inference.novelty import Fit, fit, is_novel, novelty
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.whitening import whiten
-from cryoinfer.interfaces import Inference
+from cryoinfer.inference.novelty import is_novel
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.records import Optics, ParticleBatch
-from cryoinfer.workflows.train import TrainedEncoder
 
-CHUNK = 250
 MODELS = HERE.parent.parent / "shared" / "data" / "models"
 OTHER_MOLECULES = {"lysozyme": "1hel.pdb", "enolase": "3enl.pdb"}
 KINDS = ("noise", "closed", "junk", "closed_and_junk", *OTHER_MOLECULES)
@@ -141,27 +135,8 @@ def in_noise(
 # --- Inference ----------------------------------------------------------------------
 
 
-def fit_all(
-    model: TrainedEncoder, inference: Inference, particles: list[ParticleBatch]
-) -> Fit:
-    encoder = model.encoder
-    radius = picture_radius(encoder.network.config.side)
-    volume = FourierVolume.from_map(model.density, radius)
-    parts = []
-    for batch in particles:
-        posterior = inference.infer(batch)
-        assert isinstance(posterior, PoseMixture)
-        noise = encoder.noise_power[int(batch.optics.group[0])]
-        images = whiten(batch, encoder.grid, radius, noise)
-        parts.append(fit(volume, images, posterior.mode(), model.prior))
-    return Fit.joined(parts)
-
-
 def in_chunks(batch: ParticleBatch) -> list[ParticleBatch]:
-    return [
-        ParticleBatch(batch.images[rows], batch.optics[rows], rows)
-        for rows in torch.arange(len(batch.images)).split(CHUNK)
-    ]
+    return [batch[rows] for rows in torch.arange(len(batch)).split(CHUNK)]
 
 
 def area_under_curve(familiar: Tensor, foreign: Tensor) -> float:
@@ -182,15 +157,16 @@ def measure(options: argparse.Namespace) -> list[Row]:
         ("encoder", model.encoder),
         ("with a climb", model.semi_amortized()),
     ):
-        judged = list(kept.unseen.batches(CHUNK, torch.arange(held)))
-        own = novelty(fit_all(model, inference, judged), model.usual)
+        judged = list(batches_of(kept.unseen))
+        own = novelty_of(model, judged, infer_all(inference, judged))
         row: Row = {
             "inference": label,
             "usual": vars(model.usual),
             "flagged_held_back": share_flagged(own),
         }
         for name, batch in foreign.items():
-            found = novelty(fit_all(model, inference, in_chunks(batch)), model.usual)
+            chunks = in_chunks(batch)
+            found = novelty_of(model, chunks, infer_all(inference, chunks))
             row[f"auc_{name}"] = area_under_curve(own, found)
             row[f"flagged_{name}"] = share_flagged(found)
         rows.append(row)

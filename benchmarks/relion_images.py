@@ -13,22 +13,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import torch
-from encoder import infer_all, modes
+from judged import batches_of, infer_all, modes, novelty_of
 from kept import STEPS, Case, Kept, kept_encoder
 from measure import argument_parser, results_of
+from out_of_distribution import share_flagged
 from rows import Column, Row, print_table
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation
 from cryoinfer.evaluation import pose_errors
-from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.encoder_inputs import picture_radius
-from cryoinfer.inference.novelty import Fit, fit, is_novel, novelty
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.whitening import whiten
 
-CHUNK = 250
 COLUMNS = (
     Column("set", "set"),
     Column("images of", "images_of"),
@@ -52,18 +46,6 @@ def projected_by_relion(kept: Kept, noise_sd: float, folder: Path) -> Particles:
     return Particles.load(folder / "projected.star")
 
 
-def flagged(kept: Kept, particles: Particles, found: list[PoseMixture]) -> float:
-    encoder, seen = kept.model.encoder, kept.model.encoder.network.config.side
-    volume = FourierVolume.from_map(kept.model.density, picture_radius(seen))
-    parts, batches = [], particles.batches(CHUNK, torch.arange(len(particles)))
-    for batch, posterior in zip(batches, found, strict=True):
-        noise = encoder.noise_power[int(batch.optics.group[0])]
-        images = whiten(batch, encoder.grid, volume.radius, noise)
-        parts.append(fit(volume, images, posterior.mode(), kept.model.prior))
-    nats = novelty(Fit.joined(parts), kept.model.usual)
-    return float(is_novel(nats).double().mean())
-
-
 def measure(kept: Kept, particles: Particles) -> Row:
     truth, row = kept.truth.pose, Row()
     assert truth is not None
@@ -71,11 +53,12 @@ def measure(kept: Kept, particles: Particles) -> Row:
         ("encoder", kept.model.encoder),
         ("climbed", kept.model.semi_amortized()),
     ):
-        found = infer_all(inference, particles)
+        found = infer_all(inference, batches_of(particles))
         errors = pose_errors(modes(found), truth, kept.alignment)
         row[f"{label}_degrees"] = float(errors.geodesic_degrees.median())
         row[f"{label}_view_degrees"] = float(errors.view_degrees.median())
-        row["flagged"] = flagged(kept, particles, found)
+        strange = novelty_of(kept.model, batches_of(particles), found)
+        row["flagged"] = share_flagged(strange)
     return row
 
 

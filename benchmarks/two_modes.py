@@ -12,7 +12,8 @@ true map, without a symmetry; its posterior and that of the climb from it are ju
 from dataclasses import replace
 
 import torch
-from calibration import COLUMNS, SIMULATED, measure_simulated, seeded
+from calibration import COLUMNS, SIMULATED, climbed_tops, measure_simulated
+from judged import seeded
 from kept import Teller
 from measure import argument_parser, results_of
 from rows import Column, Row, print_table
@@ -25,7 +26,7 @@ from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
+from cryoinfer.inference.refine import LocalPoses, PosePrior
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
@@ -101,11 +102,8 @@ def masses(
     tops = []
     for mate in mates:
         zero = torch.zeros(len(images), dtype=torch.float64)
-        top = LocalPoses.at(pose.rotation @ mate, pose.shift_angstrom, zero)
-        for radius in semi.radii:
-            near = images.prefix(radius)
-            top = gauss_newton(semi.volume, near, top, PRIOR, 8, 2 / radius)
-        tops.append(top.log_likelihood)
+        start = LocalPoses.at(pose.rotation @ mate, pose.shift_angstrom, zero)
+        tops.append(climbed_tops(semi, images, start, semi.radii).log_likelihood)
     lesser = torch.stack(tops, 1).softmax(1).amin(1)
     found = semi.infer_whitened(images).weight
     return {
