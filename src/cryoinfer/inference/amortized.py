@@ -41,6 +41,15 @@ def grid_of(batch: ParticleBatch, learned: ReferenceGrid) -> ReferenceGrid:
     return ReferenceGrid(learned.box, length / learned.box)
 
 
+def climb_reach_radian(radius: int) -> float:
+    """Return how far from the top of a mode a climb at a Fourier radius may begin.
+
+    Farther off, slopes may lead to another top: the finest detail, a quarter of the box
+    from the centre, has then moved by half of its wavelength.
+    """
+    return 2 / radius
+
+
 @dataclass(frozen=True)
 class PoseEncoder:
     """Infer poses by one pass of a network.
@@ -163,7 +172,7 @@ class SemiAmortized:
         )
         for radius in self.radii:
             near = images.prefix(radius).select(owner)
-            longest = 2 / radius
+            longest = climb_reach_radian(radius)
             poses = gauss_newton(self.volume, near, poses, self.prior, _STEPS, longest)
             evidence = laplace_log_evidence(poses, self.prior)
             kept = self._contenders(owner, poses, evidence, radius)
@@ -172,7 +181,7 @@ class SemiAmortized:
 
     def _starts(self, named: PoseMixture, count: int) -> tuple[Tensor, Tensor]:
         """Return images and components, the densest that are a climb apart."""
-        reach = 2 / self.radii[0]
+        reach = climb_reach_radian(self.radii[0])
         # Likely ones first, so that no negligible one stands for its neighbours.
         order = (named.weight <= _LEAST_WEIGHT).byte().argsort(dim=1, stable=True)
         rows = torch.arange(len(order))[:, None]

@@ -14,6 +14,7 @@ from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
     TrainedEncoder,
+    climb_radii,
     require_picture,
     train_encoder,
 )
@@ -44,6 +45,22 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
     assert torch.equal(trained.density, loaded.density)
     assert (loaded.prior, loaded.checks) == (trained.prior, trained.checks)
     assert loaded.verdict == trained.verdict
+
+
+@pytest.mark.parametrize(
+    ("degrees", "last", "radii"),
+    [
+        (0.0, 63, (15, 30, 63)),
+        # Reaches 2 / 15 radian, 7.6 degrees, of which two thirds are 5.1.
+        (5.0, 63, (15, 30, 63)),
+        (8.0, 63, (9, 18, 36, 63)),
+        (90.0, 63, (6, 12, 24, 63)),
+        (0.0, 31, (15, 31)),
+        (0.0, 19, (19,)),
+    ],
+)
+def test_climbs_begin_within_reach_of_the_encoder(degrees, last, radii) -> None:
+    assert climb_radii(degrees, 15, last) == radii
 
 
 @pytest.mark.parametrize("side", [4, 20, 0, 32])
