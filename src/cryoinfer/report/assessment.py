@@ -1,13 +1,12 @@
 """What the numbers of a run mean, in plain words."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cryoinfer.report.content import ReportContent
+from cryoinfer.report.parts import Finding
 
 _VISIBLE = (
     (2.5, "most side chains and well-ordered waters"),
@@ -18,20 +17,6 @@ _VISIBLE = (
     (math.inf, "the overall shape only"),
 )
 """Up to this resolution in angstrom, what a map usually shows."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a reader of the report should know.
-
-    Attributes
-    ----------
-    level : {"good", "caution"}
-    text : str
-    """
-
-    level: Literal["good", "caution"]
-    text: str
 
 
 def give_verdict(content: ReportContent) -> str:

@@ -1,10 +1,7 @@
 """The report of a run as one HTML page that needs nothing but itself."""
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
-from importlib import resources
-from string import Template
 
 from torch import Tensor
 
@@ -12,7 +9,17 @@ from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.report import figures
 from cryoinfer.report.assessment import assess, give_verdict
 from cryoinfer.report.content import IterationLike, ReportContent, TruthComparison
-from cryoinfer.report.style import THEME_COLOURS, format_duration
+from cryoinfer.report.parts import (
+    figure,
+    page,
+    prose,
+    repeat_section,
+    section,
+    table,
+    tiles,
+    times,
+)
+from cryoinfer.report.style import format_duration
 
 _HANDEDNESS = (
     "The handedness of the map cannot be determined from untilted images: its mirror "
@@ -35,21 +42,20 @@ def render_report(content: ReportContent) -> str:
     -------
     str
     """
-    page = resources.files("cryoinfer.report").joinpath("page.html")
-    return Template(page.read_text(encoding="utf-8")).substitute(
-        title=escape(content.title),
-        subtitle=escape(f"{content.workflow} · {content.created}"),
-        verdict=_prose(give_verdict(content)),
+    return page(
+        title=content.title,
+        subtitle=f"{content.workflow} · {content.created}",
+        verdict=give_verdict(content),
         tiles=_tiles(content),
-        findings=_findings(content),
-        sections="\n".join(_sections(content)),
+        findings=assess(content),
+        sections=_sections(content),
     )
 
 
 def _tiles(content: ReportContent) -> str:
     length_angstrom = content.box * content.pixel_size_angstrom
     sd = content.rotation_sd_degrees
-    tiles = (
+    return tiles(
         (
             "Resolution",
             f"{content.resolution_angstrom():.2f} Å",
@@ -69,25 +75,6 @@ def _tiles(content: ReportContent) -> str:
         ("Symmetry", content.symmetry, "point group"),
         ("Time", format_duration(content.total_seconds), "all stages"),
     )
-    return "\n".join(
-        f'<div class="tile"><dt>{name}</dt><dd>{escape(value)}'
-        f"<small>{escape(note)}</small></dd></div>"
-        for name, value, note in tiles
-    )
-
-
-def _findings(content: ReportContent) -> str:
-    # A sign beside the colour, for those who cannot tell the colours apart.
-    signs = {"good": ("\N{CHECK MARK}", "Good"), "caution": ("!", "Caution")}
-    rows = []
-    for finding in assess(content):
-        sign, label = signs[finding.level]
-        rows.append(
-            f'<li class="{finding.level}"><span class="sign" role="img" '
-            f'aria-label="{label}">{sign}</span>'
-            f"<span>{_prose(finding.text)}</span></li>"
-        )
-    return "\n".join(rows)
 
 
 def _sections(content: ReportContent) -> Iterator[str]:
@@ -99,28 +86,19 @@ def _sections(content: ReportContent) -> Iterator[str]:
     if content.noise_spectrum is not None:
         yield _noise_section(content.noise_spectrum, content)
     yield _course_section(content)
-    tables = [
-        _table(heads, [[_code(name), _code(value)] for name, value in rows.items()])
-        for heads, rows in (
-            (("Argument", "Value"), content.arguments),
-            (("Software", "Version"), content.versions),
-        )
-        if rows
-    ]
-    if tables:
-        yield _section("How to repeat this run", "", _columns(*tables))
+    yield repeat_section(content.arguments, content.versions)
 
 
 def _map_section(content: ReportContent) -> str:
     picture = figures.draw_map(
         content.density.double().cpu().numpy(), content.pixel_size_angstrom
     )
-    return _section(
+    return section(
         "The map",
         "Density is white. Above, the sum along each axis; below, the plane through "
         "the centre of the box.",
-        _figure("map", picture, "Projections and central slices of the map"),
-        f'<p class="aside">{_prose(_HANDEDNESS)}</p>',
+        figure("map", picture, "Projections and central slices of the map"),
+        f'<p class="aside">{prose(_HANDEDNESS)}</p>',
     )
 
 
@@ -135,13 +113,13 @@ def _resolution_section(content: ReportContent) -> str:
     unmasked = resolution_at(
         content.fsc_unmasked, 0.143, content.box, content.pixel_size_angstrom
     )
-    return _section(
+    return section(
         "Resolution",
         f"{content.independence} Their correlation falls below 0.143 at "
         f"{content.resolution_angstrom():.2f} Å with the mask, corrected for what the "
         f"mask itself adds, and at {unmasked:.2f} Å without any mask; the corrected "
         f"curve falls below 0.5 at {content.resolution_angstrom(0.5):.2f} Å.",
-        _figure("fsc", curves, "Fourier shell correlation of the half-maps"),
+        figure("fsc", curves, "Fourier shell correlation of the half-maps"),
     )
 
 
@@ -150,7 +128,7 @@ def _pose_section(content: ReportContent) -> str:
     shifts = figures.draw_shifts(content.pose.shift_angstrom.double().cpu().numpy())
     mates = "" if content.symmetry == "C1" else ", symmetry mates included"
     parts = [
-        _figure(
+        figure(
             "views",
             views,
             "Distribution of viewing directions",
@@ -169,7 +147,7 @@ def _pose_section(content: ReportContent) -> str:
     ]
     if inferred:
         parts.append(
-            _figure(
+            figure(
                 "uncertainty",
                 figures.draw_uncertainty(inferred),
                 "Histograms of the posterior standard deviations",
@@ -179,7 +157,7 @@ def _pose_section(content: ReportContent) -> str:
             )
         )
     parts.append(
-        _figure(
+        figure(
             "shifts",
             shifts,
             "Distribution of shifts",
@@ -188,7 +166,7 @@ def _pose_section(content: ReportContent) -> str:
             "narrow",
         )
     )
-    return _section("Poses", "", *parts)
+    return section("Poses", "", *parts)
 
 
 def _truth_section(truth: TruthComparison) -> str:
@@ -200,10 +178,10 @@ def _truth_section(truth: TruthComparison) -> str:
             ("Shift error (Å)", truth.shift_error_angstrom),
         )
     ]
-    parts = [_table(("After global alignment", "Median", "95th percentile"), rows)]
+    parts = [table(("After global alignment", "Median", "95th percentile"), rows)]
     if truth.coverage is not None:
         parts.append(
-            _figure(
+            figure(
                 "coverage",
                 figures.draw_coverage(truth.coverage),
                 "Coverage of the posteriors",
@@ -213,7 +191,7 @@ def _truth_section(truth: TruthComparison) -> str:
                 "narrow",
             )
         )
-    return _section(
+    return section(
         "Against the truth",
         "These particles were simulated, so the answer is known. The map agrees with "
         f"the true one to {truth.resolution_angstrom:.2f} Å (FSC 0.5) and has the "
@@ -226,11 +204,11 @@ def _noise_section(spectrum: Tensor, content: ReportContent) -> str:
     drawn = figures.draw_noise(
         spectrum.double().cpu().numpy(), content.box, content.pixel_size_angstrom
     )
-    return _section(
+    return section(
         "Noise",
         "Power of the noise in each ring of Fourier space, as estimated by the run; "
         "one line an optics group.",
-        _figure("noise", drawn, "Noise power by resolution"),
+        figure("noise", drawn, "Noise power by resolution"),
     )
 
 
@@ -238,29 +216,16 @@ def _course_section(content: ReportContent) -> str:
     parts = []
     if content.iterations:
         parts.append(
-            _figure(
+            figure(
                 "progress",
                 figures.draw_progress(content.iterations),
                 "Resolution and log likelihood by iteration",
             )
         )
-    if content.stage_seconds:
-        parts.append(
-            _figure(
-                "times",
-                figures.draw_times(content.stage_seconds),
-                "Time of every stage",
-            )
-        )
-        total = max(content.total_seconds, 1e-9)
-        rows = [
-            [escape(name), format_duration(seconds), f"{seconds / total:.0%}"]
-            for name, seconds in content.stage_seconds.items()
-        ]
-        parts.append(_table(("Stage", "Time", "Share"), rows))
+    parts += times(content.stage_seconds)
     if content.iterations:
         parts.append(_iteration_table(content.iterations))
-    return _section("Course of the run", "", *parts)
+    return section("Course of the run", "", *parts)
 
 
 def _iteration_table(iterations: Sequence[IterationLike]) -> str:
@@ -283,55 +248,4 @@ def _iteration_table(iterations: Sequence[IterationLike]) -> str:
         "Pose change (°)",
         "Time",
     )
-    return _table(heads, rows)
-
-
-def _section(heading: str, lead: str, *parts: str) -> str:
-    lead = f"<p>{_prose(lead)}</p>" if lead else ""
-    body = "\n".join(parts)
-    return f"<section>\n<h2>{heading}</h2>\n{lead}\n{body}\n</section>"
-
-
-def _figure(
-    name: str, svg: str, description: str, caption: str = "", width: str = "wide"
-) -> str:
-    caption = f"<figcaption>{_prose(caption)}</figcaption>" if caption else ""
-    inline = _inline_svg(svg, name, description)
-    return f'<figure class="{width}">\n{inline}\n{caption}</figure>'
-
-
-def _inline_svg(svg: str, name: str, description: str) -> str:
-    """Make a figure part of the page: own ids, the page's colours, fluid width."""
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-    for colour, variable in THEME_COLOURS.items():
-        svg = svg.replace(colour, f"var({variable})")
-    head, rest = svg.split(">", 1)
-    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{escape(description)}">{rest}'
-
-
-def _columns(*parts: str) -> str:
-    return '<div class="columns">' + "\n".join(parts) + "</div>"
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table; the cells are HTML already."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        '<div class="scroll"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
-    )
-
-
-def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
-
-
-def _prose(text: str) -> str:
-    """Escape a text, and set what stands in backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return table(heads, rows)

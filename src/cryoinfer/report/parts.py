@@ -1,0 +1,153 @@
+"""What the pages of reports are made of: HTML that needs nothing but itself."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Literal
+
+from cryoinfer.report import figures
+from cryoinfer.report.style import THEME_COLOURS, format_duration
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a reader of a report should know.
+
+    Attributes
+    ----------
+    level : {"good", "caution"}
+    text : str
+    """
+
+    level: Literal["good", "caution"]
+    text: str
+
+
+def page(
+    *,
+    title: str,
+    subtitle: str,
+    verdict: str,
+    tiles: str,
+    findings: Iterable[Finding],
+    sections: Iterable[str],
+) -> str:
+    """Return a whole page; tiles and sections are HTML already."""
+    template = resources.files("cryoinfer.report").joinpath("page.html")
+    return Template(template.read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
+        verdict=prose(verdict),
+        tiles=tiles,
+        findings=_list(findings),
+        sections="\n".join(sections),
+    )
+
+
+def tiles(*values: tuple[str, str, str]) -> str:
+    """Return tiles of a name, a value and a note each."""
+    return "\n".join(
+        f'<div class="tile"><dt>{name}</dt><dd>{escape(value)}'
+        f"<small>{escape(note)}</small></dd></div>"
+        for name, value, note in values
+    )
+
+
+def _list(findings: Iterable[Finding]) -> str:
+    # A sign beside the colour, for those who cannot tell the colours apart.
+    signs = {"good": ("\N{CHECK MARK}", "Good"), "caution": ("!", "Caution")}
+    rows = []
+    for finding in findings:
+        sign, label = signs[finding.level]
+        rows.append(
+            f'<li class="{finding.level}"><span class="sign" role="img" '
+            f'aria-label="{label}">{sign}</span>'
+            f"<span>{prose(finding.text)}</span></li>"
+        )
+    return "\n".join(rows)
+
+
+def repeat_section(arguments: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    """Return how to repeat a run; nothing if nothing of it is known."""
+    tables = [
+        table(heads, [[code(name), code(value)] for name, value in rows.items()])
+        for heads, rows in (
+            (("Argument", "Value"), arguments),
+            (("Software", "Version"), versions),
+        )
+        if rows
+    ]
+    return section("How to repeat this run", "", columns(*tables)) if tables else ""
+
+
+def times(stage_seconds: Mapping[str, float]) -> list[str]:
+    """Return figure and table of the time of every stage, if any is known."""
+    if not stage_seconds:
+        return []
+    total = max(sum(stage_seconds.values()), 1e-9)
+    rows = [
+        [escape(name), format_duration(seconds), f"{seconds / total:.0%}"]
+        for name, seconds in stage_seconds.items()
+    ]
+    return [
+        figure("times", figures.draw_times(stage_seconds), "Time of every stage"),
+        table(("Stage", "Time", "Share"), rows),
+    ]
+
+
+def section(heading: str, lead: str, *parts: str) -> str:
+    """Return a section; the parts are HTML already, the lead is text."""
+    lead = f"<p>{prose(lead)}</p>" if lead else ""
+    body = "\n".join(parts)
+    return f"<section>\n<h2>{heading}</h2>\n{lead}\n{body}\n</section>"
+
+
+def figure(
+    name: str, svg: str, description: str, caption: str = "", width: str = "wide"
+) -> str:
+    """Return a figure with its caption; the name is its alone on the page."""
+    caption = f"<figcaption>{prose(caption)}</figcaption>" if caption else ""
+    inline = _inline_svg(svg, name, description)
+    return f'<figure class="{width}">\n{inline}\n{caption}</figure>'
+
+
+def _inline_svg(svg: str, name: str, description: str) -> str:
+    """Make a figure part of the page: own ids, the page's colours, fluid width."""
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    for colour, variable in THEME_COLOURS.items():
+        svg = svg.replace(colour, f"var({variable})")
+    head, rest = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(description)}">{rest}'
+
+
+def columns(*parts: str) -> str:
+    """Return parts side by side, where there is room."""
+    return '<div class="columns">' + "\n".join(parts) + "</div>"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table; the cells are HTML already."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return (
+        '<div class="scroll"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
+    )
+
+
+def code(text: str) -> str:
+    """Return a text set as code."""
+    return f"<code>{escape(text)}</code>"
+
+
+def prose(text: str) -> str:
+    """Escape a text, and set what stands in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
