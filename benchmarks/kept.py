@@ -30,8 +30,8 @@ from cryoinfer.workflows.train import (
 HELD_BACK = 1000
 """Last particles of a set, which neither the run nor the encoder sees."""
 
-STEPS = 7000
-"""Of a training."""
+STEPS_OF = {"A": 2000, "D": 2500, "F": 7000, "G": 2000}
+"""Steps of the training on each set of cryoPoseNet: what it needs, and some more."""
 
 
 class Teller(SilentMonitor):
@@ -58,7 +58,7 @@ class Case:
     """
 
     simulation: SimulationConfig
-    steps: int = STEPS
+    steps: int
     seed: int = 0
     defocus_sd_angstrom: float = 0.0
 
@@ -66,7 +66,7 @@ class Case:
     def of_set(cls, letter: str, options: argparse.Namespace) -> "Case":
         """Return that of a set of cryoPoseNet, as the options of a script ask."""
         preset = simulation_preset(f"cryoposenet-{letter.lower()}")
-        return cls(resized(preset, options), options.steps)
+        return cls(resized(preset, options), options.steps or STEPS_OF[letter])
 
 
 @dataclass(frozen=True)

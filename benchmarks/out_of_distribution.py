@@ -11,13 +11,12 @@ and after a climb. The encoder is kept in ``runs/``. The other molecules are tho
     python benchmarks/out_of_distribution.py
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from judged import CHUNK, batches_of, infer_all, novelty_of
-from kept import STEPS, Case, kept_encoder
+from kept import Case, kept_encoder
 from measure import argument_parser, results_of
 from rows import HERE, Column, Row, print_table
 from torch import Tensor
@@ -146,12 +145,11 @@ def area_under_curve(familiar: Tensor, foreign: Tensor) -> float:
     return float(below.double().mean())
 
 
-def measure(options: argparse.Namespace) -> list[Row]:
+def measure(case: Case, models: Path) -> list[Row]:
     """Return a row for the encoder alone, and one for the climb."""
-    case = Case.of_set(options.set, options)
     kept = kept_encoder(case)
     model, held = kept.model, len(kept.unseen)
-    foreign = foreign_images(case.simulation, options.models, held)
+    foreign = foreign_images(case.simulation, models, held)
     rows: list[Row] = []
     for label, inference in (
         ("encoder", model.encoder),
@@ -180,16 +178,17 @@ def share_flagged(nats: Tensor) -> float:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--set", default="F", help="which (default: F)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
+    parser.add_argument("--steps", type=int, help="of the training (default: by set)")
     parser.add_argument(
         "--models", type=Path, default=MODELS, help="folder of the other molecules"
     )
     options = parser.parse_args()
     results = results_of("out_of_distribution", options)
     if not options.table:
-        key = {"set": options.set, "steps": options.steps}
+        case = Case.of_set(options.set, options)
+        key = {"set": options.set, "steps": case.steps}
         if options.again or not results.has(key):
-            for row in measure(options):
+            for row in measure(case, options.models):
                 results.put({**key, "inference": row.pop("inference")}, row)
     print_table(results.rows(), COLUMNS)
 

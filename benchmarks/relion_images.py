@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from judged import batches_of, infer_all, modes, novelty_of
-from kept import STEPS, Case, Kept, kept_encoder
+from kept import Case, Kept, kept_encoder
 from measure import argument_parser, results_of
 from out_of_distribution import share_flagged
 from rows import Column, Row, print_table
@@ -65,12 +65,12 @@ def measure(kept: Kept, particles: Particles) -> Row:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--set", default="G", help="which (default: G)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
+    parser.add_argument("--steps", type=int, help="of the training (default: by set)")
     options = parser.parse_args()
     results = results_of("relion_images", options)
-    key = {"set": options.set, "steps": options.steps}
+    case = Case.of_set(options.set, options)
+    key = {"set": options.set, "steps": case.steps}
     if not options.table and (options.again or not results.has(key)):
-        case = Case.of_set(options.set, options)
         kept = kept_encoder(case)
         # White: the sd of a pixel is that of a coefficient.
         power = Simulation.of(case.simulation).model.noise.spectrum[1]

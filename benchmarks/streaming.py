@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from kept import STEPS, Case, kept_encoder
+from kept import Case, kept_encoder
 from measure import argument_parser, results_of, run_process
 from rows import Column, Results, Row, print_table
 
@@ -82,7 +82,7 @@ def search_seconds() -> tuple[float, float]:
 def measure(case: Case, inference: str, count: int, options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--work", inference, str(count), folder]
-        command += ["--steps", str(options.steps)]
+        command += ["--steps", str(case.steps)]
         for name in ("n", "box"):
             if getattr(options, name):
                 command += [f"--{name}", str(getattr(options, name))]
@@ -101,7 +101,7 @@ def measure(case: Case, inference: str, count: int, options: argparse.Namespace)
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
+    parser.add_argument("--steps", type=int, help="of the training (default: by set)")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     case = Case.of_set("G", options)
