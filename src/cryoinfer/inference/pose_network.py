@@ -8,7 +8,9 @@ log-probability of the true pose is what it learns from.
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import roma
 import torch
@@ -77,6 +79,12 @@ class MixtureParameters:
     offset: Tensor
     factor: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return those of several batches as of one."""
+        names = (field.name for field in fields(cls))
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
+
     def log_prob(self, rotation: Tensor, offset: Tensor) -> Tensor:
         """Return the log density, shape (b, ...), of poses (b, ..., 3, 3).
 
@@ -132,6 +140,8 @@ class PoseNetwork(nn.Module):
         An unknown whose sd is 0 is not inferred.
     """
 
+    narrowing: Tensor
+
     ends = ("stem.", "head.", "last.")
     """Names of the layers that numbers come in and go out by, and of the large dense
     ones: to make those orthogonal took a quarter of a step and gained nothing."""
@@ -171,6 +181,8 @@ class PoseNetwork(nn.Module):
             nn.SiLU(),
         )
         self.last = nn.Linear(_HIDDEN, config.components * self.per_component + 1)
+        # What widths are divided by; fitted when all else has been learned.
+        self.register_buffer("narrowing", torch.ones(self.unknowns))
 
     def forward(self, inputs: EncoderInputs) -> MixtureParameters:
         """Return the mixture of every image, in single precision."""
@@ -201,6 +213,7 @@ class PoseNetwork(nn.Module):
         # precision: sharp posteriors are a million times the floor.
         floor = torch.tensor(least, device=raw.device, dtype=torch.float64).square()
         factor = torch.linalg.cholesky(free @ free.mT + torch.diag(floor)).float()
+        factor = self.narrowing[:, None] * factor
         frame = parts[..., :6].unflatten(-1, (3, 2))
         return MixtureParameters(
             log_weight,

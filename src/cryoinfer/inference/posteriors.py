@@ -119,10 +119,10 @@ class PoseMixture:
         chosen = chosen.clamp(max=modes - 1)
         rows = torch.arange(n).expand(count, n)
         # The square root of a covariance may be singular where unknowns are held.
-        values, vectors = torch.linalg.eigh(self.covariance[rows, chosen])
+        values, vectors = torch.linalg.eigh(self.covariance)
+        root = vectors * values.clamp(min=0).sqrt()[..., None, :]
         normal = torch.randn(count, n, 6, generator=generator, dtype=torch.float64)
-        scaled = normal * values.clamp(min=0).sqrt()
-        step = (vectors @ scaled[..., None])[..., 0]
+        step = (root[rows, chosen] @ normal[..., None])[..., 0]
         rotation = rotate_in_image_frame(self.rotation[rows, chosen], step[..., :3])
         shift = self.shift_angstrom[rows, chosen] + step[..., 3:5]
         offset = self.defocus_offset_angstrom[rows, chosen] + step[..., 5]

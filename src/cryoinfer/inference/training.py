@@ -1,8 +1,9 @@
 """The one loop that teaches an encoder, from images whose poses are known.
 
-A learning rate that warms up and falls as a cosine, and an average of the weights over
-the last steps. A set of images that are never learned from tells how far
-it has come; the state is handed to the monitor, so that an interrupted run goes on.
+A learning rate that warms up and falls as a cosine, an average of the weights over the
+last steps, and at the end a fit of the posteriors' widths. A set of images that are
+never learned from tells how far it has come; the state is handed to the monitor, so
+that an interrupted run goes on.
 
 Where ``torch.distributed`` has been initialised, processes share every batch: each
 draws it whole, which costs next to nothing, and learns from its own rows. Gradients
@@ -26,6 +27,7 @@ from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
 from cryoinfer.inference.processes import place, told_by_first
 from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.widths import fitted_narrowing
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 
@@ -41,6 +43,9 @@ _SETTLED_NATS = 0.5
 
 _LONGEST_GRADIENT = 1.0
 
+_FITTED = 2000
+"""Images that widths are fitted to: each is then known to 2 %."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -55,8 +60,9 @@ class TrainingConfig:
         The highest.
     warm_up : int
         Steps until it is reached.
-    average_decay : float
-        Of the averaged weights, a step.
+    average_share : float
+        Of the steps: as many of the last ones the weights are averaged over, with
+        weights that fall exponentially.
     check_every : int
         Steps between looks at the images held back, and checkpoints.
     mixed_precision : bool
@@ -67,7 +73,7 @@ class TrainingConfig:
     batch: int = 64
     learning_rate: float = 1e-3
     warm_up: int = 100
-    average_decay: float = 0.998
+    average_share: float = 0.02
     check_every: int = 250
     mixed_precision: bool = True
 
@@ -180,6 +186,8 @@ def train(
     while run.step < config.steps:
         run.advance()
         monitor.advance()
+        if run.step == config.steps:
+            run.fit_widths()
         if run.step % config.check_every == 0 or run.step == config.steps:
             monitor.message(run.check())
             monitor.save_checkpoint(run.state())
@@ -209,9 +217,8 @@ class _Run:
             if weight.dim() == 4:
                 # The layout that convolutions are fastest in.
                 weight.data = weight.contiguous(memory_format=torch.channels_last)
-        self._average = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay)
-        )
+        decay = 1 - 1 / max(config.average_share * config.steps, 1.0)
+        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._optimiser = Optimiser(network, ends=network.ends)
         self._loss = Loss(network, config.mixed_precision)
         self._shared: nn.Module = self._loss
@@ -240,6 +247,22 @@ class _Run:
         warm = min(1.0, (self.step + 1) / self._config.warm_up)
         falling = 0.5 * (1 + math.cos(math.pi * self.step / self._config.steps))
         return self._config.learning_rate * warm * max(falling, 1e-3)
+
+    def fit_widths(self) -> None:
+        """Make the widths of the averaged network's posteriors true."""
+        network = self._averaged()
+        look = Loss(network, self._config.mixed_precision)
+        said, rotation, offset = [], [], []
+        for _ in range(math.ceil(_FITTED / self._config.batch)):
+            drawn, latents = self._images.draw(self._config.batch, self._generator)
+            with torch.no_grad():
+                said.append(look.parameters_of(encoder_inputs(drawn, self._side)))
+            rotation.append(latents.pose.rotation.float())
+            offset.append(network.offset_of(latents))
+        parameters = MixtureParameters.joined(said)
+        network.narrowing.copy_(
+            fitted_narrowing(parameters, torch.cat(rotation), torch.cat(offset))
+        )
 
     def check(self) -> str:
         """Look at the images held back, and say what is seen."""

@@ -15,7 +15,7 @@ from cryoinfer.inference.training import Check
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.workflows.train import TrainedEncoder
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the network or what stands in the file changes."""
 
 

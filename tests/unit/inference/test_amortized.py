@@ -91,7 +91,7 @@ class Keeper(SilentMonitor):
 def trained(monitor: SilentMonitor, steps: int, check_every: int) -> Training:
     images, _ = source()
     config = TrainingConfig(
-        steps=steps, batch=32, warm_up=20, average_decay=0.9, check_every=check_every
+        steps=steps, batch=32, warm_up=20, average_share=0.1, check_every=check_every
     )
     return train(
         network(), images, config, symmetry_rotations("C1"), seeded(2), monitor

@@ -40,7 +40,7 @@ def learn() -> Training:
         steps=STEPS,
         batch=32,
         warm_up=1,
-        average_decay=0.0,
+        average_share=0.0,
         check_every=STEPS // 2,
         mixed_precision=False,
     )
