@@ -17,11 +17,10 @@ Encoders are kept in ``runs/``; one that lies there is not trained again.
     python benchmarks/calibration.py --sets F
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from judged import CHUNK, DRAWS, batches_of, coverage, infer_all, modes, seeded
+from judged import CHUNK, batches_of, coverage, infer_all, modes, seeded
 from kept import Case, Kept, kept_encoder
 from measure import LEVELS, argument_parser, results_of, simulated
 from rows import Column, Row, print_table
@@ -29,14 +28,8 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import (
-    expected_calibration_error,
-    posterior_ranks,
-    rank_uniformity_p_value,
-    rotation_ranks,
-    tarp_levels,
     truth_in_estimated_frame,
 )
-from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.posteriors import PoseMixture
@@ -46,6 +39,7 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
 from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trial import Trial
 
 SIMULATED = 1000
 EXACT = 100
@@ -110,47 +104,6 @@ def in_chunks(count: int) -> tuple[Tensor, ...]:
 # --- Ranks and levels ---------------------------------------------------------------
 
 
-def distance(first: Latents, second: Latents, variance: Tensor) -> Tensor:
-    """Return the distance of latents in standard deviations of a posterior, (.., n).
-
-    ``variance`` is (n, 6); what was held does not count.
-    """
-    angle = geodesic_angle(first.pose.rotation, second.pose.rotation)
-    shift = (first.pose.shift_angstrom - second.pose.shift_angstrom).square().sum(-1)
-    offset = first.defocus_offset_angstrom - second.defocus_offset_angstrom
-    terms = torch.stack([angle.square(), shift, offset.square()], -1)
-    scale = torch.stack(
-        [variance[:, :3].mean(1), variance[:, 3:5].mean(1), variance[:, 5]], -1
-    )
-    return torch.where(scale > 0, terms / scale, 0.0).sum(-1).sqrt()
-
-
-def ranks_of(
-    posterior: PoseMixture, truth: Latents, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Return the truths' ranks among draws, and levels in balls about one more."""
-    drawn, mode = posterior.sample(DRAWS, generator), posterior.mode()
-    point = posterior.sample(1, generator)[0]
-    numbers: dict[str, Callable[[Latents], Tensor]] = {
-        "shift_x": lambda latents: latents.pose.shift_angstrom[..., 0],
-        "shift_y": lambda latents: latents.pose.shift_angstrom[..., 1],
-    }
-    variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
-    if bool((variance[:, 5] > 0).all()):
-        numbers["defocus"] = lambda latents: latents.defocus_offset_angstrom
-    ranks = {
-        name: posterior_ranks(number(truth), number(drawn), generator)
-        for name, number in numbers.items()
-    }
-    ranks["rotation"] = rotation_ranks(
-        truth.pose.rotation, drawn.pose.rotation, mode.pose.rotation, generator
-    )
-    ranks["tarp"] = tarp_levels(
-        distance(truth, point, variance), distance(drawn, point, variance), generator
-    )
-    return ranks
-
-
 def of_rotation(posterior: PoseMixture) -> PoseMixture:
     """Return the marginal posterior of the rotation."""
     covariance = posterior.covariance.clone()
@@ -161,14 +114,14 @@ def of_rotation(posterior: PoseMixture) -> PoseMixture:
 
 def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Row:
     """Return p-values, expected calibration error and coverage."""
-    generator, pairs = seeded(2), zip(posteriors, truths, strict=True)
-    parts = [ranks_of(posterior, truth, generator) for posterior, truth in pairs]
-    ranks = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    row = coverage(posteriors, truths, "simulated_pose")
-    row["tarp_error"] = expected_calibration_error(ranks.pop("tarp"))
-    for name, values in ranks.items():
-        row[f"p_{name}"] = rank_uniformity_p_value(values, DRAWS)
-    return row
+    alone = torch.eye(3, dtype=torch.float64)[None]
+    trial = Trial.of(posteriors, truths, alone, seeded(2))
+    shares = {f"simulated_pose_{level:.0%}": trial.share_in(level) for level in LEVELS}
+    p_values = {
+        f"p_{name.replace(' ', '_')}": p_value
+        for name, p_value in trial.p_values.items()
+    }
+    return {**shares, "tarp_error": trial.calibration_error, **p_values}
 
 
 # --- The exact posterior ------------------------------------------------------------

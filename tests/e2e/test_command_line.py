@@ -197,6 +197,9 @@ def test_the_whole_way(simulated: Path, tmp_path: Path) -> None:
     answer = cryoinfer("train", refined, "--out", encoder, *words)
     assert answer.exit_code == 0, answer.output
     assert "Verdict" in answer.output
+    assert "90 % sets hold" in answer.output
+    assert "Are the uncertainties true?" in (encoder / "report.html").read_text()
+    assert cryoinfer("report", encoder).exit_code == 0
     unseen = tmp_path / "unseen"
     answer = cryoinfer("infer", encoder, simulated / "particles.star", "--out", unseen)
     assert answer.exit_code == 0, answer.output

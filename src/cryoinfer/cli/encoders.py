@@ -1,6 +1,7 @@
 """Encoders, trained from a run."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,7 @@ from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import write_encoder
 from cryoinfer.cli.run_folder import (
     RunFolder,
@@ -30,9 +32,11 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
+    TrainedEncoder,
     require_picture,
     train_encoder,
 )
+from cryoinfer.workflows.trial import Trial, hold_trials
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,32 @@ def _lead(options: TrainOptions, school: _School, console: Console) -> None:
                 trained = train_encoder(
                     school.particles, school.lesson, school.config, monitor
                 )
+                trials = hold_trials(
+                    trained, school.particles, options.seed + 1, monitor
+                )
         finally:
             folder.add_times(monitor.stage_seconds)
-        folder.describe(write_encoder(folder, trained), [])
+        numbers = write_encoder(folder, trained, trials)
+        folder.describe(numbers, [asdict(check) for check in trained.checks])
+        write_report(options.out)
         folder.finish()
-        path = options.out / run_folder.ENCODER
-        for line in aligned({"Verdict": trained.verdict, "Encoder": str(path)}):
+        for line in _summary(options.out, trained, trials):
             monitor.message(line)
+
+
+def _summary(
+    folder: Path, trained: TrainedEncoder, trials: Mapping[str, Trial]
+) -> list[str]:
+    """Return what a finished training has led to."""
+    rows = {"Verdict": trained.verdict}
+    for name, trial in trials.items():
+        rows[f"Posteriors, {name}"] = (
+            f"median error {trial.median_degrees:.2g} degrees, 90 % sets hold "
+            f"{trial.share_in(0.9):.1%} of {trial.images:,} simulated truths"
+        )
+    rows["Encoder"] = str(folder / run_folder.ENCODER)
+    rows["Report"] = str(folder / run_folder.REPORT)
+    return aligned(rows)
 
 
 def _read_lesson(

@@ -21,8 +21,15 @@ from cryoinfer.cli.run_files import (
     read_run_map,
 )
 from cryoinfer.cli.run_folder import RunRecord, replace_file
-from cryoinfer.report import ReportContent, render_report
+from cryoinfer.inference.training import Check
+from cryoinfer.report import (
+    ReportContent,
+    TrainingContent,
+    render_report,
+    render_training_report,
+)
 from cryoinfer.workflows.result import Iteration
+from cryoinfer.workflows.trial import Trial
 
 _WORKFLOW_NAMES = {
     "abinitio": "Ab initio",
@@ -56,7 +63,11 @@ def write_report(folder: Path) -> Path:
     Path
         Of the page.
     """
-    page = render_report(read_content(folder))
+    record = RunRecord.read(folder)
+    if record.workflow == "train":
+        page = render_training_report(_training_content(folder, record))
+    else:
+        page = render_report(read_content(folder))
     path = folder / run_folder.REPORT
     replace_file(path, lambda part: part.write_text(page, encoding="utf-8"))
     return path
@@ -84,11 +95,6 @@ def read_content(folder: Path) -> ReportContent:
     posed = read_flags(record, table) != UNREADABLE
     if bool(posed.any()):  # of none at all, what is written instead is shown
         pose, covariance = pose[posed], covariance[posed]
-    arguments = {
-        name if name == "particles" else f"--{name}": _spell(value)
-        for name, value in record.arguments.items()
-        if value is not None and value is not False and value != []
-    }
     return ReportContent(
         title=folder.absolute().name,
         workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
@@ -107,10 +113,41 @@ def read_content(folder: Path) -> ReportContent:
         independence=_independence(record),
         warnings=_warnings(record),
         iterations=[Iteration(**values) for values in record.iterations],
-        arguments=arguments,
+        arguments=_spelled(record),
         versions=record.versions,
         truth=read_comparison(folder),
+        trials=_trials(record),
     )
+
+
+def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
+    verdict = record.results["verdict"]
+    return TrainingContent(
+        title=folder.absolute().name,
+        created=record.created,
+        verdict=verdict,
+        converged=verdict.startswith(_CONVERGED),
+        checks=[Check(**values) for values in record.iterations],
+        trials=_trials(record),
+        stage_seconds=record.stage_seconds,
+        arguments=_spelled(record),
+        versions=record.versions,
+    )
+
+
+def _trials(record: RunRecord) -> dict[str, Trial]:
+    """Return the trials of the run's encoder, none if it has none."""
+    found = record.results.get("trials", {})
+    return {name: Trial.of_record(values) for name, values in found.items()}
+
+
+def _spelled(record: RunRecord) -> dict[str, str]:
+    """Return the arguments that were given, by option."""
+    return {
+        name if name in ("particles", "run") else f"--{name}": _spell(value)
+        for name, value in record.arguments.items()
+        if value is not None and value is not False and value != []
+    }
 
 
 def _method(record: RunRecord) -> str:

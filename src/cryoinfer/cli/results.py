@@ -13,6 +13,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.result import Reconstruction, RunResult
 from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trial import Trial
 
 
 def write_results(
@@ -32,12 +33,19 @@ def write_results(
     folder.finish()
 
 
-def write_encoder(folder: RunFolder, trained: TrainedEncoder) -> dict[str, Any]:
+def write_encoder(
+    folder: RunFolder, trained: TrainedEncoder, trials: Mapping[str, Trial]
+) -> dict[str, Any]:
     """Write an encoder, and return what the record of its run holds of how it did."""
     path = folder.path / run_folder.ENCODER
     run_folder.replace_file(path, lambda part: save_encoder(part, trained))
     last = trained.checks[-1]
-    return {"loss_nats": last.loss_nats, "median_degrees": last.median_degrees}
+    return {
+        "verdict": trained.verdict,
+        "loss_nats": last.loss_nats,
+        "median_degrees": last.median_degrees,
+        "trials": {name: asdict(trial) for name, trial in trials.items()},
+    }
 
 
 def write_found(

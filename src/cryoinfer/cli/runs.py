@@ -118,8 +118,7 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
 def _write_amortized(folder: RunFolder, particles: Particles, found: Amortized) -> None:
     """Write the encoder too, for particles that are yet to come, and its verdict."""
     numbers = {
-        "verdict": found.trained.verdict,
-        **write_encoder(folder, found.trained),
+        **write_encoder(folder, found.trained, found.trials),
         "searched_particles": found.searched.particles,
         "searched_resolution_angstrom": found.searched.resolution_angstrom,
     }

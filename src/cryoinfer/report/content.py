@@ -12,6 +12,7 @@ from torch import Tensor
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
+from cryoinfer.workflows.trial import Trial
 
 _SHOWN_VIEWS = 5000
 
@@ -119,6 +120,8 @@ class ReportContent:
     arguments, versions : mapping
         How to repeat the run.
     truth : TruthComparison, optional
+    trials : mapping of str to Trial
+        Of the posteriors of the encoder that posed the particles, if there is one.
     """
 
     title: str
@@ -141,6 +144,7 @@ class ReportContent:
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     truth: TruthComparison | None = None
+    trials: Mapping[str, Trial] = field(default_factory=dict)
 
     @property
     def box(self) -> int:

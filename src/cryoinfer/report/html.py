@@ -20,6 +20,7 @@ from cryoinfer.report.parts import (
     times,
 )
 from cryoinfer.report.style import format_duration
+from cryoinfer.report.trials import trial_section
 
 _HANDEDNESS = (
     "The handedness of the map cannot be determined from untilted images: its mirror "
@@ -83,6 +84,8 @@ def _sections(content: ReportContent) -> Iterator[str]:
     yield _pose_section(content)
     if content.truth is not None:
         yield _truth_section(content.truth)
+    if content.trials:
+        yield trial_section(content.trials)
     if content.noise_spectrum is not None:
         yield _noise_section(content.noise_spectrum, content)
     yield _course_section(content)

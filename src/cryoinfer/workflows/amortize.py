@@ -23,6 +23,7 @@ from cryoinfer.workflows.train import (
     require_picture,
     train_encoder,
 )
+from cryoinfer.workflows.trial import Trial, hold_trials
 
 Search = Callable[[Particles, Monitor], RunResult]
 """A workflow that finds poses and map of the particles that it is given."""
@@ -123,11 +124,14 @@ class Amortized:
     result : RunResult
         Of all particles. Its iterations are those of the search of the subset.
     trained : TrainedEncoder
+    trials : mapping of str to Trial
+        Of the encoder's posteriors, on simulated images of the subset.
     searched : Searched
     """
 
     result: RunResult
     trained: TrainedEncoder
+    trials: Mapping[str, Trial]
     searched: Searched
 
 
@@ -182,6 +186,7 @@ def amortize(
         subset, lesson, config.encoder, parts.monitor(_ENCODER_PART)
     )
     monitor.message(f"The training of the encoder: {trained.verdict}")
+    trials = hold_trials(trained, subset, config.seed + 1, parts.monitor(_ENCODER_PART))
     result = infer(
         particles,
         trained,
@@ -193,7 +198,7 @@ def amortize(
         parts.monitor(_ALL_PART),
     )
     result = replace(result, iterations=searched.iterations)
-    return Amortized(result, trained, searched)
+    return Amortized(result, trained, trials, searched)
 
 
 def fitting_encoder(box: int) -> EncoderConfig:

@@ -224,7 +224,7 @@ def train_encoder(
     radius = picture_radius(config.network.side)
     images = TrainingImages(
         FourierVolume.from_map(density, radius),
-        _templates(particles, grid, radius, lesson.noise_power, generator),
+        templates_of(particles, grid, radius, lesson.noise_power, generator),
         prior,
     )
     with torch.random.fork_rng():
@@ -276,17 +276,33 @@ def _require_one_area(particles: Particles, grid: ReferenceGrid) -> None:
         )
 
 
-def _templates(
+def templates_of(
     particles: Particles,
     grid: ReferenceGrid,
     radius: int,
     noise: tuple[Tensor, ...],
     generator: torch.Generator,
+    most: int = _TEMPLATES,
 ) -> tuple[WhitenedImages, ...]:
+    """Return particles of every optics group, whitened, to lend their CTFs and noise.
+
+    Parameters
+    ----------
+    particles : Particles
+    grid : ReferenceGrid
+    radius : int
+        In Fourier pixels.
+    noise : tuple of Tensor
+        As :attr:`Lesson.noise_power`.
+    generator : torch.Generator
+        Of the choice.
+    most : int
+        Of a group.
+    """
     templates = []
     for group in particles.optics.group.unique().tolist():
         members = torch.nonzero(particles.optics.group == group).squeeze(1)
-        order = torch.randperm(len(members), generator=generator)[:_TEMPLATES]
+        order = torch.randperm(len(members), generator=generator)[:most]
         parts = [
             whiten(batch, grid_of(batch, grid), radius, noise[group])
             for batch in particles.batches(CHUNK, members[order])

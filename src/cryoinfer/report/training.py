@@ -1,0 +1,124 @@
+"""The page about an encoder: how it learned, and whether its uncertainties are true."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryoinfer.report.parts import (
+    Finding,
+    figure,
+    page,
+    repeat_section,
+    section,
+    tiles,
+    times,
+)
+from cryoinfer.report.style import format_duration
+from cryoinfer.report.trial_figures import draw_learning
+from cryoinfer.report.trials import judge_trials, trial_section
+from cryoinfer.workflows.trial import ENCODER, Trial
+
+
+class CheckLike(Protocol):
+    """A look at the images held back; the training's own record fits."""
+
+    @property
+    def step(self) -> int:
+        """Return the steps that were taken before."""
+        ...
+
+    @property
+    def loss_nats(self) -> float:
+        """Return minus the mean log density of the truth."""
+        ...
+
+    @property
+    def median_degrees(self) -> float:
+        """Return the median error of the most probable pose."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingContent:
+    """All that the page about an encoder shows.
+
+    Attributes
+    ----------
+    title, created : str
+    verdict : str
+        Of the training, in plain words.
+    converged : bool
+        Whether it says so.
+    checks : sequence of CheckLike
+        In the order of their steps, one at least.
+    trials : mapping of str to Trial
+    stage_seconds : mapping from stage to seconds, in the order of the run
+    arguments, versions : mapping
+        How to repeat the training.
+    """
+
+    title: str
+    created: str
+    verdict: str
+    converged: bool
+    checks: Sequence[CheckLike]
+    trials: Mapping[str, Trial]
+    stage_seconds: Mapping[str, float]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_training_report(content: TrainingContent) -> str:
+    """Write the training of an encoder as a self-contained HTML page."""
+    alone = content.trials[ENCODER]
+    last = content.checks[-1]
+    return page(
+        title=content.title,
+        subtitle=f"Training of an encoder · {content.created}",
+        verdict=f"{content.verdict[0].upper()}{content.verdict[1:]}.",
+        tiles=tiles(
+            ("Median error", f"{alone.median_degrees:.2f}°", "the encoder alone"),
+            *(
+                ("Median error", f"{trial.median_degrees:.2g}°", name)
+                for name, trial in content.trials.items()
+                if name != ENCODER
+            ),
+            ("Steps", f"{last.step:,}", f"{last.loss_nats:.2f} nats at the last"),
+            (
+                "Time",
+                format_duration(sum(content.stage_seconds.values())),
+                "all stages",
+            ),
+        ),
+        findings=assess_training(content),
+        sections=_sections(content),
+    )
+
+
+def assess_training(content: TrainingContent) -> list[Finding]:
+    """Return what a user of the encoder should know."""
+    findings = []
+    if not content.converged:
+        findings.append(Finding("caution", f"The training: {content.verdict}."))
+    findings += judge_trials(content.trials)
+    return findings
+
+
+def _sections(content: TrainingContent) -> Iterator[str]:
+    yield section(
+        "Learning",
+        "Simulated images of the map that are never learned from. A nat less is a "
+        "posterior that holds the truth 2.7 times as densely.",
+        figure(
+            "learning",
+            draw_learning(
+                [check.step for check in content.checks],
+                [check.loss_nats for check in content.checks],
+                [check.median_degrees for check in content.checks],
+            ),
+            "Loss and error by step",
+        ),
+    )
+    yield trial_section(content.trials)
+    yield section("Course of the training", "", *times(content.stage_seconds))
+    yield repeat_section(content.arguments, content.versions)

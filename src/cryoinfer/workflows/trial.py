@@ -1,0 +1,236 @@
+"""Posteriors put to the test, on images whose truth is known.
+
+Truths are drawn from the prior, images from the truths: the posteriors of the images
+must then hold the truths as often as they say (simulation-based calibration).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.evaluation.calibration import (
+    coverage_curve,
+    expected_calibration_error,
+    posterior_ranks,
+    rank_uniformity_p_value,
+    rotation_ranks,
+    tarp_levels,
+)
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.problem import CHUNK
+from cryoinfer.workflows.train import TrainedEncoder, templates_of
+
+IMAGES = 1000
+"""That tell a share of a half to within 1.6 points (a standard deviation)."""
+
+DRAWS = 199
+"""From each posterior: one less than a multiple of the bins, which are then alike."""
+
+BINS = 20
+LEVELS = tuple(number / 20 for number in range(21))
+
+ENCODER, CLIMBED = "encoder", "with a climb"
+"""What is tried: the encoder's own posteriors, and those of the climbs from them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What truths say of the posteriors of their images.
+
+    Attributes
+    ----------
+    images : int
+    median_degrees : float
+        Geodesic error of the best modes.
+    coverage : tuple of float
+        Share of the truths in the credible sets of :data:`LEVELS`.
+    calibration_error : float
+        Mean of |share - level| over balls about random points (TARP), 0 to 0.5; about
+        ``0.31 / sqrt(images)`` if posteriors are exact.
+    ranks : mapping of str to tuple of int
+        By unknown, truths in each of 20 bins of their rank among draws; that of a
+        rotation is by its angle from the best mode.
+    p_values : mapping of str to float
+        By unknown: how likely ranks as uneven as these are, if posteriors are exact.
+    """
+
+    images: int
+    median_degrees: float
+    coverage: tuple[float, ...]
+    calibration_error: float
+    ranks: Mapping[str, tuple[int, ...]]
+    p_values: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        posteriors: Sequence[PoseMixture],
+        truths: Sequence[Latents],
+        symmetry: Tensor,
+        generator: torch.Generator,
+    ) -> Self:
+        """Compare posteriors with the truths of their images, batch by batch.
+
+        Parameters
+        ----------
+        posteriors : sequence of PoseMixture
+        truths : sequence of Latents
+            Of the same images.
+        symmetry : Tensor, shape (m, 3, 3)
+            Rotations that leave the map as it is, the identity among them.
+        generator : torch.Generator
+            Another one than the truths were drawn with.
+        """
+        degrees, levels, ranks = [], [], []
+        for posterior, truth in zip(posteriors, truths, strict=True):
+            truth = nearest_mate(truth, posterior.mode().pose.rotation, symmetry)
+            turned = posterior.mode().pose.rotation, truth.pose.rotation
+            degrees.append(torch.rad2deg(geodesic_angle(*turned)))
+            levels.append(posterior.credible_level(truth, DRAWS, generator))
+            ranks.append(_ranks(posterior, truth, generator))
+        joined = {name: torch.cat([one[name] for one in ranks]) for name in ranks[0]}
+        balls = joined.pop("balls")
+        shares = coverage_curve(torch.cat(levels), torch.tensor(LEVELS))
+        return cls(
+            len(balls),
+            float(torch.cat(degrees).median()),
+            tuple(shares.tolist()),
+            expected_calibration_error(balls),
+            {name: _histogram(values) for name, values in joined.items()},
+            {
+                name: rank_uniformity_p_value(values, DRAWS)
+                for name, values in joined.items()
+            },
+        )
+
+    @classmethod
+    def of_record(cls, values: Mapping[str, Any]) -> Self:
+        """Return what the record of a run holds: the attributes, in JSON's types."""
+        ranks = {name: tuple(counts) for name, counts in values["ranks"].items()}
+        coverage = tuple(values["coverage"])
+        return cls(**{**values, "coverage": coverage, "ranks": ranks})
+
+    def share_in(self, level: float) -> float:
+        """Return the share of truths in the credible sets of one of the levels."""
+        return self.coverage[LEVELS.index(level)]
+
+
+def hold_trials(
+    trained: TrainedEncoder,
+    particles: Particles,
+    seed: int,
+    monitor: Monitor,
+    images: int = IMAGES,
+) -> dict[str, Trial]:
+    """Try an encoder, and the climb from it, on simulated images of its map.
+
+    Parameters
+    ----------
+    trained : TrainedEncoder
+    particles : Particles
+        Whose CTFs and noise are lent; of areas that the encoder knows.
+    seed : int
+        Another one than that of the training.
+    monitor : Monitor
+    images : int
+
+    Returns
+    -------
+    dict of str to Trial
+        :data:`ENCODER` and :data:`CLIMBED`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    encoder, semi = trained.encoder, trained.semi_amortized()
+    lent = templates_of(
+        particles,
+        encoder.grid,
+        semi.radii[-1],
+        encoder.noise_power,
+        generator,
+        most=images,
+    )
+    source = TrainingImages(semi.volume, lent, trained.prior)
+    drawn = []
+    for rows in torch.arange(images).split(CHUNK):
+        drawn.append(source.draw(len(rows), generator))
+    ways: dict[str, Callable[[WhitenedImages], PoseMixture]] = {
+        ENCODER: encoder.infer_whitened,
+        CLIMBED: semi.infer_whitened,
+    }
+    monitor.stage("calibration", len(ways) * len(drawn))
+    trials = {}
+    for name, infer in ways.items():
+        posteriors = []
+        for batch, _ in drawn:
+            posteriors.append(infer(batch))
+            monitor.advance()
+        truths = [truth for _, truth in drawn]
+        symmetry = symmetry_rotations(trained.symmetry)
+        trials[name] = Trial.of(posteriors, truths, symmetry, generator)
+    return trials
+
+
+def nearest_mate(truth: Latents, rotation: Tensor, symmetry: Tensor) -> Latents:
+    """Return true latents (n,), turned to whichever mate is nearest to a rotation."""
+    mates = truth.pose.rotation[:, None] @ symmetry
+    nearest = geodesic_angle(rotation[:, None], mates).argmin(1)
+    pose = Pose(mates[torch.arange(len(mates)), nearest], truth.pose.shift_angstrom)
+    return replace(truth, pose=pose)
+
+
+def _ranks(
+    posterior: PoseMixture, truth: Latents, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the truths' ranks among draws, and their levels in balls about one."""
+    drawn = posterior.sample(DRAWS, generator)
+    point = posterior.sample(1, generator)[0]
+    variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
+    ranks = {
+        "rotation": rotation_ranks(
+            truth.pose.rotation,
+            drawn.pose.rotation,
+            posterior.mode().pose.rotation,
+            generator,
+        )
+    }
+    numbers: dict[str, Callable[[Latents], Tensor]] = {
+        "shift x": lambda latents: latents.pose.shift_angstrom[..., 0],
+        "shift y": lambda latents: latents.pose.shift_angstrom[..., 1],
+        "defocus": lambda latents: latents.defocus_offset_angstrom,
+    }
+    for column, (name, number) in enumerate(numbers.items(), 3):
+        if bool((variance[:, column] > 0).all()):
+            ranks[name] = posterior_ranks(number(truth), number(drawn), generator)
+    to_truth, to_drawn = (_distance(one, point, variance) for one in (truth, drawn))
+    ranks["balls"] = tarp_levels(to_truth, to_drawn, generator)
+    return ranks
+
+
+def _distance(first: Latents, second: Latents, variance: Tensor) -> Tensor:
+    """Return distances in standard deviations of a posterior, shape (..., n).
+
+    ``variance`` is (n, 6); what was held does not count.
+    """
+    angle = geodesic_angle(first.pose.rotation, second.pose.rotation)
+    shift = (first.pose.shift_angstrom - second.pose.shift_angstrom).square().sum(-1)
+    offset = first.defocus_offset_angstrom - second.defocus_offset_angstrom
+    terms = torch.stack([angle.square(), shift, offset.square()], -1)
+    scale = torch.stack(
+        [variance[:, :3].mean(1), variance[:, 3:5].mean(1), variance[:, 5]], -1
+    )
+    return torch.where(scale > 0, terms / scale, 0.0).sum(-1).sqrt()
+
+
+def _histogram(ranks: Tensor) -> tuple[int, ...]:
+    of_bin = ranks * BINS // (DRAWS + 1)
+    return tuple(torch.bincount(of_bin, minlength=BINS).tolist())

@@ -1,0 +1,88 @@
+"""The page about an encoder."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from cryoinfer.report import TrainingContent, render_training_report
+from cryoinfer.report.style import THEME_COLOURS
+from cryoinfer.report.training import assess_training
+from cryoinfer.workflows.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
+
+
+@dataclass(frozen=True)
+class Look:
+    step: int
+    loss_nats: float
+    median_degrees: float
+
+
+EVEN = Trial(
+    images=1000,
+    median_degrees=1.23,
+    coverage=LEVELS,
+    calibration_error=0.01,
+    ranks={"rotation": (50,) * BINS, "shift x": (50,) * BINS},
+    p_values={"rotation": 0.5, "shift x": 0.7},
+)
+WIDE = replace(
+    EVEN,
+    median_degrees=4.56,
+    coverage=tuple(min(1.0, 1.4 * level) for level in LEVELS),
+    p_values={"rotation": 1e-9, "shift x": 0.7},
+)
+
+
+@pytest.fixture
+def content() -> TrainingContent:
+    return TrainingContent(
+        title="encoder <1>",
+        created="2024-05-02",
+        verdict="converged: all is well",
+        converged=True,
+        checks=[Look(250, 5.0, 40.0), Look(500, 1.0, 3.0)],
+        trials={ENCODER: EVEN, CLIMBED: replace(EVEN, median_degrees=0.07)},
+        stage_seconds={"training": 61.0, "calibration": 9.0},
+        arguments={"--steps": "500"},
+        versions={"cryoinfer": "1.2.3"},
+    )
+
+
+def test_the_page_says_how_training_and_trials_went(content: TrainingContent) -> None:
+    page = render_training_report(content)
+    for text in (
+        "encoder &lt;1&gt;",
+        "Converged: all is well.",
+        "1.23°",
+        "0.07°",
+        "1 min 10 s",
+        "1,000 images of the map were simulated",
+        "<code>--steps</code>",
+        "1.2.3",
+    ):
+        assert text in page
+    assert page.count("<figure") == 4
+    _, body = page.split("</style>", 1)
+    assert not any(colour in body for colour in THEME_COLOURS)
+
+
+def test_good_posteriors_are_called_good(content: TrainingContent) -> None:
+    assert [finding.level for finding in assess_training(content)] == ["good"] * 2
+
+
+def test_what_is_wrong_is_named(content: TrainingContent) -> None:
+    wrong = replace(
+        content,
+        verdict="still learning: more steps will help",
+        converged=False,
+        trials={ENCODER: WIDE, CLIMBED: replace(WIDE, coverage=(0.0,) * len(LEVELS))},
+    )
+    findings = assess_training(wrong)
+    assert {finding.level for finding in findings} == {"caution"}
+    text = " ".join(finding.text for finding in findings)
+    assert "The training: still learning" in text
+    assert "encoder alone: 100.0% of the true poses lie in the 90 % sets" in text
+    assert "wider than they need be" in text
+    assert "encoder with a climb: 0.0% of the true poses" in text
+    assert "too narrow: trust them less" in text
+    assert "ranks of the true rotation are less even" in text

@@ -1,0 +1,115 @@
+"""Trials of posteriors on images whose truth is known."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
+from cryoinfer.workflows.trial import (
+    BINS,
+    CLIMBED,
+    ENCODER,
+    Trial,
+    hold_trials,
+    nearest_mate,
+)
+
+COUNT = 1000
+C1 = symmetry_rotations("C1")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def posteriors(defocus_sd: float = 0.0) -> PoseMixture:
+    generator = seeded(0)
+    sd = torch.tensor([0.02, 0.05, 0.03, 0.4, 0.3, defocus_sd], dtype=torch.float64)
+    return PoseMixture.of_modes(
+        random_rotations(COUNT, generator)[:, None],
+        torch.randn(COUNT, 1, 2, generator=generator, dtype=torch.float64),
+        torch.zeros(COUNT, 1, dtype=torch.float64),
+        torch.ones(COUNT, 1, dtype=torch.float64),
+        torch.diag(sd**2).expand(COUNT, 1, 6, 6),
+    )
+
+
+def truths_of(exact: PoseMixture) -> Latents:
+    return exact.sample(1, seeded(1))[0]
+
+
+def tried(stated: PoseMixture, truth: Latents) -> Trial:
+    half = [slice(0, COUNT // 2), slice(COUNT // 2, COUNT)]
+    parts = [stated[one] for one in half], [truth[one] for one in half]
+    return Trial.of(*parts, C1, seeded(2))
+
+
+def test_exact_posteriors_pass() -> None:
+    exact = posteriors(defocus_sd=50.0)
+    trial = tried(exact, truths_of(exact))
+    assert trial.images == COUNT
+    # Four standard deviations of a share of 1,000, at most 6.3 points.
+    for level in (0.5, 0.9, 0.95):
+        spread = 4 * (level * (1 - level) / COUNT) ** 0.5
+        assert abs(trial.share_in(level) - level) < spread
+    assert trial.p_values.keys() == {"rotation", "shift x", "shift y", "defocus"}
+    assert min(trial.p_values.values()) > 1e-3
+    # About 0.31 / sqrt(1,000) = 0.01 is expected.
+    assert trial.calibration_error < 0.03
+    assert all(sum(counts) == COUNT for counts in trial.ranks.values())
+    assert all(len(counts) == BINS for counts in trial.ranks.values())
+
+
+@pytest.mark.parametrize("wider", [0.25, 4.0])
+def test_wrong_widths_are_seen(wider: float) -> None:
+    exact = posteriors()
+    wrong = replace(exact, covariance=exact.covariance * wider)
+    trial = tried(wrong, truths_of(exact))
+    assert (trial.share_in(0.5) > 0.8) == (wider > 1)
+    assert (trial.share_in(0.5) < 0.2) == (wider < 1)
+    assert max(trial.p_values.values()) < 1e-6
+    assert "defocus" not in trial.p_values
+
+
+def test_a_trial_survives_the_record_of_a_run() -> None:
+    exact = posteriors()
+    trial = tried(exact, truths_of(exact))
+    assert Trial.of_record(json.loads(json.dumps(asdict(trial)))) == trial
+
+
+def test_truths_are_compared_with_the_nearest_mate() -> None:
+    symmetry = symmetry_rotations("D2")
+    rotation = random_rotations(50, seeded(3))
+    turned = rotation @ symmetry[torch.arange(50) % 4]
+    zero = torch.zeros(50, dtype=torch.float64)
+    truth = Latents(Pose(turned, torch.ones(50, 2, dtype=torch.float64)), zero)
+    found = nearest_mate(truth, rotation, symmetry)
+    # Two products of matrices in double precision.
+    assert float(geodesic_angle(found.pose.rotation, rotation).max()) < 1e-7
+    assert torch.equal(found.pose.shift_angstrom, truth.pose.shift_angstrom)
+
+
+def test_an_encoder_and_its_climb_are_tried(simulated) -> None:
+    box, pixel_size = 24, 3.8
+    made = simulated()
+    noise = (torch.full((box // 2 + 1,), 0.1),)
+    lesson = Lesson(made.density, pixel_size, noise, 1.0, "C1")
+    config = EncoderConfig(
+        network=PoseNetworkConfig(side=16, components=3, width=8),
+        training=TrainingConfig(steps=3, batch=8, check_every=3),
+    )
+    trained = train_encoder(made.particles, lesson, config, SilentMonitor())
+    trials = hold_trials(trained, made.particles, 1, SilentMonitor(), images=60)
+    assert set(trials) == {ENCODER, CLIMBED}
+    assert all(trial.images == 60 for trial in trials.values())
+    again = hold_trials(trained, made.particles, 1, SilentMonitor(), images=60)
+    assert again == trials
