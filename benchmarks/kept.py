@@ -30,7 +30,7 @@ from cryoinfer.workflows.train import (
 HELD_BACK = 1000
 """Last particles of a set, which neither the run nor the encoder sees."""
 
-STEPS_OF = {"A": 1500, "D": 2500, "F": 5000, "G": 1500}
+STEPS_OF = {"A": 1500, "D": 2500, "F": 7000, "G": 1500}
 """Steps of the training on each set of cryoPoseNet: what it needs, and some more."""
 
 
