@@ -111,6 +111,30 @@ class MixtureParameters:
         far = weight[..., k] - spread - LOG_VOLUME_OF_ROTATIONS
         return torch.logsumexp(torch.cat([near, far[..., None]], -1), -1)
 
+    def log_prob_of_orbit(
+        self, rotation: Tensor, offset: Tensor, symmetry: Tensor
+    ) -> Tensor:
+        """Return the log density of rotations that a symmetry does not tell apart.
+
+        The sum over the mates is a density on the rotations modulo the symmetry: to
+        learn it, a mixture need not name every mate.
+
+        Parameters
+        ----------
+        rotation : Tensor, shape (b, 3, 3)
+        offset : Tensor, shape (b, d - 3)
+            Over the prior's sd.
+        symmetry : Tensor, shape (m, 3, 3)
+            Rotations that leave the map as it is, the identity among them.
+
+        Returns
+        -------
+        Tensor, shape (b,)
+        """
+        mates = rotation[:, None] @ symmetry.to(rotation)
+        beside = offset[:, None].expand(-1, len(symmetry), -1)
+        return torch.logsumexp(self.log_prob(mates, beside), 1)
+
 
 class _Residual(nn.Module):
     """Two convolutions beside the identity, scaled and moved by the condition."""

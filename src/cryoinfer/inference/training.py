@@ -120,13 +120,19 @@ class Loss(nn.Module):
     Parameters
     ----------
     network : PoseNetwork
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them: mates of the
+        truth are as good as the truth.
     mixed_precision : bool
         Whether it computes in bfloat16, all but its last layer.
     """
 
-    def __init__(self, network: PoseNetwork, mixed_precision: bool = True) -> None:
+    def __init__(
+        self, network: PoseNetwork, symmetry: Tensor, mixed_precision: bool = True
+    ) -> None:
         super().__init__()
-        self._network, self._mixed = network, mixed_precision
+        self._network, self._symmetry = network, symmetry
+        self._mixed = mixed_precision
 
     def forward(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
         """Return minus the log density of the true latents, in nats, shape (b,)."""
@@ -142,7 +148,8 @@ class Loss(nn.Module):
     def of(self, parameters: MixtureParameters, latents: Latents) -> Tensor:
         """Return the loss of what was said of images, shape (b,)."""
         rotation = latents.pose.rotation.float()
-        return -parameters.log_prob(rotation, self._network.offset_of(latents))
+        offset = self._network.offset_of(latents)
+        return -parameters.log_prob_of_orbit(rotation, offset, self._symmetry)
 
 
 def train(
@@ -220,7 +227,7 @@ class _Run:
         decay = 1 - 1 / max(config.average_share * config.steps, 1.0)
         self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._optimiser = Optimiser(network, ends=network.ends)
-        self._loss = Loss(network, config.mixed_precision)
+        self._loss = Loss(network, symmetry, config.mixed_precision)
         self._shared: nn.Module = self._loss
         if self._processes > 1:
             self._shared = DistributedDataParallel(self._loss)
@@ -251,7 +258,7 @@ class _Run:
     def fit_widths(self) -> None:
         """Make the widths of the averaged network's posteriors true."""
         network = self._averaged()
-        look = Loss(network, self._config.mixed_precision)
+        look = Loss(network, self._symmetry, self._config.mixed_precision)
         said, rotation, offset = [], [], []
         for _ in range(math.ceil(_FITTED / self._config.batch)):
             drawn, latents = self._images.draw(self._config.batch, self._generator)
@@ -260,15 +267,14 @@ class _Run:
             rotation.append(latents.pose.rotation.float())
             offset.append(network.offset_of(latents))
         parameters = MixtureParameters.joined(said)
-        network.narrowing.copy_(
-            fitted_narrowing(parameters, torch.cat(rotation), torch.cat(offset))
-        )
+        truths = torch.cat(rotation), torch.cat(offset)
+        network.narrowing.copy_(fitted_narrowing(parameters, *truths, self._symmetry))
 
     def check(self) -> str:
         """Look at the images held back, and say what is seen."""
         network = self._averaged()
         with torch.no_grad():
-            look = Loss(network, self._config.mixed_precision)
+            look = Loss(network, self._symmetry, self._config.mixed_precision)
             parameters = look.parameters_of(self._held_back)
             value = float(look.of(parameters, self._true).mean())
             posterior = network.posterior(parameters)

@@ -16,7 +16,7 @@ _ROUNDS = 50  # of the minimiser, at most
 
 
 def fitted_narrowing(
-    parameters: MixtureParameters, rotation: Tensor, offset: Tensor
+    parameters: MixtureParameters, rotation: Tensor, offset: Tensor, symmetry: Tensor
 ) -> Tensor:
     """Return by how much widths are to be divided for the truths to be likeliest.
 
@@ -28,6 +28,8 @@ def fitted_narrowing(
         True rotations.
     offset : Tensor, shape (n, d - 3)
         True shifts and defoci, over the prior's sd.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def fitted_narrowing(
         minimiser.zero_grad()
         factor = logs.exp()[of_unknown][:, None] * parameters.factor
         narrowed = replace(parameters, factor=factor)
-        value = -narrowed.log_prob(rotation, offset).mean()
+        value = -narrowed.log_prob_of_orbit(rotation, offset, symmetry).mean()
         value.backward()
         return value
 

@@ -141,8 +141,8 @@ def test_an_encoder_learns() -> None:
     images, _ = source()
     drawn, latents = images.draw(300, seeded(4))
     with torch.no_grad():
-        before = Loss(network())(encoder_inputs(drawn, SIDE), latents).mean()
-        after = Loss(done.network)(encoder_inputs(drawn, SIDE), latents).mean()
+        before = Loss(network(), C1)(encoder_inputs(drawn, SIDE), latents).mean()
+        after = Loss(done.network, C1)(encoder_inputs(drawn, SIDE), latents).mean()
     # Ten seconds of learning: far from done, and better than chance beyond doubt.
     assert after < before - 1.0
     assert [check.step for check in done.checks] == [100, 200]

@@ -7,12 +7,14 @@ import torch
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
 from cryoinfer.inference.pose_network import (
     MixtureParameters,
     PoseNetwork,
     PoseNetworkConfig,
 )
+from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents, Pose
 
@@ -72,6 +74,28 @@ def test_both_forms_are_the_same_density(prior: PosePrior) -> None:
     torch.testing.assert_close(
         posterior.log_prob(latents), scaled.double() - volume, rtol=0, atol=2e-3
     )
+
+
+def test_mates_are_worth_the_same_and_their_orbit_has_all_the_mass() -> None:
+    made, symmetry = network(PosePrior(0.0, 0.0)), symmetry_rotations("D2")
+    with torch.no_grad():
+        parameters = made(inputs(1))
+    count = 20_000
+    rotation = random_rotations(count, seeded(6)).float()
+    beside = MixtureParameters(
+        *(value.expand(count, *value.shape[1:]) for value in vars(parameters).values())
+    )
+    none = torch.zeros(count, 0)
+    found = beside.log_prob_of_orbit(rotation, none, symmetry)
+    mates = rotation @ symmetry[2].float()
+    again = beside.log_prob_of_orbit(mates, none, symmetry)
+    # Rotations and log densities in single precision.
+    torch.testing.assert_close(again, found, rtol=0, atol=1e-4)
+    alone = beside.log_prob_of_orbit(rotation, none, symmetry[:1])
+    torch.testing.assert_close(alone, beside.log_prob(rotation, none))
+    # Over rotations modulo the four; an untrained density is nearly even.
+    mass = found.double().exp().mean() * math.exp(LOG_VOLUME_OF_ROTATIONS) / 4
+    assert float(mass) == pytest.approx(1.0, abs=0.02)
 
 
 def test_components_come_in_the_order_of_their_density() -> None:

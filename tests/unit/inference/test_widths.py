@@ -38,7 +38,7 @@ def test_what_was_too_wide_or_too_narrow_is_found(wider: float) -> None:
     parameters, rotation, offset = exact()
     by = torch.tensor([wider, wider, wider, 2.0, 1.0])
     wrong = replace(parameters, factor=parameters.factor / by[:, None])
-    found = fitted_narrowing(wrong, rotation, offset)
+    found = fitted_narrowing(wrong, rotation, offset, torch.eye(3)[None])
     # A sd from d numbers each of 4,000 truths is known to 1 / sqrt(2 d 4000): 0.6 %
     # and 1.1 %; four of those.
     assert torch.allclose(found[:3], by[:3], rtol=0.026)
