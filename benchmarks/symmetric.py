@@ -28,19 +28,24 @@ COLUMNS = (
 )
 
 
+def simulation_of(group: str) -> SimulationConfig:
+    """Return the set of a point group."""
+    return SimulationConfig(
+        structure=f"adenylate-kinase-{group.lower()}",
+        n=5000,
+        pixel_size_angstrom=1.3,
+        defocus_range_angstrom=(4000.0, 12000.0),
+        max_shift_angstrom=3.0,
+    )
+
+
 def main() -> None:
     options = argument_parser(__doc__).parse_args()
     results = results_of("symmetric", options)
     cases = [
         Case(
             {"structure": group, "stated": stated},
-            SimulationConfig(
-                structure=f"adenylate-kinase-{group.lower()}",
-                n=5000,
-                pixel_size_angstrom=1.3,
-                defocus_range_angstrom=(4000.0, 12000.0),
-                max_shift_angstrom=3.0,
-            ),
+            simulation_of(group),
             AbinitioConfig(symmetry=stated),
             true_symmetry=group,
         )
