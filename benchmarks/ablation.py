@@ -147,17 +147,21 @@ def set_of(name: str) -> SimulationConfig:
     return simulation_preset(f"cryoposenet-{name.lower()}")
 
 
-def measure(name: str, variant: Variant, options: argparse.Namespace) -> Row:
+def lesson_of(name: str, options: argparse.Namespace) -> tuple[Particles, Lesson]:
+    """Return the particles of a set, and its true map and noise as a lesson."""
     simulation = resized(set_of(name), options)
     folder = simulated(simulation)
     particles = Particles.load(folder / "particles.star")
     density = torch.from_numpy(read_map(folder / "truth.mrc").density.copy()).float()
     noise = Simulation.of(simulation).model.noise.spectrum
     shift_sd = simulation.max_shift_angstrom / math.sqrt(3)  # uniform in a square
+    group = "D2" if name == "D2" else "C1"
     pixel_size = particles.pixel_size_angstrom
-    lesson = Lesson(
-        density, pixel_size, (noise,), shift_sd, "D2" if name == "D2" else "C1"
-    )
+    return particles, Lesson(density, pixel_size, (noise,), shift_sd, group)
+
+
+def measure(name: str, variant: Variant, options: argparse.Namespace) -> Row:
+    particles, lesson = lesson_of(name, options)
     config = EncoderConfig(training=TrainingConfig(steps=options.steps))
     monitor = SilentMonitor()
     with variant.patched():
