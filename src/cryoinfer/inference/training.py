@@ -73,7 +73,7 @@ class TrainingConfig:
     batch: int = 64
     learning_rate: float = 1e-3
     warm_up: int = 100
-    average_share: float = 0.02
+    average_share: float = 0.05
     check_every: int = 250
     mixed_precision: bool = True
 
