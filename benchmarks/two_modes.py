@@ -95,7 +95,7 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     done = train(network, source, school, c1, seeded(0), Teller())
     encoder = PoseEncoder(done.network, ReferenceGrid(BOX, PIXEL_SIZE), (noise,))
     return TrainedEncoder(
-        encoder, density, PRIOR, "C1", Usual(), done.checks, done.verdict
+        encoder, density, PRIOR, "C1", Usual(), (), done.checks, done.verdict
     )
 
 

@@ -13,9 +13,10 @@ from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import Check
 from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever the network or what stands in the file changes."""
 
 
@@ -30,6 +31,7 @@ def save_encoder(path: Path, trained: TrainedEncoder) -> None:
         "prior": asdict(trained.prior),
         "symmetry": trained.symmetry,
         "usual": asdict(trained.usual),
+        "imaging": [one and asdict(one) for one in trained.imaging],
         "noise_power": list(encoder.noise_power),
         "density": trained.density,
         "checks": [asdict(check) for check in trained.checks],
@@ -81,11 +83,12 @@ def _trained(values: dict[str, Any]) -> TrainedEncoder:
     noise = tuple(values["noise_power"])
     encoder = PoseEncoder(network, ReferenceGrid(**values["grid"]), noise)
     return TrainedEncoder(
-        encoder,
-        values["density"],
-        prior,
-        values["symmetry"],
-        Usual(**values["usual"]),
-        tuple(Check(**check) for check in values["checks"]),
-        values["verdict"],
+        encoder=encoder,
+        density=values["density"],
+        prior=prior,
+        symmetry=values["symmetry"],
+        usual=Usual(**values["usual"]),
+        imaging=tuple(one and Imaging(**one) for one in values["imaging"]),
+        checks=tuple(Check(**check) for check in values["checks"]),
+        verdict=values["verdict"],
     )

@@ -2,12 +2,14 @@
 
 What an encoder sees is an area of fixed size at a fixed radius in Fourier space, and
 noise of unit power. Another box or pixel size is resampled to that area. Where the
-noise is not one that was learned, of a stack of another kind or an optics group that
-the encoder never saw, it is measured: around the particles, and in what the map leaves
-of them. The CTF, voltage and defocus included, is known of every image anyway.
+noise is not one that was learned, of a stack of another kind, voltage or noise level,
+or an optics group that the encoder never saw, it is measured: around the particles, and
+in what the map leaves of them. The CTF, voltage and defocus included, is known of every
+image anyway.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +30,7 @@ from cryoinfer.inference.whitening import (
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.records import Latents, ParticleBatch
+from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.passes import residual
 from cryoinfer.workflows.train import TrainedEncoder
 
@@ -177,16 +180,29 @@ def prepare(
         if not alike or off > _AREA_ROUNDING:
             way = _resampling(box, pixel_size, grid)
         known = group < len(learned) and len(learned[group]) > grid.box // 2 - 1
+        differences = []
         if alike and known:
-            noise = learned[group]
-            power = noise if way is None else way.spectrum(noise)
-            found[group, box] = Preparation(way, noise, power)
-            continue
+            rows = _rows_of(particles, group, box)
+            differences = _differences(particles, rows, trained.imaging[group])
+            if not differences:
+                noise = learned[group]
+                power = noise if way is None else way.spectrum(noise)
+                found[group, box] = Preparation(way, noise, power)
+                continue
         pilots = _pilots(particles, group, box, generator)
         one = _measured(pilots, way, trained, generator)
         found[group, box] = one
-        _tell(monitor, (group, box, pixel_size), grid, one)
+        _tell(monitor, (group, box, pixel_size), grid, one, differences)
     return Preparations(found)
+
+
+def _differences(
+    particles: Particles, rows: Tensor, learned: Imaging | None
+) -> list[str]:
+    """Say in what particles of a group that was learned differ from those."""
+    # A generator of their own: what is looked at must not change what is found.
+    found = Imaging.of(particles, rows, torch.Generator().manual_seed(0))
+    return [] if found is None or learned is None else found.differences(learned)
 
 
 def _kinds(particles: Particles) -> list[tuple[int, int, float]]:
@@ -217,12 +233,16 @@ def _particle_radius_angstrom(trained: TrainedEncoder) -> float:
     return within * grid.pixel_size_angstrom
 
 
+def _rows_of(particles: Particles, group: int, box: int) -> Tensor:
+    alike = (particles.optics.group == group) & (particles.boxes == box)
+    return torch.nonzero(alike).squeeze(1)
+
+
 def _pilots(
     particles: Particles, group: int, box: int, generator: torch.Generator
 ) -> ParticleBatch:
     """Read some images of a kind, as many as the noise is measured on."""
-    alike = (particles.optics.group == group) & (particles.boxes == box)
-    rows = torch.nonzero(alike).squeeze(1)
+    rows = _rows_of(particles, group, box)
     chosen = rows[torch.randperm(len(rows), generator=generator)[:_BACKGROUNDS]]
     batch = particles.batch(chosen.sort().values)
     good = is_finite(batch.images)
@@ -325,6 +345,7 @@ def _tell(
     kind: tuple[int, int, float],
     grid: ReferenceGrid,
     one: Preparation,
+    differences: Sequence[str],
 ) -> None:
     """Say in what images differ from those that were learned, and what is done."""
     group, box, pixel_size = kind
@@ -334,8 +355,9 @@ def _tell(
         done.insert(0, f"resampled to {way.box} of {way.pixel_size_angstrom:.4g} A")
     if one.amplitude != 1:
         done.append(f"their signal taken to be {one.amplitude:.3g} times as strong")
+    found = f"{box} pixels of {pixel_size:.4g} A"
+    learned = f"{grid.box} of {grid.pixel_size_angstrom:.4g} A"
     monitor.message(
-        f"Optics group {group + 1}, {box} pixels of {pixel_size:.4g} A, is not one "
-        f"that the encoder learned ({grid.box} of {grid.pixel_size_angstrom:.4g} A): "
-        f"{', '.join(done)}."
+        f"Optics group {group + 1}, {', '.join([found, *differences])}, is not one "
+        f"that the encoder learned ({learned}): {', '.join(done)}."
     )

@@ -32,6 +32,7 @@ from cryoinfer.inference.whitening import (
     whiten,
 )
 from cryoinfer.interfaces import Monitor
+from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.problem import CHUNK
 from cryoinfer.workflows.result import RunResult
 
@@ -127,6 +128,8 @@ class TrainedEncoder:
         Point group of the map.
     usual : Usual
         How the map fits the particles that it was made of.
+    imaging : tuple of Imaging or None
+        By optics group; None of a group without particles.
     checks : tuple of Check
     verdict : str
     """
@@ -136,6 +139,7 @@ class TrainedEncoder:
     prior: PosePrior
     symmetry: str
     usual: Usual
+    imaging: tuple[Imaging | None, ...]
     checks: tuple[Check, ...]
     verdict: str
 
@@ -236,8 +240,27 @@ def train_encoder(
     encoder = PoseEncoder(done.network, grid, lesson.noise_power)
     usual = Usual.of(Fit.joined([_fit(encoder, images, t) for t in images.templates]))
     return TrainedEncoder(
-        encoder, density, prior, lesson.symmetry, usual, done.checks, done.verdict
+        encoder=encoder,
+        density=density,
+        prior=prior,
+        symmetry=lesson.symmetry,
+        usual=usual,
+        imaging=_imaging(particles, grid, generator),
+        checks=done.checks,
+        verdict=done.verdict,
     )
+
+
+def _imaging(
+    particles: Particles, grid: ReferenceGrid, generator: torch.Generator
+) -> tuple[Imaging | None, ...]:
+    """Return how the particles of each optics group were recorded."""
+    group, found = particles.optics.group, []
+    for number in range(int(group.max()) + 1):
+        own = (group == number) & (particles.boxes == grid.box)
+        rows = torch.nonzero(own).squeeze(1)
+        found.append(Imaging.of(particles, rows, generator) if len(rows) else None)
+    return tuple(found)
 
 
 def _fit(encoder: PoseEncoder, source: TrainingImages, real: WhitenedImages) -> Fit:

@@ -356,6 +356,26 @@ def test_the_noise_of_groups_that_were_not_learned_is_measured(made, trained) ->
         assert float(spectrum[2:RADIUS].mean() / learned) == pytest.approx(1, abs=0.1)
 
 
+def test_a_group_of_another_data_set_is_not_taken_for_the_one_that_was_learned(
+    trained, made, tmp_path: Path
+) -> None:
+    images = made.particles.images(torch.arange(len(made.particles)))
+    dark = rewritten(made.particles, 0.3 * images, tmp_path / "dark")
+    listener = Listener()
+    found = infer(dark, trained, InferConfig(), listener)
+    assert "group 1, 36 pixels of 2.8 A, noise 0.3 times" in " ".join(listener.said)
+    learned = trained.encoder.noise_power[0][2:RADIUS].mean()
+    # Of 200 images, 1 % a ring; what the map leaves is a few percent more or less.
+    ratio = float(found.noise_power[0][2:RADIUS].mean() / learned)
+    assert ratio == pytest.approx(0.09, rel=0.1)
+    optics = made.particles.optics
+    lower = replace(optics, voltage_kv=torch.full_like(optics.voltage_kv, 200))
+    table = replace(made.particles.table, optics=lower)
+    listener = Listener()
+    infer(replace(made.particles, table=table), trained, InferConfig(), listener)
+    assert "200 kV in the place of 300 kV" in " ".join(listener.said)
+
+
 def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
     config = InferConfig()
     halves = torch.arange(len(made.particles)) % 2 + 1

@@ -1,0 +1,81 @@
+"""How particles were recorded, as far as their images show it.
+
+Optics groups of different data sets bear the same numbers. What an encoder knows of a
+group, its noise and the units of its images, holds for particles of the same kind only.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.inference.whitening import is_finite
+
+_LOOKED_AT = 200
+"""Images whose corners are looked at: their noise is known to a percent or better."""
+
+_LIKE = 1.2
+"""Ratio of variances up to which noise is the same: that of levels is 1.1."""
+
+_LIKE_KV = 1.0
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """How the particles of an optics group were recorded.
+
+    Attributes
+    ----------
+    voltage_kv : float
+    corner_variance : float
+        Of the pixels outside the circle that fits into the image.
+    """
+
+    voltage_kv: float
+    corner_variance: float
+
+    @classmethod
+    def of(
+        cls, particles: Particles, rows: Tensor, generator: torch.Generator
+    ) -> Self | None:
+        """Look at some particles of one optics group and box.
+
+        Parameters
+        ----------
+        particles : Particles
+        rows : Tensor of int64
+            Which they are; a sample of them is read.
+        generator : torch.Generator
+            Of the sample.
+
+        Returns
+        -------
+        Imaging or None
+            None if none of the images is finite.
+        """
+        chosen = rows[torch.randperm(len(rows), generator=generator)[:_LOOKED_AT]]
+        batch = particles.batch(chosen.sort().values)
+        images = batch.images[is_finite(batch.images)]
+        if not len(images):
+            return None
+        box = images.shape[-1]
+        axis = torch.arange(box) - box // 2
+        outside = axis[:, None] ** 2 + axis**2 > (box / 2) ** 2
+        corners = images[:, outside].double()
+        return cls(float(batch.optics.voltage_kv[0]), float(corners.var()))
+
+    def differences(self, learned: "Imaging") -> list[str]:
+        """Say in what these images differ from those that were learned."""
+        said = []
+        if abs(self.voltage_kv - learned.voltage_kv) > _LIKE_KV:
+            said.append(
+                f"{self.voltage_kv:g} kV in the place of {learned.voltage_kv:g} kV"
+            )
+        found, before = self.corner_variance, learned.corner_variance
+        if not before / _LIKE <= found <= before * _LIKE:
+            times = math.sqrt(found / before) if before > 0 else math.inf
+            said.append(f"noise {times:.3g} times as strong")
+        return said
