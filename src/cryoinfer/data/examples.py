@@ -97,6 +97,7 @@ def symmetric_copies(
             chr(ord("A") + i) for i in range(copies) for _ in range(len(atoms))
         ),
         residue_numbers=atoms.residue_numbers * copies,
+        insertion_codes=atoms.insertion_codes * copies,
         b_factors_angstrom2=np.tile(atoms.b_factors_angstrom2, copies),
     )
 

@@ -24,6 +24,8 @@ class AtomicModel:
         Symbols such as ``"C"`` or ``"Zn"``.
     atom_names, residue_names, chain_names : tuple of str
     residue_numbers : tuple of int
+    insertion_codes : tuple of str
+        What tells residues of one number apart; mostly empty.
     b_factors_angstrom2 : array of float64, shape (a,)
     """
 
@@ -33,6 +35,7 @@ class AtomicModel:
     residue_names: tuple[str, ...]
     chain_names: tuple[str, ...]
     residue_numbers: tuple[int, ...]
+    insertion_codes: tuple[str, ...]
     b_factors_angstrom2: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -82,6 +85,7 @@ def read_atoms(
         residue_names=tuple(cra.residue.name for cra in atoms),
         chain_names=tuple(cra.chain.name for cra in atoms),
         residue_numbers=tuple(cra.residue.seqid.num or 0 for cra in atoms),
+        insertion_codes=tuple(cra.residue.seqid.icode.strip() for cra in atoms),
         b_factors_angstrom2=np.array([cra.atom.b_iso for cra in atoms]),
     )
 

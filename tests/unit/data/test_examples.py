@@ -25,6 +25,7 @@ def triangle() -> AtomicModel:
         residue_names=("GLY",) * 3,
         chain_names=("X",) * 3,
         residue_numbers=(1, 1, 2),
+        insertion_codes=("", "", ""),
         b_factors_angstrom2=np.array([10.0, 20.0, 30.0]),
     )
 
