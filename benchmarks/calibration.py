@@ -3,7 +3,7 @@
 Shows, for sets of cryoPoseNet, of the encoder alone and of the climb from what it
 names:
 
-- on 1,000 images simulated from the map that it learned, through the CTFs and noise of
+- on 5,000 images simulated from the map that it learned, through the CTFs and noise of
   the particles held back, of poses drawn from the prior (simulation-based calibration):
   the share of truths in 50, 90 and 95 % credible sets, p-values of the ranks, and the
   expected calibration error in balls about random points (TARP);
@@ -41,7 +41,7 @@ from cryoinfer.records import Latents
 from cryoinfer.workflows.train import TrainedEncoder
 from cryoinfer.workflows.trial import Trial
 
-SIMULATED = 1000
+SIMULATED = 5000
 EXACT = 100
 FRESH = 5000
 """Particles that tell a share of a half to within 0.7 points (a standard deviation)."""
