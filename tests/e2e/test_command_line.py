@@ -24,6 +24,7 @@ COMMANDS = (
     "reconstruct",
     "train",
     "infer",
+    "modes",
     "evaluate",
     "fsc",
     "convert",

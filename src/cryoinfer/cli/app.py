@@ -10,6 +10,7 @@ from cryoinfer import __version__
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
+from cryoinfer.cli.structure_commands import modes
 
 _MICROMETRE_ANGSTROM = 1e4
 
@@ -276,6 +277,7 @@ def reconstruct(
 
 app.command(epilog="Example: cryoinfer train run1 --out encoder1")(train)
 app.command(epilog="Example: cryoinfer infer encoder1 new.star --out new1")(infer)
+app.command(epilog="Example: cryoinfer modes adenylate-kinase-open --out modes")(modes)
 
 
 @app.command(epilog="Example: cryoinfer evaluate demo/run --truth demo/particles")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,29 @@ def example_atoms(name: str) -> AtomicModel:
             f"{', '.join(EXAMPLE_NAMES)}."
         )
     return _EXAMPLES[name]()
+
+
+def named_atoms(name: str) -> AtomicModel:
+    """Return the heavy atoms of an example, or of a file.
+
+    Parameters
+    ----------
+    name : str
+        What :func:`example_atoms` knows, or the path of an mmCIF or PDB file.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or the file cannot be used.
+    """
+    if name in EXAMPLE_NAMES:
+        return example_atoms(name)
+    if not Path(name).exists():
+        raise InputError(
+            f"The structure {name!r} is neither a file nor one of the examples "
+            f"{', '.join(EXAMPLE_NAMES)}."
+        )
+    return read_atoms(name)
 
 
 def symmetric_copies(

@@ -11,11 +11,10 @@ import roma
 import torch
 from torch import Tensor
 
-from cryoinfer.data.examples import EXAMPLE_NAMES, example_atoms
+from cryoinfer.data.examples import named_atoms
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.interfaces import Monitor
-from cryoinfer.io.atoms import read_atoms
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.mrc import StackWriter, write_map
@@ -270,15 +269,7 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
 
 def _structure(config: SimulationConfig) -> GaussianAtoms:
     """Return the structure, centred on the mean of its atoms."""
-    if config.structure in EXAMPLE_NAMES:
-        atoms = example_atoms(config.structure)
-    elif not Path(config.structure).exists():
-        raise InputError(
-            f"The structure {config.structure!r} is neither a file nor one of the "
-            f"examples {', '.join(EXAMPLE_NAMES)}."
-        )
-    else:
-        atoms = read_atoms(config.structure)
+    atoms = named_atoms(config.structure)
     coordinates = torch.from_numpy(atoms.coordinates_angstrom)
     coordinates = coordinates - coordinates.mean(0)
     reach = float(coordinates.norm(dim=1).max()) + 2**0.5 * config.max_shift_angstrom

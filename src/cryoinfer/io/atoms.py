@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -40,6 +41,17 @@ class AtomicModel:
 
     def __len__(self) -> int:
         return len(self.elements)
+
+    def select(self, rows: NDArray[np.int64]) -> "AtomicModel":
+        """Return some of the atoms."""
+        chosen = rows.tolist()
+        values: dict[str, Any] = {
+            name: value[rows]
+            if isinstance(value, np.ndarray)
+            else tuple(value[row] for row in chosen)
+            for name, value in vars(self).items()
+        }
+        return AtomicModel(**values)
 
 
 def read_atoms(

@@ -1,0 +1,154 @@
+"""The normal modes of a structure, printed and written."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cryoinfer.cli.run_folder import replace_file, software_versions
+from cryoinfer.cli.terminal import say, say_rows
+from cryoinfer.data.examples import named_atoms
+from cryoinfer.data.nodes import Nodes
+from cryoinfer.errors import OutputError
+from cryoinfer.io.atoms import AtomicModel
+from cryoinfer.io.nmd import write_nmd
+from cryoinfer.physics.structures.elastic import (
+    RIGID_MOTIONS,
+    ElasticNetwork,
+    SpringLaw,
+)
+from cryoinfer.report.modes import ModesContent, render_modes_report
+
+_FOR_FLUCTUATIONS = 50
+"""Modes that fluctuations are summed over: they have most of it."""
+
+_MODES, _REPORT = "modes.nmd", "report.html"
+
+
+@dataclass(frozen=True)
+class ModesOptions:
+    """What a user asks of the modes of a structure.
+
+    Attributes
+    ----------
+    structure : str
+        An example, or the path of a file.
+    modes : int
+    cutoff : float
+        Length of the longest spring, in angstrom.
+    springs : {"constant", "inverse-square"}
+    out : Path or None
+        Folder of what is written; nothing is without.
+    overwrite : bool
+    """
+
+    structure: str
+    modes: int
+    cutoff: float
+    springs: SpringLaw
+    out: Path | None
+    overwrite: bool
+
+
+def show_modes(options: ModesOptions, console: Console) -> None:
+    """Print the softest normal modes, and write them if a folder is given.
+
+    Raises
+    ------
+    InputError
+        If the structure, or its elastic network, cannot be used.
+    OutputError
+        If the folder holds modes already, or cannot be written.
+    """
+    if options.out is not None:
+        _require_free(options.out, options.overwrite)
+    model = named_atoms(options.structure)
+    nodes = Nodes.of_model(model)
+    kept = model.select(nodes.atom)
+    network = ElasticNetwork.between(
+        kept.coordinates_angstrom, options.cutoff, options.springs
+    )
+    most = 3 * len(network) - RIGID_MOTIONS
+    modes = network.normal_modes(min(max(options.modes, _FOR_FLUCTUATIONS), most))
+    count = min(options.modes, len(modes))
+    chains = [name or "without a name" for name in dict.fromkeys(kept.chain_names)]
+    content = ModesContent(
+        title=Path(options.structure).name,
+        created=datetime.now().astimezone().isoformat(timespec="minutes"),
+        chain_names=kept.chain_names,
+        springs=len(network.first),
+        coordinates_angstrom=kept.coordinates_angstrom,
+        direction=modes.direction[:count].numpy(),
+        stiffness=modes.stiffness[:count].numpy(),
+        collectivity=modes.collectivity()[:count].numpy(),
+        fluctuation=modes.fluctuation().numpy(),
+        fluctuation_modes=len(modes),
+        b_factors_angstrom2=kept.b_factors_angstrom2,
+        arguments={
+            "structure": options.structure,
+            "--modes": str(options.modes),
+            "--cutoff": f"{options.cutoff:g}",
+            "--springs": options.springs,
+        },
+        versions=software_versions(),
+    )
+    rows = {
+        "Atoms": f"{len(model):,}",
+        "Nodes": f"{len(network):,} in chain{'s' * (len(chains) > 1)} "
+        f"{', '.join(chains)}",
+        "Springs": f"{len(network.first):,} of up to {options.cutoff:g} A",
+        "B-factors": "say nothing here"
+        if content.correlation is None
+        else f"correlated by {content.correlation:.2f} with the fluctuations of the "
+        f"{len(modes)} softest modes",
+    }
+    say_rows(console, rows)
+    console.print(_table(content))
+    if options.out is not None:
+        _write(options.out, content, kept, console)
+
+
+def _table(content: ModesContent) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for head in ("mode", "stiffness", "amplitude", "collectivity"):
+        table.add_column(head, justify="right")
+    for number, (stiffness, share) in enumerate(
+        zip(content.stiffness, content.collectivity, strict=True), 1
+    ):
+        amplitude = (content.stiffness[0] / stiffness) ** 0.5
+        table.add_row(
+            f"{number}", f"{stiffness:.5g}", f"{amplitude:.2f}", f"{share:.0%}"
+        )
+    return table
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file: give another output folder.")
+    held = [name for name in (_MODES, _REPORT) if (out / name).exists()]
+    if held and not overwrite:
+        raise OutputError(
+            f"{out} already holds {held[0]}: give another folder, or --overwrite."
+        )
+
+
+def _write(
+    out: Path, content: ModesContent, nodes: AtomicModel, console: Console
+) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {out}: {error.strerror}.") from error
+    amplitude = np.sqrt(content.stiffness[0] / content.stiffness)
+    replace_file(
+        out / _MODES,
+        lambda part: write_nmd(
+            part, content.title, nodes, content.direction, amplitude.tolist()
+        ),
+    )
+    page = render_modes_report(content)
+    replace_file(out / _REPORT, lambda part: part.write_text(page, encoding="utf-8"))
+    say(console, f"Written to {out / _MODES} and {out / _REPORT}")

@@ -1,0 +1,58 @@
+"""The normal modes of a structure at the command line."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cryoinfer.cli.app import app
+
+LIGAND = """\
+HETATM    1  C1  BNZ A   1       1.000   2.000   3.000  1.00 10.00           C
+END
+"""
+
+
+def cryoinfer(*words: object) -> Result:
+    environment = {"COLUMNS": "200", "NO_COLOR": "1"}
+    return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+
+def test_modes_are_printed_and_written(tmp_path: Path) -> None:
+    out = tmp_path / "modes"
+    words = ("modes", "adenylate-kinase-open", "--modes", 3, "--out", out)
+    answer = cryoinfer(*words)
+    assert answer.exit_code == 0, answer.output
+    assert "214 in chain" in answer.output
+    assert "0.0322" in answer.output
+    assert (out / "modes.nmd").read_text().count("\nmode ") == 3
+    page = (out / "report.html").read_text()
+    assert "Correlation" in page or "correlated" in page
+    assert page.count("<svg") == 2
+    again = cryoinfer(*words)
+    assert again.exit_code == 2
+    assert "already holds modes.nmd" in again.stderr
+    assert cryoinfer(*words, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no-such"], "neither a file nor one of the examples"),
+        (["adenylate-kinase-open", "--cutoff", 4], "Raise the cutoff"),
+        (["adenylate-kinase-c4", "--cutoff", 7], "Raise the cutoff"),
+    ],
+)
+def test_structures_without_modes_are_refused(words: list, said: str) -> None:
+    answer = cryoinfer("modes", *words)
+    assert answer.exit_code == 2
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_ligand_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ligand.pdb"
+    path.write_text(LIGAND)
+    answer = cryoinfer("modes", path)
+    assert answer.exit_code == 2
+    assert "no alpha carbon" in answer.stderr
