@@ -17,6 +17,14 @@ class Structure(Protocol):
         ...
 
 
+class MovingStructure(Structure, Protocol):
+    """A structure that has conformations; what is projected without one is at rest."""
+
+    def at(self, conformation: Tensor) -> Structure:
+        """Return it in the conformations (n, d) of n images."""
+        ...
+
+
 class Posterior(Protocol):
     """q(latents | image) for a batch of n particles."""
 

@@ -50,6 +50,21 @@ def test_structures_without_modes_are_refused(words: list, said: str) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_particles_that_move_are_simulated(tmp_path: Path) -> None:
+    words = ["adenylate-kinase-open", "--n", 10, "--box", 16, "--pixel-size", 8]
+    words += ["--modes", "1:N(0,2)", "--modes", "2:U(-1,1)"]
+    answer = cryoinfer("simulate", *words, "--out", tmp_path / "sim")
+    assert answer.exit_code == 0, answer.output
+    truth = (tmp_path / "sim" / "truth.star").read_text()
+    assert "_cryoinferMode1Angst" in truth
+    assert "_cryoinferMode2Angst" in truth
+    words[-1] = "2:V(-1,1)"
+    answer = cryoinfer("simulate", *words, "--out", tmp_path / "never")
+    assert answer.exit_code == 2
+    assert "2:U(-3,3)" in answer.stderr
+    assert not (tmp_path / "never").exists()
+
+
 def test_a_ligand_alone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ligand.pdb"
     path.write_text(LIGAND)

@@ -78,6 +78,7 @@ def simulate(
     noise: opt.Noise = None,
     views: opt.Views = None,
     optics_groups: opt.OpticsGroups = None,
+    motions: opt.Motions = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
@@ -101,6 +102,8 @@ def simulate(
     changes = {name: value for name, value in changes.items() if value is not None}
     if snr_db is not None:
         changes["snr_db"] = None if snr_db == float("inf") else snr_db
+    if motions:
+        changes["motions"] = simulation.read_motions(motions)
     if defocus is not None:
         low, high = defocus
         changes["defocus_range_angstrom"] = (

@@ -351,6 +351,15 @@ SimulatedShift = Annotated[
 Noise = Annotated[
     Literal["white", "coloured"] | None, typer.Option(help="Spectrum of the noise.")
 ]
+Motions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modes",
+        metavar="MOTION",
+        help='Motion along a normal mode, in A: "1:N(0,2)" (mean, sd) or "2:U(-3,3)"; '
+        "may be repeated.",
+    ),
+]
 Views = Annotated[
     Literal["uniform", "preferred"] | None,
     typer.Option(help="Distribution of the views."),

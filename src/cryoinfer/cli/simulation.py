@@ -1,5 +1,6 @@
 """Particles simulated into a folder."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.terminal import say
+from cryoinfer.data.motions import Motion
 from cryoinfer.data.simulate import (
     PRESET_NAMES,
     SimulationConfig,
@@ -34,6 +36,17 @@ def configure(structure: str, changes: dict[str, object]) -> SimulationConfig:
         else SimulationConfig(structure=structure)
     )
     return replace(start, **changes)  # type: ignore[arg-type]  # checked by itself
+
+
+def read_motions(texts: Sequence[str]) -> tuple[Motion, ...]:
+    """Read motions such as ``1:N(0,2)``.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read.
+    """
+    return tuple(Motion.parse(text) for text in texts)
 
 
 def simulate(

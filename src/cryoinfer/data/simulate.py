@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 import roma
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.data.examples import named_atoms
+from cryoinfer.data.motions import Motion, moving_atoms
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.interfaces import Monitor
@@ -21,6 +23,7 @@ from cryoinfer.io.mrc import StackWriter, write_map
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 _BATCH = 250
@@ -58,6 +61,8 @@ class SimulationConfig:
         further one has a pixel larger by a tenth, and every second one 200 kV.
     b_factor_angstrom2 : float
         Blurs the structure.
+    motions : tuple of Motion
+        Along normal modes; without any the structure is rigid.
     defocus_error_angstrom : float
         Given defoci are off by up to it, uniformly; ``truth.star`` has the true ones.
     seed : int
@@ -76,6 +81,7 @@ class SimulationConfig:
     views: Literal["uniform", "preferred"] = "uniform"
     optics_groups: int = 1
     b_factor_angstrom2: float = 0.0
+    motions: tuple[Motion, ...] = ()
     defocus_error_angstrom: float = 0.0
     seed: int = 0
 
@@ -150,7 +156,8 @@ class Simulation:
     ----------
     config : SimulationConfig
     model : ImageModel
-        Of :class:`GaussianAtoms` in noise; without noise its spectrum is 0.
+        Of :class:`GaussianAtoms`, or :class:`MovingAtoms`, in noise; without noise its
+        spectrum is 0.
     latents : Latents
         The truth, float64, length n.
     optics : Optics
@@ -198,8 +205,10 @@ class Simulation:
             yield ParticleBatch(images, optics, index)
 
     def density(self) -> Tensor:
-        """Return the true map in the pixel size of the first optics group."""
+        """Return the true map, at rest, in the pixel size of the first optics group."""
         structure = self.model.structure
+        if isinstance(structure, MovingAtoms):
+            structure = structure.atoms
         assert isinstance(structure, GaussianAtoms)
         return structure.to_map(self.config.box, self.config.pixel_size_angstrom)
 
@@ -260,29 +269,50 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
             monitor.advance(len(batch))
     write_map(out / "truth.mrc", simulation.density(), pixel_size_angstrom)
     table = _table(simulation, stack.name)
-    truth = replace(table, pose=simulation.latents.pose)
+    truth = replace(
+        table, pose=simulation.latents.pose, results=_amplitudes(simulation)
+    )
     table_to_relion(truth).write(out / "truth.star")
     given = replace(table, optics=_with_defocus_error(table.optics, config))
     table_to_relion(given).write(star)
     return star
 
 
-def _structure(config: SimulationConfig) -> GaussianAtoms:
+def _amplitudes(simulation: Simulation) -> dict[str, NDArray[np.float64]]:
+    """Return the true amplitudes in columns named by their modes."""
+    amplitude = simulation.latents.conformation
+    if amplitude is None:
+        return {}
+    motions = simulation.config.motions
+    return {
+        f"cryoinferMode{motion.mode}Angst": amplitude[:, column].numpy()
+        for column, motion in enumerate(motions)
+    }
+
+
+def _structure(config: SimulationConfig) -> GaussianAtoms | MovingAtoms:
     """Return the structure, centred on the mean of its atoms."""
     atoms = named_atoms(config.structure)
     coordinates = torch.from_numpy(atoms.coordinates_angstrom)
     coordinates = coordinates - coordinates.mean(0)
-    reach = float(coordinates.norm(dim=1).max()) + 2**0.5 * config.max_shift_angstrom
+    structure: GaussianAtoms | MovingAtoms = GaussianAtoms.from_elements(
+        coordinates.float(), atoms.elements, config.b_factor_angstrom2
+    )
+    farthest = coordinates.norm(dim=1)
+    if config.motions:
+        assert isinstance(structure, GaussianAtoms)
+        structure = moving_atoms(atoms, structure, config.motions)
+        for motion, moved in zip(config.motions, structure.direction, strict=True):
+            farthest = farthest + motion.largest_angstrom() * moved.norm(dim=1)
+    reach = float(farthest.max()) + 2**0.5 * config.max_shift_angstrom
     side = config.box * config.pixel_size_angstrom
     if reach > side / 2:
         raise InputError(
-            f"The structure and its shifts reach {reach:.0f} A from the centre, but a "
+            f"The structure, as it moves, reaches {reach:.1f} A from the centre, but a "
             f"box of {config.box} pixels of {config.pixel_size_angstrom:g} A only "
-            f"{side / 2:.0f} A: use a larger box or pixel."
+            f"{side / 2:.1f} A: use a larger box or pixel."
         )
-    return GaussianAtoms.from_elements(
-        coordinates.float(), atoms.elements, config.b_factor_angstrom2
-    )
+    return structure
 
 
 def _draw_latents(config: SimulationConfig, generator: torch.Generator) -> Latents:
@@ -293,7 +323,9 @@ def _draw_latents(config: SimulationConfig, generator: torch.Generator) -> Laten
     uniform = torch.rand(config.n, 2, generator=generator, dtype=torch.float64)
     shift = (2 * uniform - 1) * config.max_shift_angstrom
     zero = torch.zeros(config.n, dtype=torch.float64)
-    return Latents(Pose(rotation, shift), zero)
+    drawn = [motion.draw(config.n, generator) for motion in config.motions]
+    amplitude = torch.stack(drawn, 1) if drawn else None
+    return Latents(Pose(rotation, shift), zero, amplitude)
 
 
 def _rotations_near_z(n: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
-from cryoinfer.interfaces import Structure
+from cryoinfer.interfaces import MovingStructure, Structure
 from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.records import Latents, Optics
@@ -20,14 +20,14 @@ class ImageModel:
 
     Attributes
     ----------
-    structure : Structure
+    structure : Structure, or MovingStructure where latents have a conformation
     noise : GaussianNoise
         Of all particles; where optics groups differ, use one model a group.
     box : int
         Size of the images.
     """
 
-    structure: Structure
+    structure: Structure | MovingStructure
     noise: GaussianNoise
     box: int
 
@@ -37,7 +37,8 @@ class ImageModel:
         Parameters
         ----------
         latents : Latents
-            Of n particles; the defocus offset is added to both defoci.
+            Of n particles; the defocus offset is added to both defoci, the conformation
+        is the structure's.
         optics : Optics
             Of the same particles; their pixel sizes may differ.
 
@@ -49,13 +50,26 @@ class ImageModel:
         parts = []
         for i, pixel_size_angstrom in enumerate(sizes.tolist()):
             index = torch.nonzero(member == i).squeeze(1)
-            images = self.structure.project(
+            structure = self._structure_of(latents, index)
+            images = structure.project(
                 latents.pose[index], self.box, pixel_size_angstrom
             )
             offset = latents.defocus_offset_angstrom[index]
             parts.append(_apply_ctf(images, optics[index], offset, pixel_size_angstrom))
         order = torch.argsort(member, stable=True)
         return torch.cat(parts)[torch.argsort(order)]
+
+    def _structure_of(self, latents: Latents, index: Tensor) -> Structure:
+        if latents.conformation is None:
+            return self.structure
+        moving = self.structure
+        if not hasattr(moving, "at"):
+            raise ValueError(
+                "latents with a conformation need a structure that has conformations, "
+                f"got {type(moving).__name__}"
+            )
+        moved: Structure = moving.at(latents.conformation[index])
+        return moved
 
     def sample(
         self, latents: Latents, optics: Optics, generator: torch.Generator

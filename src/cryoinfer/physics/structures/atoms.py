@@ -35,9 +35,10 @@ class GaussianAtoms:
 
     Attributes
     ----------
-    coordinates_angstrom : Tensor, shape (a, 3)
-        (x, y, z) from the image centre. Their dtype is that of all results:
-        float32 is exact to 1e-5 of an image's largest value.
+    coordinates_angstrom : Tensor, shape (a, 3), or (n, a, 3)
+        (x, y, z) from the image centre; the same for all images, or of each of n
+        images its own. Their dtype is that of all results: float32 is exact to 1e-5
+        of an image's largest value.
     element : Tensor of int64, shape (a,)
         Row of each atom in the tables.
     amplitudes_angstrom : Tensor, shape (e, 5)
@@ -130,12 +131,13 @@ class GaussianAtoms:
         factors = self._factors(frequency[:, None] ** 2 + frequency**2)
         factors = factors / (box * pixel_size_angstrom**2)
         order, counts = self._atoms_by_element()
-        atoms = coordinates[order].T / side
+        atoms = coordinates[..., order, :].mT / side
         at_once = max(1, _TABLE_VALUES_AT_ONCE // (2 * box * len(order)))
         images = []
         for start in range(0, len(pose), at_once):
             part = slice(start, start + at_once)
-            turns = rotation[part] @ atoms + shift[part] / side
+            own = atoms if atoms.dim() == 2 else atoms[part]
+            turns = rotation[part] @ own + shift[part] / side
             tables = _cosine_sine_table(turns, len(frequency)).flatten(2, 3)
             by_element = zip(
                 factors,
@@ -154,6 +156,8 @@ class GaussianAtoms:
 
     def to_map(self, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return the density on a grid, the band-limited twin of :meth:`project`.
+
+        Of atoms that are the same in all images.
 
         Returns
         -------
