@@ -12,7 +12,6 @@ hold the density times the pixel size.
 """
 
 import functools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +21,14 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.transform import fourier_to_image, fourier_to_map
+from cryoinfer.physics.structures.waves import (
+    TABLE_VALUES_AT_ONCE,
+    cosine_sine_table,
+    frequencies,
+    full_axis,
+    half_axis,
+)
 from cryoinfer.records import Pose
-
-_TABLE_VALUES_AT_ONCE = 2**21  # of the sine tables: what a cache can hold
 
 
 @dataclass(frozen=True)
@@ -127,18 +131,18 @@ class GaussianAtoms:
         coordinates = self.coordinates_angstrom
         rotation = pose.rotation.to(coordinates)[:, :2]
         shift = pose.shift_angstrom.to(coordinates)[:, :, None]
-        frequency = _frequencies(box, coordinates) / side
+        frequency = frequencies(box, coordinates) / side
         factors = self._factors(frequency[:, None] ** 2 + frequency**2)
         factors = factors / (box * pixel_size_angstrom**2)
         order, counts = self._atoms_by_element()
         atoms = coordinates[..., order, :].mT / side
-        at_once = max(1, _TABLE_VALUES_AT_ONCE // (2 * box * len(order)))
+        at_once = max(1, TABLE_VALUES_AT_ONCE // (2 * box * len(order)))
         images = []
         for start in range(0, len(pose), at_once):
             part = slice(start, start + at_once)
             own = atoms if atoms.dim() == 2 else atoms[part]
             turns = rotation[part] @ own + shift[part] / side
-            tables = _cosine_sine_table(turns, len(frequency)).flatten(2, 3)
+            tables = cosine_sine_table(turns, len(frequency)).flatten(2, 3)
             by_element = zip(
                 factors,
                 tables[:, 0].split(counts, -1),
@@ -149,8 +153,8 @@ class GaussianAtoms:
                 (y @ x.mT).unflatten(-1, (2, -1)).unflatten(1, (2, -1)) * f[:, None]
                 for f, x, y in by_element
             )
-            half = _half_axis(products[..., 0, :], products[..., 1, :], box)
-            full = _full_axis(half[:, 0], half[:, 1], box, dim=-2)
+            half = half_axis(products[..., 0, :], products[..., 1, :], box)
+            full = full_axis(half[:, 0], half[:, 1], box, dim=-2)
             images.append(fourier_to_image(full, box))
         return torch.cat(images) if images else atoms.new_zeros(0, box, box)
 
@@ -165,14 +169,14 @@ class GaussianAtoms:
             Axes (z, y, x); its sum over z is the image at the identity.
         """
         side = box * pixel_size_angstrom
-        frequency = _frequencies(box, self.coordinates_angstrom) / side
+        frequency = frequencies(box, self.coordinates_angstrom) / side
         squared = frequency**2
         factors = self._factors(squared[:, None, None] + squared[:, None] + squared) / (
             box * pixel_size_angstrom**2
         )
         order, counts = self._atoms_by_element()
         turns = self.coordinates_angstrom[order].T / side
-        x, y, z = _cosine_sine_table(turns[None], len(frequency))[0]
+        x, y, z = cosine_sine_table(turns[None], len(frequency))[0]
         slabs = []
         for k in range(len(frequency)):
             rows = z[:, k, None, None] * y
@@ -186,9 +190,9 @@ class GaussianAtoms:
                 )
             )
         products = torch.stack(slabs, dim=1)
-        half = _half_axis(products[..., 0, :], products[..., 1, :], box)
-        rows = _full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
-        return fourier_to_map(_full_axis(rows[0], rows[1], box, dim=-3), box)
+        half = half_axis(products[..., 0, :], products[..., 1, :], box)
+        rows = full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
+        return fourier_to_map(full_axis(rows[0], rows[1], box, dim=-3), box)
 
     def _atoms_by_element(self) -> tuple[Tensor, list[int]]:
         """Return the atoms' order by element and how many each element has."""
@@ -208,59 +212,3 @@ class GaussianAtoms:
 def _total(terms: Iterable[Tensor]) -> Tensor:
     """Add tensors up, one at a time."""
     return functools.reduce(torch.add, terms)
-
-
-def _frequencies(box: int, like: Tensor) -> Tensor:
-    """Return the non-negative frequencies below Nyquist, in cycles per box."""
-    return torch.arange((box + 1) // 2, dtype=like.dtype, device=like.device)
-
-
-def _cosine_sine_table(turns: Tensor, count: int) -> Tensor:
-    """Tabulate the cosine and the sine of multiples of angles.
-
-    With k = low + step * high, ``cos(k t - q)`` is a sum of two products of short
-    tables; q = 0 gives the cosine and q = pi/2 the sine. This is several times
-    faster than evaluating them.
-
-    Parameters
-    ----------
-    turns : Tensor, shape (n, axes, a)
-        Angles in units of 2 pi.
-    count : int
-        Number of multiples.
-
-    Returns
-    -------
-    Tensor, shape (n, axes, 2, count, a)
-        Of the multiples 0, 1, ... ``count - 1``: cosines, then sines.
-    """
-    step = math.isqrt(count - 1) + 1
-    low = torch.arange(step, dtype=turns.dtype, device=turns.device)
-    high = step * low[: -(-count // step)]
-    quarter = turns.new_tensor([0.0, 0.25])[:, None, None, None]
-    angle = turns[:, :, None, None, None]
-    low_angle = 2 * torch.pi * (angle * low[:, None] - quarter)
-    high_angle = 2 * torch.pi * (angle * high[:, None, None])
-    table = torch.addcmul(
-        torch.cos(low_angle) * torch.cos(high_angle),
-        torch.sin(low_angle),
-        torch.sin(high_angle),
-        value=-1,
-    )
-    return table.flatten(3, 4)[:, :, :, :count]
-
-
-def _half_axis(cosine: Tensor, sine: Tensor, box: int) -> Tensor:
-    """Return ``cosine - i sine`` along the last axis, up to Nyquist, which is zero."""
-    half = torch.complex(cosine, -sine)
-    return torch.nn.functional.pad(half, (0, box // 2 + 1 - half.shape[-1]))
-
-
-def _full_axis(cosine: Tensor, sine: Tensor, box: int, dim: int) -> Tensor:
-    """Return ``cosine -+ i sine`` at k and -k along ``dim``, in the order of an FFT."""
-    turned = 1j * sine
-    count = cosine.shape[dim]
-    shape = list(cosine.shape)
-    shape[dim] = box - 2 * count + 1
-    negative = (cosine + turned).narrow(dim, 1, count - 1).flip(dim)
-    return torch.cat((cosine - turned, cosine.new_zeros(shape), negative), dim)
