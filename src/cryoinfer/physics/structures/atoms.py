@@ -12,6 +12,7 @@ hold the density times the pixel size.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -193,6 +194,17 @@ class GaussianAtoms:
         half = half_axis(products[..., 0, :], products[..., 1, :], box)
         rows = full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
         return fourier_to_map(full_axis(rows[0], rows[1], box, dim=-3), box)
+
+    def transform_at(self, frequency: Tensor) -> Tensor:
+        """Return the transform at frequencies (f, 3) in 1/angstrom, complex, (f,).
+
+        In angstrom; of atoms that are the same in all images.
+        """
+        turns = 2 * math.pi * frequency @ self.coordinates_angstrom.T
+        factor = self._factors(frequency.square().sum(1))[self.element].T
+        return torch.complex(
+            (factor * turns.cos()).sum(1), -(factor * turns.sin()).sum(1)
+        )
 
     def _atoms_by_element(self) -> tuple[Tensor, list[int]]:
         """Return the atoms' order by element and how many each element has."""

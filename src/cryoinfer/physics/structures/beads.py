@@ -1,0 +1,193 @@
+"""Beads: a coarse structure of Gaussians, each with a weight and a width of its own.
+
+A Gaussian factorises over the axes as its wave does, so that an image of beads is one
+matrix product, band-limited whatever the width: narrow beads do not alias.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.transform import fourier_to_image, fourier_to_map
+from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.physics.structures.waves import (
+    TABLE_VALUES_AT_ONCE,
+    cosine_sine_table,
+    frequencies,
+    full_axis,
+    half_axis,
+)
+from cryoinfer.records import Pose
+
+_FITTED_FREQUENCIES = 4000
+_ROUNDS = 200  # of the minimiser, at most
+_LEAST_VARIANCE_ANGSTROM2 = 0.1
+_PULL = 1e-3
+"""Loss, over the power of the atoms, of weights and widths that are all wrong by their
+own size: a low resolution does not tell neighbouring beads apart."""
+
+
+@dataclass(frozen=True)
+class GaussianBeads:
+    """Gaussians of scattering density.
+
+    A :class:`cryoinfer.interfaces.Structure`, differentiable in all of its numbers.
+
+    Attributes
+    ----------
+    coordinates_angstrom : Tensor, shape (b, 3), or (n, b, 3)
+        As those of :class:`GaussianAtoms`.
+    weight_angstrom : Tensor, shape (b,)
+        Scattering length.
+    variance_angstrom2 : Tensor, shape (b,)
+        Along each axis, positive.
+    """
+
+    coordinates_angstrom: Tensor
+    weight_angstrom: Tensor
+    variance_angstrom2: Tensor
+
+    @classmethod
+    def fitted(
+        cls,
+        atoms: GaussianAtoms,
+        bead_of_atom: Tensor,
+        resolution_angstrom: float,
+        generator: torch.Generator,
+    ) -> "GaussianBeads":
+        """Return beads that look like atoms up to a resolution.
+
+        A bead lies in the middle of its atoms; weights and widths are those with the
+        least squared error of the transform, at random frequencies that are even in
+        the ball of the resolution, and with a pull towards those of the atoms.
+
+        Parameters
+        ----------
+        atoms : GaussianAtoms
+            Of one conformation.
+        bead_of_atom : Tensor of int64, shape (a,)
+            0 to b - 1, each of them at least once.
+        resolution_angstrom : float
+        generator : torch.Generator
+            Of the frequencies.
+        """
+        start = cls._lumped(atoms, bead_of_atom)
+        like = start.coordinates_angstrom
+        normal = torch.randn(_FITTED_FREQUENCIES, 3, generator=generator)
+        radius = torch.rand(_FITTED_FREQUENCIES, 1, generator=generator) ** (1 / 3)
+        at = (normal / normal.norm(dim=1, keepdim=True) * radius).to(like)
+        at = at / resolution_angstrom
+        goal = atoms.transform_at(at)
+        scale = goal.abs().square().mean()
+        weight = start.weight_angstrom.clone().requires_grad_()
+        first_log_variance = start.variance_angstrom2.log()
+        log_variance = first_log_variance.clone().requires_grad_()
+        minimiser = torch.optim.LBFGS(
+            [weight, log_variance], max_iter=_ROUNDS, line_search_fn="strong_wolfe"
+        )
+
+        def beads() -> GaussianBeads:
+            variance = log_variance.exp() + _LEAST_VARIANCE_ANGSTROM2
+            return replace(start, weight_angstrom=weight, variance_angstrom2=variance)
+
+        def loss() -> Tensor:
+            minimiser.zero_grad()
+            value = (beads().transform_at(at) - goal).abs().square().mean() / scale
+            departed = (weight / start.weight_angstrom - 1).square().mean()
+            departed = departed + (log_variance - first_log_variance).square().mean()
+            value = value + _PULL * departed
+            value.backward()
+            return value
+
+        minimiser.step(loss)
+        found = beads()
+        return replace(
+            found,
+            weight_angstrom=found.weight_angstrom.detach(),
+            variance_angstrom2=found.variance_angstrom2.detach(),
+        )
+
+    @classmethod
+    def _lumped(cls, atoms: GaussianAtoms, bead_of_atom: Tensor) -> "GaussianBeads":
+        """Return beads with the weight, the middle and the spread of their atoms."""
+        own = atoms.amplitudes_angstrom.sum(1)[atoms.element]
+        count = int(bead_of_atom.max()) + 1
+
+        def summed(values: Tensor) -> Tensor:
+            shape = (count, *values.shape[1:])
+            return values.new_zeros(shape).index_add_(0, bead_of_atom, values)
+
+        weight = summed(own)
+        coordinates = atoms.coordinates_angstrom
+        middle = summed(own[:, None] * coordinates) / weight[:, None]
+        apart = (coordinates - middle[bead_of_atom]).square().mean(1)
+        # exp(-w s^2 / 4) is a Gaussian of variance w / (8 pi^2) along each axis.
+        width = atoms.widths_angstrom2 + atoms.b_factor_angstrom2
+        share = atoms.amplitudes_angstrom / atoms.amplitudes_angstrom.sum(1)[:, None]
+        blur = (share * width).sum(1)[atoms.element] / (8 * math.pi**2)
+        return cls(middle, weight, summed(own * (apart + blur)) / weight)
+
+    def transform_at(self, frequency: Tensor) -> Tensor:
+        """Return the transform at frequencies (f, 3) in 1/angstrom, complex, (f,).
+
+        In angstrom; of one conformation.
+        """
+        turns = 2 * math.pi * frequency @ self.coordinates_angstrom.T
+        squared = frequency.square().sum(1)[:, None]
+        size = self.weight_angstrom * torch.exp(
+            -2 * math.pi**2 * self.variance_angstrom2 * squared
+        )
+        return torch.complex((size * turns.cos()).sum(1), -(size * turns.sin()).sum(1))
+
+    def project(self, pose: Pose, box: int, pixel_size_angstrom: float) -> Tensor:
+        """Return images without CTF, as :meth:`GaussianAtoms.project` does.
+
+        Returns
+        -------
+        Tensor, shape (n, box, box)
+        """
+        side = box * pixel_size_angstrom
+        coordinates = self.coordinates_angstrom
+        rotation = pose.rotation.to(coordinates)[:, :2]
+        shift = pose.shift_angstrom.to(coordinates)[:, :, None]
+        size = self._sizes(box, side)
+        weighted = size * self.weight_angstrom / (box * pixel_size_angstrom**2)
+        atoms, count = coordinates.mT / side, len(size)
+        at_once = max(1, TABLE_VALUES_AT_ONCE // (2 * box * coordinates.shape[-2]))
+        images = []
+        for start in range(0, len(pose), at_once):
+            part = slice(start, start + at_once)
+            own = atoms if atoms.dim() == 2 else atoms[part]
+            table = cosine_sine_table(rotation[part] @ own + shift[part] / side, count)
+            x = (table[:, 0] * weighted).flatten(1, 2)
+            y = (table[:, 1] * size).flatten(1, 2)
+            products = (y @ x.mT).unflatten(-1, (2, -1)).unflatten(1, (2, -1))
+            half = half_axis(products[..., 0, :], products[..., 1, :], box)
+            images.append(
+                fourier_to_image(full_axis(half[:, 0], half[:, 1], box, dim=-2), box)
+            )
+        return torch.cat(images) if images else atoms.new_zeros(0, box, box)
+
+    def to_map(self, box: int, pixel_size_angstrom: float) -> Tensor:
+        """Return the density on a grid, as :meth:`GaussianAtoms.to_map` does."""
+        side = box * pixel_size_angstrom
+        size = self._sizes(box, side)
+        turns = self.coordinates_angstrom.T / side
+        table = cosine_sine_table(turns[None], len(size))[0] * size
+        x, y, z = table
+        x = x * self.weight_angstrom / (box * pixel_size_angstrom**2)
+        slabs = [
+            torch.einsum("xla,zyka->zykxl", x, z[:, k, None, None] * y)
+            for k in range(len(size))
+        ]
+        products = torch.stack(slabs, dim=1)
+        half = half_axis(products[..., 0, :], products[..., 1, :], box)
+        rows = full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
+        return fourier_to_map(full_axis(rows[0], rows[1], box, dim=-3), box)
+
+    def _sizes(self, box: int, side: float) -> Tensor:
+        """Return each bead's factor along an axis, frequencies from 0 on, (k, b)."""
+        squared = (frequencies(box, self.coordinates_angstrom) / side).square()
+        return torch.exp(-2 * math.pi**2 * self.variance_angstrom2 * squared[:, None])
