@@ -1,5 +1,6 @@
 """Motions of simulated particles along the normal modes of their structure."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,11 +79,12 @@ class Motion:
         width = self.second_angstrom - self.first_angstrom
         return self.first_angstrom + width * uniform
 
-    def largest_angstrom(self) -> float:
-        """Return an amplitude that few or none exceed."""
+    def ends_angstrom(self) -> tuple[float, float]:
+        """Return amplitudes that few or none lie beyond."""
         if self.law == "normal":
-            return abs(self.first_angstrom) + _WIDEST_SDS * self.second_angstrom
-        return max(abs(self.first_angstrom), abs(self.second_angstrom))
+            wide = _WIDEST_SDS * self.second_angstrom
+            return self.first_angstrom - wide, self.first_angstrom + wide
+        return self.first_angstrom, self.second_angstrom
 
 
 def moving_atoms(
@@ -116,3 +118,15 @@ def moving_atoms(
     amplitude = torch.eye(len(modes), dtype=torch.float64)[chosen]
     direction = nodes.extended(modes.displacement_angstrom(amplitude))
     return MovingAtoms(atoms, direction)
+
+
+def farthest_reach(moving: MovingAtoms, motions: Sequence[Motion]) -> float:
+    """Return how far from the origin any atom comes, in angstrom.
+
+    With all modes at one end or the other of their motions.
+    """
+    farthest = 0.0
+    for ends in itertools.product(*(motion.ends_angstrom() for motion in motions)):
+        moved = moving.at(torch.tensor(ends)).coordinates_angstrom
+        farthest = max(farthest, float(moved.norm(dim=1).max()))
+    return farthest

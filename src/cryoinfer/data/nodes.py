@@ -15,8 +15,8 @@ from cryoinfer.io.atoms import AtomicModel
 
 _ALPHA_CARBON, _PHOSPHORUS = ("CA", "C"), ("P", "P")  # name and element
 _BACKBONE = {"N", "CA", "C"}
-_SUGAR = {"C1'", "C3'", "O3'"}
-"""Atoms that tell residues under names of their own (HSD, MSE) from ligands."""
+"""Atoms that tell amino acids under names of their own (HSD) from ligands. Nucleotides
+have nothing that AMP has not: strange ones get no node."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,4 @@ def _is_node(named: tuple[str, str], residue_name: str, beside: set[str]) -> boo
     known = gemmi.find_tabulated_residue(residue_name)
     if named == _ALPHA_CARBON:
         return known.is_amino_acid() or beside >= _BACKBONE
-    if named == _PHOSPHORUS:
-        strange = not known.is_standard() and beside >= _SUGAR
-        return known.is_nucleic_acid() or strange
-    return False
+    return named == _PHOSPHORUS and known.is_nucleic_acid()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.data.examples import named_atoms
-from cryoinfer.data.motions import Motion, moving_atoms
+from cryoinfer.data.motions import Motion, farthest_reach, moving_atoms
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.interfaces import Monitor
@@ -298,18 +298,17 @@ def _structure(config: SimulationConfig) -> GaussianAtoms | MovingAtoms:
     structure: GaussianAtoms | MovingAtoms = GaussianAtoms.from_elements(
         coordinates.float(), atoms.elements, config.b_factor_angstrom2
     )
-    farthest = coordinates.norm(dim=1)
+    farthest = float(coordinates.norm(dim=1).max())
     if config.motions:
         assert isinstance(structure, GaussianAtoms)
         structure = moving_atoms(atoms, structure, config.motions)
-        for motion, moved in zip(config.motions, structure.direction, strict=True):
-            farthest = farthest + motion.largest_angstrom() * moved.norm(dim=1)
-    reach = float(farthest.max()) + 2**0.5 * config.max_shift_angstrom
+        farthest = farthest_reach(structure, config.motions)
+    reach = farthest + 2**0.5 * config.max_shift_angstrom
     side = config.box * config.pixel_size_angstrom
     if reach > side / 2:
         raise InputError(
-            f"The structure, as it moves, reaches {reach:.1f} A from the centre, but a "
-            f"box of {config.box} pixels of {config.pixel_size_angstrom:g} A only "
+            f"The structure, shifts and motions reach {reach:.1f} A from the centre, "
+            f"a box of {config.box} pixels of {config.pixel_size_angstrom:g} A only "
             f"{side / 2:.1f} A: use a larger box or pixel."
         )
     return structure

@@ -135,6 +135,11 @@ def test_the_truth_holds_the_amplitudes(tmp_path: Path) -> None:
     assert given == {}
 
 
+def test_the_standard_box_holds_what_moves_by_2_angstrom() -> None:
+    config = SimulationConfig(n=2, motions=(Motion(1, "normal", 0.0, 2.0),))
+    assert Simulation.of(replace(config, snr_db=None)).latents.conformation is not None
+
+
 def test_motions_that_the_structure_has_not_are_refused(moving) -> None:
     model = example_atoms(NAME)
     twice = (MOTIONS[0], MOTIONS[0])
@@ -143,5 +148,5 @@ def test_motions_that_the_structure_has_not_are_refused(moving) -> None:
     with pytest.raises(InputError, match="636 normal modes"):
         moving_atoms(model, moving.atoms, (Motion(637, "normal", 0.0, 1.0),))
     far = replace(CONFIG, motions=(Motion(1, "uniform", 0.0, 40.0),))
-    with pytest.raises(InputError, match="as it moves, reaches"):
+    with pytest.raises(InputError, match="shifts and motions reach"):
         Simulation.of(far)

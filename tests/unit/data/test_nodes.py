@@ -44,15 +44,17 @@ def test_residues_are_told_apart_by_chain_number_and_insertion_code() -> None:
     assert nodes.coordinates_angstrom(atoms)[:, 0].tolist() == [4, 16, 28, 40]
 
 
-def test_residues_under_other_names_are_known_by_their_atoms() -> None:
-    sugar = [(name, "C", "XYA", "N", 1, "") for name in ("C1'", "C3'")]
+def test_amino_acids_under_other_names_are_known_and_ligands_left_out() -> None:
     atoms = model(
         *amino("HSD", "A", 1),
-        ("P", "P", "XYA", "N", 1, ""),
-        *sugar,
-        ("O3'", "O", "XYA", "N", 1, ""),
+        ("P", "P", "A", "N", 1, ""),
+        ("C1'", "C", "A", "N", 1, ""),
+        ("P", "P", "AMP", "L", 1, ""),
+        ("C1'", "C", "AMP", "L", 1, ""),
     )
-    assert Nodes.of_model(atoms).atom.tolist() == [1, 3]
+    nodes = Nodes.of_model(atoms)
+    assert nodes.atom.tolist() == [1, 3]
+    assert nodes.of_atom.tolist() == [0, 0, 0, 1, 1, 1, 1]
 
 
 def test_what_has_no_node_goes_with_the_nearest() -> None:
