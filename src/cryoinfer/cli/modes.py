@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +19,7 @@ from cryoinfer.physics.structures.elastic import (
     ElasticNetwork,
     SpringLaw,
 )
-from cryoinfer.report.modes import ModesContent, render_modes_report
+from cryoinfer.report.modes import ModesContent, mode_rows, render_modes_report
 
 _FOR_FLUCTUATIONS = 50
 """Modes that fluctuations are summed over: they have most of it."""
@@ -83,6 +82,7 @@ def show_modes(options: ModesOptions, console: Console) -> None:
         coordinates_angstrom=kept.coordinates_angstrom,
         direction=modes.direction[:count].numpy(),
         stiffness=modes.stiffness[:count].numpy(),
+        amplitude=modes.amplitude_sd_angstrom(1.0)[:count].numpy(),
         collectivity=modes.collectivity()[:count].numpy(),
         fluctuation=modes.fluctuation().numpy(),
         fluctuation_modes=len(modes),
@@ -115,13 +115,8 @@ def _table(content: ModesContent) -> Table:
     table = Table(box=None, pad_edge=False)
     for head in ("mode", "stiffness", "amplitude", "collectivity"):
         table.add_column(head, justify="right")
-    for number, (stiffness, share) in enumerate(
-        zip(content.stiffness, content.collectivity, strict=True), 1
-    ):
-        amplitude = (content.stiffness[0] / stiffness) ** 0.5
-        table.add_row(
-            f"{number}", f"{stiffness:.5g}", f"{amplitude:.2f}", f"{share:.0%}"
-        )
+    for row in mode_rows(content):
+        table.add_row(*row)
     return table
 
 
@@ -142,11 +137,10 @@ def _write(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the folder {out}: {error.strerror}.") from error
-    amplitude = np.sqrt(content.stiffness[0] / content.stiffness)
     replace_file(
         out / _MODES,
         lambda part: write_nmd(
-            part, content.title, nodes, content.direction, amplitude.tolist()
+            part, content.title, nodes, content.direction, content.amplitude.tolist()
         ),
     )
     page = render_modes_report(content)

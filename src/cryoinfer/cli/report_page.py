@@ -21,6 +21,7 @@ from cryoinfer.cli.run_files import (
     read_run_map,
 )
 from cryoinfer.cli.run_folder import RunRecord, replace_file
+from cryoinfer.errors import InputError
 from cryoinfer.inference.training import Check
 from cryoinfer.report import (
     ReportContent,
@@ -121,7 +122,13 @@ def read_content(folder: Path) -> ReportContent:
 
 
 def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
-    verdict = record.results["verdict"]
+    verdict = record.results.get("verdict")
+    if verdict is None or not record.results.get("trials"):
+        raise InputError(
+            f"the training in {folder} has not been finished, or was made by another "
+            "version of cryoinfer: there is nothing to report. Resume it with "
+            "`cryoinfer train --resume`, or train anew"
+        )
     return TrainingContent(
         title=folder.absolute().name,
         created=record.created,

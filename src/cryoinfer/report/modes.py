@@ -37,7 +37,8 @@ class ModesContent:
     springs : int
     coordinates_angstrom : ndarray, shape (n, 3)
     direction : ndarray, shape (k, n, 3)
-    stiffness, collectivity : ndarray, shape (k,)
+    stiffness, amplitude, collectivity : ndarray, shape (k,)
+        Amplitudes are thermal, over that of the first.
     fluctuation : ndarray, shape (n,)
         Mean square displacement of each node, in any units.
     fluctuation_modes : int
@@ -53,6 +54,7 @@ class ModesContent:
     coordinates_angstrom: NDArray[np.float64]
     direction: NDArray[np.float64]
     stiffness: NDArray[np.float64]
+    amplitude: NDArray[np.float64]
     collectivity: NDArray[np.float64]
     fluctuation: NDArray[np.float64]
     fluctuation_modes: int
@@ -102,6 +104,17 @@ def render_modes_report(content: ModesContent) -> str:
     )
 
 
+def mode_rows(content: ModesContent) -> list[list[str]]:
+    """Return a row a mode: number, stiffness, amplitude, collectivity."""
+    values = zip(
+        content.stiffness, content.amplitude, content.collectivity, strict=True
+    )
+    return [
+        [str(number), f"{stiffness:.4g}", f"{amplitude:.2f}", f"{share:.0%}"]
+        for number, (stiffness, amplitude, share) in enumerate(values, 1)
+    ]
+
+
 def assess_modes(content: ModesContent) -> list[Finding]:
     """Return what a user of the modes should know."""
     findings = []
@@ -147,17 +160,7 @@ def _sections(content: ModesContent) -> Iterator[str]:
         "root of its stiffness.",
         table(
             ("Mode", "Stiffness", "Amplitude", "Collectivity"),
-            [
-                [
-                    str(number),
-                    f"{stiffness:.4g}",
-                    f"{(content.stiffness[0] / stiffness) ** 0.5:.2f}",
-                    f"{share:.0%}",
-                ]
-                for number, (stiffness, share) in enumerate(
-                    zip(content.stiffness, content.collectivity, strict=True), 1
-                )
-            ],
+            mode_rows(content),
         ),
     )
     yield section(

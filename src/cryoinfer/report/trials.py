@@ -1,5 +1,6 @@
 """What trials of posteriors on simulated images say, in words and in a section."""
 
+import math
 from collections.abc import Mapping
 
 from cryoinfer.report.parts import Finding, figure, section, table
@@ -9,7 +10,8 @@ from cryoinfer.workflows.trial import BINS, ENCODER, Trial
 _EXACT_SHARE = 0.03
 """Of truths, by which a credible set may miss its level before that is mentioned."""
 
-_UNEVEN = 0.01  # a p-value
+_CHANCE_DEVIATIONS = 3.0  # by which a share may miss it too
+_UNEVEN = 0.01  # p-value of the least of all
 _JUDGED = (0.5, 0.9, 0.95)
 
 
@@ -18,14 +20,14 @@ def judge_trials(trials: Mapping[str, Trial]) -> list[Finding]:
     findings = []
     for name, trial in trials.items():
         findings.append(_judge_width(name, trial))
-        uneven = [what for what, p in trial.p_values.items() if p < _UNEVEN]
+        least = _UNEVEN / (len(trial.p_values) * len(trials))
+        uneven = [what for what, p in trial.p_values.items() if p < least]
         if uneven:
             findings.append(
                 Finding(
                     "caution",
                     f"Posteriors of the {_spoken(name)}: the ranks of the true "
-                    f"{' and '.join(uneven)} are less even than chance allows "
-                    f"(p < {_UNEVEN}).",
+                    f"{' and '.join(uneven)} are less even than chance allows.",
                 )
             )
     return findings
@@ -33,15 +35,19 @@ def judge_trials(trials: Mapping[str, Trial]) -> list[Finding]:
 
 def _judge_width(name: str, trial: Trial) -> Finding:
     share = trial.share_in(0.9)
-    off = max(abs(trial.share_in(level) - level) for level in _JUDGED)
+    over = {level: trial.share_in(level) - level for level in _JUDGED}
     text = (
         f"Posteriors of the {_spoken(name)}: {share:.1%} of the true poses lie in the "
         f"90 % sets, {trial.share_in(0.5):.1%} in the 50 % sets"
     )
-    if off <= _EXACT_SHARE:
+    chance = {
+        level: _CHANCE_DEVIATIONS * math.sqrt(level * (1 - level) / trial.images)
+        for level in _JUDGED
+    }
+    if all(abs(over[level]) <= max(_EXACT_SHARE, chance[level]) for level in _JUDGED):
         return Finding("good", f"{text}.")
-    wide = trial.share_in(0.5) > 0.5
-    advice = "wider than they need be" if wide else "too narrow: trust them less"
+    narrow = min(over.values()) < -_EXACT_SHARE
+    advice = "too narrow: trust them less" if narrow else "wider than they need be"
     return Finding("caution", f"{text}: the sets are {advice}.")
 
 
@@ -54,7 +60,7 @@ def trial_section(trials: Mapping[str, Trial]) -> str:
         "particles' own CTFs and noise, and inferred. What is left out here is the "
         "error of the map itself.",
         figure(
-            "coverage",
+            "trial-coverage",
             draw_shares(trials),
             "Share of truths in credible sets by level",
             "Of exact posteriors, the sets of every level hold that share of the "
