@@ -93,7 +93,8 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     c1 = symmetry_rotations("C1")
     school = TrainingConfig(steps=steps)
     done = train(network, source, school, c1, seeded(0), Teller())
-    encoder = PoseEncoder(done.network, ReferenceGrid(BOX, PIXEL_SIZE), (noise,))
+    grid = ReferenceGrid(BOX, PIXEL_SIZE)
+    encoder = PoseEncoder(done.network, grid, (noise,), c1)
     return TrainedEncoder(
         encoder, density, PRIOR, "C1", Usual(), (), done.checks, done.verdict
     )

@@ -25,7 +25,7 @@ from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
-from cryoinfer.workflows.encoder_file import save_encoder
+from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
 
 BOX, PIXEL_SIZE, COUNT = 32, 2.8, 60
@@ -139,12 +139,12 @@ def test_a_map_on_another_grid_than_its_particles_teaches_nothing(
 def test_an_encoder_that_knows_nothing_of_the_particles_says_so(
     encoder, files, tmp_path: Path
 ) -> None:
-    star = deliver(files[0], tmp_path / "in", "noise")
-    stack = np.memmap(star.with_suffix(".mrcs"), "f4", "r+", 1024, (COUNT, BOX, BOX))
-    stack *= 30
-    stack.flush()
+    # Of particles of ten times the contrast, these are none.
+    strict = replace(load_encoder(encoder), usual=Usual(contrast=10.0))
+    save_encoder(tmp_path / "strict.pt", strict)
     run = tmp_path / "run"
-    answer = cryoinfer("infer", encoder, star, "--out", run, "--threads", 1)
+    words = ("--out", run, "--threads", 1)
+    answer = cryoinfer("infer", tmp_path / "strict.pt", files[0], *words)
     # Even then there is a report, and a map of nothing.
     assert answer.exit_code == 0, answer.output
     assert "does not know this molecule" in answer.output
@@ -261,3 +261,11 @@ def test_options_that_make_no_sense_are_refused(
     answer = cryoinfer("infer", encoder, *spelled, "--out", tmp_path / "run")
     assert answer.exit_code == 2
     assert message in answer.stderr
+
+
+def test_a_training_that_was_not_finished_has_no_report(tmp_path: Path) -> None:
+    tmp_path.mkdir(exist_ok=True)
+    RunRecord.of_now("train", {}, {}, 0, 1).write(tmp_path)
+    answer = cryoinfer("report", tmp_path)
+    assert answer.exit_code == 2
+    assert "has not been finished" in answer.stderr

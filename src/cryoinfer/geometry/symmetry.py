@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.geometry.rotations import geodesic_angle
 
 _GOLDEN = (1 + math.sqrt(5)) / 2
 
@@ -74,3 +75,18 @@ def symmetry_rotations(name: str) -> Tensor:
                     found.append(candidate)
         group, frontier = group + found, found
     return torch.stack(group)
+
+
+def nearest_mates(rotation: Tensor, target: Tensor, symmetry: Tensor) -> Tensor:
+    """Return of each rotation the mate that is nearest to a target.
+
+    Parameters
+    ----------
+    rotation, target : Tensor, shape (..., 3, 3)
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them.
+    """
+    mates = rotation.unsqueeze(-3) @ symmetry.to(rotation)
+    nearest = geodesic_angle(target.unsqueeze(-3), mates).argmin(-1)
+    chosen = nearest[..., None, None, None].expand(*nearest.shape, 1, 3, 3)
+    return mates.gather(-3, chosen).squeeze(-3)

@@ -63,11 +63,15 @@ class PoseEncoder:
         The box of the map that it learned.
     noise_power : tuple of Tensor, each shape (rings,)
         Per optics group and ring.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them: modes are
+        brought to the mates nearest to each other.
     """
 
     network: PoseNetwork
     grid: ReferenceGrid
     noise_power: tuple[torch.Tensor, ...]
+    symmetry: Tensor
 
     @property
     def radius(self) -> int:
@@ -113,7 +117,7 @@ class PoseEncoder:
         device = inputs.picture.device.type
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
             parameters = network(inputs)
-        return network.posterior(parameters)
+        return network.posterior(parameters).folded(self.symmetry)
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,6 @@ class SemiAmortized:
     prior : PosePrior
     radii : tuple of int
         Fourier radii of the climbs, from low to high.
-    symmetry : Tensor, shape (m, 3, 3)
-        Rotations that leave the map as it is, the identity among them: of modes that
-        are mates, one is kept.
     modes : int
         Of the encoder, that are climbed at the first radius.
     """
@@ -144,7 +145,6 @@ class SemiAmortized:
     volume: FourierVolume
     prior: PosePrior
     radii: tuple[int, ...]
-    symmetry: Tensor
     modes: int = 2
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
@@ -187,7 +187,9 @@ class SemiAmortized:
         rows = torch.arange(len(order))[:, None]
         likely = named.weight[rows, order] > _LEAST_WEIGHT
         likely[:, 0] = True
-        chosen = likely & ~repeats(named.rotation[rows, order], reach, self.symmetry)
+        chosen = likely & ~repeats(
+            named.rotation[rows, order], reach, self.encoder.symmetry
+        )
         chosen &= chosen.cumsum(1) <= count
         owner, place = torch.nonzero(chosen).unbind(1)
         return owner, order[owner, place]
@@ -209,7 +211,7 @@ class SemiAmortized:
             # Against each that is k places better.
             late = torch.nonzero(rank >= k).squeeze(1)
             pair = poses.rotation[order[torch.stack([late - k, late], 1)]]
-            twin = repeats(pair, 0.5 / radius, self.symmetry)[:, 1]
+            twin = repeats(pair, 0.5 / radius, self.encoder.symmetry)[:, 1]
             alive[late[twin]] = False
         return order[alive]
 

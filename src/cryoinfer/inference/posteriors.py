@@ -1,7 +1,7 @@
 """The posterior of search and encoder alike: a mixture of Gaussians about modes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -12,6 +12,7 @@ from cryoinfer.geometry.rotations import (
     rotate_in_image_frame,
     rotation_vector,
 )
+from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.records import Latents, Pose
 
 LOG_VOLUME_OF_ROTATIONS = math.log(8 * math.pi**2)
@@ -86,6 +87,19 @@ class PoseMixture:
             torch.zeros(len(weight), dtype=torch.float64),
             torch.ones(3, dtype=torch.float64),
         )
+
+    def folded(self, symmetry: Tensor) -> Self:
+        """Return every mode at its mate nearest to the first.
+
+        Parameters
+        ----------
+        symmetry : Tensor, shape (m, 3, 3)
+            Rotations that leave the map as it is, the identity among them.
+        """
+        if len(symmetry) == 1:
+            return self
+        first = self.rotation[:, :1].expand_as(self.rotation)
+        return replace(self, rotation=nearest_mates(self.rotation, first, symmetry))
 
     def __len__(self) -> int:
         return self.weight.shape[0]

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
@@ -193,10 +194,11 @@ def train(
     while run.step < config.steps:
         run.advance()
         monitor.advance()
-        if run.step == config.steps:
-            run.fit_widths()
         if run.step % config.check_every == 0 or run.step == config.steps:
             monitor.message(run.check())
+            if run.step == config.steps:
+                # After the last look: what that gains has not been learned.
+                run.fit_widths()
             monitor.save_checkpoint(run.state())
     return run.finished()
 
@@ -278,10 +280,9 @@ class _Run:
             parameters = look.parameters_of(self._held_back)
             value = float(look.of(parameters, self._true).mean())
             posterior = network.posterior(parameters)
-        found = posterior.mode().pose.rotation[:, None]
-        mates = self._true.pose.rotation[:, None] @ self._symmetry
-        nearest = geodesic_angle(found, mates).amin(1)
-        degrees = math.degrees(float(nearest.median()))
+        found, true = posterior.mode().pose.rotation, self._true.pose.rotation
+        apart = geodesic_angle(found, nearest_mates(true, found, self._symmetry))
+        degrees = math.degrees(float(apart.median()))
         self._checks.append(Check(self.step, value, degrees))
         return (
             f"step {self.step}: {value:.2f} nats, median error {degrees:.2f} degrees "

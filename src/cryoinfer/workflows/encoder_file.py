@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 
 from cryoinfer.errors import CryoinferError, InputError, MissingFileError
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
@@ -81,7 +82,8 @@ def _trained(values: dict[str, Any]) -> TrainedEncoder:
     network = PoseNetwork(PoseNetworkConfig(**values["network"]), prior)
     network.load_state_dict(values["weights"])
     noise = tuple(values["noise_power"])
-    encoder = PoseEncoder(network, ReferenceGrid(**values["grid"]), noise)
+    grid, symmetry = ReferenceGrid(**values["grid"]), values["symmetry"]
+    encoder = PoseEncoder(network, grid, noise, symmetry_rotations(symmetry))
     return TrainedEncoder(
         encoder=encoder,
         density=values["density"],

@@ -17,6 +17,9 @@ from cryoinfer.inference.whitening import is_finite
 _LOOKED_AT = 200
 """Images whose corners are looked at: their noise is known to a percent or better."""
 
+_FEWEST = 50
+"""Images whose corners say something: levels differ between micrographs."""
+
 _LIKE = 1.2
 """Ratio of variances up to which noise is the same: that of levels is 1.1."""
 
@@ -30,12 +33,13 @@ class Imaging:
     Attributes
     ----------
     voltage_kv : float
-    corner_variance : float
-        Of the pixels outside the circle that fits into the image.
+    corner_variance : float or None
+        Of the pixels outside the circle that fits into the image; None if there were
+        too few images.
     """
 
     voltage_kv: float
-    corner_variance: float
+    corner_variance: float | None
 
     @classmethod
     def of(
@@ -64,8 +68,10 @@ class Imaging:
         box = images.shape[-1]
         axis = torch.arange(box) - box // 2
         outside = axis[:, None] ** 2 + axis**2 > (box / 2) ** 2
-        corners = images[:, outside].double()
-        return cls(float(batch.optics.voltage_kv[0]), float(corners.var()))
+        variance = None
+        if len(images) >= _FEWEST:
+            variance = float(images[:, outside].double().var())
+        return cls(float(batch.optics.voltage_kv[0]), variance)
 
     def differences(self, learned: "Imaging") -> list[str]:
         """Say in what these images differ from those that were learned."""
@@ -75,6 +81,8 @@ class Imaging:
                 f"{self.voltage_kv:g} kV in the place of {learned.voltage_kv:g} kV"
             )
         found, before = self.corner_variance, learned.corner_variance
+        if found is None or before is None:
+            return said
         if not before / _LIKE <= found <= before * _LIKE:
             times = math.sqrt(found / before) if before > 0 else math.inf
             said.append(f"noise {times:.3g} times as strong")

@@ -179,7 +179,7 @@ def prepare(
         way = None
         if not alike or off > _AREA_ROUNDING:
             way = _resampling(box, pixel_size, grid)
-        known = group < len(learned) and len(learned[group]) > grid.box // 2 - 1
+        known = trained.knows(group)
         differences = []
         if alike and known:
             rows = _rows_of(particles, group, box)

@@ -52,6 +52,9 @@ them look sharper: with 3 in the place of 2, squared errors of rotations are 3 t
 smaller in units of their posteriors (sets D, F and G of cryoPoseNet; 4 gains 1 % more).
 A map of 256 takes 1.9 GB."""
 
+OF_ONE_GROUP = 100
+"""Images that are simulated with the optics of one group, before the next is drawn."""
+
 _LOWEST_RADIUS = 6
 _LIKELY_ERRORS = 1.5  # medians, that a first climb is to come back from
 _CLOSE = 0.75  # of a radius, from which a climb needs no stop in between
@@ -148,6 +151,10 @@ class TrainedEncoder:
         """The map, to the radius that the encoder is shown."""
         return FourierVolume.from_map(self.density, self.encoder.radius)
 
+    def knows(self, group: int) -> bool:
+        """Tell whether particles of an optics group have been learned from."""
+        return group < len(self.imaging) and self.imaging[group] is not None
+
     def semi_amortized(self) -> SemiAmortized:
         """Return the inference that climbs from what the encoder names.
 
@@ -165,8 +172,12 @@ class TrainedEncoder:
         degrees = self.checks[-1].median_degrees
         radii = climb_radii(degrees, self.encoder.radius, box // 2 - 1)
         volume = FourierVolume.from_map(self.density, radii[-1], padding)
-        symmetry = symmetry_rotations(self.symmetry)
-        return SemiAmortized(self.encoder, volume, self.prior, radii, symmetry)
+        return SemiAmortized(
+            encoder=self.encoder,
+            volume=volume,
+            prior=self.prior,
+            radii=radii,
+        )
 
 
 def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
@@ -184,15 +195,14 @@ def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]
     -------
     tuple of int
         From the largest one, at most ``shown``, at which a climb reaches poses of one
-        and a half times that error, doubling to ``last``.
+        and a half times that error, doubling until ``last`` is near, and ``last``.
     """
     wrong = _LIKELY_ERRORS * max(math.radians(median_degrees), 1e-6)
     radius = min(max(int(climb_reach_radian(1) / wrong), _LOWEST_RADIUS), shown)
-    radii = []
-    while radius < _CLOSE * last:
-        radii.append(radius)
-        radius *= 2
-    return (*radii, last)
+    radii = [min(radius, last)]
+    while 2 * radii[-1] < _CLOSE * last:
+        radii.append(2 * radii[-1])
+    return tuple(sorted({*radii, last}))
 
 
 def train_encoder(
@@ -237,7 +247,7 @@ def train_encoder(
         network = PoseNetwork(config.network, prior)
     symmetry = symmetry_rotations(lesson.symmetry)
     done = train(network, images, config.training, symmetry, generator, monitor)
-    encoder = PoseEncoder(done.network, grid, lesson.noise_power)
+    encoder = PoseEncoder(done.network, grid, lesson.noise_power, symmetry)
     usual = Usual.of(Fit.joined([_fit(encoder, images, t) for t in images.templates]))
     return TrainedEncoder(
         encoder=encoder,
@@ -305,7 +315,7 @@ def templates_of(
     radius: int,
     noise: tuple[Tensor, ...],
     generator: torch.Generator,
-    most: int = _TEMPLATES,
+    most: int | None = None,
 ) -> tuple[WhitenedImages, ...]:
     """Return particles of every optics group, whitened, to lend their CTFs and noise.
 
@@ -319,13 +329,15 @@ def templates_of(
         As :attr:`Lesson.noise_power`.
     generator : torch.Generator
         Of the choice.
-    most : int
-        Of a group.
+    most : int, optional
+        Of all groups together, one of each at least; without it 2,000 of each group.
     """
     templates = []
-    for group in particles.optics.group.unique().tolist():
+    groups = particles.optics.group.unique().tolist()
+    most_of_group = _TEMPLATES if most is None else max(1, most // len(groups))
+    for group in groups:
         members = torch.nonzero(particles.optics.group == group).squeeze(1)
-        order = torch.randperm(len(members), generator=generator)[:most]
+        order = torch.randperm(len(members), generator=generator)[:most_of_group]
         parts = [
             whiten(batch, grid_of(batch, grid), radius, noise[group])
             for batch in particles.batches(CHUNK, members[order])

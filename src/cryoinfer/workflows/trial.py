@@ -21,14 +21,13 @@ from cryoinfer.evaluation.calibration import (
     tarp_levels,
 )
 from cryoinfer.geometry.rotations import geodesic_angle
-from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
-from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.problem import CHUNK
-from cryoinfer.workflows.train import TrainedEncoder, templates_of
+from cryoinfer.records import Latents
+from cryoinfer.workflows.train import OF_ONE_GROUP, TrainedEncoder, templates_of
 
 IMAGES = 1000
 """That tell a share of a half to within 1.6 points (a standard deviation)."""
@@ -87,17 +86,19 @@ class Trial:
         truths : sequence of Latents
             Of the same images.
         symmetry : Tensor, shape (m, 3, 3)
-            Rotations that leave the map as it is, the identity among them.
+            Rotations that leave the map as it is, the identity among them; posteriors
+            are folded by it.
         generator : torch.Generator
-            Another one than the truths were drawn with.
+            Of the draws.
         """
         degrees, levels, ranks = [], [], []
         for posterior, truth in zip(posteriors, truths, strict=True):
-            truth = nearest_mate(truth, posterior.mode().pose.rotation, symmetry)
-            turned = posterior.mode().pose.rotation, truth.pose.rotation
-            degrees.append(torch.rad2deg(geodesic_angle(*turned)))
+            found, pose = posterior.mode().pose.rotation, truth.pose
+            mate = nearest_mates(pose.rotation, found, symmetry)
+            truth = replace(truth, pose=replace(pose, rotation=mate))
+            degrees.append(torch.rad2deg(geodesic_angle(found, mate)))
             levels.append(posterior.credible_level(truth, DRAWS, generator))
-            ranks.append(_ranks(posterior, truth, generator))
+            ranks.append(_ranks(posterior, truth, symmetry, generator))
         joined = {name: torch.cat([one[name] for one in ranks]) for name in ranks[0]}
         balls = joined.pop("balls")
         shares = coverage_curve(torch.cat(levels), torch.tensor(LEVELS))
@@ -151,17 +152,11 @@ def hold_trials(
     """
     generator = torch.Generator().manual_seed(seed)
     encoder, semi = trained.encoder, trained.semi_amortized()
-    lent = templates_of(
-        particles,
-        encoder.grid,
-        semi.radii[-1],
-        encoder.noise_power,
-        generator,
-        most=images,
-    )
+    grid, noise, radius = encoder.grid, encoder.noise_power, semi.radii[-1]
+    lent = templates_of(particles, grid, radius, noise, generator, images)
     source = TrainingImages(semi.volume, lent, trained.prior)
     drawn = []
-    for rows in torch.arange(images).split(CHUNK):
+    for rows in torch.arange(images).split(OF_ONE_GROUP):
         drawn.append(source.draw(len(rows), generator))
     ways: dict[str, Callable[[WhitenedImages], PoseMixture]] = {
         ENCODER: encoder.infer_whitened,
@@ -175,31 +170,31 @@ def hold_trials(
             posteriors.append(infer(batch))
             monitor.advance()
         truths = [truth for _, truth in drawn]
-        symmetry = symmetry_rotations(trained.symmetry)
-        trials[name] = Trial.of(posteriors, truths, symmetry, generator)
+        # The same draws for both, and others than those of the truths.
+        draws = torch.Generator().manual_seed(seed + 1)
+        trials[name] = Trial.of(posteriors, truths, encoder.symmetry, draws)
     return trials
 
 
-def nearest_mate(truth: Latents, rotation: Tensor, symmetry: Tensor) -> Latents:
-    """Return true latents (n,), turned to whichever mate is nearest to a rotation."""
-    mates = truth.pose.rotation[:, None] @ symmetry
-    nearest = geodesic_angle(rotation[:, None], mates).argmin(1)
-    pose = Pose(mates[torch.arange(len(mates)), nearest], truth.pose.shift_angstrom)
-    return replace(truth, pose=pose)
-
-
 def _ranks(
-    posterior: PoseMixture, truth: Latents, generator: torch.Generator
+    posterior: PoseMixture, truth: Latents, symmetry: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return the truths' ranks among draws, and their levels in balls about one."""
-    drawn = posterior.sample(DRAWS, generator)
-    point = posterior.sample(1, generator)[0]
+    mode = posterior.mode().pose.rotation
+
+    def draw(count: int) -> Latents:
+        drawn = posterior.sample(count, generator)
+        at = mode.expand_as(drawn.pose.rotation)
+        mate = nearest_mates(drawn.pose.rotation, at, symmetry)
+        return replace(drawn, pose=replace(drawn.pose, rotation=mate))
+
+    drawn, point = draw(DRAWS), draw(1)[0]
     variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
     ranks = {
         "rotation": rotation_ranks(
             truth.pose.rotation,
             drawn.pose.rotation,
-            posterior.mode().pose.rotation,
+            mode,
             generator,
         )
     }

@@ -168,8 +168,8 @@ def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
     # from modes that lie near the truth.
     batch, true, sd = particles(20, seeded(5))
     noise = torch.full((BOX // 2,), sd**2)
-    encoder = PoseEncoder(network(), GRID, (noise,))
-    semi = SemiAmortized(encoder, volume(), PRIOR, radii=(7, 15), symmetry=C1)
+    encoder = PoseEncoder(network(), GRID, (noise,), C1)
+    semi = SemiAmortized(encoder, volume(), PRIOR, radii=(7, 15))
     near = PoseMixture.of_modes(
         true.rotation[:, None]
         @ torch.linalg.matrix_exp(
@@ -201,7 +201,7 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
     noise = torch.full((BOX // 2,), float(images.var()))
     batch = ParticleBatch(images, Optics.without_ctf(8, PIXEL), torch.arange(8))
     density = FourierVolume.from_map(pair.to_map(BOX, PIXEL).float(), 15)
-    encoder = PoseEncoder(network(), GRID, (noise,))
+    encoder = PoseEncoder(network(), GRID, (noise,), C1)
     zero = torch.zeros(8, 2, dtype=torch.float64)
     near = PoseMixture.of_modes(
         torch.stack([true.rotation, true.rotation @ half_turn], 1),
@@ -211,10 +211,11 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
         0.01 * torch.eye(6, dtype=torch.float64).expand(8, 2, 6, 6),
     )
     seen = whiten(batch, GRID, 15, noise)
-    found = SemiAmortized(encoder, density, PRIOR, (7, 15), C1).climb(seen, near)
+    found = SemiAmortized(encoder, density, PRIOR, (7, 15)).climb(seen, near)
     # The map is interpolated: mates differ by a quarter of a nat.
     torch.testing.assert_close(found.weight, zero + 0.5, rtol=0, atol=0.1)
-    c2 = SemiAmortized(encoder, density, PRIOR, (7, 15), symmetry_rotations("C2"))
+    mates = replace(encoder, symmetry=symmetry_rotations("C2"))
+    c2 = SemiAmortized(mates, density, PRIOR, (7, 15))
     # Told of the symmetry, one mode stands for both.
     torch.testing.assert_close(
         c2.climb(seen, near).weight[:, 0], torch.ones(8).double()
@@ -223,7 +224,7 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
 
 def test_images_of_another_area_are_refused() -> None:
     _, _, sd = particles(1, seeded(6))
-    encoder = PoseEncoder(network(), GRID, (torch.full((BOX // 2,), sd**2),))
+    encoder = PoseEncoder(network(), GRID, (torch.full((BOX // 2,), sd**2),), C1)
     images = torch.randn(3, BOX, BOX, generator=seeded(7))
     other = ParticleBatch(images, Optics.without_ctf(3, 2.5), torch.arange(3))
     with pytest.raises(InputError, match=r"96\.0 A across, found 80\.0 A"):

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
 from cryoinfer.workflows.trial import (
     BINS,
@@ -20,7 +20,6 @@ from cryoinfer.workflows.trial import (
     ENCODER,
     Trial,
     hold_trials,
-    nearest_mate,
 )
 
 COUNT = 1000
@@ -86,16 +85,25 @@ def test_a_trial_survives_the_record_of_a_run() -> None:
     assert Trial.of_record(json.loads(json.dumps(asdict(trial)))) == trial
 
 
-def test_truths_are_compared_with_the_nearest_mate() -> None:
-    symmetry = symmetry_rotations("D2")
-    rotation = random_rotations(50, seeded(3))
-    turned = rotation @ symmetry[torch.arange(50) % 4]
-    zero = torch.zeros(50, dtype=torch.float64)
-    truth = Latents(Pose(turned, torch.ones(50, 2, dtype=torch.float64)), zero)
-    found = nearest_mate(truth, rotation, symmetry)
-    # Two products of matrices in double precision.
-    assert float(geodesic_angle(found.pose.rotation, rotation).max()) < 1e-7
-    assert torch.equal(found.pose.shift_angstrom, truth.pose.shift_angstrom)
+def test_mates_of_a_symmetric_map_are_one_pose() -> None:
+    symmetry = symmetry_rotations("C2")
+    exact = posteriors()
+    # The same posterior, as an encoder may state it: each of two mates in part.
+    mate = exact.rotation @ symmetry[1]
+    split = PoseMixture.of_modes(
+        torch.cat([exact.rotation, mate], 1),
+        exact.shift_angstrom.expand(-1, 2, -1),
+        exact.defocus_offset_angstrom.expand(-1, 2),
+        torch.tensor([0.6, 0.4], dtype=torch.float64).expand(COUNT, 2),
+        exact.covariance.expand(-1, 2, 6, 6),
+    ).folded(symmetry)
+    truth = truths_of(exact)
+    turned = truth.pose.rotation @ symmetry[torch.arange(COUNT) % 2]
+    truth = replace(truth, pose=replace(truth.pose, rotation=turned))
+    trial = Trial.of([split], [truth], symmetry, seeded(2))
+    assert trial.median_degrees < 5
+    assert abs(trial.share_in(0.5) - 0.5) < 4 * 0.5 / COUNT**0.5
+    assert min(trial.p_values.values()) > 1e-3
 
 
 def test_an_encoder_and_its_climb_are_tried(simulated) -> None:
