@@ -6,6 +6,7 @@ import torch
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
+from cryoinfer.workflows.centre import centred
 from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.marching import MarchState
 from cryoinfer.workflows.passes import Estimate
@@ -69,7 +70,8 @@ def abinitio(
     Returns
     -------
     RunResult
-        The hand of the map is arbitrary: images cannot tell it.
+        The hand of the map is arbitrary: images cannot tell it. The map lies where
+        shifts are least.
 
     Raises
     ------
@@ -85,11 +87,13 @@ def abinitio(
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
     )
-    return march_to_result(
-        problem,
-        lambda: _begin(problem, config, generator, monitor),
-        config.resolution_angstrom,
-        monitor,
+    return centred(
+        march_to_result(
+            problem,
+            lambda: _begin(problem, config, generator, monitor),
+            config.resolution_angstrom,
+            monitor,
+        )
     )
 
 
