@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.transform import fourier_to_image, fourier_to_map
 from cryoinfer.physics.structures.waves import (
-    TABLE_VALUES_AT_ONCE,
     cosine_sine_table,
     frequencies,
-    full_axis,
-    half_axis,
+    images_of,
+    map_of,
+    turns_in_parts,
 )
 from cryoinfer.records import Pose
 
@@ -130,19 +129,13 @@ class GaussianAtoms:
         """
         side = box * pixel_size_angstrom
         coordinates = self.coordinates_angstrom
-        rotation = pose.rotation.to(coordinates)[:, :2]
-        shift = pose.shift_angstrom.to(coordinates)[:, :, None]
         frequency = frequencies(box, coordinates) / side
         factors = self._factors(frequency[:, None] ** 2 + frequency**2)
         factors = factors / (box * pixel_size_angstrom**2)
         order, counts = self._atoms_by_element()
-        atoms = coordinates[..., order, :].mT / side
-        at_once = max(1, TABLE_VALUES_AT_ONCE // (2 * box * len(order)))
+        atoms = coordinates[..., order, :]
         images = []
-        for start in range(0, len(pose), at_once):
-            part = slice(start, start + at_once)
-            own = atoms if atoms.dim() == 2 else atoms[part]
-            turns = rotation[part] @ own + shift[part] / side
+        for turns in turns_in_parts(atoms, pose, box, pixel_size_angstrom):
             tables = cosine_sine_table(turns, len(frequency)).flatten(2, 3)
             by_element = zip(
                 factors,
@@ -154,9 +147,7 @@ class GaussianAtoms:
                 (y @ x.mT).unflatten(-1, (2, -1)).unflatten(1, (2, -1)) * f[:, None]
                 for f, x, y in by_element
             )
-            half = half_axis(products[..., 0, :], products[..., 1, :], box)
-            full = full_axis(half[:, 0], half[:, 1], box, dim=-2)
-            images.append(fourier_to_image(full, box))
+            images.append(images_of(products, box))
         return torch.cat(images) if images else atoms.new_zeros(0, box, box)
 
     def to_map(self, box: int, pixel_size_angstrom: float) -> Tensor:
@@ -190,10 +181,7 @@ class GaussianAtoms:
                     for f, b, a in by_element
                 )
             )
-        products = torch.stack(slabs, dim=1)
-        half = half_axis(products[..., 0, :], products[..., 1, :], box)
-        rows = full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
-        return fourier_to_map(full_axis(rows[0], rows[1], box, dim=-3), box)
+        return map_of(slabs, box)
 
     def transform_at(self, frequency: Tensor) -> Tensor:
         """Return the transform at frequencies (f, 3) in 1/angstrom, complex, (f,).

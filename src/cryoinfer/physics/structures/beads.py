@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.transform import fourier_to_image, fourier_to_map
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.waves import (
-    TABLE_VALUES_AT_ONCE,
     cosine_sine_table,
     frequencies,
-    full_axis,
-    half_axis,
+    images_of,
+    map_of,
+    turns_in_parts,
 )
 from cryoinfer.records import Pose
 
@@ -148,27 +147,17 @@ class GaussianBeads:
         -------
         Tensor, shape (n, box, box)
         """
-        side = box * pixel_size_angstrom
         coordinates = self.coordinates_angstrom
-        rotation = pose.rotation.to(coordinates)[:, :2]
-        shift = pose.shift_angstrom.to(coordinates)[:, :, None]
-        size = self._sizes(box, side)
+        size = self._sizes(box, box * pixel_size_angstrom)
         weighted = size * self.weight_angstrom / (box * pixel_size_angstrom**2)
-        atoms, count = coordinates.mT / side, len(size)
-        at_once = max(1, TABLE_VALUES_AT_ONCE // (2 * box * coordinates.shape[-2]))
         images = []
-        for start in range(0, len(pose), at_once):
-            part = slice(start, start + at_once)
-            own = atoms if atoms.dim() == 2 else atoms[part]
-            table = cosine_sine_table(rotation[part] @ own + shift[part] / side, count)
+        for turns in turns_in_parts(coordinates, pose, box, pixel_size_angstrom):
+            table = cosine_sine_table(turns, len(size))
             x = (table[:, 0] * weighted).flatten(1, 2)
             y = (table[:, 1] * size).flatten(1, 2)
             products = (y @ x.mT).unflatten(-1, (2, -1)).unflatten(1, (2, -1))
-            half = half_axis(products[..., 0, :], products[..., 1, :], box)
-            images.append(
-                fourier_to_image(full_axis(half[:, 0], half[:, 1], box, dim=-2), box)
-            )
-        return torch.cat(images) if images else atoms.new_zeros(0, box, box)
+            images.append(images_of(products, box))
+        return torch.cat(images) if images else coordinates.new_zeros(0, box, box)
 
     def to_map(self, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return the density on a grid, as :meth:`GaussianAtoms.to_map` does."""
@@ -182,10 +171,7 @@ class GaussianBeads:
             torch.einsum("xla,zyka->zykxl", x, z[:, k, None, None] * y)
             for k in range(len(size))
         ]
-        products = torch.stack(slabs, dim=1)
-        half = half_axis(products[..., 0, :], products[..., 1, :], box)
-        rows = full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
-        return fourier_to_map(full_axis(rows[0], rows[1], box, dim=-3), box)
+        return map_of(slabs, box)
 
     def _sizes(self, box: int, side: float) -> Tensor:
         """Return each bead's factor along an axis, frequencies from 0 on, (k, b)."""

@@ -179,9 +179,9 @@ class ElasticNetwork:
                 f"found {count}"
             )
         self._require_one_piece()
-        values, vectors = self._softest(count + RIGID_MOTIONS)
-        scale = self.hessian().diagonal().mean()
-        free = int((values < _FREE * scale).sum())
+        hessian = self.hessian()
+        values, vectors = _softest(hessian, count + RIGID_MOTIONS)
+        free = int((values < _FREE * hessian.diagonal().mean()).sum())
         if free != RIGID_MOTIONS:
             ends = np.concatenate([self.first, self.second])
             loose = int(np.bincount(ends, minlength=len(self)).argmin())
@@ -207,28 +207,6 @@ class ElasticNetwork:
                 f"the elastic network is in {len(sizes)} pieces, of {shown} nodes: "
                 "expected one. Raise the cutoff, or choose chains that touch"
             )
-
-    def _softest(self, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return eigenvalues, ascending, and eigenvectors in columns."""
-        hessian = self.hessian()
-        size = hessian.shape[0]
-        if len(self) <= _DENSE_NODES or count > size // 3:
-            values, vectors = np.linalg.eigh(hessian.toarray())
-            return values[:count], vectors[:, :count]
-        shift = -_SHIFT * hessian.diagonal().mean()
-        shifted = hessian - shift * sparse.identity(size, format="csc")
-        # Symmetric and positive: no pivots are needed, and fewer zeros are filled.
-        factors = splu(
-            shifted,
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-        inverse = LinearOperator((size, size), factors.solve, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(size)
-        values, vectors = eigsh(hessian, count, sigma=shift, OPinv=inverse, v0=start)
-        order = values.argsort()
-        return values[order], vectors[:, order]
 
 
 @dataclass(frozen=True)
@@ -302,3 +280,27 @@ class NormalModes:
         """
         whole = displacement_angstrom.double()
         return (self.direction * whole).sum((1, 2)) / whole.norm()
+
+
+def _softest(
+    hessian: sparse.csc_matrix, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return eigenvalues, ascending, and eigenvectors in columns."""
+    size = hessian.shape[0]
+    if size <= 3 * _DENSE_NODES or count > size // 3:
+        values, vectors = np.linalg.eigh(hessian.toarray())
+        return values[:count], vectors[:, :count]
+    shift = -_SHIFT * hessian.diagonal().mean()
+    shifted = hessian - shift * sparse.identity(size, format="csc")
+    # Symmetric and positive: no pivots are needed, and fewer zeros are filled.
+    factors = splu(
+        shifted,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    inverse = LinearOperator((size, size), factors.solve, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(size)
+    values, vectors = eigsh(hessian, count, sigma=shift, OPinv=inverse, v0=start)
+    order = values.argsort()
+    return values[order], vectors[:, order]

@@ -5,9 +5,13 @@ are needed for all signs of them.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from cryoinfer.fourier.transform import fourier_to_image, fourier_to_map
+from cryoinfer.records import Pose
 
 TABLE_VALUES_AT_ONCE = 2**21
 """Of the tables of a batch: what a cache can hold."""
@@ -67,3 +71,48 @@ def full_axis(cosine: Tensor, sine: Tensor, box: int, dim: int) -> Tensor:
     shape[dim] = box - 2 * count + 1
     negative = (cosine + turned).narrow(dim, 1, count - 1).flip(dim)
     return torch.cat((cosine - turned, cosine.new_zeros(shape), negative), dim)
+
+
+def turns_in_parts(
+    coordinates_angstrom: Tensor, pose: Pose, box: int, pixel_size_angstrom: float
+) -> Iterator[Tensor]:
+    """Yield where points lie in images, some images at a time.
+
+    Parameters
+    ----------
+    coordinates_angstrom : Tensor, shape (a, 3), or (n, a, 3)
+    pose : Pose, of n images
+    box : int
+    pixel_size_angstrom : float
+
+    Yields
+    ------
+    Tensor, shape (part, 2, a)
+        (x, y) over the side of the image, which a wave of one cycle turns by.
+    """
+    side = box * pixel_size_angstrom
+    rotation = pose.rotation.to(coordinates_angstrom)[:, :2]
+    shift = pose.shift_angstrom.to(coordinates_angstrom)[:, :, None]
+    points = coordinates_angstrom.mT / side
+    at_once = max(1, TABLE_VALUES_AT_ONCE // (2 * box * points.shape[-1]))
+    for start in range(0, len(pose), at_once):
+        part = slice(start, start + at_once)
+        own = points if points.dim() == 2 else points[part]
+        yield rotation[part] @ own + shift[part] / side
+
+
+def images_of(products: Tensor, box: int) -> Tensor:
+    """Return images (n, box, box) of sums of products of tables.
+
+    ``products`` is (n, 2, k, 2, k): cosine and sine along y, then along x.
+    """
+    half = half_axis(products[..., 0, :], products[..., 1, :], box)
+    return fourier_to_image(full_axis(half[:, 0], half[:, 1], box, dim=-2), box)
+
+
+def map_of(slabs: list[Tensor], box: int) -> Tensor:
+    """Return the map of sums of products of tables, a slab (2, 2, k, 2, k) each z."""
+    products = torch.stack(slabs, dim=1)
+    half = half_axis(products[..., 0, :], products[..., 1, :], box)
+    rows = full_axis(half[:, :, 0], half[:, :, 1], box, dim=-2)
+    return fourier_to_map(full_axis(rows[0], rows[1], box, dim=-3), box)
