@@ -86,6 +86,8 @@ def nearest_mates(rotation: Tensor, target: Tensor, symmetry: Tensor) -> Tensor:
     symmetry : Tensor, shape (m, 3, 3)
         Rotations that leave the map as it is, the identity among them.
     """
+    if len(symmetry) == 1:
+        return rotation
     mates = rotation.unsqueeze(-3) @ symmetry.to(rotation)
     nearest = geodesic_angle(target.unsqueeze(-3), mates).argmin(-1)
     chosen = nearest[..., None, None, None].expand(*nearest.shape, 1, 3, 3)

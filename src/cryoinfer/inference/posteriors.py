@@ -96,8 +96,6 @@ class PoseMixture:
         symmetry : Tensor, shape (m, 3, 3)
             Rotations that leave the map as it is, the identity among them.
         """
-        if len(symmetry) == 1:
-            return self
         first = self.rotation[:, :1].expand_as(self.rotation)
         return replace(self, rotation=nearest_mates(self.rotation, first, symmetry))
 

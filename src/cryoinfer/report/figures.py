@@ -20,6 +20,7 @@ from cryoinfer.report.style import (
     MUTED,
     ORANGE,
     add_scale_bar,
+    coverage_axes,
     figure_style,
     format_duration,
     label_resolution,
@@ -297,30 +298,10 @@ def draw_coverage(coverage: Coverage) -> str:
     -------
     str
     """
-    nominal, n = coverage.nominal, coverage.n_particles
-    # What 95 of 100 perfectly calibrated runs of this size would show.
-    spread = 1.96 * np.sqrt(nominal * (1 - nominal) / n)
     with figure_style():
         figure = Figure(figsize=(4.4, 3.9))
-        axes = figure.add_subplot()
-        axes.fill_between(
-            nominal,
-            (nominal - spread).clip(0, 1),
-            (nominal + spread).clip(0, 1),
-            color=GREY,
-            alpha=0.35,
-            linewidth=0,
-            label="calibrated, 95%",
-        )
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.plot(nominal, coverage.observed, color=BLUE, label="observed")
-        axes.set(
-            xlabel="stated probability",
-            ylabel="truth inside",
-            xlim=(0, 1),
-            ylim=(0, 1.02),
-            aspect="equal",
-        )
+        axes = coverage_axes(figure, coverage.n_particles, "calibrated, 95%")
+        axes.plot(coverage.nominal, coverage.observed, color=BLUE, label="observed")
         axes.legend(loc="upper left")
         return to_svg(figure)
 

@@ -123,6 +123,34 @@ def add_scale_bar(axes: Axes, box: int, pixel_size_angstrom: float) -> None:
     )
 
 
+def coverage_axes(figure: Figure, count: int, label: str) -> Axes:
+    """Return axes for the share of truths in sets by their level, with what is exact.
+
+    The band is what 95 of 100 exactly calibrated sets of as many truths would show.
+    """
+    level = np.linspace(0, 1, 101)
+    spread = 1.96 * np.sqrt(level * (1 - level) / count)
+    axes = figure.add_subplot()
+    axes.fill_between(
+        level,
+        (level - spread).clip(0, 1),
+        (level + spread).clip(0, 1),
+        color=GREY,
+        alpha=0.35,
+        linewidth=0,
+        label=label,
+    )
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set(
+        xlabel="stated probability",
+        ylabel="truth inside",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        aspect="equal",
+    )
+    return axes
+
+
 def format_duration(seconds: float) -> str:
     """Return a time in the two units that fit it, such as ``3 min 20 s``."""
     if seconds < 10:

@@ -10,8 +10,8 @@ from cryoinfer.report.style import (
     BLUE,
     GREEN,
     GREY,
-    MUTED,
     ORANGE,
+    coverage_axes,
     figure_style,
     tick_round_numbers,
     to_svg,
@@ -62,35 +62,16 @@ def draw_shares(trials: Mapping[str, Trial]) -> str:
     -------
     str
     """
-    nominal = np.array(LEVELS)
     images = next(iter(trials.values())).images
-    spread = 1.96 * np.sqrt(nominal * (1 - nominal) / images)
     with figure_style():
         figure = Figure(figsize=(4.4, 3.9))
-        axes = figure.add_subplot()
-        axes.fill_between(
-            nominal,
-            (nominal - spread).clip(0, 1),
-            (nominal + spread).clip(0, 1),
-            color=GREY,
-            alpha=0.35,
-            linewidth=0,
-            label="exact, 95%",
-        )
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes = coverage_axes(figure, images, "exact, 95%")
         for (name, trial), colour, dashes in zip(
             trials.items(), _COLOURS, _DASHES, strict=True
         ):
             axes.plot(
-                nominal, trial.coverage, color=colour, linestyle=dashes, label=name
+                LEVELS, trial.coverage, color=colour, linestyle=dashes, label=name
             )
-        axes.set(
-            xlabel="stated probability",
-            ylabel="truth inside",
-            xlim=(0, 1),
-            ylim=(0, 1.02),
-            aspect="equal",
-        )
         axes.legend(loc="upper left")
         return to_svg(figure)
 
