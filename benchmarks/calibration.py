@@ -35,6 +35,7 @@ from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses, covariance_of, gauss_newton
 from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
@@ -82,7 +83,7 @@ COLUMNS = (
 
 
 def simulated_images(
-    model: TrainedEncoder, semi: SemiAmortized, particles: Particles
+    model: TrainedEncoder, semi: SemiAmortized[MapSubject], particles: Particles
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of the learned map to the last radius; optics of one group."""
     noise = model.encoder.noise_power[int(particles.optics.group[0])]
@@ -93,7 +94,7 @@ def simulated_images(
             for batch in batches_of(particles)
         ]
     )
-    source = TrainingImages(semi.volume, (templates,), model.prior)
+    source = TrainingImages(semi.subject, (templates,), model.prior)
     return source.draw(SIMULATED, seeded(1))
 
 
@@ -128,7 +129,7 @@ def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Ro
 
 
 def modes_near(
-    semi: SemiAmortized,
+    semi: SemiAmortized[MapSubject],
     images: WhitenedImages,
     truths: PoseMixture,
     named: PoseMixture,
@@ -159,7 +160,7 @@ def modes_near(
 
 
 def climbed_tops(
-    semi: SemiAmortized,
+    semi: SemiAmortized[MapSubject],
     images: WhitenedImages,
     poses: LocalPoses,
     radii: tuple[int, ...],
@@ -167,7 +168,9 @@ def climbed_tops(
     """Return the tops above poses of the same images, climbed a radius at a time."""
     for radius in radii:
         near = images.prefix(radius)
-        poses = gauss_newton(semi.volume, near, poses, semi.prior, _STEPS, 2 / radius)
+        poses = gauss_newton(
+            semi.subject.volume, near, poses, semi.prior, _STEPS, 2 / radius
+        )
     return poses
 
 
@@ -184,7 +187,7 @@ def as_modes(latents: Latents, mates: Tensor) -> PoseMixture:
 
 
 def divergences(
-    semi: SemiAmortized,
+    semi: SemiAmortized[MapSubject],
     images: WhitenedImages,
     truths: PoseMixture,
     encoded: PoseMixture,
@@ -195,12 +198,12 @@ def divergences(
     ``truths`` are poses that mass may be at, the true ones first.
     """
     near = modes_near(semi, images, truths, encoded, semi.radii)
-    exact = grid_posterior(semi.volume, images, semi.prior, near)
+    exact = grid_posterior(semi.subject, images, semi.prior, near)
     shown = semi.encoder.radius
     lower = tuple(radius for radius in semi.radii if radius < shown)
     near = modes_near(semi, images, truths, encoded, (*lower, shown))
     images = images.prefix(shown)
-    as_shown = grid_posterior(semi.volume, images, semi.prior, near)
+    as_shown = grid_posterior(semi.subject, images, semi.prior, near)
     median = torch.Tensor.median
     return (
         {
@@ -215,7 +218,10 @@ def divergences(
 
 
 def measure_simulated(
-    semi: SemiAmortized, images: WhitenedImages, latents: Latents, mates: Tensor
+    semi: SemiAmortized[MapSubject],
+    images: WhitenedImages,
+    latents: Latents,
+    mates: Tensor,
 ) -> tuple[Row, Row]:
     """Return what simulated images say of the encoder, and of the climb.
 

@@ -44,6 +44,7 @@ from cryoinfer.inference.posteriors import (
     log_exponential_volume,
 )
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid
@@ -288,7 +289,7 @@ def measure(name: str, density: str, options: argparse.Namespace) -> Row:
     generator = seeded(0)
     lent = templates_of(particles, grid, radius, lesson.noise_power, generator)
     volume = FourierVolume.from_map(lesson.density, radius)
-    images = TrainingImages(volume, lent, prior)
+    images = TrainingImages(MapSubject(volume), lent, prior)
     torch.manual_seed(0)
     network = NETWORKS[density](config, prior)
     alone = torch.eye(3, dtype=torch.float64)[None]

@@ -28,6 +28,7 @@ from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
@@ -73,7 +74,7 @@ def template(
     grid = ReferenceGrid(BOX, PIXEL_SIZE)
     ones = torch.ones(BOX // 2 + 1)
     images = whiten(blank, grid, BOX // 2 - 1, ones)
-    source = TrainingImages(volume, (images,), PosePrior(0.0, 0.0))
+    source = TrainingImages(MapSubject(volume), (images,), PosePrior(0.0, 0.0))
     drawn, _ = source.draw(500, seeded(0))
     # All but one of the unit power of a coefficient is signal; it is spread over as
     # many coefficients as there are pixels.
@@ -87,7 +88,9 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     config = PoseNetworkConfig()
     radius = picture_radius(config.side)
     images, noise = template(density, snr_db, radius)
-    source = TrainingImages(FourierVolume.from_map(density, radius), (images,), PRIOR)
+    source = TrainingImages(
+        MapSubject(FourierVolume.from_map(density, radius)), (images,), PRIOR
+    )
     torch.manual_seed(0)
     network = PoseNetwork(config, PRIOR)
     c1 = symmetry_rotations("C1")
@@ -101,7 +104,10 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
 
 
 def masses(
-    semi: SemiAmortized, images: WhitenedImages, latents: Latents, mates: Tensor
+    semi: SemiAmortized[MapSubject],
+    images: WhitenedImages,
+    latents: Latents,
+    mates: Tensor,
 ) -> Row:
     """Return how much the mate of the true pose is worth, and how much it gets."""
     pose = latents.pose
@@ -128,7 +134,7 @@ def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
         save_encoder(file, trained(density, snr_db, steps))
     semi = replace(load_encoder(file).semi_amortized(), modes=4)
     images, _ = template(density, snr_db, semi.radii[-1])
-    source = TrainingImages(semi.volume, (images,), PRIOR)
+    source = TrainingImages(semi.subject, (images,), PRIOR)
     drawn, latents = source.draw(SIMULATED, seeded(1))
     mates = symmetry_rotations("C2")
     shared = masses(semi, drawn, latents, mates)

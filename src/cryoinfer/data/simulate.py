@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import roma
@@ -15,7 +15,7 @@ from torch import Tensor
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.motions import Motion, farthest_reach, moving_atoms
 from cryoinfer.errors import InputError, OutputError
-from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
@@ -25,6 +25,9 @@ from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
+
+Views = Literal["uniform", "preferred", "one"]
+"""What directions particles are seen from."""
 
 _BATCH = 250
 _IMAGES_FOR_SIGNAL = 1000
@@ -54,8 +57,9 @@ class SimulationConfig:
         Shifts are uniform up to it in x and in y.
     noise : "white" or "coloured"
         Coloured noise falls tenfold from low to high frequency.
-    views : "uniform" or "preferred"
-        Preferred: half of the particles are seen from within 30 degrees of +z.
+    views : "uniform", "preferred" or "one"
+        Preferred: half of the particles are seen from within 30 degrees of +z. One:
+        all are seen along the structure's own z, turned in the plane by any angle.
     optics_groups : int
         Particles are dealt to the groups in turn. The first is at 300 kV; each
         further one has a pixel larger by a tenth, and every second one 200 kV.
@@ -66,8 +70,7 @@ class SimulationConfig:
     defocus_error_angstrom : float
         Given defoci are off by up to it, uniformly; ``truth.star`` has the true ones.
     seed : int
-        Of all that is random. Random numbers do not depend on the number of
-        threads; the last digit of their products may.
+        Of all that is random; threads change no more than last digits.
     """
 
     structure: str = "adenylate-kinase-open"
@@ -78,7 +81,7 @@ class SimulationConfig:
     defocus_range_angstrom: tuple[float, float] | None = None
     max_shift_angstrom: float = 0.0
     noise: Literal["white", "coloured"] = "white"
-    views: Literal["uniform", "preferred"] = "uniform"
+    views: Views = "uniform"
     optics_groups: int = 1
     b_factor_angstrom2: float = 0.0
     motions: tuple[Motion, ...] = ()
@@ -96,8 +99,7 @@ class SimulationConfig:
             "defocus_range_angstrom must ascend": low <= high,
             "max_shift_angstrom must not be negative": self.max_shift_angstrom >= 0,
             "noise must be white or coloured": self.noise in ("white", "coloured"),
-            "views must be uniform or preferred": self.views
-            in ("uniform", "preferred"),
+            "views must be uniform, preferred or one": self.views in get_args(Views),
             "optics_groups must be 1 or more": self.optics_groups >= 1,
             "b_factor_angstrom2 must not be negative": self.b_factor_angstrom2 >= 0,
             "defocus_error_angstrom must not be negative": self.defocus_error_angstrom
@@ -316,6 +318,8 @@ def _structure(config: SimulationConfig) -> GaussianAtoms | MovingAtoms:
 
 def _draw_latents(config: SimulationConfig, generator: torch.Generator) -> Latents:
     rotation = random_rotations(config.n, generator)
+    if config.views == "one":
+        rotation = random_turns_in_plane(config.n, generator)
     if config.views == "preferred":
         near = torch.rand(config.n, generator=generator) < 0.5
         rotation[near] = _rotations_near_z(int(near.sum()), generator)

@@ -23,6 +23,23 @@ def random_rotations(n: int, generator: torch.Generator) -> Tensor:
     return roma.unitquat_to_rotmat(torch.nn.functional.normalize(quaternions, dim=1))
 
 
+def random_turns_in_plane(n: int, generator: torch.Generator) -> Tensor:
+    """Draw rotations about the optical axis, all angles alike.
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of float64, shape (n, 3, 3)
+    """
+    angle = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    zero = torch.zeros_like(angle)
+    return roma.rotvec_to_rotmat(torch.stack([zero, zero, angle], -1))
+
+
 def rotate_in_image_frame(rotation: Tensor, rotation_vector: Tensor) -> Tensor:
     """Return ``exp(rotation_vector) @ rotation``.
 

@@ -1,22 +1,18 @@
 """Encoders as inferences: one pass, or one pass and a short climb."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.encoder_inputs import encoder_inputs, picture_radius
 from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import (
-    LocalPoses,
-    PosePrior,
-    covariance_of,
-    gauss_newton,
-)
+from cryoinfer.inference.refine import LocalPoses, PosePrior, covariance_of
 from cryoinfer.inference.search import laplace_log_evidence, repeats
+from cryoinfer.inference.subjects import Subject
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
 
@@ -48,6 +44,14 @@ def climb_reach_radian(radius: int) -> float:
     from the centre, has then moved by half of its wavelength.
     """
     return 2 / radius
+
+
+S = TypeVar("S", bound=Subject)
+
+
+_WIDER_DRAWS = 2.0
+"""Standard deviations of what draws are from, over those at the radius before: the
+posterior has tops beyond the width of the one that was found."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class PoseEncoder:
 
 
 @dataclass(frozen=True)
-class SemiAmortized:
+class SemiAmortized(Generic[S]):
     """Let an encoder name the modes, and climb to their tops.
 
     An :class:`cryoinfer.interfaces.Inference`. A radius at a time, so that every
@@ -132,20 +136,27 @@ class SemiAmortized:
     Attributes
     ----------
     encoder : PoseEncoder
-    volume : FourierVolume
-        Of the map, to the largest radius.
+    subject : Subject
+        What is shown, to the largest radius.
     prior : PosePrior
     radii : tuple of int
         Fourier radii of the climbs, from low to high.
     modes : int
         Of the encoder, that are climbed at the first radius.
+    draws : int
+        From about what the climbs at a radius found, that are climbed beside it at the
+        next: where an image says little, one top at a low radius is many at a higher.
+    seed : int
+        Of the draws.
     """
 
     encoder: PoseEncoder
-    volume: FourierVolume
+    subject: S
     prior: PosePrior
     radii: tuple[int, ...]
     modes: int = 2
+    draws: int = 0
+    seed: int = 0
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
@@ -169,15 +180,33 @@ class SemiAmortized:
             named.rotation[owner, start],
             named.shift_angstrom[owner, start],
             named.defocus_offset_angstrom[owner, start],
+            named.conformation[owner, start],
         )
         for radius in self.radii:
             near = images.prefix(radius).select(owner)
             longest = climb_reach_radian(radius)
-            poses = gauss_newton(self.volume, near, poses, self.prior, _STEPS, longest)
+            poses = self.subject.climb(near, poses, self.prior, _STEPS, longest)
             evidence = laplace_log_evidence(poses, self.prior)
             kept = self._contenders(owner, poses, evidence, radius)
             owner, poses, evidence = owner[kept], poses.select(kept), evidence[kept]
+            if self.draws and radius != self.radii[-1]:
+                places = int(torch.bincount(owner).max())
+                tops = _mixture(owner, poses, evidence, n, places)
+                poses = LocalPoses.joined([poses, *self._drawn(tops)])
+                owner = torch.cat([owner, torch.arange(n).repeat(self.draws)])
+                count = places + self.draws
         return _mixture(owner, poses, evidence, n, count)
+
+    def _drawn(self, tops: PoseMixture) -> list[LocalPoses]:
+        """Return draws from posteriors, all images' first draws first."""
+        wide = replace(tops, covariance=tops.covariance * _WIDER_DRAWS**2)
+        drawn = wide.sample(self.draws, torch.Generator().manual_seed(self.seed))
+        return [LocalPoses.of(drawn[k]) for k in range(self.draws)]
+
+    @property
+    def _lever_angstrom(self) -> float:
+        """Of rotations: they move nothing farther than what is a quarter box off."""
+        return self.encoder.grid.length_angstrom / 4
 
     def _starts(self, named: PoseMixture, count: int) -> tuple[Tensor, Tensor]:
         """Return images and components, the densest that are a climb apart."""
@@ -187,8 +216,13 @@ class SemiAmortized:
         rows = torch.arange(len(order))[:, None]
         likely = named.weight[rows, order] > _LEAST_WEIGHT
         likely[:, 0] = True
+        rotation, conformation = named.rotation, named.conformation
         chosen = likely & ~repeats(
-            named.rotation[rows, order], reach, self.encoder.symmetry
+            rotation[rows, order],
+            reach,
+            self.encoder.symmetry,
+            conformation[rows, order],
+            self._lever_angstrom,
         )
         chosen &= chosen.cumsum(1) <= count
         owner, place = torch.nonzero(chosen).unbind(1)
@@ -210,8 +244,14 @@ class SemiAmortized:
         for k in range(1, int(rank.max()) + 1):
             # Against each that is k places better.
             late = torch.nonzero(rank >= k).squeeze(1)
-            pair = poses.rotation[order[torch.stack([late - k, late], 1)]]
-            twin = repeats(pair, 0.5 / radius, self.encoder.symmetry)[:, 1]
+            pair = order[torch.stack([late - k, late], 1)]
+            twin = repeats(
+                poses.rotation[pair],
+                0.5 / radius,
+                self.encoder.symmetry,
+                poses.conformation[pair],
+                self._lever_angstrom,
+            )[:, 1]
             alive[late[twin]] = False
         return order[alive]
 
@@ -232,4 +272,5 @@ def _mixture(
         poses.defocus_offset_angstrom[place],
         torch.softmax(weighed, 1),
         covariance_of(poses.information)[place],
+        poses.conformation[place],
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.inference.lattice import (
     FITTED_REACH,
     REACH,
@@ -25,19 +24,16 @@ from cryoinfer.inference.lattice import (
     refitted,
 )
 from cryoinfer.inference.posteriors import (
-    LOG_VOLUME_OF_ROTATIONS,
+    LOG_VOLUME_OF_TURNS,
     PoseMixture,
     log_exponential_volume,
 )
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.subjects import Subject
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
-_ORDER = (0, 1, 2, 5, 3, 4)
-"""Rotation, defocus, shift: what slices and CTFs depend on comes before the shift,
-which takes but a matrix product."""
-
-_SHIFT = (3, 4)
+_SHIFT, _DEFOCUS, _CONFORMATION = (3, 4), 5, 6
 
 _LEAST_WEIGHT = 1e-3  # of a mode in the mixture
 _FITS = 8  # at most; two or three are the rule
@@ -69,8 +65,8 @@ class GridPosterior:
     log_evidence : Tensor of float64, shape (b,)
         Log integral of ``exp(-sum |residual|^2)`` of the whitened image times the
         normalised prior: without the constant of the image.
-    free : Tensor of bool, shape (6,)
-        Which of rotation (3), shift (2) and defocus were unknown.
+    free : Tensor of bool, shape (6 + c,)
+        Which of rotation (3), shift (2), defocus and conformation were unknown.
     """
 
     latents: Latents
@@ -99,10 +95,10 @@ class GridPosterior:
 
         Returns
         -------
-        mean : Tensor of float64, shape (b, 6)
-            Rotation vector in the image frame in radian, shift and defocus in
-            angstrom.
-        covariance : Tensor of float64, shape (b, 6, 6)
+        mean : Tensor of float64, shape (b, 6 + c)
+            Rotation vector in the image frame in radian, shift, defocus and
+            conformation in angstrom.
+        covariance : Tensor of float64, shape (b, 6 + c, 6 + c)
         """
         step = departure(self.latents, centre[self.image])
         mean = self.expectation(step)
@@ -148,15 +144,15 @@ def kl_divergence(exact: GridPosterior, approximate: PoseMixture) -> Tensor:
 
 
 def grid_posterior(
-    volume: FourierVolume, images: WhitenedImages, prior: PosePrior, near: PoseMixture
+    subject: Subject, images: WhitenedImages, prior: PosePrior, near: PoseMixture
 ) -> GridPosterior:
     """Sum the posterior of every image over lattices about given modes.
 
     Parameters
     ----------
-    volume : FourierVolume
+    subject : Subject
     images : WhitenedImages
-        Of b images, within the volume's radius.
+        Of b images, within the subject's radius.
     prior : PosePrior
     near : PoseMixture
         Of b images: its modes say where mass may lie, its covariances roughly how
@@ -174,10 +170,10 @@ def grid_posterior(
         If modes differ in what is unknown, or the prior holds what they do not.
     """
     free = _free_unknowns(near, prior)
-    dims = [unknown for unknown in _ORDER if free[unknown]]
+    dims = [unknown for unknown in _order(len(free)) if free[unknown]]
     parts, evidence = [], []
     for row in range(len(images)):
-        particle = _Particle(volume, images.select(torch.tensor([row])), prior, dims)
+        particle = _Particle(subject, images.select(torch.tensor([row])), prior, dims)
         modes = _ellipsoids(near[row : row + 1], dims)
         part = joined(particle.integrate(modes))
         total = torch.logsumexp(part.log_mass, 0)
@@ -201,14 +197,20 @@ def grid_posterior(
     )
 
 
+def _order(unknowns: int) -> tuple[int, ...]:
+    """Return rotation, conformation, defocus, shift.
+
+    What is projected and blurred comes before the shift, which takes but a product.
+    """
+    return (0, 1, 2, *range(_CONFORMATION, unknowns), _DEFOCUS, *_SHIFT)
+
+
 def _free_unknowns(near: PoseMixture, prior: PosePrior) -> Tensor:
     free = near.covariance.diagonal(dim1=-2, dim2=-1) > 0
     first = free[0, 0]
     if bool((free != first).any()):
         raise ValueError("expected modes of one set of unknowns, got several")
-    if (prior.shift_sd_angstrom <= 0 and bool(first[3:5].any())) or (
-        prior.defocus_sd_angstrom <= 0 and bool(first[5])
-    ):
+    if bool((first & (prior.precision < 0)).any()):
         raise ValueError(
             f"the modes have unknowns {first.tolist()} of which {prior} holds some: "
             "infer the modes with the same prior"
@@ -226,6 +228,7 @@ def _ellipsoids(near: PoseMixture, dims: list[int]) -> list[Ellipsoid]:
         centre = Latents(
             Pose(near.rotation[0, mode], near.shift_angstrom[0, mode]),
             near.defocus_offset_angstrom[0, mode],
+            near.conformation[0, mode] if near.conformation.shape[-1] else None,
         )
         if kept and float(weight[mode]) < _LEAST_WEIGHT:
             break
@@ -239,7 +242,7 @@ def _ellipsoids(near: PoseMixture, dims: list[int]) -> list[Ellipsoid]:
 class _Particle:
     """One image, and what is unknown about it."""
 
-    volume: FourierVolume
+    subject: Subject
     image: WhitenedImages
     prior: PosePrior
     dims: list[int]
@@ -281,10 +284,12 @@ class _Particle:
         row, column = torch.nonzero(inside, as_tuple=True)
         at, behind = moved(mode.centre, ahead), behind[:, 3:5]
         pose = Pose(at.pose.rotation[row], at.pose.shift_angstrom[row] + behind[column])
-        latents = Latents(pose, at.defocus_offset_angstrom[row])
+        latents = replace(at[row], pose=pose)
         likelihood = self._log_likelihood(at, head, behind)[row, column]
         density = likelihood + self._log_prior(latents)
-        log_volume = log_exponential_volume(angle)[row]
+        log_volume = likelihood.new_zeros(())
+        if 0 in self.dims:
+            log_volume = log_exponential_volume(angle)[row]
         cell = mode.root.diagonal().log().sum() + log_volume
         share = log_share(modes, own, latents)
         points = torch.cat([head[row], tail[column]], 1)
@@ -299,26 +304,25 @@ class _Particle:
         power = float(image.coefficients.abs().square().sum(dtype=torch.float64))
         values = []
         for rows in torch.arange(len(head)).split(_CHUNK):
-            model = self._model(at[rows], head[rows, :3])
+            model = self._model(at[rows], head[rows])
             back = image.moved_back(at.pose.shift_angstrom[rows][:, None])[:, 0]
             product = torch.view_as_real(back.mul_(model.conj())).flatten(1)
             own = torch.view_as_real(model).flatten(1).square().sum(1)
             values.append(2 * (product @ phases).double() - own.double()[:, None])
         return torch.cat(values) - power
 
-    def _model(self, at: Latents, turns: Tensor) -> Tensor:
+    def _model(self, at: Latents, head: Tensor) -> Tensor:
         """Return the whitened images without their shifts, shape (r, p)."""
         image = self.image
-        if 0 in self.dims:
+        shown = sum(unknown not in (_DEFOCUS, *_SHIFT) for unknown in self.dims)
+        if shown:
             # Points that differ in defocus alone share their slice.
-            _, which = turns.unique_consecutive(dim=0, return_inverse=True)
+            _, which = head[:, :shown].unique_consecutive(dim=0, return_inverse=True)
         else:
             which = torch.zeros(len(at), dtype=torch.int64)
         first = torch.searchsorted(which, torch.arange(int(which[-1]) + 1))
-        slices = extract_slices(
-            self.volume, at.pose.rotation[first], image.disc, image.scale
-        )[which]
-        if 5 not in self.dims:
+        slices = self.subject.coefficients(at[first], image)[which]
+        if _DEFOCUS not in self.dims:
             return slices.mul_(image.ctf)
         repeated = image.select(torch.zeros(len(at), dtype=torch.int64))
         defocused, _ = repeated.with_defocus_offset(at.defocus_offset_angstrom)
@@ -326,19 +330,16 @@ class _Particle:
 
     def _log_prior(self, latents: Latents) -> Tensor:
         """Return the normalised log prior of the unknowns, shape (m,)."""
-        log_prior = latents.defocus_offset_angstrom.new_zeros(len(latents))
-        if 0 in self.dims:
-            log_prior = log_prior - LOG_VOLUME_OF_ROTATIONS
-        if 3 in self.dims:
-            shift = latents.pose.shift_angstrom
-            log_prior = log_prior + _log_normal(shift, self.prior.shift_sd_angstrom)
-        if 5 in self.dims:
-            offset = latents.defocus_offset_angstrom[:, None]
-            log_prior = log_prior + _log_normal(offset, self.prior.defocus_sd_angstrom)
-        return log_prior
-
-
-def _log_normal(values: Tensor, sd: float) -> Tensor:
-    """Return the log density of independent normal values, summed over the last."""
-    constant = math.log(sd * math.sqrt(2 * math.pi))
-    return (-0.5 * (values / sd) ** 2 - constant).sum(-1)
+        turns = sum(unknown < 3 for unknown in self.dims)
+        log_prior = -LOG_VOLUME_OF_TURNS[turns]
+        parts = [
+            latents.pose.shift_angstrom,
+            latents.defocus_offset_angstrom[..., None],
+        ]
+        if latents.conformation is not None:
+            parts.append(latents.conformation)
+        values, sd = torch.cat(parts, -1), self.prior.unknowns_sd_angstrom
+        free = [unknown - 3 for unknown in self.dims if unknown >= 3]
+        scaled = values[:, free] / sd[free]
+        constant = (sd[free] * math.sqrt(2 * math.pi)).log().sum()
+        return log_prior - constant - 0.5 * scaled.square().sum(-1)

@@ -35,11 +35,18 @@ _SETTLED_VARIANCE = 1.3
 
 
 def departure(latents: Latents, centre: Latents) -> Tensor:
-    """Return rotation vector, shift and defocus from centres, shape (..., 6)."""
+    """Return rotation vector, shift, defocus, conformation from centres, (..., 6 + c).
+
+    In radian and angstrom.
+    """
     turn = rotation_vector(latents.pose.rotation @ centre.pose.rotation.mT)
     shift = latents.pose.shift_angstrom - centre.pose.shift_angstrom
     defocus = latents.defocus_offset_angstrom - centre.defocus_offset_angstrom
-    return torch.cat([turn, shift, defocus[..., None]], dim=-1)
+    parts = [turn, shift, defocus[..., None]]
+    if latents.conformation is not None:
+        assert centre.conformation is not None
+        parts.append(latents.conformation - centre.conformation)
+    return torch.cat(parts, dim=-1)
 
 
 def moved(centre: Latents, step: Tensor) -> Latents:
@@ -50,6 +57,7 @@ def moved(centre: Latents, step: Tensor) -> Latents:
             centre.pose.shift_angstrom + step[..., 3:5],
         ),
         centre.defocus_offset_angstrom + step[..., 5],
+        None if centre.conformation is None else centre.conformation + step[..., 6:],
     )
 
 
@@ -65,8 +73,8 @@ class Ellipsoid:
         Lower triangle; a step of the lattice is a column. Times its transpose it is
         a covariance.
     dims : list of int, length d
-        Which of rotation vector (0 to 2), shift (3, 4) and defocus (5) the rows of
-        ``root`` are; the others are held.
+        Which of rotation vector (0 to 2), shift (3, 4), defocus (5) and conformation
+        (6 on) the rows of ``root`` are; the others are held.
     """
 
     centre: Latents
@@ -74,8 +82,10 @@ class Ellipsoid:
     dims: list[int]
 
     def step(self, points: Tensor) -> Tensor:
-        """Return the departures, shape (..., 6), of points (..., d) of the lattice."""
-        step = torch.zeros(*points.shape[:-1], 6, dtype=torch.float64)
+        """Return the departures, (..., 6 + c), of points (..., d) of the lattice."""
+        amplitudes = self.centre.conformation
+        unknowns = 6 if amplitudes is None else 6 + len(amplitudes)
+        step = torch.zeros(*points.shape[:-1], unknowns, dtype=torch.float64)
         step[..., self.dims] = points @ self.root.T
         return step
 
@@ -132,6 +142,8 @@ class Sheet:
 def joined(sheets: list[Sheet]) -> Sheet:
     """Return the points of several sheets in one."""
     poses = [sheet.latents.pose for sheet in sheets]
+    found = [sheet.latents.conformation for sheet in sheets]
+    moving = [one for one in found if one is not None]
     return Sheet(
         torch.cat([sheet.points for sheet in sheets]),
         Latents(
@@ -140,6 +152,7 @@ def joined(sheets: list[Sheet]) -> Sheet:
                 torch.cat([pose.shift_angstrom for pose in poses]),
             ),
             torch.cat([sheet.latents.defocus_offset_angstrom for sheet in sheets]),
+            torch.cat(moving) if moving else None,
         ),
         torch.cat([sheet.log_mass for sheet in sheets]),
         torch.cat([sheet.log_density for sheet in sheets]),

@@ -1,4 +1,4 @@
-"""The encoder: one pass from a picture to a mixture of poses, shifts and defoci.
+"""The encoder: one pass from a picture to a mixture of poses and all else unknown.
 
 Residual convolutions at falling resolution, modulated by the CTF and the noise, then
 components that each name a rotation (two vectors, made orthonormal: s2s2), an offset
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from cryoinfer.geometry.rotations import rotation_vector
 from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
 from cryoinfer.inference.posteriors import (
-    LOG_VOLUME_OF_ROTATIONS,
+    ALL_TURNS,
+    IN_PLANE,
+    LOG_VOLUME_OF_TURNS,
     PoseMixture,
     log_exponential_volume,
 )
@@ -61,7 +63,8 @@ class PoseNetworkConfig:
 class MixtureParameters:
     """What the network says of b images, with k components and d unknowns.
 
-    The unknowns are the rotation vector, then those of shift and defocus that the
+    The unknowns are those of the rotation vector (all three, the angle in the plane,
+    or none), t in number, then those of shift, defocus and conformation that the
     prior leaves open, over the prior's sd.
 
     Attributes
@@ -69,7 +72,7 @@ class MixtureParameters:
     log_weight : Tensor, shape (b, k + 1)
         Normalised; the last is that of the background.
     rotation : Tensor, shape (b, k, 3, 3)
-    offset : Tensor, shape (b, k, d - 3)
+    offset : Tensor, shape (b, k, d - t)
     factor : Tensor, shape (b, k, d, d)
         Lower triangle L of the precision L L^T.
     """
@@ -88,27 +91,30 @@ class MixtureParameters:
     def log_prob(self, rotation: Tensor, offset: Tensor) -> Tensor:
         """Return the log density, shape (b, ...), of poses (b, ..., 3, 3).
 
-        ``offset`` is (b, ..., d - 3), over the prior's sd. The density is that of
+        ``offset`` is (b, ..., d - t), over the prior's sd. The density is that of
         :class:`cryoinfer.inference.posteriors.PoseMixture`, in these units.
         """
         extra = rotation.dim() - 3
         k, d = self.factor.shape[1], self.factor.shape[-1]
+        turns = d - self.offset.shape[-1]
 
         def beside(values: Tensor) -> Tensor:
             return values.view(len(values), *(1,) * extra, *values.shape[1:])
 
         turn = rotation_vector(rotation.unsqueeze(-3) @ beside(self.rotation).mT)
         away = offset.unsqueeze(-2) - beside(self.offset)
-        step = torch.cat([turn, away], -1)
+        step = torch.cat([turn[..., 3 - turns :], away], -1)
         white = (beside(self.factor).mT @ step[..., None])[..., 0]
         log_volume = beside(self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))
         gaussian = log_volume - 0.5 * white.square().sum(-1)
         gaussian = gaussian - 0.5 * d * math.log(2 * math.pi)
-        angle = turn.norm(dim=-1)
         weight = beside(self.log_weight)
-        near = weight[..., :k] + gaussian - log_exponential_volume(angle)
-        spread = 0.5 * offset.square().sum(-1) + 0.5 * (d - 3) * math.log(2 * math.pi)
-        far = weight[..., k] - spread - LOG_VOLUME_OF_ROTATIONS
+        near = weight[..., :k] + gaussian
+        if turns == ALL_TURNS:
+            near = near - log_exponential_volume(turn.norm(dim=-1))
+        normal = 0.5 * (d - turns) * math.log(2 * math.pi)
+        spread = 0.5 * offset.square().sum(-1) + normal
+        far = weight[..., k] - spread - LOG_VOLUME_OF_TURNS[turns]
         return torch.logsumexp(torch.cat([near, far[..., None]], -1), -1)
 
     def log_prob_of_orbit(
@@ -122,7 +128,7 @@ class MixtureParameters:
         Parameters
         ----------
         rotation : Tensor, shape (b, 3, 3)
-        offset : Tensor, shape (b, d - 3)
+        offset : Tensor, shape (b, d - t)
             Over the prior's sd.
         symmetry : Tensor, shape (m, 3, 3)
             Rotations that leave the map as it is, the identity among them.
@@ -173,11 +179,10 @@ class PoseNetwork(nn.Module):
     def __init__(self, config: PoseNetworkConfig, prior: PosePrior) -> None:
         super().__init__()
         self.config, self.prior = config, prior
-        # Which of shift x, shift y and defocus are inferred.
-        shift, defocus = prior.shift_sd_angstrom, prior.defocus_sd_angstrom
-        self.sd = torch.tensor([shift, shift, defocus], dtype=torch.float64)
+        # Which of shift x, shift y, defocus and amplitudes are inferred.
+        self.sd = prior.unknowns_sd_angstrom
         self.open = self.sd > 0
-        self.unknowns = 3 + int(self.open.sum())
+        self.unknowns = prior.turns + int(self.open.sum())
         halvings = round(math.log2(config.side / _LAST_SIDE)) - 1
         if _LAST_SIDE * 2 ** (halvings + 1) != config.side or halvings < 0:
             raise ValueError(f"side must be 8, 16, 32, .., got {config.side}")
@@ -196,7 +201,7 @@ class PoseNetwork(nn.Module):
             nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)
         )
         corner = len(torch.tril_indices(self.unknowns, self.unknowns)[0])
-        self.per_component = 6 + 1 + (self.unknowns - 3) + corner
+        self.per_component = 6 + 1 + int(self.open.sum()) + corner
         self.head = nn.Sequential(
             nn.SiLU(),
             nn.Linear(widths[-1] * _LAST_SIDE**2, _HIDDEN),
@@ -223,12 +228,12 @@ class PoseNetwork(nn.Module):
             return self._mixture(self.last(hidden))
 
     def _mixture(self, raw: Tensor) -> MixtureParameters:
-        k, d = self.config.components, self.unknowns
+        k, d, turns = self.config.components, self.unknowns, self.prior.turns
         parts = raw[:, :-1].unflatten(1, (k, self.per_component))
         log_weight = torch.cat([parts[..., 6], raw[:, -1:]], 1).log_softmax(1)
         rows, columns = torch.tril_indices(d, d)
-        entries = parts[..., 7 + d - 3 :]
-        least = [1 / _WIDEST_TURN_RADIAN] * 3 + [1 / _WIDEST_OFFSET] * (d - 3)
+        entries = parts[..., 7 + d - turns :]
+        least = [1 / _WIDEST_TURN_RADIAN] * turns + [1 / _WIDEST_OFFSET] * (d - turns)
         positive = nn.functional.softplus(entries)
         free = raw.new_zeros(len(raw), k, d, d, dtype=torch.float64)
         entries = torch.where(rows == columns, positive, entries)
@@ -238,18 +243,30 @@ class PoseNetwork(nn.Module):
         floor = torch.tensor(least, device=raw.device, dtype=torch.float64).square()
         factor = torch.linalg.cholesky(free @ free.mT + torch.diag(floor)).float()
         factor = self.narrowing[:, None] * factor
-        frame = parts[..., :6].unflatten(-1, (3, 2))
+        rotation = self._rotation(parts[..., :6])
         return MixtureParameters(
-            log_weight,
-            roma.special_gramschmidt(frame),
-            parts[..., 7 : 7 + d - 3],
-            factor,
+            log_weight, rotation, parts[..., 7 : 7 + d - turns], factor
         )
 
+    def _rotation(self, numbers: Tensor) -> Tensor:
+        """Return rotations of six numbers each, shape (..., 3, 3)."""
+        frame = numbers.unflatten(-1, (3, 2))
+        if self.prior.turns == IN_PLANE:
+            # The first two numbers are the cosine and the sine, but for their length.
+            angle = torch.atan2(numbers[..., 1], numbers[..., 0])
+            zero = torch.zeros_like(angle)
+            return roma.rotvec_to_rotmat(torch.stack([zero, zero, angle], -1))
+        return roma.special_gramschmidt(frame)
+
     def offset_of(self, latents: Latents) -> Tensor:
-        """Return shift and defocus over the prior's sd, those that are inferred."""
-        defocus = latents.defocus_offset_angstrom[..., None]
-        values = torch.cat([latents.pose.shift_angstrom, defocus], -1)
+        """Return all but the rotation over the prior's sd, what is inferred of it."""
+        parts = [
+            latents.pose.shift_angstrom,
+            latents.defocus_offset_angstrom[..., None],
+        ]
+        if latents.conformation is not None:
+            parts.append(latents.conformation)
+        values = torch.cat(parts, -1)
         return (values[..., self.open] / self.sd[self.open]).float()
 
     def posterior(self, parameters: MixtureParameters) -> PoseMixture:
@@ -261,13 +278,15 @@ class PoseNetwork(nn.Module):
         scaled = parameters.offset[rows, order].double()
         factor = parameters.factor[rows, order].double()
         weight = parameters.log_weight[:, :-1].gather(1, order).double().exp()
-        offset = torch.zeros(*order.shape, 3, dtype=torch.float64)
+        others = len(self.sd)
+        offset = torch.zeros(*order.shape, others, dtype=torch.float64)
         offset[..., self.open] = scaled * self.sd[self.open]
-        held = torch.zeros(3, dtype=torch.bool)
-        free = torch.nonzero(torch.cat([~held, self.open])).squeeze(1)
+        turned = torch.arange(3) >= 3 - self.prior.turns
+        free = torch.nonzero(torch.cat([turned, self.open])).squeeze(1)
         unit = torch.cat([torch.ones(3, dtype=torch.float64), self.sd])[free]
         inverse = torch.linalg.inv(factor)
-        covariance = torch.zeros(*order.shape, 6, 6, dtype=torch.float64)
+        shape = (*order.shape, 3 + others, 3 + others)
+        covariance = torch.zeros(shape, dtype=torch.float64)
         small = inverse.mT @ inverse * unit[:, None] * unit
         covariance[..., free[:, None], free] = small
         total = weight.sum(1)
@@ -280,4 +299,5 @@ class PoseNetwork(nn.Module):
             covariance,
             (1 - total).clamp(min=0.0),
             torch.where(self.open, self.sd**2, 1.0),
+            offset[..., 3:],
         )

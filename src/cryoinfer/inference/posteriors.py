@@ -9,14 +9,25 @@ from torch import Tensor
 
 from cryoinfer.geometry.rotations import (
     random_rotations,
+    random_turns_in_plane,
     rotate_in_image_frame,
     rotation_vector,
 )
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.records import Latents, Pose
 
+ALL_TURNS, IN_PLANE = 3, 1
+"""How many directions of rotation are unknown: all, or that about the optical axis."""
+
 LOG_VOLUME_OF_ROTATIONS = math.log(8 * math.pi**2)
 """Of all rotations, in cubic radians about any one of them."""
+
+LOG_VOLUME_OF_TURNS = {
+    ALL_TURNS: LOG_VOLUME_OF_ROTATIONS,
+    IN_PLANE: math.log(2 * math.pi),
+    0: 0.0,
+}
+"""Of what can be turned to in as many directions."""
 
 
 def log_exponential_volume(angle: Tensor) -> Tensor:
@@ -39,11 +50,12 @@ class PoseMixture:
     """Gaussians about several modes of n particles, over a background.
 
     A :class:`cryoinfer.interfaces.Posterior`. About each mode, (rotation vector in the
-    image frame in radian, shift in angstrom, defocus in angstrom) is Gaussian; the
-    background knows nothing of the rotation, and of the rest only the prior. The
-    density is per volume of rotations (radian cubed, 8 pi^2 in all) times shift times
-    defocus, over the unknowns that were inferred. It integrates to one but for the
-    Gaussians' tails beyond half a turn: 5e-6 at a sd of 0.6 radian.
+    image frame in radian, shift, defocus and conformation in angstrom) is Gaussian;
+    the background knows nothing of the rotation, and of the rest only the prior. The
+    density is per volume of rotations (radian cubed, 8 pi^2 in all; radian, 2 pi in
+    all, where only the angle in the plane was inferred) times the others, over the
+    unknowns that were inferred. It integrates to one but for the Gaussians' tails
+    beyond half a turn: 5e-6 at a sd of 0.6 radian.
 
     Attributes
     ----------
@@ -52,12 +64,15 @@ class PoseMixture:
     shift_angstrom : Tensor of float64, shape (n, m, 2)
     defocus_offset_angstrom : Tensor of float64, shape (n, m)
     weight : Tensor of float64, shape (n, m)
-    covariance : Tensor of float64, shape (n, m, 6, 6)
+    covariance : Tensor of float64, shape (n, m, 6 + c, 6 + c)
         Zero rows and columns for unknowns that were held.
     background : Tensor of float64, shape (n,)
         Weight of the background; 1 with those of the modes.
-    prior_variance : Tensor of float64, shape (3,)
-        Of shift x, shift y (angstrom squared) and defocus in the background.
+    prior_variance : Tensor of float64, shape (3 + c,)
+        Of shift x, shift y, defocus and conformation in the background, in angstrom
+        squared.
+    conformation : Tensor of float64, shape (n, m, c)
+        In angstrom; of a rigid structure c is 0.
     """
 
     rotation: Tensor
@@ -67,6 +82,7 @@ class PoseMixture:
     covariance: Tensor
     background: Tensor
     prior_variance: Tensor
+    conformation: Tensor
 
     @classmethod
     def of_modes(
@@ -76,8 +92,11 @@ class PoseMixture:
         defocus_offset_angstrom: Tensor,
         weight: Tensor,
         covariance: Tensor,
+        conformation: Tensor | None = None,
     ) -> Self:
         """Return the mixture without a background."""
+        if conformation is None:
+            conformation = shift_angstrom.new_zeros(*weight.shape, 0)
         return cls(
             rotation,
             shift_angstrom,
@@ -85,7 +104,8 @@ class PoseMixture:
             weight,
             covariance,
             torch.zeros(len(weight), dtype=torch.float64),
-            torch.ones(3, dtype=torch.float64),
+            torch.ones(3 + conformation.shape[-1], dtype=torch.float64),
+            conformation,
         )
 
     def folded(self, symmetry: Tensor) -> Self:
@@ -111,6 +131,7 @@ class PoseMixture:
             self.covariance[index],
             self.background[index],
             self.prior_variance,
+            self.conformation[index],
         )
 
     def mode(self) -> Latents:
@@ -118,6 +139,7 @@ class PoseMixture:
         return Latents(
             Pose(self.rotation[:, 0], self.shift_angstrom[:, 0]),
             self.defocus_offset_angstrom[:, 0],
+            self._given(self.conformation[:, 0]),
         )
 
     def sample(self, count: int, generator: torch.Generator) -> Latents:
@@ -133,19 +155,27 @@ class PoseMixture:
         # The square root of a covariance may be singular where unknowns are held.
         values, vectors = torch.linalg.eigh(self.covariance)
         root = vectors * values.clamp(min=0).sqrt()[..., None, :]
-        normal = torch.randn(count, n, 6, generator=generator, dtype=torch.float64)
+        shape = count, n, root.shape[-1]
+        normal = torch.randn(shape, generator=generator, dtype=torch.float64)
         step = (root[rows, chosen] @ normal[..., None])[..., 0]
         rotation = rotate_in_image_frame(self.rotation[rows, chosen], step[..., :3])
         shift = self.shift_angstrom[rows, chosen] + step[..., 3:5]
         offset = self.defocus_offset_angstrom[rows, chosen] + step[..., 5]
+        conformation = self.conformation[rows, chosen] + step[..., 6:]
         if bool(astray.any()):
             wide = (
                 normal[..., 3:] * (self._free()[:, 0, 3:] * self.prior_variance).sqrt()
             )
-            rotation[astray] = random_rotations(int(astray.sum()), generator)
+            lost = int(astray.sum())
+            if self._turns() == ALL_TURNS:
+                rotation[astray] = random_rotations(lost, generator)
+            elif self._turns() == IN_PLANE:
+                turned = random_turns_in_plane(lost, generator)
+                rotation[astray] = turned @ rotation[astray]
             shift[astray] = wide[astray][:, :2]
             offset[astray] = wide[astray][:, 2]
-        return Latents(Pose(rotation, shift), offset)
+            conformation[astray] = wide[astray][:, 3:]
+        return Latents(Pose(rotation, shift), offset, self._given(conformation))
 
     def log_prob(self, latents: Latents) -> Tensor:
         """Return the log density, shape (..., n).
@@ -157,25 +187,47 @@ class PoseMixture:
         """
         rotation = latents.pose.rotation.unsqueeze(-3)
         turn = rotation_vector(rotation @ self.rotation.mT)
-        shift = latents.pose.shift_angstrom.unsqueeze(-2) - self.shift_angstrom
-        defocus = latents.defocus_offset_angstrom.unsqueeze(-1)
-        defocus = defocus - self.defocus_offset_angstrom
-        step = torch.cat([turn, shift, defocus[..., None]], dim=-1)
+        away = self._others(latents).unsqueeze(-2) - self._others_of_modes()
+        step = torch.cat([turn, away], dim=-1)
         precision, log_volume, free = self._precision()
         square = torch.einsum("...i,...ij,...j->...", step, precision, step)
         constant = 0.5 * (free.sum(-1) * math.log(2 * math.pi) + log_volume)
         gaussian = self.weight.log() - 0.5 * square - constant
-        near = gaussian - log_exponential_volume(turn.norm(dim=-1))
+        near = gaussian
+        if self._turns() == ALL_TURNS:
+            near = near - log_exponential_volume(turn.norm(dim=-1))
         far = self.background.log() + self._log_background(latents)
         return torch.logsumexp(torch.cat([near, far[..., None]], -1), dim=-1)
 
+    def _others(self, latents: Latents) -> Tensor:
+        """Return shift, defocus and conformation of latents, shape (..., 3 + c)."""
+        parts = [
+            latents.pose.shift_angstrom,
+            latents.defocus_offset_angstrom[..., None],
+        ]
+        if latents.conformation is not None:
+            parts.append(latents.conformation)
+        return torch.cat(parts, -1)
+
+    def _others_of_modes(self) -> Tensor:
+        offset = self.defocus_offset_angstrom[..., None]
+        return torch.cat([self.shift_angstrom, offset, self.conformation], -1)
+
+    def _given(self, conformation: Tensor) -> Tensor | None:
+        """Return a conformation, nothing of a rigid structure."""
+        return conformation if conformation.shape[-1] else None
+
+    def _turns(self) -> int:
+        """Return how many directions of rotation were inferred: 3, 1 or 0."""
+        return int(self._free()[..., :3].flatten(0, -2).any(0).sum())
+
     def _log_background(self, latents: Latents) -> Tensor:
         """Return the log density of the background, shape (..., n)."""
-        offset = latents.defocus_offset_angstrom[..., None]
-        step = torch.cat([latents.pose.shift_angstrom, offset], dim=-1)
+        step = self._others(latents)
         spread = 2 * math.pi * self.prior_variance
         terms = -0.5 * (step.square() / self.prior_variance + spread.log())
-        return (terms * self._free()[:, 0, 3:]).sum(-1) - LOG_VOLUME_OF_ROTATIONS
+        of_turns = LOG_VOLUME_OF_TURNS[self._turns()]
+        return (terms * self._free()[:, 0, 3:]).sum(-1) - of_turns
 
     def credible_level(
         self, latents: Latents, count: int, generator: torch.Generator
@@ -208,12 +260,13 @@ class PoseMixture:
         gaussian = 0.5 * (free.sum(-1) * math.log(2 * math.pi * math.e) + log_volume)
         discrete = -torch.xlogy(self.weight, self.weight)
         spread = (2 * math.pi * math.e * self.prior_variance).log()
-        wide = 0.5 * (self._free()[:, 0, 3:] * spread).sum(-1) + LOG_VOLUME_OF_ROTATIONS
+        wide = 0.5 * (self._free()[:, 0, 3:] * spread).sum(-1)
+        wide = wide + LOG_VOLUME_OF_TURNS[self._turns()]
         apart = self.background * wide - torch.xlogy(self.background, self.background)
         return (self.weight * gaussian + discrete).sum(-1) + apart
 
     def _free(self) -> Tensor:
-        """Tell which unknowns were inferred, shape (n, m, 6)."""
+        """Tell which unknowns were inferred, shape (n, m, 6 + c)."""
         return self.covariance.diagonal(dim1=-2, dim2=-1) > 0
 
     def _precision(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference import climb_kernel
+from cryoinfer.inference.posteriors import ALL_TURNS
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.ctf import electron_wavelength_angstrom
 from cryoinfer.records import Latents
@@ -39,14 +40,40 @@ class PosePrior:
         About the origin; 0 holds the shifts at their start.
     defocus_sd_angstrom : float
         About the given defocus; 0 holds it.
+    conformation_sd_angstrom : tuple of float
+        Of each amplitude, about the structure at rest.
+    turns : int
+        How many directions of rotation are unknown: 3 for all, 1 where the view is
+        known but for the angle in its plane, 0 where the rotation is.
     """
 
     shift_sd_angstrom: float
     defocus_sd_angstrom: float
+    conformation_sd_angstrom: tuple[float, ...] = ()
+    turns: int = ALL_TURNS
+
+    @property
+    def unknowns_sd_angstrom(self) -> Tensor:
+        """Of shift x, shift y, defocus and each amplitude, float64, shape (3 + c,)."""
+        shift, defocus = self.shift_sd_angstrom, self.defocus_sd_angstrom
+        values = [shift, shift, defocus, *self.conformation_sd_angstrom]
+        return torch.tensor(values, dtype=torch.float64)
+
+    @property
+    def precision(self) -> Tensor:
+        """Half the inverse variances of rotation and the rest, shape (6 + c,).
+
+        Those of an unknown that is held are -1, those of a free rotation 0.
+        """
+        turn = torch.full((3,), -1.0, dtype=torch.float64)
+        turn[3 - self.turns :] = 0.0
+        sd = self.unknowns_sd_angstrom
+        others = torch.where(sd > 0, 0.5 / sd.clamp(min=1e-300) ** 2, -1.0)
+        return torch.cat([turn, others])
 
     def loss(self, poses: "LocalPoses") -> Tensor:
         """Return minus the log density of the prior, without its constant, (n,)."""
-        return (_departure(poses) ** 2 * _prior_precision(self).clamp(min=0)).sum(1)
+        return (poses.departure() ** 2 * self.precision.clamp(min=0)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -58,11 +85,13 @@ class LocalPoses:
     rotation : Tensor of float64, shape (n, 3, 3)
     shift_angstrom : Tensor of float64, shape (n, 2)
     defocus_offset_angstrom : Tensor of float64, shape (n,)
-    information : Tensor of float64, shape (n, 6, 6)
-        Inverse covariance of (rotation vector in the image frame in radian, shift
-        and defocus in angstrom); zero where an unknown is held.
+    information : Tensor of float64, shape (n, 6 + c, 6 + c)
+        Inverse covariance of (rotation vector in the image frame in radian, shift,
+        defocus and conformation in angstrom); zero where an unknown is held.
     log_likelihood : Tensor of float64, shape (n,)
         Minus the squared residual of the whitened image.
+    conformation : Tensor of float64, shape (n, c)
+        In angstrom; of a rigid structure c is 0.
     """
 
     rotation: Tensor
@@ -70,27 +99,42 @@ class LocalPoses:
     defocus_offset_angstrom: Tensor
     information: Tensor
     log_likelihood: Tensor
+    conformation: Tensor
 
     @classmethod
     def at(
-        cls, rotation: Tensor, shift_angstrom: Tensor, defocus: Tensor
+        cls,
+        rotation: Tensor,
+        shift_angstrom: Tensor,
+        defocus: Tensor,
+        conformation: Tensor | None = None,
     ) -> "LocalPoses":
         """Return poses of which nothing is known yet."""
         n = len(rotation)
+        if conformation is None:
+            conformation = torch.zeros(n, 0)
+        d = 6 + conformation.shape[-1]
         return cls(
             rotation.double(),
             shift_angstrom.double(),
             defocus.double(),
-            torch.zeros(n, 6, 6, dtype=torch.float64),
+            torch.zeros(n, d, d, dtype=torch.float64),
             torch.full((n,), -torch.inf, dtype=torch.float64),
+            conformation.double(),
         )
 
     @classmethod
     def of(cls, latents: Latents) -> "LocalPoses":
         """Return latents of length n as poses of which nothing is known yet."""
-        pose = latents.pose
-        return cls.at(
-            pose.rotation, pose.shift_angstrom, latents.defocus_offset_angstrom
+        pose, defocus = latents.pose, latents.defocus_offset_angstrom
+        return cls.at(pose.rotation, pose.shift_angstrom, defocus, latents.conformation)
+
+    @classmethod
+    def joined(cls, parts: "list[LocalPoses]") -> "LocalPoses":
+        """Return the poses of several in one."""
+        names = vars(parts[0])
+        return cls(
+            **{name: torch.cat([getattr(one, name) for one in parts]) for name in names}
         )
 
     def __len__(self) -> int:
@@ -100,13 +144,23 @@ class LocalPoses:
         """Return some of the poses."""
         return LocalPoses(**{name: value[index] for name, value in vars(self).items()})
 
+    def departure(self) -> Tensor:
+        """Return how far the unknowns are from the prior's centre, (n, 6 + c).
+
+        In angstrom, zero for the rotation.
+        """
+        turn = torch.zeros(len(self), 3, dtype=torch.float64)
+        defocus = self.defocus_offset_angstrom[:, None]
+        others = [self.shift_angstrom, defocus, self.conformation]
+        return torch.cat([turn, *others], dim=1)
+
     def covariance(self) -> Tensor:
         """Return the inverse of the information, zero where an unknown is held."""
         return covariance_of(self.information)
 
 
 def covariance_of(information: Tensor) -> Tensor:
-    """Invert information matrices, shape (..., 6, 6), whose held unknowns are zero."""
+    """Invert information matrices, shape (..., d, d), whose held unknowns are zero."""
     held = information.diagonal(dim1=-2, dim2=-1) == 0
     inverse = torch.linalg.inv(information + torch.diag_embed(held.double()))
     return inverse * (~held[..., None] & ~held[..., None, :])
@@ -157,22 +211,6 @@ def information(
     return _climb(volume, images, poses, prior, 0, 0.0).information
 
 
-def _prior_precision(prior: PosePrior) -> Tensor:
-    """Return half the inverse variances of the unknowns in angstrom; -1 holds one."""
-    precision = torch.zeros(6, dtype=torch.float64)
-    shift, defocus = prior.shift_sd_angstrom, prior.defocus_sd_angstrom
-    precision[3:5] = 0.5 / shift**2 if shift > 0 else -1.0
-    precision[5] = 0.5 / defocus**2 if defocus > 0 else -1.0
-    return precision
-
-
-def _departure(poses: LocalPoses) -> Tensor:
-    """Return how far the unknowns are from the prior's centre, angstrom, (n, 6)."""
-    zero = torch.zeros(len(poses), 3, dtype=torch.float64)
-    defocus = poses.defocus_offset_angstrom[:, None]
-    return torch.cat([zero, poses.shift_angstrom, defocus], dim=1)
-
-
 def _climb(
     volume: FourierVolume,
     images: WhitenedImages,
@@ -192,10 +230,10 @@ def _climb(
     unit = torch.ones(6, dtype=torch.float64)
     unit[3:5] = 1 / images.pixel_size_angstrom
     unit[5] = 1 / _DEFOCUS_UNIT_ANGSTROM
-    precision = _prior_precision(prior)
+    precision = prior.precision
     precision = torch.where(precision > 0, precision / unit**2, precision)
     rotation = poses.rotation.clone(memory_format=torch.contiguous_format)
-    origin = (_departure(poses) * unit).contiguous()
+    origin = (poses.departure() * unit).contiguous()
     moved = torch.zeros_like(origin)
     packed = torch.empty(len(poses), climb_kernel.PACKED, dtype=torch.float64)
     limits = torch.tensor(
@@ -232,6 +270,7 @@ def _climb(
         final[:, 5],
         2 * matrix * unit[:, None] * unit,
         -packed[:, 27],
+        poses.conformation,
     )
 
 

@@ -285,7 +285,13 @@ def laplace_log_evidence(poses: LocalPoses, prior: PosePrior) -> Tensor:
     return poses.log_likelihood - prior.loss(poses) + log_volume
 
 
-def repeats(rotation: Tensor, radius: float, symmetry: Tensor) -> Tensor:
+def repeats(
+    rotation: Tensor,
+    radius: float,
+    symmetry: Tensor,
+    conformation: Tensor | None = None,
+    lever_angstrom: float = 0.0,
+) -> Tensor:
     """Tell which modes lie within a radius of a better one, or of a mate of it.
 
     Parameters
@@ -296,6 +302,10 @@ def repeats(rotation: Tensor, radius: float, symmetry: Tensor) -> Tensor:
         Radians.
     symmetry : Tensor, shape (s, 3, 3)
         Rotations that leave the map as it is, the identity among them.
+    conformation : Tensor, shape (n, m, c), optional
+        In angstrom; those that are farther apart than the radius moves the lever are
+        no repeats.
+    lever_angstrom : float
 
     Returns
     -------
@@ -303,6 +313,9 @@ def repeats(rotation: Tensor, radius: float, symmetry: Tensor) -> Tensor:
     """
     found = torch.zeros(rotation.shape[:2], dtype=torch.bool)
     earlier = torch.ones(rotation.shape[1], rotation.shape[1]).tril(-1).bool()
+    if conformation is not None:
+        apart = (conformation[:, :, None] - conformation[:, None]).norm(dim=-1)
+        earlier = earlier & (apart <= radius * lever_angstrom)
     for mate in symmetry:
         angle = geodesic_angle(rotation[:, :, None], rotation[:, None] @ mate)
         found |= ((angle < radius) & earlier).any(2)

@@ -155,7 +155,7 @@ class Loss(nn.Module):
 
 def train(
     network: PoseNetwork,
-    images: TrainingImages,
+    images: TrainingImages[Any],
     config: TrainingConfig,
     symmetry: Tensor,
     generator: torch.Generator,
@@ -209,7 +209,7 @@ class _Run:
     def __init__(
         self,
         network: PoseNetwork,
-        images: TrainingImages,
+        images: TrainingImages[Any],
         config: TrainingConfig,
         symmetry: Tensor,
         generator: torch.Generator,

@@ -1,37 +1,41 @@
-"""Images to learn from: a map seen from anywhere, through the data's own optics.
+"""Images to learn from: a map, or atoms that move, through the data's own optics.
 
 Any number can be made, and of each the pose is known: learning from them is learning
-the exact posterior of the map (forward Kullback-Leibler divergence), for images that
-the map, the CTFs and the noise explain.
+the exact posterior of what is shown (forward Kullback-Leibler divergence), for images
+that it, the CTFs and the noise explain.
 """
 
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.slices import FourierVolume, extract_slices
-from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
+from cryoinfer.inference.posteriors import IN_PLANE
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.subjects import Subject
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
+S = TypeVar("S", bound=Subject)
+
 
 @dataclass(frozen=True)
-class TrainingImages:
+class TrainingImages(Generic[S]):
     """A source of simulated images.
 
     Attributes
     ----------
-    volume : FourierVolume
-        The map, known to the radius of the templates.
+    subject : Subject
+        What is shown, known to the radius of the templates.
     templates : tuple of WhitenedImages
         Particles of each optics group, whose CTFs and noise are lent.
     prior : PosePrior
-        What shifts and defoci are drawn from.
+        What is unknown, and is drawn from it.
     """
 
-    volume: FourierVolume
+    subject: S
     templates: tuple[WhitenedImages, ...]
     prior: PosePrior
 
@@ -48,9 +52,8 @@ class TrainingImages:
         true = lent
         if self.prior.defocus_sd_angstrom > 0:
             true, _ = lent.with_defocus_offset(latents.defocus_offset_angstrom)
-        rotation = latents.pose.rotation
-        slices = extract_slices(self.volume, rotation, lent.disc, lent.scale)
-        clean = replace(true, coefficients=true.ctf * slices)
+        shown = self.subject.coefficients(latents, lent)
+        clean = replace(true, coefficients=true.ctf * shown)
         shape = clean.coefficients.shape
         # Of unit power, half of it in each of the real and the imaginary part.
         noise = torch.randn(shape, generator=generator, dtype=torch.complex64)
@@ -62,6 +65,11 @@ class TrainingImages:
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-        shift = normal(count, 2) * self.prior.shift_sd_angstrom
-        offset = normal(count) * self.prior.defocus_sd_angstrom
-        return Latents(Pose(random_rotations(count, generator), shift), offset)
+        sd = self.prior.unknowns_sd_angstrom
+        drawn = normal(count, len(sd)) * sd
+        if self.prior.turns == IN_PLANE:
+            rotation = random_turns_in_plane(count, generator)
+        else:
+            rotation = random_rotations(count, generator)
+        conformation = drawn[:, 3:] if len(sd) > 3 else None
+        return Latents(Pose(rotation, drawn[:, :2]), drawn[:, 2], conformation)

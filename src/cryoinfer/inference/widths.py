@@ -26,18 +26,19 @@ def fitted_narrowing(
         Of n images.
     rotation : Tensor, shape (n, 3, 3)
         True rotations.
-    offset : Tensor, shape (n, d - 3)
-        True shifts and defoci, over the prior's sd.
+    offset : Tensor, shape (n, d - t)
+        True shifts, defoci and conformations, over the prior's sd.
     symmetry : Tensor, shape (m, 3, 3)
         Rotations that leave the map as it is, the identity among them.
 
     Returns
     -------
     Tensor, shape (d,)
-        One number for the rotation's three unknowns, one for each other.
+        One number for the rotation's unknowns, one for each other.
     """
     others = offset.shape[-1]
-    of_unknown = torch.tensor([0, 0, 0, *range(1, 1 + others)])
+    turns = parameters.factor.shape[-1] - others
+    of_unknown = torch.tensor([0] * turns + list(range(1, 1 + others)))
     logs = torch.zeros(1 + others, requires_grad=True)
     minimiser = torch.optim.LBFGS(
         [logs], max_iter=_ROUNDS, line_search_fn="strong_wolfe"

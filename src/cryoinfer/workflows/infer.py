@@ -15,6 +15,7 @@ from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.novelty import fit, is_novel, novelty
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import solve
@@ -114,6 +115,7 @@ class Inferred:
             covariance.expand(1, 1, 6, 6),
             torch.ones(1, dtype=torch.float64),
             covariance.diagonal()[3:].clamp(min=1e-30),
+            torch.zeros(1, 1, 0, dtype=torch.float64),
         )
         zeros = torch.zeros(n, dtype=torch.float64)
         first, second = (
@@ -312,7 +314,7 @@ class _Inferring:
         monitor: Monitor,
     ) -> None:
         self._problem, self._trained = problem, trained
-        self._inference: PoseEncoder | SemiAmortized = trained.encoder
+        self._inference: PoseEncoder | SemiAmortized[MapSubject] = trained.encoder
         if config.climb:
             self._inference = trained.semi_amortized()
         self._generator = torch.Generator().manual_seed(config.seed)

@@ -21,6 +21,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA, SemiAmortized
 from cryoinfer.inference.novelty import fit
 from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.whitening import (
     ReferenceGrid,
     WhitenedImages,
@@ -292,7 +293,7 @@ class _Pilots:
 
     batch: ParticleBatch
     trained: TrainedEncoder
-    inference: SemiAmortized
+    inference: SemiAmortized[MapSubject]
 
     def amplitudes(self, preparation: Preparation) -> tuple[float, ...]:
         """Return what the signal may be in units of the images that were learned.
@@ -327,7 +328,7 @@ class _Pilots:
     def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:
         """Return the power that the map leaves of the prepared images, by ring."""
         images, mode = self._inferred(preparation, generator)
-        left = residual(self.inference.volume, images, LocalPoses.of(mode))
+        left = residual(self.inference.subject.volume, images, LocalPoses.of(mode))
         ratio = radial_power(left, images.disc)
         rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
         return preparation.noise_power * ratio[rings]

@@ -23,6 +23,7 @@ from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import Check, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
@@ -155,7 +156,7 @@ class TrainedEncoder:
         """Tell whether particles of an optics group have been learned from."""
         return group < len(self.imaging) and self.imaging[group] is not None
 
-    def semi_amortized(self) -> SemiAmortized:
+    def semi_amortized(self) -> SemiAmortized[MapSubject]:
         """Return the inference that climbs from what the encoder names.
 
         First at the radius of the encoder's picture, or at a lower one if the encoder
@@ -165,7 +166,7 @@ class TrainedEncoder:
         return self._semi_amortized
 
     @cached_property
-    def _semi_amortized(self) -> SemiAmortized:
+    def _semi_amortized(self) -> SemiAmortized[MapSubject]:
         # A watch asks for every file, and transforming the map takes a while.
         box = self.density.shape[-1]
         padding = _FINE_PADDING if box <= _LARGEST_FINE_BOX else DEFAULT_PADDING
@@ -174,7 +175,7 @@ class TrainedEncoder:
         volume = FourierVolume.from_map(self.density, radii[-1], padding)
         return SemiAmortized(
             encoder=self.encoder,
-            volume=volume,
+            subject=MapSubject(volume),
             prior=self.prior,
             radii=radii,
         )
@@ -237,7 +238,7 @@ def train_encoder(
     generator = torch.Generator().manual_seed(config.seed)
     radius = picture_radius(config.network.side)
     images = TrainingImages(
-        FourierVolume.from_map(density, radius),
+        MapSubject(FourierVolume.from_map(density, radius)),
         templates_of(particles, grid, radius, lesson.noise_power, generator),
         prior,
     )
@@ -273,13 +274,15 @@ def _imaging(
     return tuple(found)
 
 
-def _fit(encoder: PoseEncoder, source: TrainingImages, real: WhitenedImages) -> Fit:
+def _fit(
+    encoder: PoseEncoder, source: TrainingImages[MapSubject], real: WhitenedImages
+) -> Fit:
     """Return how the map fits particles of one optics group."""
     parts = []
     for rows in torch.arange(len(real)).split(CHUNK):
         images = real.select(rows)
         mode = encoder.infer_whitened(images).mode()
-        parts.append(fit(source.volume, images, mode, source.prior))
+        parts.append(fit(source.subject.volume, images, mode, source.prior))
     return Fit.joined(parts)
 
 

@@ -4,6 +4,7 @@ Truths are drawn from the prior, images from the truths: the posteriors of the i
 must then hold the truths as often as they say (simulation-based calibration).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -154,7 +155,7 @@ def hold_trials(
     encoder, semi = trained.encoder, trained.semi_amortized()
     grid, noise, radius = encoder.grid, encoder.noise_power, semi.radii[-1]
     lent = templates_of(particles, grid, radius, noise, generator, images)
-    source = TrainingImages(semi.volume, lent, trained.prior)
+    source = TrainingImages(semi.subject, lent, trained.prior)
     drawn = []
     for rows in torch.arange(images).split(OF_ONE_GROUP):
         drawn.append(source.draw(len(rows), generator))
@@ -180,11 +181,11 @@ def _ranks(
     posterior: PoseMixture, truth: Latents, symmetry: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return the truths' ranks among draws, and their levels in balls about one."""
-    mode = posterior.mode().pose.rotation
+    best = posterior.mode().pose.rotation
 
     def draw(count: int) -> Latents:
         drawn = posterior.sample(count, generator)
-        at = mode.expand_as(drawn.pose.rotation)
+        at = best.expand_as(drawn.pose.rotation)
         mate = nearest_mates(drawn.pose.rotation, at, symmetry)
         return replace(drawn, pose=replace(drawn.pose, rotation=mate))
 
@@ -194,7 +195,7 @@ def _ranks(
         "rotation": rotation_ranks(
             truth.pose.rotation,
             drawn.pose.rotation,
-            mode,
+            best,
             generator,
         )
     }
@@ -203,6 +204,8 @@ def _ranks(
         "shift y": lambda latents: latents.pose.shift_angstrom[..., 1],
         "defocus": lambda latents: latents.defocus_offset_angstrom,
     }
+    for mode in range(posterior.conformation.shape[-1]):
+        numbers[f"amplitude {mode + 1}"] = functools.partial(_amplitude, mode)
     for column, (name, number) in enumerate(numbers.items(), 3):
         if bool((variance[:, column] > 0).all()):
             ranks[name] = posterior_ranks(number(truth), number(drawn), generator)
@@ -211,19 +214,28 @@ def _ranks(
     return ranks
 
 
+def _amplitude(mode: int, latents: Latents) -> Tensor:
+    assert latents.conformation is not None
+    return latents.conformation[..., mode]
+
+
 def _distance(first: Latents, second: Latents, variance: Tensor) -> Tensor:
     """Return distances in standard deviations of a posterior, shape (..., n).
 
-    ``variance`` is (n, 6); what was held does not count.
+    ``variance`` is (n, 6 + c); what was held does not count.
     """
     angle = geodesic_angle(first.pose.rotation, second.pose.rotation)
     shift = (first.pose.shift_angstrom - second.pose.shift_angstrom).square().sum(-1)
     offset = first.defocus_offset_angstrom - second.defocus_offset_angstrom
-    terms = torch.stack([angle.square(), shift, offset.square()], -1)
-    scale = torch.stack(
-        [variance[:, :3].mean(1), variance[:, 3:5].mean(1), variance[:, 5]], -1
-    )
-    return torch.where(scale > 0, terms / scale, 0.0).sum(-1).sqrt()
+    terms = [angle.square(), shift, offset.square()]
+    scales = [variance[:, :3].mean(1), variance[:, 3:5].mean(1), variance[:, 5]]
+    if first.conformation is not None:
+        assert second.conformation is not None
+        apart = first.conformation - second.conformation
+        terms.extend(apart.square().unbind(-1))
+        scales.extend(variance[:, 6:].unbind(-1))
+    squared, scale = torch.stack(terms, -1), torch.stack(scales, -1)
+    return torch.where(scale > 0, squared / scale, 0.0).sum(-1).sqrt()
 
 
 def _histogram(ranks: Tensor) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from cryoinfer.inference.encoder_inputs import encoder_inputs
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import (
     Check,
     Loss,
@@ -63,7 +64,7 @@ def source() -> tuple[TrainingImages, torch.Tensor]:
     batch, _, sd = particles(50, seeded(1))
     noise = torch.full((BOX // 2,), sd**2)
     templates = whiten(batch, GRID, SIDE // 2 - 1, noise)
-    return TrainingImages(volume(), (templates,), PRIOR), noise
+    return TrainingImages(MapSubject(volume()), (templates,), PRIOR), noise
 
 
 def network() -> PoseNetwork:
@@ -121,7 +122,7 @@ def test_an_encoder_is_shown_the_ctf_of_the_given_defocus() -> None:
     )
     noise = torch.full((BOX // 2,), sd**2)
     templates = whiten(replace(batch, optics=optics), GRID, 7, noise)
-    images = TrainingImages(volume(), (templates,), PosePrior(0.0, 2000.0))
+    images = TrainingImages(MapSubject(volume()), (templates,), PosePrior(0.0, 2000.0))
     drawn, latents = images.draw(300, seeded(2))
     torch.testing.assert_close(drawn.ctf, templates.ctf[:1].expand(300, -1))
     true, _ = drawn.with_defocus_offset(latents.defocus_offset_angstrom)
@@ -169,7 +170,7 @@ def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
     batch, true, sd = particles(20, seeded(5))
     noise = torch.full((BOX // 2,), sd**2)
     encoder = PoseEncoder(network(), GRID, (noise,), C1)
-    semi = SemiAmortized(encoder, volume(), PRIOR, radii=(7, 15))
+    semi = SemiAmortized(encoder, MapSubject(volume()), PRIOR, radii=(7, 15))
     near = PoseMixture.of_modes(
         true.rotation[:, None]
         @ torch.linalg.matrix_exp(
@@ -211,11 +212,13 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
         0.01 * torch.eye(6, dtype=torch.float64).expand(8, 2, 6, 6),
     )
     seen = whiten(batch, GRID, 15, noise)
-    found = SemiAmortized(encoder, density, PRIOR, (7, 15)).climb(seen, near)
+    found = SemiAmortized(encoder, MapSubject(density), PRIOR, (7, 15)).climb(
+        seen, near
+    )
     # The map is interpolated: mates differ by a quarter of a nat.
     torch.testing.assert_close(found.weight, zero + 0.5, rtol=0, atol=0.1)
     mates = replace(encoder, symmetry=symmetry_rotations("C2"))
-    c2 = SemiAmortized(mates, density, PRIOR, (7, 15))
+    c2 = SemiAmortized(mates, MapSubject(density), PRIOR, (7, 15))
     # Told of the symmetry, one mode stands for both.
     torch.testing.assert_close(
         c2.climb(seen, near).weight[:, 0], torch.ones(8).double()

@@ -16,6 +16,7 @@ from cryoinfer.inference.grid_posterior import (
 from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS, PoseMixture
 from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
 from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.records import Latents, Pose
 
 PRIOR = PosePrior(5.0, 0.0)
@@ -48,7 +49,7 @@ def climbed(made, prior: PosePrior = PRIOR) -> LocalPoses:
 
 
 def summed(made, near: PoseMixture, prior: PosePrior = PRIOR) -> GridPosterior:
-    return grid_posterior(made.volume, made.images, prior, near)
+    return grid_posterior(MapSubject(made.volume), made.images, prior, near)
 
 
 def log_posterior(made, latents: Latents, prior: PosePrior) -> Tensor:
@@ -92,7 +93,7 @@ def test_without_a_map_the_posterior_is_the_prior(scene) -> None:
         torch.tensor([1.0, -1.0], dtype=torch.float64),
         torch.tensor([0, 0, 0, 0.3, 0.3, 900.0], dtype=torch.float64),
     )
-    exact = grid_posterior(flat, made.images, PosePrior(2.0, 100.0), near)
+    exact = grid_posterior(MapSubject(flat), made.images, PosePrior(2.0, 100.0), near)
     # The prior is normalised: what is left is the constant of the image. Of a
     # Gaussian of 3 dimensions 2e-5 lie more than five standard deviations out.
     torch.testing.assert_close(exact.log_evidence, -made.power(), rtol=1e-7, atol=1e-4)
@@ -257,7 +258,7 @@ def test_all_rotations_have_the_prior_s_mass(scene) -> None:
         torch.zeros(2, dtype=torch.float64),
         torch.tensor([0.5, 0.5, 0.5, 0, 0, 0], dtype=torch.float64),
     )
-    exact = grid_posterior(flat, made.images, PosePrior(0.0, 0.0), near)
+    exact = grid_posterior(MapSubject(flat), made.images, PosePrior(0.0, 0.0), near)
     # The density ends at half a turn, where sums of a finite step are off by a cell.
     torch.testing.assert_close(exact.log_evidence, -made.power(), rtol=0, atol=0.2)
 

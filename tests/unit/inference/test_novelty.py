@@ -18,6 +18,7 @@ from cryoinfer.inference.novelty import (
     novelty,
 )
 from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
@@ -65,7 +66,7 @@ def drawn(
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of a molecule; by default contrasts are known to 0.05."""
     template = blank(500, molecule.radius, noise_power, with_ctf)
-    return TrainingImages(molecule, (template,), prior).draw(n, seeded(1))
+    return TrainingImages(MapSubject(molecule), (template,), prior).draw(n, seeded(1))
 
 
 def noise_alone(images: WhitenedImages) -> WhitenedImages:

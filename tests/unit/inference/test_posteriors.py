@@ -38,6 +38,7 @@ def broad(background: float = 0.2) -> PoseMixture:
         covariance=covariance.expand(1, 2, 6, 6),
         background=torch.tensor([background], dtype=torch.float64),
         prior_variance=torch.tensor([9.0, 9.0, 100.0**2], dtype=torch.float64),
+        conformation=torch.zeros(1, 2, 0, dtype=torch.float64),
     )
 
 

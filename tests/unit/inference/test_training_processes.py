@@ -10,6 +10,7 @@ from torch import distributed
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
@@ -30,7 +31,7 @@ def learn() -> Training:
     noise = torch.full((BOX // 2 + 1,), 0.1)
     grid = ReferenceGrid(BOX, PIXEL)
     images = TrainingImages(
-        FourierVolume.from_map(density, SIDE // 2 - 1),
+        MapSubject(FourierVolume.from_map(density, SIDE // 2 - 1)),
         (whiten(batch, grid, SIDE // 2 - 1, noise),),
         PRIOR,
     )

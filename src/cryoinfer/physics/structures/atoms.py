@@ -26,6 +26,7 @@ from cryoinfer.physics.structures.waves import (
     frequencies,
     images_of,
     map_of,
+    products_of,
     turns_in_parts,
 )
 from cryoinfer.records import Pose
@@ -127,28 +128,51 @@ class GaussianAtoms:
         -------
         Tensor, shape (n, box, box)
         """
-        side = box * pixel_size_angstrom
         coordinates = self.coordinates_angstrom
-        frequency = frequencies(box, coordinates) / side
+        one = coordinates.new_ones(1, coordinates.shape[-2])
+        images = [
+            images_of(self.products(turns, one, box, pixel_size_angstrom)[:, 0], box)
+            for turns in turns_in_parts(coordinates, pose, box, pixel_size_angstrom)
+        ]
+        return torch.cat(images) if images else one.new_zeros(0, box, box)
+
+    def products(
+        self, turns: Tensor, weights: Tensor, box: int, pixel_size_angstrom: float
+    ) -> Tensor:
+        """Return sums over atoms of cosines and sines along y and x.
+
+        What images and their derivatives are made of (:mod:`waves`).
+
+        Parameters
+        ----------
+        turns : Tensor, shape (n, 2, a)
+            Where the atoms of each image lie, over the side of the image.
+        weights : Tensor, shape (w, a), or (n, w, a)
+            What each atom counts for in each of w sums.
+        box : int
+        pixel_size_angstrom : float
+
+        Returns
+        -------
+        Tensor, shape (n, w, 2, k, 2, k)
+            Frequencies from 0 to below Nyquist of the box.
+        """
+        frequency = frequencies(box, turns) / (box * pixel_size_angstrom)
         factors = self._factors(frequency[:, None] ** 2 + frequency**2)
         factors = factors / (box * pixel_size_angstrom**2)
         order, counts = self._atoms_by_element()
-        atoms = coordinates[..., order, :]
-        images = []
-        for turns in turns_in_parts(atoms, pose, box, pixel_size_angstrom):
-            tables = cosine_sine_table(turns, len(frequency)).flatten(2, 3)
-            by_element = zip(
-                factors,
-                tables[:, 0].split(counts, -1),
-                tables[:, 1].split(counts, -1),
-                strict=True,
-            )
-            products = _total(
-                (y @ x.mT).unflatten(-1, (2, -1)).unflatten(1, (2, -1)) * f[:, None]
-                for f, x, y in by_element
-            )
-            images.append(images_of(products, box))
-        return torch.cat(images) if images else atoms.new_zeros(0, box, box)
+        tables = cosine_sine_table(turns[..., order], len(frequency)).flatten(2, 3)
+        by_element = zip(
+            factors,
+            tables[:, 0].split(counts, -1),
+            tables[:, 1].split(counts, -1),
+            weights[..., order].split(counts, -1),
+            strict=True,
+        )
+        return _total(
+            products_of(y, x, weight) * factor[:, None]
+            for factor, x, y, weight in by_element
+        )
 
     def to_map(self, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return the density on a grid, the band-limited twin of :meth:`project`.

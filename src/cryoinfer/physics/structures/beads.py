@@ -16,6 +16,7 @@ from cryoinfer.physics.structures.waves import (
     frequencies,
     images_of,
     map_of,
+    products_of,
     turns_in_parts,
 )
 from cryoinfer.records import Pose
@@ -148,16 +149,22 @@ class GaussianBeads:
         Tensor, shape (n, box, box)
         """
         coordinates = self.coordinates_angstrom
+        one = coordinates.new_ones(1, coordinates.shape[-2])
+        images = [
+            images_of(self.products(turns, one, box, pixel_size_angstrom)[:, 0], box)
+            for turns in turns_in_parts(coordinates, pose, box, pixel_size_angstrom)
+        ]
+        return torch.cat(images) if images else one.new_zeros(0, box, box)
+
+    def products(
+        self, turns: Tensor, weights: Tensor, box: int, pixel_size_angstrom: float
+    ) -> Tensor:
+        """Return sums over beads, as :meth:`GaussianAtoms.products` does."""
         size = self._sizes(box, box * pixel_size_angstrom)
-        weighted = size * self.weight_angstrom / (box * pixel_size_angstrom**2)
-        images = []
-        for turns in turns_in_parts(coordinates, pose, box, pixel_size_angstrom):
-            table = cosine_sine_table(turns, len(size))
-            x = (table[:, 0] * weighted).flatten(1, 2)
-            y = (table[:, 1] * size).flatten(1, 2)
-            products = (y @ x.mT).unflatten(-1, (2, -1)).unflatten(1, (2, -1))
-            images.append(images_of(products, box))
-        return torch.cat(images) if images else coordinates.new_zeros(0, box, box)
+        table = cosine_sine_table(turns, len(size)) * size
+        x, y = table.flatten(2, 3).unbind(1)
+        own = self.weight_angstrom / (box * pixel_size_angstrom**2)
+        return products_of(y, x, weights * own)
 
     def to_map(self, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return the density on a grid, as :meth:`GaussianAtoms.to_map` does."""

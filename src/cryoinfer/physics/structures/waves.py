@@ -16,6 +16,8 @@ from cryoinfer.records import Pose
 TABLE_VALUES_AT_ONCE = 2**21
 """Of the tables of a batch: what a cache can hold."""
 
+_WEIGHTED_VALUES_AT_ONCE = 2**20
+
 
 def frequencies(box: int, like: Tensor) -> Tensor:
     """Return the non-negative frequencies below Nyquist, in cycles per box."""
@@ -99,6 +101,34 @@ def turns_in_parts(
         part = slice(start, start + at_once)
         own = points if points.dim() == 2 else points[part]
         yield rotation[part] @ own + shift[part] / side
+
+
+def products_of(y: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """Return weighted sums over points of products of tables along y and x.
+
+    Parameters
+    ----------
+    y, x : Tensor, shape (n, 2 k, a)
+        Cosines, then sines.
+    weights : Tensor, shape (w, a), or (n, w, a)
+
+    Returns
+    -------
+    Tensor, shape (n, w, 2, k, 2, k)
+    """
+    n, count, k = len(x), weights.shape[-2], x.shape[1] // 2
+    weights = weights.expand(n, -1, -1)
+    # One matrix product an image, however many sums; as many images at once as leave
+    # the weighted tables in the cache.
+    at_once = max(1, _WEIGHTED_VALUES_AT_ONCE // (count * x[0].numel()))
+    parts = []
+    for begin in range(0, n, at_once):
+        rows = slice(begin, begin + at_once)
+        weighted = x[rows, None] * weights[rows, :, None]
+        # Faster than the transpose of it: neither factor has to be copied again.
+        parts.append(weighted.flatten(1, 2) @ y[rows].mT.contiguous())
+    sums = torch.cat(parts) if n else x.new_zeros(0, count * 2 * k, 2 * k)
+    return sums.view(n, count, 2, k, 2, k).permute(0, 1, 4, 5, 2, 3)
 
 
 def images_of(products: Tensor, box: int) -> Tensor:

@@ -1,0 +1,143 @@
+"""Every place where a posterior of few unknowns may be: nothing is taken on trust.
+
+The view is known, the angle in its plane and the amplitudes of one or two modes are
+not: the posterior is computed at every point of a grid over all angles and over the
+prior's amplitudes, at a low radius; whatever stands out of its neighbourhood is a mode
+that :func:`cryoinfer.inference.grid_posterior.grid_posterior` is to sum about.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
+from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.subjects import Subject
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.records import Latents, Pose
+
+_RANGE_SD = 4.5  # of the prior, on either side
+_AMPLITUDE_STEP_ANGSTROM = 0.75
+_TURN_STEP = 0.75  # over the radian that moves the finest detail by half a wavelength
+_LEAST_NATS = 30.0  # below the best point of an image, that may not matter later
+_STEPS = 12
+
+
+def brute_force(
+    subject: Subject,
+    images: WhitenedImages,
+    prior: PosePrior,
+    radius: int,
+    modes: int = 8,
+) -> PoseMixture:
+    """Return every mode of the posteriors of images of a known view.
+
+    Parameters
+    ----------
+    subject : Subject
+    images : WhitenedImages
+        Of b images, to the radius that the modes are wanted at.
+    prior : PosePrior
+        Of the angle in the plane and at most two amplitudes; all else is held.
+    radius : int
+        Fourier radius of the grid, in pixels.
+    modes : int
+        Most of an image.
+
+    Returns
+    -------
+    PoseMixture
+        Modes at their tops, with Laplace's widths and weights.
+
+    Raises
+    ------
+    ValueError
+        If there are other unknowns.
+    """
+    open_sd = prior.unknowns_sd_angstrom[:3]
+    count = len(prior.conformation_sd_angstrom)
+    if prior.turns != IN_PLANE or bool((open_sd > 0).any()) or not 1 <= count <= 2:
+        raise ValueError(f"expected an angle and one or two amplitudes, got {prior}")
+    grid, shape = _grid(prior, radius)
+    low = images.prefix(radius)
+    found = []
+    for row in range(len(images)):
+        one = low.select(torch.tensor([row]))
+        score = _log_posterior(subject, one, grid, prior).view(shape)
+        chosen = _summits(score)
+        chosen = chosen[score.flatten()[chosen].argsort(descending=True)][:modes]
+        at = grid[chosen]
+        whole = images.select(torch.full((len(chosen),), row))
+        start = LocalPoses.of(at)
+        for near in (whole.prefix(radius), whole):
+            start = subject.climb(near, start, prior, _STEPS, 2 / radius)
+        found.append(_mixture(start, laplace_log_evidence(start, prior), modes))
+    return _joined(found)
+
+
+def _grid(prior: PosePrior, radius: int) -> tuple[Latents, tuple[int, ...]]:
+    """Return all points and how many there are along angle and amplitudes."""
+    turns = math.ceil(2 * math.pi / (_TURN_STEP / radius))
+    angle = torch.arange(turns, dtype=torch.float64) * (2 * math.pi / turns)
+    axes = [angle]
+    for sd in prior.conformation_sd_angstrom:
+        steps = math.ceil(_RANGE_SD * sd / _AMPLITUDE_STEP_ANGSTROM)
+        axes.append(torch.arange(-steps, steps + 1).double() * _RANGE_SD * sd / steps)
+    points = torch.cartesian_prod(*axes)
+    cosine, sine = points[:, 0].cos(), points[:, 0].sin()
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(points), 1, 1)
+    rotation[:, 0, 0], rotation[:, 0, 1] = cosine, -sine
+    rotation[:, 1, 0], rotation[:, 1, 1] = sine, cosine
+    zero = torch.zeros(len(points), 2, dtype=torch.float64)
+    latents = Latents(Pose(rotation, zero), zero[:, 0], points[:, 1:])
+    return latents, tuple(len(axis) for axis in axes)
+
+
+def _log_posterior(
+    subject: Subject, image: WhitenedImages, grid: Latents, prior: PosePrior
+) -> Tensor:
+    """Return it at every point of a grid, up to a constant, shape (g,)."""
+    shown = subject.coefficients(grid, image) * image.ctf
+    residual = torch.view_as_real(image.coefficients - shown)
+    likelihood = -residual.square().sum((1, 2)).double()
+    return likelihood - prior.loss(LocalPoses.of(grid))
+
+
+def _summits(score: Tensor) -> Tensor:
+    """Return the flat indices of local maxima that may matter, angles going round."""
+    padded = torch.nn.functional.pad(score, (1, 1) * (score.dim() - 1), value=-math.inf)
+    padded = torch.cat([padded[-1:], padded, padded[:1]])
+    highest = padded
+    for axis in range(score.dim()):
+        highest = highest.unfold(axis, 3, 1).amax(-1)
+    summit = (score >= highest) & (score > score.max() - _LEAST_NATS)
+    return torch.nonzero(summit.flatten()).squeeze(1)
+
+
+def _mixture(tops: LocalPoses, evidence: Tensor, modes: int) -> PoseMixture:
+    """Put the tops of one image into a row; empty places repeat the best."""
+    order = evidence.argsort(descending=True)
+    place = torch.cat([order, order[:1].expand(modes - len(order))])
+    weighed = evidence[place]
+    weighed[len(order) :] = -torch.inf
+    kept = tops.select(place)
+    return PoseMixture.of_modes(
+        kept.rotation[None],
+        kept.shift_angstrom[None],
+        kept.defocus_offset_angstrom[None],
+        weighed.softmax(0)[None],
+        kept.covariance()[None],
+        kept.conformation[None],
+    )
+
+
+def _joined(rows: list[PoseMixture]) -> PoseMixture:
+    first = rows[0]
+    parts = {
+        name: torch.cat([getattr(row, name) for row in rows])
+        for name in vars(first)
+        if name != "prior_variance"
+    }
+    return PoseMixture(**parts, prior_variance=first.prior_variance)

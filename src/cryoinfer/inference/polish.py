@@ -1,0 +1,143 @@
+"""Moments instead of curvatures: what a climb found, made true to the image.
+
+Laplace's Gaussian has the curvature of the top. Where an image says little, the
+posterior is skew, or its tails are heavier than its top is round: the Gaussian that
+loses the least against it has its mean and its covariance. They are sums over points
+about every mode, a lattice of few unknowns and quasi-random normal numbers of many,
+weighed by the exact posterior (importance sampling). The sum of the weights is the
+evidence, which no other Gaussian could bound better from as many points (Burda et al.,
+arXiv:1509.00519, 2015).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.lattice import ball, moved
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.records import Latents, Pose
+
+_LATTICE_UNKNOWNS = 3  # at most; balls of more have too many points
+_LATTICE_REACH = 3.0
+_LEAST_WEIGHT = 0.01
+"""Of a mode that is polished; what the others are like hardly matters."""
+
+_LEAST_EFFECTIVE = 3.0
+"""Effective points an unknown, below which moments are noise and Laplace's stay."""
+
+
+class Scored(Protocol):
+    """What tells how likely an image is."""
+
+    def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
+        """Return minus the squared residual of each whitened image, float64, (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Polish:
+    """Fits each mode to the moments of the posterior about it.
+
+    Attributes
+    ----------
+    scored : Scored
+    prior : PosePrior
+    points : int
+        About a mode of four unknowns or more; a lattice has its own number.
+    seed : int
+        Of the quasi-random numbers.
+    """
+
+    scored: Scored
+    prior: PosePrior
+    points: int = 128
+    seed: int = 0
+
+    def of(self, images: WhitenedImages, found: PoseMixture) -> PoseMixture:
+        """Return a mixture with the posterior's own moments.
+
+        Parameters
+        ----------
+        images : WhitenedImages
+        found : PoseMixture
+            Of the same images, modes at tops of the posterior.
+        """
+        free = found.covariance[0, 0].diagonal() > 0
+        dims = torch.nonzero(free).squeeze(1)
+        points, log_base, shrunk = self._points(len(dims))
+        log_mass = torch.full_like(found.weight, -torch.inf)
+        polished = replace(
+            found,
+            rotation=found.rotation.clone(),
+            shift_angstrom=found.shift_angstrom.clone(),
+            defocus_offset_angstrom=found.defocus_offset_angstrom.clone(),
+            conformation=found.conformation.clone(),
+            covariance=found.covariance.clone(),
+        )
+        for row, mode in torch.nonzero(found.weight > _LEAST_WEIGHT).tolist():
+            centre = _latents(found, row, mode)
+            covariance = found.covariance[row, mode]
+            root = torch.linalg.cholesky(covariance[dims][:, dims])
+            step = torch.zeros(len(points), len(free), dtype=torch.float64)
+            step[:, dims] = points @ root.T
+            at = moved(centre, step)
+            image = images.select(torch.full((len(points),), row))
+            score = self.scored.log_likelihood(image, at) - log_base
+            score = score - self.prior.loss(LocalPoses.of(at))
+            log_volume = root.diagonal().log().sum()
+            log_mass[row, mode] = torch.logsumexp(score, 0) + log_volume
+            share = score.softmax(0)
+            if 1 / float(share.square().sum()) < _LEAST_EFFECTIVE * len(dims):
+                continue
+            mean = share @ step
+            apart = step - mean
+            spread = (share[:, None] * apart).T @ apart / shrunk
+            _put(polished, row, mode, moved(centre, mean), spread)
+        return replace(polished, weight=log_mass.softmax(1))
+
+    def _points(self, unknowns: int) -> tuple[Tensor, Tensor, float]:
+        """Return points in standard deviations, what they stand for, and a variance.
+
+        Returns
+        -------
+        points : Tensor, shape (s, d)
+        log_base : Tensor, shape (s,)
+            Log density of the points, times their number.
+        shrunk : float
+            The variance that a unit Gaussian has on them.
+        """
+        if unknowns <= _LATTICE_UNKNOWNS:
+            points = ball(unknowns, _LATTICE_REACH)
+            share = (-0.5 * points.square().sum(1)).softmax(0)
+            shrunk = float(share @ points.square().mean(1))
+            return points, torch.zeros(len(points), dtype=torch.float64), shrunk
+        sobol = torch.quasirandom.SobolEngine(unknowns, scramble=True, seed=self.seed)
+        uniform = sobol.draw(self.points, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+        points = 2**0.5 * torch.erfinv(2 * uniform - 1)
+        log_normal = -0.5 * (points.square() + math.log(2 * math.pi)).sum(1)
+        return points, log_normal + math.log(self.points), 1.0
+
+
+def _latents(found: PoseMixture, row: int, mode: int) -> Latents:
+    return Latents(
+        Pose(found.rotation[row, mode], found.shift_angstrom[row, mode]),
+        found.defocus_offset_angstrom[row, mode],
+        found.conformation[row, mode],
+    )
+
+
+def _put(
+    into: PoseMixture, row: int, mode: int, centre: Latents, covariance: Tensor
+) -> None:
+    """Replace a mode."""
+    assert centre.conformation is not None
+    into.rotation[row, mode] = centre.pose.rotation
+    into.shift_angstrom[row, mode] = centre.pose.shift_angstrom
+    into.defocus_offset_angstrom[row, mode] = centre.defocus_offset_angstrom
+    into.conformation[row, mode] = centre.conformation
+    into.covariance[row, mode] = covariance
