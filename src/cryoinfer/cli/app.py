@@ -10,7 +10,7 @@ from cryoinfer import __version__
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
-from cryoinfer.cli.structure_commands import modes
+from cryoinfer.cli.structure_commands import dynamics, modes
 
 _MICROMETRE_ANGSTROM = 1e4
 
@@ -280,6 +280,9 @@ def reconstruct(
 
 app.command(epilog="Example: cryoinfer train run1 --out encoder1")(train)
 app.command(epilog="Example: cryoinfer infer encoder1 new.star --out new1")(infer)
+app.command(
+    epilog="Example: cryoinfer dynamics particles.star --structure model.cif --out run1"
+)(dynamics)
 app.command(epilog="Example: cryoinfer modes adenylate-kinase-open --out modes")(modes)
 
 

@@ -361,7 +361,7 @@ Motions = Annotated[
     ),
 ]
 Views = Annotated[
-    Literal["uniform", "preferred"] | None,
+    Literal["uniform", "preferred", "one"] | None,
     typer.Option(help="Distribution of the views."),
 ]
 OpticsGroups = Annotated[

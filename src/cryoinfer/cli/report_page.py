@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cryoinfer.cli import run_folder
@@ -24,8 +25,10 @@ from cryoinfer.cli.run_folder import RunRecord, replace_file
 from cryoinfer.errors import InputError
 from cryoinfer.inference.training import Check
 from cryoinfer.report import (
+    DynamicsContent,
     ReportContent,
     TrainingContent,
+    render_dynamics_report,
     render_report,
     render_training_report,
 )
@@ -67,6 +70,8 @@ def write_report(folder: Path) -> Path:
     record = RunRecord.read(folder)
     if record.workflow == "train":
         page = render_training_report(_training_content(folder, record))
+    elif record.workflow == "dynamics":
+        page = render_dynamics_report(_dynamics_content(folder, record))
     else:
         page = render_report(read_content(folder))
     path = folder / run_folder.REPORT
@@ -140,6 +145,40 @@ def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
         arguments=_spelled(record),
         versions=record.versions,
     )
+
+
+def _dynamics_content(folder: Path, record: RunRecord) -> DynamicsContent:
+    path = folder / run_folder.POSTERIORS
+    if not record.results or not path.exists():
+        raise InputError(
+            f"the run in {folder} has not been finished: there is nothing to report. "
+            "Resume it with `cryoinfer dynamics --resume`"
+        )
+    with np.load(path) as arrays:
+        known = ~np.isnan(arrays["weight"])
+        variance = arrays["covariance"][known].diagonal(axis1=1, axis2=2)
+        turned = variance[:, :3].astype(np.float64)
+        rotation_sd = np.degrees(np.sqrt(turned.sum(1) / (turned > 0).sum(1).clip(1)))
+        return DynamicsContent(
+            title=folder.absolute().name,
+            created=record.created,
+            mean=arrays["mean"][known].astype(np.float64),
+            sd=arrays["sd"][known].astype(np.float64),
+            prior_sd_angstrom=np.array(record.results["amplitude_prior_sd_angstrom"]),
+            centre_angstrom=arrays["centre_angstrom"],
+            rotation_sd_degrees=rotation_sd,
+            node_coordinates_angstrom=arrays["node_coordinates_angstrom"],
+            node_chain=arrays["node_chain"],
+            node_displacement=arrays["node_displacement"],
+            extent_angstrom=arrays["extent_angstrom"],
+            unexplained=record.results["unexplained"],
+            unreadable=record.results["unreadable"],
+            verdict=record.results["verdict"],
+            trials=_trials(record),
+            stage_seconds=record.stage_seconds,
+            arguments=_spelled(record),
+            versions=record.versions,
+        )
 
 
 def _trials(record: RunRecord) -> dict[str, Trial]:

@@ -34,9 +34,14 @@ PARTICLES, POSTERIORS, FSC, REPORT = (
 MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
 NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
 ENCODER, WATCH = "encoder.pt", "watch.pt"
+LATENTS, MODES, SCRIPT = "latents.parquet", "modes.nmd", "view.cxc"
+ENSEMBLE, CENTRES = "mode{}.cif", "centres.cif"
+_MOST_ENSEMBLES = 20
 RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
     *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
+    *(LATENTS, MODES, SCRIPT, CENTRES),
+    *(ENSEMBLE.format(number + 1) for number in range(_MOST_ENSEMBLES)),
 )
 """What a run and its evaluation leave, besides record, log and checkpoint."""
 

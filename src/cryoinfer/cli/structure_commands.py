@@ -8,6 +8,16 @@ from rich.console import Console
 
 from cryoinfer.cli import options as opt
 
+Structure = Annotated[
+    str,
+    typer.Option(
+        "--structure",
+        help="A built-in structure (such as adenylate-kinase-open), or an mmCIF or PDB "
+        "file: what the particles are of, in one conformation.",
+        show_default=False,
+    ),
+]
+
 
 def modes(
     structure: Annotated[
@@ -45,4 +55,87 @@ def modes(
 
     show_modes(
         ModesOptions(structure, count, cutoff, springs, out, overwrite), Console()
+    )
+
+
+def dynamics(
+    particles: opt.Particles,
+    structure: Structure,
+    out: opt.Out,
+    count: Annotated[
+        int, typer.Option("--modes", min=1, max=20, help="How many, the softest first.")
+    ] = 3,
+    amplitude: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="A",
+            help="Expected spread of the softest mode, in A RMSD; others by stiffness.",
+        ),
+    ] = 2.0,
+    cutoff: Annotated[
+        float, typer.Option(min=1.0, help="Length of the longest spring, in angstrom.")
+    ] = 15.0,
+    poses: Annotated[
+        Literal["unknown", "in-plane", "given"],
+        typer.Option(
+            help="Whether poses are unknown, known but for the angle in the plane (all "
+            "seen along the structure's z), or those of the particles' file."
+        ),
+    ] = "unknown",
+    shift: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="A",
+            help="Expected spread of the shifts; 5 % of the box by default, 0 for "
+            "centred particles.",
+            show_default=False,
+        ),
+    ] = None,
+    defocus_error: opt.DefocusError = 0.0,
+    steps: opt.Steps = 3000,
+    side: opt.Side = 32,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Starts beside what was found at a lower resolution: for images of "
+            "so little signal that posteriors have several tops (6, below -15 dB).",
+        ),
+    ] = 0,
+    datadir: opt.Datadir = None,
+    pixel_size: opt.PixelSize = None,
+    ignore: opt.Ignore = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = 0,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Find how far every particle has moved along the modes of a structure."""
+    from cryoinfer.cli import dynamics as command
+
+    command.dynamics(
+        command.DynamicsOptions(
+            particles=particles,
+            out=out,
+            structure=structure,
+            modes=count,
+            amplitude=amplitude,
+            cutoff=cutoff,
+            poses=poses,
+            shift=shift,
+            defocus_error=defocus_error,
+            steps=steps,
+            side=side,
+            draws=draws,
+            datadir=datadir,
+            pixel_size=pixel_size,
+            ignore=tuple(ignore or ()),
+            seed=seed,
+            threads=threads,
+            resume=resume,
+            overwrite=overwrite,
+        ),
+        Console(),
     )

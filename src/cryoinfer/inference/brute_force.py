@@ -54,11 +54,13 @@ def brute_force(
     Raises
     ------
     ValueError
-        If there are other unknowns.
+        If there are other unknowns, or an amplitude is held.
     """
     open_sd = prior.unknowns_sd_angstrom[:3]
     count = len(prior.conformation_sd_angstrom)
-    if prior.turns != IN_PLANE or bool((open_sd > 0).any()) or not 1 <= count <= 2:
+    moving = prior.unknowns_sd_angstrom[3:] > 0
+    known = bool((open_sd > 0).any()) or not bool(moving.all())
+    if prior.turns != IN_PLANE or known or not 1 <= count <= 2:
         raise ValueError(f"expected an angle and one or two amplitudes, got {prior}")
     grid, shape = _grid(prior, radius)
     low = images.prefix(radius)

@@ -92,6 +92,8 @@ class MovingSubject:
         -------
         LocalPoses
         """
+        if not len(start):
+            return start
         done = []
         with widest_instructions():
             for rows in torch.arange(len(start)).split(_AT_ONCE):
@@ -100,7 +102,7 @@ class MovingSubject:
                     if not climber.step(max_turn_radian):
                         break
                 done.append(climber.tops())
-        return LocalPoses.joined(done) if done else start
+        return LocalPoses.joined(done)
 
     def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
         """Return minus the squared residual of each whitened image, float64, (n,)."""
@@ -240,9 +242,10 @@ class _Climber:
         turn = step[:, :3].norm(dim=1) / max_turn_radian
         longest = turn.clamp(min=1.0)
         sd = torch.tensor(self._prior.conformation_sd_angstrom, dtype=torch.float64)
-        if len(sd):
-            far = (step[:, 6:].abs() / (_LONGEST_STEP_SD * sd)).amax(1)
-            longest = torch.maximum(longest, far)
+        free = sd > 0
+        if bool(free.any()):
+            far = step[:, 6:][:, free].abs() / (_LONGEST_STEP_SD * sd[free])
+            longest = torch.maximum(longest, far.amax(1))
         return step / longest[:, None]
 
     def tops(self) -> LocalPoses:

@@ -71,6 +71,9 @@ class Polish:
         dims = torch.nonzero(free).squeeze(1)
         points, log_base, shrunk = self._points(len(dims))
         log_mass = torch.full_like(found.weight, -torch.inf)
+        weighed = found.weight > _LEAST_WEIGHT
+        # Of an image without such modes the best stands for all.
+        weighed[:, 0] = True
         polished = replace(
             found,
             rotation=found.rotation.clone(),
@@ -79,7 +82,7 @@ class Polish:
             conformation=found.conformation.clone(),
             covariance=found.covariance.clone(),
         )
-        for row, mode in torch.nonzero(found.weight > _LEAST_WEIGHT).tolist():
+        for row, mode in torch.nonzero(weighed).tolist():
             centre = _latents(found, row, mode)
             covariance = found.covariance[row, mode]
             root = torch.linalg.cholesky(covariance[dims][:, dims])
@@ -98,7 +101,10 @@ class Polish:
             apart = step - mean
             spread = (share[:, None] * apart).T @ apart / shrunk
             _put(polished, row, mode, moved(centre, mean), spread)
-        return replace(polished, weight=log_mass.softmax(1))
+        # What other modes and the background have stays theirs.
+        mass = (found.weight * weighed).sum(1, keepdim=True)
+        share = torch.where(weighed, mass * log_mass.softmax(1), found.weight)
+        return replace(polished, weight=share)
 
     def _points(self, unknowns: int) -> tuple[Tensor, Tensor, float]:
         """Return points in standard deviations, what they stand for, and a variance.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
-from cryoinfer.inference.posteriors import IN_PLANE
+from cryoinfer.inference.posteriors import ALL_TURNS, IN_PLANE
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.subjects import Subject
 from cryoinfer.inference.whitening import WhitenedImages
@@ -67,6 +67,8 @@ class TrainingImages(Generic[S]):
 
         sd = self.prior.unknowns_sd_angstrom
         drawn = normal(count, len(sd)) * sd
+        if self.prior.turns not in (ALL_TURNS, IN_PLANE):
+            raise ValueError("images of known rotations are not to be learned from")
         if self.prior.turns == IN_PLANE:
             rotation = random_turns_in_plane(count, generator)
         else:

@@ -15,6 +15,7 @@ from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.infer import InferConfig, infer
+from cryoinfer.workflows.parts import Parts
 from cryoinfer.workflows.result import Iteration, RunResult
 from cryoinfer.workflows.train import (
     EncoderConfig,
@@ -172,7 +173,7 @@ def amortize(
     generator = torch.Generator().manual_seed(config.seed)
     particles = _with_halves(particles, generator)
     subset = particles.select(_draw_subset(particles, config.subset, generator))
-    parts = _Parts(monitor)
+    parts = _SearchedParts(monitor)
     searched = parts.searched()
     if searched is None:
         monitor.message(
@@ -277,65 +278,15 @@ def _limited(lesson: Lesson, resolution_angstrom: float | None) -> Lesson:
     return replace(lesson, density=fourier_to_map(coefficients, box))
 
 
-class _Parts:
-    """One monitor, and its one checkpoint, for the three parts of a run.
-
-    What the last checkpoint of a part that is over holds stays beside that of the
-    part under way: a training's is its end, from which it returns at once. A search's
-    is large, and gives way to what it has left.
-    """
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-        self._kept: dict[str, Any] = dict(monitor.load_checkpoint() or {})
-
-    def monitor(self, part: str) -> "_PartMonitor":
-        """Return the monitor of one part."""
-        return _PartMonitor(self._monitor, part, self)
+class _SearchedParts(Parts):
+    """The parts of a run that begins with a search."""
 
     def searched(self) -> Searched | None:
         """Return what the search has left, if it is over."""
-        saved = self._kept.get(_SEARCHED)
+        saved: Mapping[str, Any] | None = self.kept(_SEARCHED)
         return None if saved is None else Searched.from_dict(saved)
 
     def end_search(self, searched: Searched) -> None:
         """Keep what the search has left in place of its own checkpoint."""
-        self._kept.pop(_SUBSET_PART, None)
+        self.drop(_SUBSET_PART)
         self.keep(_SEARCHED, searched.to_dict())
-
-    def keep(self, name: str, state: Mapping[str, object]) -> None:
-        """Keep a state beside those of other parts."""
-        self._kept[name] = dict(state)
-        self._monitor.save_checkpoint(self._kept)
-
-    def kept(self, name: str) -> Mapping[str, object] | None:
-        """Return the state that a part has kept, if any."""
-        state: Mapping[str, object] | None = self._kept.get(name)
-        return state
-
-
-class _PartMonitor:
-    """The :class:`~cryoinfer.interfaces.Monitor` of one part of a run."""
-
-    def __init__(self, monitor: Monitor, part: str, parts: _Parts) -> None:
-        self._monitor, self._part, self._parts = monitor, part, parts
-
-    def stage(self, name: str, total: int) -> None:
-        """Begin a stage whose name says the part as well."""
-        self._monitor.stage(f"{self._part}: {name}", total)
-
-    def advance(self, steps: int = 1) -> None:
-        """Pass it on."""
-        self._monitor.advance(steps)
-
-    def message(self, text: str) -> None:
-        """Pass it on."""
-        self._monitor.message(text)
-
-    def save_checkpoint(self, state: Mapping[str, object]) -> None:
-        """Keep the state as this part's."""
-        self._parts.keep(self._part, state)
-
-    def load_checkpoint(self) -> Mapping[str, object] | None:
-        """Return the state of this part."""
-        return self._parts.kept(self._part)

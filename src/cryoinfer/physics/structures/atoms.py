@@ -14,7 +14,7 @@ hold the density times the pixel size.
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gemmi
 import torch
@@ -107,6 +107,10 @@ class GaussianAtoms:
             table[:, 1],
             b_factor_angstrom2,
         )
+
+    def scaled(self, gain: float) -> "GaussianAtoms":
+        """Return atoms that scatter as many times as strongly."""
+        return replace(self, amplitudes_angstrom=self.amplitudes_angstrom * gain)
 
     def project(self, pose: Pose, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return the images of the structure at the given poses, without CTF.

@@ -141,6 +141,10 @@ class GaussianBeads:
         )
         return torch.complex((size * turns.cos()).sum(1), -(size * turns.sin()).sum(1))
 
+    def scaled(self, gain: float) -> "GaussianBeads":
+        """Return beads that scatter as many times as strongly."""
+        return replace(self, weight_angstrom=self.weight_angstrom * gain)
+
     def project(self, pose: Pose, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return images without CTF, as :meth:`GaussianAtoms.project` does.
 

@@ -6,28 +6,38 @@ import torch
 from torch import Tensor
 
 from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.physics.structures.beads import GaussianBeads
 from cryoinfer.records import Pose
 
 
 @dataclass(frozen=True)
 class MovingAtoms:
-    """Atoms, and the ways in which they move.
+    """Atoms or beads, and the ways in which they move.
 
     A :class:`cryoinfer.interfaces.MovingStructure`. Displacements are straight: beyond
     a few angstrom they stretch bonds, which maps of some angstrom do not show.
 
     Attributes
     ----------
-    atoms : GaussianAtoms
+    atoms : GaussianAtoms or GaussianBeads
         At rest.
     direction : Tensor, shape (k, a, 3)
         Displacement of every atom for an amplitude of 1 angstrom.
     """
 
-    atoms: GaussianAtoms
+    atoms: GaussianAtoms | GaussianBeads
     direction: Tensor
 
-    def at(self, conformation: Tensor) -> GaussianAtoms:
+    @property
+    def coordinates(self) -> Tensor:
+        """Of the atoms at rest, in angstrom, shape (a, 3)."""
+        return self.atoms.coordinates_angstrom
+
+    def scaled(self, gain: float) -> "MovingAtoms":
+        """Return atoms that scatter as many times as strongly."""
+        return replace(self, atoms=self.atoms.scaled(gain))
+
+    def at(self, conformation: Tensor) -> GaussianAtoms | GaussianBeads:
         """Return the atoms elsewhere, differentiably in how far.
 
         Parameters

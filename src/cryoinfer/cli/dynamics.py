@@ -1,0 +1,188 @@
+"""The motions of particles along the modes of a structure."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cryoinfer.cli import run_files
+from cryoinfer.cli.dynamics_files import write_dynamics
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.run_folder import REPORT, RunFolder, RunRecord
+from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
+from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.data.examples import named_atoms
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.workflows.dynamics import DynamicsConfig, Poses, infer_dynamics
+from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.train import require_picture
+
+
+@dataclass(frozen=True)
+class DynamicsOptions:
+    """What a user asks of an inference of motions.
+
+    Attributes
+    ----------
+    particles, out : Path
+    structure : str
+        An example, or the path of a file.
+    modes : int
+    amplitude : float
+        Expected spread of the softest mode, in angstrom.
+    cutoff : float
+        Length of the longest spring, in angstrom.
+    poses : {"unknown", "in-plane", "given"}
+    shift : float or None
+        Expected spread of the shifts in angstrom; None for 5 % of the box.
+    defocus_error : float
+        Sd of the error of the given defoci in angstrom; 0 takes them as known.
+    steps, side, draws : int
+        Of the encoder's training, of its picture, and of starts of climbs.
+    datadir, pixel_size, ignore
+        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    seed : int
+    threads : int or None
+    resume, overwrite : bool
+    """
+
+    particles: Path
+    out: Path
+    structure: str
+    modes: int
+    amplitude: float
+    cutoff: float
+    poses: Poses
+    shift: float | None
+    defocus_error: float
+    steps: int
+    side: int
+    draws: int
+    datadir: Path | None
+    pixel_size: float | None
+    ignore: tuple[str, ...]
+    seed: int
+    threads: int | None
+    resume: bool
+    overwrite: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what decides the result, by option, in values that JSON knows."""
+        found = dict(vars(self))
+        for name in ("out", "datadir", "threads", "resume", "overwrite"):
+            found.pop(name)
+        found["particles"] = str(self.particles.absolute())
+        found["ignore"] = list(self.ignore)
+        return {name.replace("_", "-"): value for name, value in found.items()}
+
+    def config(self) -> DynamicsConfig:
+        """Return what the workflow is told."""
+        return DynamicsConfig(
+            poses=self.poses,
+            shift_sd_angstrom=self.shift,
+            defocus_sd_angstrom=self.defocus_error,
+            network=PoseNetworkConfig(side=self.side),
+            training=TrainingConfig(steps=self.steps),
+            draws=self.draws,
+            seed=self.seed,
+        )
+
+
+def dynamics(options: DynamicsOptions, console: Console) -> None:
+    """Infer the motion of every particle, and write a run folder.
+
+    Raises
+    ------
+    InputError
+        If particles or structure cannot be used.
+    OutputError
+        If the folder is taken or cannot be written.
+    """
+    if options.resume and is_finished(options.out):
+        say(console, f"The run in {options.out} is finished: nothing to do.")
+        return
+    model = MovingModel.of(
+        named_atoms(options.structure),
+        options.modes,
+        options.amplitude,
+        options.cutoff,
+    )
+    particles = Particles.load(
+        options.particles,
+        datadir=options.datadir,
+        pixel_size_angstrom=options.pixel_size,
+        ignore=options.ignore,
+    )
+    require_picture(options.side, particles.box)
+    record = RunRecord.of_now(
+        "dynamics",
+        options.arguments(),
+        _inputs(options, particles),
+        options.seed,
+        use_threads(options.threads),
+    )
+    with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        folder.log(f"cryoinfer dynamics, {options.arguments()}")
+        monitor = RichMonitor(console, folder.log, folder.checkpoint)
+        try:
+            with explained_interruption(folder, console), monitor:
+                found = infer_dynamics(particles, model, options.config(), monitor)
+        finally:
+            folder.add_times(monitor.stage_seconds)
+        write_dynamics(options.out, particles, model, found)
+        folder.describe(_numbers(found), [])
+        write_report(options.out)
+        folder.finish()
+        for line in _summary(options.out, found):
+            monitor.message(line)
+
+
+def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]:
+    """Return what tells whether particles or structure have changed."""
+    found = run_files.fingerprint(particles, options.particles, None)
+    structure = Path(options.structure)
+    if structure.is_file():
+        found["structure"] = {"sha256": run_files.content_sha256(structure)}
+    return found
+
+
+def _numbers(found: Dynamics) -> dict[str, Any]:
+    """Return what the record of the run holds."""
+    motions, known = found.motions, found.motions.known
+    return {
+        "particles": len(known),
+        "unreadable": int((~known).sum()),
+        "gain": found.imaged.gain,
+        "unexplained": found.imaged.unexplained,
+        "amplitude_prior_sd_angstrom": list(found.prior.conformation_sd_angstrom),
+        "amplitude_sd_angstrom": motions.sd[known].median(0).values.tolist(),
+        "verdict": found.verdict,
+        "trials": {name: asdict(trial) for name, trial in found.trials.items()},
+    }
+
+
+def _summary(folder: Path, found: Dynamics) -> list[str]:
+    """Return what a finished run has led to."""
+    motions, known = found.motions, found.motions.known
+    rows = {}
+    if found.verdict:
+        rows["Encoder"] = found.verdict
+    for mode in range(motions.mean.shape[1]):
+        spread = float(motions.mean[known, mode].std())
+        sd = float(motions.sd[known, mode].median())
+        rows[f"Mode {mode + 1}"] = (
+            f"particles spread over {spread:.2f} A, each known to {sd:.2f} A (median)"
+        )
+    for name, trial in found.trials.items():
+        rows[f"Posteriors, {name}"] = (
+            f"90 % sets hold {trial.share_in(0.9):.1%} of {trial.images:,} simulated "
+            "truths"
+        )
+    rows["Results"] = str(folder)
+    rows["Report"] = str(folder / REPORT)
+    return aligned(rows)

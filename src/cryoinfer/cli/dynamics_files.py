@@ -1,0 +1,180 @@
+"""The files of a run about motions, written and read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from cryoinfer.cli import run_folder
+from cryoinfer.cli.run_files import FLAG, UNREADABLE, save_particles
+from cryoinfer.cli.run_folder import replace_file
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.io.atoms import AtomicModel
+from cryoinfer.io.ensembles import write_ensemble
+from cryoinfer.io.latents import write_columns
+from cryoinfer.io.nmd import write_nmd
+from cryoinfer.io.star import read_star
+from cryoinfer.records import Pose
+from cryoinfer.workflows.dynamics_result import Dynamics, Motions
+
+_FRAMES = 11  # along a mode
+_CENTRES = 5
+_EXTENT_SD = 2.0  # of the particles' amplitudes, to either end of a mode's ensemble
+_LEAST_EXTENT_ANGSTROM = 0.5
+
+
+def write_dynamics(
+    folder: Path, particles: Particles, model: MovingModel, found: Dynamics
+) -> None:
+    """Write particles, amplitudes, modes, ensembles and a script for ChimeraX."""
+    motions = found.motions
+    path = folder / run_folder.PARTICLES
+    save_particles(path, _with_motions(particles, motions))
+    _write_latents(folder, motions)
+    rows = model.nodes.atom
+    nodes = model.model.select(rows)
+    replace_file(
+        folder / run_folder.MODES,
+        lambda part: write_nmd(
+            part,
+            "structure",
+            nodes,
+            model.modes.direction.numpy(),
+            list(model.amplitude_sd_angstrom),
+        ),
+    )
+    extent = extents(motions)
+    centres = cluster_centres(motions)
+    ensembles = {
+        run_folder.ENSEMBLE.format(mode + 1): along(model, mode, float(widest))
+        for mode, widest in enumerate(extent)
+    }
+    ensembles[run_folder.CENTRES] = (model.at(one) for one in centres)
+    for name, models in ensembles.items():
+        _write_ensemble(folder / name, models)
+    script = _script(list(ensembles))
+    replace_file(folder / run_folder.SCRIPT, lambda part: part.write_text(script))
+    _write_arrays(folder, model, found, extent, centres)
+
+
+def extents(motions: Motions) -> Tensor:
+    """Return how far along each mode an ensemble goes, in angstrom, shape (c,)."""
+    spread = motions.mean[motions.known].std(0)
+    return (_EXTENT_SD * spread).clamp(min=_LEAST_EXTENT_ANGSTROM)
+
+
+def along(model: MovingModel, mode: int, widest: float) -> Iterator[AtomicModel]:
+    """Yield a model in conformations along one mode, from end to end."""
+    for amplitude in torch.linspace(-widest, widest, _FRAMES).tolist():
+        conformation = torch.zeros(len(model.modes))
+        conformation[mode] = amplitude
+        yield model.at(conformation)
+
+
+def cluster_centres(motions: Motions) -> Tensor:
+    """Return amplitudes at the centres of clusters, largest first, shape (m, c)."""
+    points = motions.mean[motions.known].numpy()
+    count = min(_CENTRES, len(points))
+    centres, label = kmeans2(points, count, seed=0, minit="++")
+    size = np.bincount(label, minlength=count)
+    order = [one for one in np.argsort(-size).tolist() if size[one]]
+    return torch.from_numpy(centres[order])
+
+
+def _with_motions(particles: Particles, motions: Motions) -> Particles:
+    """Return the particles with poses, amplitudes and their spreads."""
+    known = motions.known
+    eye = torch.eye(3, dtype=torch.float64)
+    rotation = torch.where(known[:, None, None], motions.rotation, eye)
+    variance = motions.covariance.diagonal(dim1=1, dim2=2)
+    columns: dict[str, NDArray[np.float64]] = {
+        "cryoinferRotationSdDegrees": _numbers(
+            torch.rad2deg(variance[:, :3].mean(1).sqrt())
+        ),
+        "cryoinferShiftSdAngst": _numbers(variance[:, 3:5].mean(1).sqrt()),
+        "rlnLogLikeliContribution": _numbers(motions.log_likelihood),
+        FLAG: np.where(known.numpy(), 0, UNREADABLE).astype(np.int64),
+    }
+    for mode in range(motions.mean.shape[1]):
+        columns[f"cryoinferMode{mode + 1}Angst"] = _numbers(motions.mean[:, mode])
+        columns[f"cryoinferMode{mode + 1}SdAngst"] = _numbers(motions.sd[:, mode])
+    inferred = bool((variance[known, 5] > 0).any())
+    return particles.with_results(
+        pose=Pose(rotation, motions.shift_angstrom.nan_to_num()),
+        defocus_offset_angstrom=(
+            motions.defocus_offset_angstrom.nan_to_num() if inferred else None
+        ),
+        columns=columns,
+    )
+
+
+def _numbers(values: Tensor) -> NDArray[np.float64]:
+    return np.asarray(values.nan_to_num().numpy())
+
+
+def _write_latents(folder: Path, motions: Motions) -> None:
+    """Write a row a particle; those that could not be read have NaN."""
+    star = read_star(folder / run_folder.PARTICLES)
+    names = [str(one) for one in star.blocks[-1].columns["rlnImageName"].tolist()]
+    columns: dict[str, NDArray[np.float64] | list[str]] = {"rlnImageName": names}
+    for mode in range(motions.mean.shape[1]):
+        name = f"mode_{mode + 1}"
+        columns[name] = motions.mean[:, mode].numpy()
+        columns[f"{name}_sd"] = motions.sd[:, mode].numpy()
+        columns[f"{name}_q05"] = motions.low[:, mode].numpy()
+        columns[f"{name}_q95"] = motions.high[:, mode].numpy()
+    columns["entropy_nats"] = motions.entropy_nats.numpy()
+    columns["log_likelihood"] = motions.log_likelihood.numpy()
+    notes = {
+        "mode_k": "posterior mean of the amplitude of mode k in angstrom RMSD",
+        "mode_k_sd": "its posterior standard deviation in angstrom",
+        "mode_k_q05, mode_k_q95": "ends of its central 90 % credible interval",
+    }
+    path = folder / run_folder.LATENTS
+    replace_file(path, lambda part: write_columns(part, columns, notes))
+
+
+def _write_ensemble(path: Path, models: Iterator[AtomicModel]) -> None:
+    # gemmi tells formats by the ending, which the temporary name keeps.
+    replace_file(path, lambda part: write_ensemble(part, path.stem, models))
+
+
+def _script(names: list[str]) -> str:
+    """Return commands that show the ensembles in ChimeraX."""
+    lines = ["# open this file in ChimeraX, from its own folder"]
+    for number, name in enumerate(names, 1):
+        moving = "false" if name == run_folder.CENTRES else "true"
+        lines.append(f"open {name} coordsets {moving}")
+        if number > 1:
+            lines.append(f"hide #{number} models")
+    lines += ["hide atoms", "show cartoons", "rainbow chains palette viridis"]
+    lines += ["view", "coordset #1 1,11,1 loop 3", ""]
+    return "\n".join(lines)
+
+
+def _write_arrays(
+    folder: Path,
+    model: MovingModel,
+    found: Dynamics,
+    extent: Tensor,
+    centres: Tensor,
+) -> None:
+    """Write what the report shows besides, and the full covariances."""
+    motions, rows = found.motions, model.nodes.atom
+    chains = {name: i for i, name in enumerate(dict.fromkeys(model.model.chain_names))}
+    modes = torch.eye(len(model.modes), dtype=torch.float64)
+    arrays = {
+        **{name: value.float().numpy() for name, value in vars(motions).items()},
+        "node_coordinates_angstrom": model.model.coordinates_angstrom[rows],
+        "node_displacement": model.modes.displacement_angstrom(modes).numpy(),
+        "node_chain": np.array([chains[model.model.chain_names[row]] for row in rows]),
+        "extent_angstrom": extent.numpy(),
+        "centre_angstrom": centres.numpy(),
+    }
+    path = folder / run_folder.POSTERIORS
+    replace_file(path, lambda part: np.savez(part, **arrays))

@@ -1,0 +1,65 @@
+"""Write conformations of a model as the models of one mmCIF file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import gemmi
+
+from cryoinfer.io.atoms import AtomicModel
+
+
+def write_ensemble(path: Path | str, name: str, models: Iterable[AtomicModel]) -> None:
+    """Write models of the same atoms, numbered from 1.
+
+    Parameters
+    ----------
+    path : path
+        Ending in ``.cif``.
+    name : str
+        Of the structure.
+    models : iterable of AtomicModel
+    """
+    structure = gemmi.Structure()
+    structure.name = "_".join(name.split()) or "structure"
+    for number, atoms in enumerate(models, 1):
+        structure.add_model(_model(atoms, number))
+    structure.setup_entities()
+    structure.assign_label_seq_id()
+    structure.make_mmcif_document().write_file(str(path))
+
+
+def _model(atoms: AtomicModel, number: int) -> gemmi.Model:
+    model = gemmi.Model(number)
+    chain: gemmi.Chain | None = None
+    residue: gemmi.Residue | None = None
+    key: tuple[object, ...] = ()
+    for row in range(len(atoms)):
+        if chain is None or chain.name != atoms.chain_names[row]:
+            chain, residue = model.add_chain(gemmi.Chain(atoms.chain_names[row])), None
+        own = (
+            atoms.residue_numbers[row],
+            atoms.insertion_codes[row],
+            atoms.residue_names[row],
+        )
+        if residue is None or own != key:
+            residue, key = chain.add_residue(_residue(atoms, row)), own
+        residue.add_atom(_atom(atoms, row))
+    return model
+
+
+def _residue(atoms: AtomicModel, row: int) -> gemmi.Residue:
+    residue = gemmi.Residue()
+    residue.name = atoms.residue_names[row]
+    code = atoms.insertion_codes[row] or " "
+    residue.seqid = gemmi.SeqId(atoms.residue_numbers[row], code)
+    return residue
+
+
+def _atom(atoms: AtomicModel, row: int) -> gemmi.Atom:
+    atom = gemmi.Atom()
+    atom.name = atoms.atom_names[row]
+    atom.element = gemmi.Element(atoms.elements[row])
+    atom.pos = gemmi.Position(*atoms.coordinates_angstrom[row].tolist())
+    atom.b_iso = float(atoms.b_factors_angstrom2[row])
+    atom.occ = 1.0
+    return atom

@@ -1,0 +1,125 @@
+"""What is known of the motion of every particle, and how it came about."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.workflows.moving_noise import Imaged
+from cryoinfer.workflows.trial import Trial
+
+_QUANTILE_DRAWS = 400
+"""From each posterior: ends of intervals are then known to a tenth of a deviation."""
+
+
+@dataclass(frozen=True)
+class Motions:
+    """What was found about n particles; a row of an unreadable one is NaN.
+
+    Attributes
+    ----------
+    rotation : Tensor of float64, shape (n, 3, 3)
+    shift_angstrom : Tensor of float64, shape (n, 2)
+    defocus_offset_angstrom : Tensor of float64, shape (n,)
+        Of the most probable mode.
+    conformation : Tensor of float64, shape (n, c)
+        Of the most probable mode, in angstrom.
+    mean, sd, low, high : Tensor of float64, shape (n, c)
+        Of the amplitudes' posterior: mean, spread, and the ends of its middle 90 %.
+    covariance : Tensor of float64, shape (n, 6 + c, 6 + c)
+        Of the most probable mode.
+    weight : Tensor of float64, shape (n,)
+        Of that mode.
+    log_likelihood, entropy_nats : Tensor of float64, shape (n,)
+    """
+
+    rotation: Tensor
+    shift_angstrom: Tensor
+    defocus_offset_angstrom: Tensor
+    conformation: Tensor
+    mean: Tensor
+    sd: Tensor
+    low: Tensor
+    high: Tensor
+    covariance: Tensor
+    weight: Tensor
+    log_likelihood: Tensor
+    entropy_nats: Tensor
+
+    @classmethod
+    def blank(cls, n: int, modes: int) -> "Motions":
+        """Return those of particles of which nothing is known."""
+
+        def nothing(*shape: int) -> Tensor:
+            return torch.full((n, *shape), torch.nan, dtype=torch.float64)
+
+        c, d = modes, 6 + modes
+        return cls(
+            nothing(3, 3),
+            nothing(2),
+            nothing(),
+            nothing(c),
+            nothing(c),
+            nothing(c),
+            nothing(c),
+            nothing(c),
+            nothing(d, d),
+            nothing(),
+            nothing(),
+            nothing(),
+        )
+
+    def put(
+        self,
+        index: Tensor,
+        posterior: PoseMixture,
+        log_likelihood: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Enter the posteriors of some particles."""
+        mode = posterior.mode()
+        self.rotation[index] = mode.pose.rotation
+        self.shift_angstrom[index] = mode.pose.shift_angstrom
+        self.defocus_offset_angstrom[index] = mode.defocus_offset_angstrom
+        self.conformation[index] = posterior.conformation[:, 0]
+        drawn = posterior.sample(_QUANTILE_DRAWS, generator).conformation
+        assert drawn is not None
+        self.mean[index] = drawn.mean(0)
+        self.sd[index] = drawn.std(0)
+        ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
+        low, high = drawn.quantile(ends, dim=0)
+        self.low[index], self.high[index] = low, high
+        self.covariance[index] = posterior.covariance[:, 0]
+        self.weight[index] = posterior.weight[:, 0]
+        self.log_likelihood[index] = log_likelihood
+        self.entropy_nats[index] = posterior.entropy()
+
+    @property
+    def known(self) -> Tensor:
+        """Which particles were readable, shape (n,)."""
+        return ~self.weight.isnan()
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A finished inference of motions.
+
+    Attributes
+    ----------
+    motions : Motions
+    prior : PosePrior
+    imaged : Imaged
+        Noise and gain that were used, and what the model leaves unexplained.
+    trials : dict of str to Trial
+        Posteriors put to the test on simulated images.
+    verdict : str
+        Of the encoder's training; empty where poses were given.
+    """
+
+    motions: Motions
+    prior: PosePrior
+    imaged: Imaged
+    trials: dict[str, Trial]
+    verdict: str

@@ -1,0 +1,184 @@
+"""How images show an atomic model: their noise, how strongly, and what it leaves.
+
+Images come in units of their own. Before any pose is known, the power that the model
+would have over all views is compared with the power above that of the pixels around the
+particles; when poses are known, images with what the model shows of them.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.whitening import (
+    ReferenceGrid,
+    WhitenedImages,
+    is_finite,
+    whiten,
+)
+from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
+from cryoinfer.records import ParticleBatch
+
+_LOOKED_AT = 600  # particles of a group
+_SECOND_LOOK = 300
+_WIDEST_PARTICLE = 0.42  # radius over the box; noise is looked for beyond it
+_LEAST_SIGNAL = 1e-3
+"""Power above the noise, over the noise, that is taken for signal at all."""
+
+_TOLD_RINGS = 0.5  # of the rings, that what is unexplained is summed over
+
+
+@dataclass(frozen=True)
+class Imaged:
+    """How the images of each optics group show the model.
+
+    Attributes
+    ----------
+    noise_power : tuple of Tensor, each shape (rings,)
+    gain : float
+        Of the images, over those of the model in 1/angstrom.
+    unexplained : float or None
+        Power above the noise around the particles that the model does not explain,
+        over all of it, to half of Nyquist; None before poses are known.
+    background : tuple of Tensor, each shape (rings,)
+        Power of the pixels around the particles.
+    rows : tuple of Tensor
+        Particles of each group that were looked at.
+    """
+
+    noise_power: tuple[Tensor, ...]
+    gain: float
+    unexplained: float | None
+    background: tuple[Tensor, ...]
+    rows: tuple[Tensor, ...]
+
+    def told(self) -> str:
+        """Say what was found."""
+        if self.unexplained is None:
+            return f"The images are {self.gain:.3g} times those of the model."
+        return (
+            f"At the poses found the images are {self.gain:.3g} times those of the "
+            f"model, which explains {1 - self.unexplained:.0%} of their signal."
+        )
+
+    def pilots(self, particles: Particles) -> Iterator[tuple[int, ParticleBatch]]:
+        """Yield some particles of each group."""
+        for group, rows in enumerate(self.rows):
+            if len(rows):
+                batch = particles.batch(rows[:_SECOND_LOOK])
+                yield group, batch[is_finite(batch.images)]
+
+
+def first_look(
+    particles: Particles,
+    model: MovingModel,
+    grid: ReferenceGrid,
+    prior: PosePrior,
+    generator: torch.Generator,
+) -> Imaged:
+    """Return noise and gain before any pose is known.
+
+    Raises
+    ------
+    InputError
+        If images are constant, not finite, or show no signal above their noise.
+    """
+    radius = grid.box // 2 - 1
+    reach = model.reach_angstrom + prior.shift_sd_angstrom
+    reach = min(reach / grid.pixel_size_angstrom, _WIDEST_PARTICLE * grid.box)
+    subject = MovingSubject(model.moving, grid, model.beads(10.0), radius)
+    noise, rows, top, bottom = [], [], 0.0, 0.0
+    groups = particles.optics.group
+    for group in range(int(groups.max()) + 1):
+        members = torch.nonzero(groups == group).squeeze(1)
+        chosen = members[torch.randperm(len(members), generator=generator)]
+        chosen = chosen[:_LOOKED_AT].sort().values
+        rows.append(chosen)
+        if not len(chosen):
+            noise.append(torch.ones(grid.box // 2 + 1))
+            continue
+        batch = particles.batch(chosen)
+        batch = batch[is_finite(batch.images)]
+        if not len(batch):
+            raise InputError(
+                f"all {len(chosen)} images of optics group {group + 1} that were "
+                "looked at hold NaN or infinite pixels: run `cryoinfer check`"
+            )
+        around = estimate_background_spectrum(batch.images, reach)
+        if not bool((around > 0).all()):
+            raise InputError(
+                f"the images of optics group {group + 1} are constant around the "
+                "particles: expected noise; run `cryoinfer check`"
+            )
+        noise.append(around.float())
+        images = whiten(batch, grid, radius, noise[-1])
+        drawn, _ = TrainingImages(subject, (images,), prior).draw(
+            len(images), generator
+        )
+        # Both of unit noise: what is above one is signal.
+        above = radial_power(images.coefficients, images.disc) - 1
+        expected = radial_power(drawn.coefficients, images.disc) - 1
+        count = torch.bincount(images.disc.ring, minlength=len(above)) * len(images)
+        top += float((count * above * expected).sum())
+        bottom += float((count * expected.square()).sum())
+    if bottom <= 0 or top / bottom <= 0:
+        raise InputError(
+            "the images have no more power than the pixels around the particles: "
+            "expected particles that show the structure. Check the sign of their "
+            "contrast, their box and their pixel size"
+        )
+    gain = math.sqrt(top / bottom)
+    return Imaged(tuple(noise), gain, None, tuple(noise), tuple(rows))
+
+
+def second_look(
+    pilots: Iterable[tuple[int, WhitenedImages, Tensor]], before: Imaged
+) -> Imaged:
+    """Return noise and gain from images and what the model shows of them.
+
+    Parameters
+    ----------
+    pilots : iterable of group, images and shown coefficients
+        Whitened by the noise that was believed before.
+    before : Imaged
+
+    Returns
+    -------
+    Imaged
+    """
+    noise = list(before.noise_power)
+    along = own = left_sum = above_sum = 0.0
+    found: list[tuple[int, WhitenedImages, Tensor]] = list(pilots)
+    for _, images, shown in found:
+        along += float(
+            (images.coefficients.conj() * shown).real.sum(dtype=torch.float64)
+        )
+        own += float(shown.abs().square().sum(dtype=torch.float64))
+    factor = max(along / max(own, 1e-300), 1e-3)
+    for group, images, shown in found:
+        disc = images.disc
+        left = radial_power(images.coefficients - factor * shown, disc)
+        whole = radial_power(images.coefficients, disc)
+        rings = len(left)
+        around = before.background[group][:rings] / before.noise_power[group][:rings]
+        count = torch.bincount(disc.ring, minlength=rings) * len(images)
+        told = int(_TOLD_RINGS * rings)
+        left_sum += float((count * (left - around))[:told].sum())
+        above_sum += float((count * (whole - around))[:told].sum())
+        ratio = torch.cat([left, left[-1:].expand(len(noise[group]) - rings)])
+        noise[group] = noise[group] * ratio.float()
+    unexplained = left_sum / above_sum if above_sum > 0 else 1.0
+    return replace(
+        before,
+        noise_power=tuple(noise),
+        gain=before.gain * factor,
+        unexplained=min(max(unexplained, 0.0), 1.0),
+    )
