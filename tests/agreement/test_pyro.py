@@ -23,7 +23,7 @@ BOX = 64
 AXIS = torch.arange(BOX, dtype=torch.float64) - BOX // 2
 
 
-def sited(name: str, prior: "dist.Distribution", n: int) -> Tensor:
+def sited(name: str, prior: torch.distributions.Distribution, n: int) -> Tensor:
     """Sample n unknowns one by one: their posteriors are independent."""
     with pyro.plate(f"{name} of images", n):
         unknown: Tensor = pyro.sample(name, prior)
@@ -163,7 +163,7 @@ def rate_of_defocus(defocus: Tensor) -> Tensor:
 
 def joint_of_counts(
     rate: Callable[..., Tensor],
-    priors: list["dist.Normal"],
+    priors: list[torch.distributions.Normal],
     counts: Tensor,
     unknowns: Tensor,
 ) -> Tensor:
@@ -174,7 +174,7 @@ def joint_of_counts(
 
 def assert_agreement_on_counts(
     rate: Callable[..., Tensor],
-    priors: dict[str, "dist.Normal"],
+    priors: dict[str, torch.distributions.Normal],
     truth: Tensor,
     width: float,
 ) -> None:

@@ -102,7 +102,7 @@ def render_dynamics_report(content: DynamicsContent) -> str:
             (
                 "View",
                 f"{np.median(content.rotation_sd_degrees):.2g}°",
-                "median uncertainty of rotations",
+                "median uncertainty",
             ),
             ("Explained", f"{1 - content.unexplained:.0%}", "of the signal"),
             (

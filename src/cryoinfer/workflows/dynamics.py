@@ -114,7 +114,8 @@ def infer_dynamics(
     inference = begun(imaged)
     trials = way.trials(inference, imaged, monitor)
     motions = way.inferred(inference, imaged, parts)
-    return Dynamics(motions, way.prior, imaged, trials, verdict)
+    finder = MotionInference(way, inference, imaged)
+    return Dynamics(motions, way.prior, imaged, trials, verdict, finder)
 
 
 @dataclass(frozen=True)
@@ -338,6 +339,26 @@ class _Way:
             if number % _KEPT_EVERY == 0:
                 monitor.save_checkpoint({"motions": dict(vars(found)), "done": number})
         return found
+
+
+@dataclass(frozen=True)
+class MotionInference:
+    """The inference of a run, for one batch of one optics group after the other.
+
+    A :class:`cryoinfer.interfaces.Inference`.
+    """
+
+    _way: _Way
+    _inference: "_Given | SemiAmortized[MovingSubject]"
+    _imaged: Imaged
+
+    def infer(self, batch: ParticleBatch) -> PoseMixture:
+        """Return the posterior of every particle."""
+        inference = self._inference
+        if isinstance(inference, _Given):
+            inference = inference.at(batch.index)
+        images = self._way.whitened(batch, self._imaged)
+        return self._way.posterior(inference, images)
 
 
 class _Given:

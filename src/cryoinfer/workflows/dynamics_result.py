@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.interfaces import Inference
 from cryoinfer.workflows.moving_noise import Imaged
 from cryoinfer.workflows.trial import Trial
 
@@ -116,6 +117,9 @@ class Dynamics:
         Posteriors put to the test on simulated images.
     verdict : str
         Of the encoder's training; empty where poses were given.
+    inference : Inference
+        What found them, for these particles (whose rows it may need) or, where poses
+        were not given, for others like them.
     """
 
     motions: Motions
@@ -123,3 +127,4 @@ class Dynamics:
     imaged: Imaged
     trials: dict[str, Trial]
     verdict: str
+    inference: Inference
