@@ -18,6 +18,47 @@ Structure = Annotated[
     ),
 ]
 
+Modes = Annotated[
+    int, typer.Option("--modes", min=1, max=20, help="How many, the softest first.")
+]
+Amplitude = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        metavar="A",
+        help="Expected spread of the softest mode, in A RMSD; others by stiffness.",
+    ),
+]
+Cutoff = Annotated[
+    float, typer.Option(min=1.0, help="Length of the longest spring, in angstrom.")
+]
+KnownPoses = Annotated[
+    Literal["unknown", "in-plane", "given"],
+    typer.Option(
+        "--poses",
+        help="Whether poses are unknown, known but for the angle in the plane (all "
+        "seen along the structure's z), or those of the particles' file.",
+    ),
+]
+Shift = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="A",
+        help="Expected spread of the shifts; 5 % of the box by default, 0 for "
+        "centred particles.",
+        show_default=False,
+    ),
+]
+Draws = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Starts beside what was found at a lower resolution: for images of so "
+        "little signal that posteriors have several tops (6, below -15 dB).",
+    ),
+]
+
 
 def modes(
     structure: Annotated[
@@ -31,9 +72,7 @@ def modes(
     count: Annotated[
         int, typer.Option("--modes", min=1, help="How many, the softest first.")
     ] = 10,
-    cutoff: Annotated[
-        float, typer.Option(min=1.0, help="Length of the longest spring, in angstrom.")
-    ] = 15.0,
+    cutoff: Cutoff = 15.0,
     springs: Annotated[
         Literal["constant", "inverse-square"],
         typer.Option(help="Whether short springs are stiffer than long ones."),
@@ -62,48 +101,15 @@ def dynamics(
     particles: opt.Particles,
     structure: Structure,
     out: opt.Out,
-    count: Annotated[
-        int, typer.Option("--modes", min=1, max=20, help="How many, the softest first.")
-    ] = 3,
-    amplitude: Annotated[
-        float,
-        typer.Option(
-            min=0.01,
-            metavar="A",
-            help="Expected spread of the softest mode, in A RMSD; others by stiffness.",
-        ),
-    ] = 2.0,
-    cutoff: Annotated[
-        float, typer.Option(min=1.0, help="Length of the longest spring, in angstrom.")
-    ] = 15.0,
-    poses: Annotated[
-        Literal["unknown", "in-plane", "given"],
-        typer.Option(
-            help="Whether poses are unknown, known but for the angle in the plane (all "
-            "seen along the structure's z), or those of the particles' file."
-        ),
-    ] = "unknown",
-    shift: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            metavar="A",
-            help="Expected spread of the shifts; 5 % of the box by default, 0 for "
-            "centred particles.",
-            show_default=False,
-        ),
-    ] = None,
+    modes: Modes = 3,
+    amplitude: Amplitude = 2.0,
+    cutoff: Cutoff = 15.0,
+    poses: KnownPoses = "unknown",
+    shift: Shift = None,
     defocus_error: opt.DefocusError = 0.0,
     steps: opt.Steps = 3000,
     side: opt.Side = 32,
-    draws: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Starts beside what was found at a lower resolution: for images of "
-            "so little signal that posteriors have several tops (6, below -15 dB).",
-        ),
-    ] = 0,
+    draws: Draws = 0,
     datadir: opt.Datadir = None,
     pixel_size: opt.PixelSize = None,
     ignore: opt.Ignore = None,
@@ -120,7 +126,7 @@ def dynamics(
             particles=particles,
             out=out,
             structure=structure,
-            modes=count,
+            modes=modes,
             amplitude=amplitude,
             cutoff=cutoff,
             poses=poses,

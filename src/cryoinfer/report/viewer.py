@@ -39,7 +39,8 @@ _SCRIPT = """
       pen.stroke();
     }
     sliders.forEach(s => {
-      s.nextElementSibling.textContent = (Math.abs(s.value) < 0.05 ? 0 : +s.value).toFixed(1) + " \\u00c5"; });
+      const shown = Math.abs(s.value) < 0.05 ? 0 : +s.value;
+      s.nextElementSibling.textContent = shown.toFixed(1) + " \\u00c5"; });
   }
   function rotate(x, y) {
     const c = Math.cos, s = Math.sin;
