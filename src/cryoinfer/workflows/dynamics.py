@@ -47,7 +47,7 @@ _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
 _POLISHED_UNKNOWNS = 3
 _CHUNK = 250
 _KEPT_EVERY = 8  # chunks
-_TRIED = 500
+_FEWEST_TRIED, _MOST_TRIED = 100, 500
 _TRAINING, _PARTICLES = "encoder", "particles"
 
 
@@ -277,17 +277,19 @@ class _Way:
         if isinstance(inference, _Given):
             return {}
         generator = torch.Generator().manual_seed(self.config.seed + 1)
+        # As many as there are particles: a trial is not to take longer than they do.
+        tried = min(max(len(self.particles), _FEWEST_TRIED), _MOST_TRIED)
         lent = templates_of(
             self.particles,
             self.grid,
             self.grid.box // 2 - 1,
             imaged.noise_power,
             generator,
-            _TRIED,
+            tried,
         )
         source = TrainingImages(inference.subject, lent, self.prior)
         drawn = [
-            source.draw(OF_ONE_GROUP, generator) for _ in range(_TRIED // OF_ONE_GROUP)
+            source.draw(OF_ONE_GROUP, generator) for _ in range(tried // OF_ONE_GROUP)
         ]
         monitor.stage("calibration", len(drawn))
         encoded, climbed = [], []

@@ -30,9 +30,6 @@ from cryoinfer.records import ParticleBatch
 _LOOKED_AT = 600  # particles of a group
 _SECOND_LOOK = 300
 _WIDEST_PARTICLE = 0.42  # radius over the box; noise is looked for beyond it
-_LEAST_SIGNAL = 1e-3
-"""Power above the noise, over the noise, that is taken for signal at all."""
-
 _TOLD_RINGS = 0.5  # of the rings, that what is unexplained is summed over
 
 
@@ -120,12 +117,12 @@ def first_look(
             )
         noise.append(around.float())
         images = whiten(batch, grid, radius, noise[-1])
-        drawn, _ = TrainingImages(subject, (images,), prior).draw(
-            len(images), generator
-        )
-        # Both of unit noise: what is above one is signal.
+        source = TrainingImages(subject, (images,), prior)
+        _, latents = source.draw(len(images), generator)
+        shown = subject.coefficients(latents, images) * images.ctf
+        # The noise is of unit power: what is above one is signal.
         above = radial_power(images.coefficients, images.disc) - 1
-        expected = radial_power(drawn.coefficients, images.disc) - 1
+        expected = radial_power(shown, images.disc)
         count = torch.bincount(images.disc.ring, minlength=len(above)) * len(images)
         top += float((count * above * expected).sum())
         bottom += float((count * expected.square()).sum())

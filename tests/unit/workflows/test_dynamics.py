@@ -1,0 +1,190 @@
+"""Motions from particles: known amplitudes come back, and what cannot be is refused."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoinfer.data.examples import named_atoms
+from cryoinfer.data.motions import Motion
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
+from cryoinfer.errors import InputError
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.posteriors import IN_PLANE
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.workflows.dynamics import DynamicsConfig, infer_dynamics
+from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.moving_noise import first_look
+
+SETTINGS = SimulationConfig(
+    n=60,
+    box=32,
+    pixel_size_angstrom=4.0,
+    snr_db=5.0,
+    views="one",
+    motions=(Motion(1, "normal", 0.0, 2.0),),
+)
+CONFIG = DynamicsConfig(
+    poses="in-plane",
+    shift_sd_angstrom=0.0,
+    network=PoseNetworkConfig(side=16, components=2, width=8),
+    training=TrainingConfig(steps=40, check_every=20, warm_up=5),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("moving") / "set"
+    simulate(SETTINGS, path, SilentMonitor())
+    return path
+
+
+@pytest.fixture(scope="module")
+def model() -> MovingModel:
+    return MovingModel.of(named_atoms(SETTINGS.structure), 1, 2.0)
+
+
+@pytest.fixture(scope="module")
+def truth() -> torch.Tensor:
+    conformation = Simulation.of(SETTINGS).latents.conformation
+    assert conformation is not None
+    return conformation[:, 0]
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, model: MovingModel) -> Dynamics:
+    particles = Particles.load(folder / "particles.star")
+    return infer_dynamics(particles, model, CONFIG, SilentMonitor())
+
+
+def test_known_amplitudes_come_back(found: Dynamics, truth: torch.Tensor) -> None:
+    motions = found.motions
+    error = motions.mean[:, 0] - truth
+    # What is known to 0.2 A of 2 A explains 99 %; an encoder of 40 steps may lead
+    # a climb astray once.
+    assert 1 - float(error.square().mean() / truth.var()) > 0.95
+    # Of 60 Gaussians, three standard errors of the median of |error| / sd.
+    ratio = (error.abs() / motions.sd[:, 0]).median() / 0.6745
+    assert 0.6 < float(ratio) < 1.5
+    assert bool((motions.low < motions.mean).all())
+    assert bool((motions.mean < motions.high).all())
+
+
+def test_the_gain_and_the_noise_are_found(found: Dynamics) -> None:
+    # 60 images of 700 coefficients tell both to a percent or two.
+    assert found.imaged.gain == pytest.approx(1.0, abs=0.03)
+    true = Simulation.of(SETTINGS).model.noise
+    spectrum = found.imaged.noise_power[0][4:15] / true.spectrum[4:15]
+    assert float(spectrum.mean()) == pytest.approx(1.0, abs=0.03)
+    assert found.imaged.unexplained is not None
+    assert found.imaged.unexplained < 0.05
+
+
+def test_images_in_other_units_have_another_gain(
+    folder: Path, model: MovingModel
+) -> None:
+    particles = Particles.load(folder / "particles.star")
+    way = _grid(particles)
+    before = first_look(particles, model, *way, torch.Generator().manual_seed(0))
+
+    class Brighter:
+        """The same particles, seven times as bright."""
+
+        optics = particles.optics
+
+        def batch(self, rows: torch.Tensor) -> object:
+            batch = particles.batch(rows)
+            return replace(batch, images=7 * batch.images)
+
+    brighter: Particles = Brighter()  # type: ignore[assignment]
+    after = first_look(brighter, model, *way, torch.Generator().manual_seed(0))
+    # Exact but for the rounding of single precision.
+    assert after.gain == pytest.approx(7 * before.gain, rel=1e-4)
+
+
+def _grid(particles: Particles) -> tuple[ReferenceGrid, PosePrior]:
+    grid = ReferenceGrid(particles.box, particles.pixel_size_angstrom)
+    return grid, PosePrior(0.0, 0.0, (2.0,), IN_PLANE)
+
+
+def test_given_poses_need_no_encoder(
+    folder: Path, model: MovingModel, truth: torch.Tensor
+) -> None:
+    particles = Particles.load(folder / "truth.star")
+    config = replace(CONFIG, poses="given", shift_sd_angstrom=1.0)
+    found = infer_dynamics(particles, model, config, SilentMonitor())
+    assert found.verdict == ""
+    assert found.trials == {}
+    error = found.motions.mean[:, 0] - truth
+    assert 1 - float(error.square().mean() / truth.var()) > 0.95
+    assert particles.pose is not None
+    angle = geodesic_angle(found.motions.rotation, particles.pose.rotation)
+    # The view is inferred as well: a few degrees at 8 A and 5 dB.
+    assert float(torch.rad2deg(angle).median()) < 4.0
+
+
+class Kept(SilentMonitor):
+    """Keeps checkpoints, and stops at one of them."""
+
+    def __init__(self, state: Mapping[str, object] | None = None, at: int = 0) -> None:
+        self.state, self._at, self._saved = state, at, 0
+
+    def save_checkpoint(self, state: Mapping[str, object]) -> None:
+        self.state = dict(state)
+        self._saved += 1
+        if self._saved == self._at:
+            raise KeyboardInterrupt
+
+    def load_checkpoint(self) -> Mapping[str, object] | None:
+        return self.state
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
+    folder: Path, model: MovingModel, found: Dynamics
+) -> None:
+    particles = Particles.load(folder / "particles.star")
+    stopped = Kept(at=1)
+    with pytest.raises(KeyboardInterrupt):
+        infer_dynamics(particles, model, CONFIG, stopped)
+    again = infer_dynamics(particles, model, CONFIG, Kept(stopped.state))
+    torch.testing.assert_close(again.motions.mean, found.motions.mean)
+
+
+@pytest.mark.parametrize(
+    ("box", "pixel_size_angstrom", "message"),
+    [
+        (16, 4.0, "the structure reaches .* larger box"),
+        (32, 40.0, "pixels or more across it. Check the pixel size"),
+    ],
+)
+def test_images_that_do_not_go_with_the_structure_are_refused(
+    model: MovingModel, box: int, pixel_size_angstrom: float, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        model.require_imaged(box, pixel_size_angstrom)
+
+
+def test_particles_of_several_pixel_sizes_are_refused(
+    model: MovingModel, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, n=6, optics_groups=2, box=40)
+    particles = Particles.load(simulate(settings, tmp_path / "two", SilentMonitor()))
+    with pytest.raises(InputError, match="one box and pixel size"):
+        infer_dynamics(particles, model, CONFIG, SilentMonitor())
+
+
+def test_poses_are_asked_for_where_they_are_to_be_given(
+    folder: Path, model: MovingModel
+) -> None:
+    particles = Particles.load(folder / "particles.star")
+    config = replace(CONFIG, poses="given")
+    with pytest.raises(InputError, match="found none"):
+        infer_dynamics(particles, model, config, SilentMonitor())
