@@ -1,9 +1,9 @@
 """Does a wrong model show? Images of one structure, inferred with others.
 
-Shows, for images of closed adenylate kinase at -10 dB (a known view), how much of their
-signal a model explains at the poses and amplitudes that are found with it: the structure
-itself, the same without its LID (residues 122 to 159), the open structure with three
-modes, and, with --other, that of another protein.
+Shows, for images of closed adenylate kinase at -10 dB (a known view), how much of
+their signal a model explains at the poses and amplitudes that are found with it: the
+structure itself, the same without its LID (residues 122 to 159), the open structure
+with three modes, and, with --other, that of another protein.
 
     python benchmarks/wrong_model.py
     python benchmarks/wrong_model.py --other lysozyme.pdb

@@ -1,7 +1,7 @@
 """Elastic networks against ProDy itself, where it is installed.
 
-It does not build beside the versions that this project pins; give it an environment of
-its own with this project in it, or look at the stored results of ``test_elastic_oracles``.
+It does not build beside the versions that this project pins, but in an environment of
+its own (numpy below 2), where this project's checks of modes can be repeated.
 """
 
 import numpy as np
