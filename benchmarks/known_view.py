@@ -68,7 +68,7 @@ class Teller(SilentMonitor):
 def measure_level(snr_db: float, options: argparse.Namespace) -> Row:
     """Return the row of one noise."""
     simulation = SimulationConfig(
-        n=options.n or 2000,
+        n=options.n or 1000,
         box=options.box or 96,
         pixel_size_angstrom=1.6 * 96 / (options.box or 96),
         snr_db=snr_db,
@@ -148,9 +148,12 @@ def divergence(found: Dynamics, truth: Simulation, model: MovingModel) -> Row:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1500, help="default: 1,500")
+    parser.add_argument(
+        "--levels", type=float, nargs="+", default=LEVELS_DB, help="in dB"
+    )
     options = parser.parse_args()
     results = results_of("known_view", options)
-    for snr_db in () if options.table else LEVELS_DB:
+    for snr_db in () if options.table else options.levels:
         key: Row = {"snr_db": snr_db, "steps": options.steps}
         if options.again or not results.has(key):
             print(f"{snr_db:g} dB", flush=True)

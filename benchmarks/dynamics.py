@@ -1,0 +1,146 @@
+"""Motions of particles whose poses are unknown, from a model in one conformation.
+
+Shows, for adenylate kinase (96 x 96 pixels of 1.6 A, CTF, shifts to 5 A, given defoci
+off by up to 1,000 A) that moves along three modes with spreads of 2, 1.3 and 0.87 A,
+from any direction: the distance of the predicted from the true alpha carbons, errors of
+pose, amplitudes and defocus, and how often intervals and simulated trials hold the
+truth; with the seconds of the whole run, training included.
+
+    python benchmarks/dynamics.py
+    python benchmarks/dynamics.py --snr-db -20 --draws 4
+"""
+
+import argparse
+import time
+
+import torch
+from measure import argument_parser, results_of, simulated
+from rows import Column, Row, print_table
+
+from cryoinfer.data.examples import named_atoms
+from cryoinfer.data.motions import Motion
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.workflows.dynamics import DynamicsConfig, infer_dynamics
+from cryoinfer.workflows.trial import CLIMBED
+
+STRUCTURE = "adenylate-kinase-open"
+MODES, SD_ANGSTROM = 3, 2.0
+DEFOCUS_ERROR_ANGSTROM = 1000.0
+MAX_SHIFT_ANGSTROM = 5.0
+LOST_DEGREES = 10.0
+COLUMNS = (
+    Column("signal (dB)", "snr_db", ".0f"),
+    Column("images", "images", ","),
+    Column("steps", "steps", ","),
+    Column("seconds", "seconds", ".0f"),
+    Column("CA RMSD, median (A)", "rmsd_angstrom", ".2f"),
+    Column("before (A)", "rmsd_before_angstrom", ".2f"),
+    Column("pose, median (deg)", "median_degrees", ".2f"),
+    Column("off by more than 10 deg", "lost", ".1%"),
+    Column("90 % intervals of z hold", "intervals"),
+    Column("R2 of z", "r2"),
+    Column("sd of z (A)", "sd"),
+    Column("defocus, rms (A)", "defocus_rms_angstrom", ".0f"),
+    Column("90 % sets of simulated images hold", "trial_90%", ".1%"),
+)
+
+
+class Teller(SilentMonitor):
+    """Prints what is told."""
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        print(f"    {text}", flush=True)
+
+
+def measure_motions(options: argparse.Namespace) -> Row:
+    """Return the row of one run."""
+    model = MovingModel.of(named_atoms(STRUCTURE), MODES, SD_ANGSTROM)
+    box = options.box or 96
+    simulation = SimulationConfig(
+        STRUCTURE,
+        n=options.n or 10_000,
+        box=box,
+        pixel_size_angstrom=1.6 * 96 / box,
+        snr_db=options.snr_db,
+        defocus_range_angstrom=(8000.0, 15000.0),
+        max_shift_angstrom=MAX_SHIFT_ANGSTROM,
+        motions=tuple(
+            Motion(mode, "normal", 0.0, sd)
+            for mode, sd in enumerate(model.amplitude_sd_angstrom, 1)
+        ),
+        defocus_error_angstrom=DEFOCUS_ERROR_ANGSTROM,
+    )
+    folder = simulated(simulation)
+    particles = Particles.load(folder / "particles.star")
+    given, true = particles.optics, Particles.load(folder / "truth.star").optics
+    config = DynamicsConfig(
+        # Standard deviations of uniform errors, and a little more.
+        shift_sd_angstrom=0.6 * MAX_SHIFT_ANGSTROM,
+        defocus_sd_angstrom=DEFOCUS_ERROR_ANGSTROM / 3**0.5,
+        training=TrainingConfig(steps=options.steps),
+        draws=options.draws,
+    )
+    started = time.perf_counter()
+    found = infer_dynamics(particles, model, config, Teller())
+    seconds = time.perf_counter() - started
+    latents, motions = Simulation.of(simulation).latents, found.motions
+    amplitude = latents.conformation
+    assert amplitude is not None
+    error = motions.mean - amplitude
+    angle = torch.rad2deg(geodesic_angle(motions.rotation, latents.pose.rotation))
+    inside = (amplitude > motions.low) & (amplitude < motions.high)
+    left = error.square().mean(0) / amplitude.var(0)
+    offset = true.defocus_u_angstrom - given.defocus_u_angstrom
+    defocus = motions.defocus_offset_angstrom - offset
+    trial = found.trials[CLIMBED]
+    return {
+        "images": len(particles),
+        "seconds": seconds,
+        # Modes are orthonormal over the nodes: amplitudes add in squares.
+        "rmsd_angstrom": float(error.norm(dim=1).median()),
+        "rmsd_before_angstrom": float(amplitude.norm(dim=1).median()),
+        "median_degrees": float(angle.median()),
+        "lost": float((angle > LOST_DEGREES).double().mean()),
+        "intervals": listed(inside.double().mean(0), ".1%"),
+        "r2": listed(1 - left, ".3f"),
+        "sd": listed(motions.sd.median(0).values, ".2f"),
+        "defocus_rms_angstrom": float(defocus.square().mean().sqrt()),
+        "defocus_median_angstrom": float(defocus.abs().median()),
+        "trial_50%": trial.share_in(0.5),
+        "trial_90%": trial.share_in(0.9),
+        "trial_95%": trial.share_in(0.95),
+        "p_values": dict(trial.p_values),
+        "verdict": found.verdict,
+    }
+
+
+def listed(values: torch.Tensor, style: str) -> str:
+    """Return numbers of the modes in one cell."""
+    return " / ".join(format(value, style) for value in values.tolist())
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--snr-db", type=float, default=-10.0, help="default: -10")
+    parser.add_argument("--steps", type=int, default=4000, help="default: 4,000")
+    parser.add_argument("--draws", type=int, default=0, help="default: 0")
+    options = parser.parse_args()
+    results = results_of("dynamics", options)
+    key: Row = {
+        "snr_db": options.snr_db,
+        "steps": options.steps,
+        "draws": options.draws,
+    }
+    if not options.table and (options.again or not results.has(key)):
+        results.put(key, measure_motions(options))
+    print_table(results.rows(), COLUMNS)
+
+
+if __name__ == "__main__":
+    main()
