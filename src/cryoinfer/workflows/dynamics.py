@@ -1,6 +1,5 @@
 """From an atomic model and particles to the motion of every particle."""
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -184,7 +183,7 @@ class _Way:
     ) -> tuple[Callable[[Imaged], "_Given | SemiAmortized[MovingSubject]"], str]:
         """Return what makes an inference of a noise and a gain, and a verdict."""
         if self.config.poses == "given":
-            return functools.partial(_Given, self), ""
+            return lambda imaged: _Given(self, self.subject(imaged)), ""
         encoder, training = self.trained(imaged, parts)
 
         def climbing(imaged: Imaged) -> SemiAmortized[MovingSubject]:
@@ -363,23 +362,21 @@ class MotionInference:
         return self._way.posterior(inference, images)
 
 
+@dataclass(frozen=True)
 class _Given:
     """Climbs from given poses: an inference of the particles in ``rows``."""
 
-    def __init__(self, way: _Way, imaged: Imaged, rows: Tensor | None = None) -> None:
-        self._way, self._imaged, self._rows = way, imaged, rows
-        self.subject = way.subject(imaged)
+    way: _Way
+    subject: MovingSubject
+    rows: Tensor | None = None
 
     def at(self, rows: Tensor) -> "_Given":
         """Return the inference of other particles."""
-        other = _Given.__new__(_Given)
-        other.__dict__.update(self.__dict__)
-        other._rows = rows
-        return other
+        return replace(self, rows=rows)
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posteriors of the images of those particles."""
-        way, rows = self._way, self._rows
+        way, rows = self.way, self.rows
         pose = way.particles.pose
         assert pose is not None
         assert rows is not None
