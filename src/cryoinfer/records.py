@@ -131,6 +131,14 @@ class Latents(_Indexable):
     def __len__(self) -> int:
         return len(self.pose)
 
+    @property
+    def offsets_angstrom(self) -> Tensor:
+        """All but the rotation: shift, defocus and conformation, shape (..., 3 + d)."""
+        parts = [self.pose.shift_angstrom, self.defocus_offset_angstrom[..., None]]
+        if self.conformation is not None:
+            parts.append(self.conformation)
+        return torch.cat(parts, -1)
+
 
 @dataclass(frozen=True)
 class ParticleBatch(_Indexable):

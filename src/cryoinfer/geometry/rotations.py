@@ -35,7 +35,17 @@ def random_turns_in_plane(n: int, generator: torch.Generator) -> Tensor:
     -------
     Tensor of float64, shape (n, 3, 3)
     """
-    angle = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    turn = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    return turns_in_plane(turn)
+
+
+def turns_in_plane(angle: Tensor) -> Tensor:
+    """Return rotations about the optical axis, shape (..., 3, 3), by angles in radian.
+
+    Parameters
+    ----------
+    angle : Tensor, shape (...)
+    """
     zero = torch.zeros_like(angle)
     return roma.rotvec_to_rotmat(torch.stack([zero, zero, angle], -1))
 

@@ -191,11 +191,11 @@ class SemiAmortized(Generic[S]):
             owner, poses, evidence = owner[kept], poses.select(kept), evidence[kept]
             if self.draws and radius != self.radii[-1]:
                 places = int(torch.bincount(owner).max())
-                tops = _mixture(owner, poses, evidence, n, places)
+                tops = mixture_of_tops(owner, poses, evidence, n, places)
                 poses = LocalPoses.joined([poses, *self._drawn(tops)])
                 owner = torch.cat([owner, torch.arange(n).repeat(self.draws)])
                 count = places + self.draws
-        return _mixture(owner, poses, evidence, n, count)
+        return mixture_of_tops(owner, poses, evidence, n, count)
 
     def _drawn(self, tops: PoseMixture) -> list[LocalPoses]:
         """Return draws from posteriors, all images' first draws first."""
@@ -256,10 +256,22 @@ class SemiAmortized(Generic[S]):
         return order[alive]
 
 
-def _mixture(
+def mixture_of_tops(
     owner: Tensor, poses: LocalPoses, evidence: Tensor, n: int, count: int
 ) -> PoseMixture:
-    """Put modes into a table, shape (n, count); empty places repeat the best mode."""
+    """Put modes into a table; empty places repeat the best mode, with no weight.
+
+    Parameters
+    ----------
+    owner : Tensor of int64, shape (m,)
+        The image of each mode, not falling; each of n at least once.
+    poses : LocalPoses
+        The modes, of an image best first.
+    evidence : Tensor of float64, shape (m,)
+        Log weights.
+    n, count : int
+        Images, and places for each.
+    """
     first = torch.searchsorted(owner, torch.arange(n))
     rank = torch.arange(len(owner)) - first[owner]
     place = first[:, None].repeat(1, count)

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotations import turns_in_plane
+from cryoinfer.inference.amortized import mixture_of_tops
 from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
 from cryoinfer.inference.refine import LocalPoses, PosePrior
 from cryoinfer.inference.search import laplace_log_evidence
@@ -75,8 +77,13 @@ def brute_force(
         start = LocalPoses.of(at)
         for near in (whole.prefix(radius), whole):
             start = subject.climb(near, start, prior, _STEPS, 2 / radius)
-        found.append(_mixture(start, laplace_log_evidence(start, prior), modes))
-    return _joined(found)
+        order = laplace_log_evidence(start, prior).argsort(descending=True)
+        found.append(start.select(order))
+    counts = torch.tensor([len(tops) for tops in found])
+    owner = torch.arange(len(images)).repeat_interleave(counts)
+    tops = LocalPoses.joined(found)
+    evidence = laplace_log_evidence(tops, prior)
+    return mixture_of_tops(owner, tops, evidence, len(images), modes)
 
 
 def _grid(prior: PosePrior, radius: int) -> tuple[Latents, tuple[int, ...]]:
@@ -88,10 +95,7 @@ def _grid(prior: PosePrior, radius: int) -> tuple[Latents, tuple[int, ...]]:
         steps = math.ceil(_RANGE_SD * sd / _AMPLITUDE_STEP_ANGSTROM)
         axes.append(torch.arange(-steps, steps + 1).double() * _RANGE_SD * sd / steps)
     points = torch.cartesian_prod(*axes)
-    cosine, sine = points[:, 0].cos(), points[:, 0].sin()
-    rotation = torch.eye(3, dtype=torch.float64).repeat(len(points), 1, 1)
-    rotation[:, 0, 0], rotation[:, 0, 1] = cosine, -sine
-    rotation[:, 1, 0], rotation[:, 1, 1] = sine, cosine
+    rotation = turns_in_plane(points[:, 0])
     zero = torch.zeros(len(points), 2, dtype=torch.float64)
     latents = Latents(Pose(rotation, zero), zero[:, 0], points[:, 1:])
     return latents, tuple(len(axis) for axis in axes)
@@ -116,30 +120,3 @@ def _summits(score: Tensor) -> Tensor:
         highest = highest.unfold(axis, 3, 1).amax(-1)
     summit = (score >= highest) & (score > score.max() - _LEAST_NATS)
     return torch.nonzero(summit.flatten()).squeeze(1)
-
-
-def _mixture(tops: LocalPoses, evidence: Tensor, modes: int) -> PoseMixture:
-    """Put the tops of one image into a row; empty places repeat the best."""
-    order = evidence.argsort(descending=True)
-    place = torch.cat([order, order[:1].expand(modes - len(order))])
-    weighed = evidence[place]
-    weighed[len(order) :] = -torch.inf
-    kept = tops.select(place)
-    return PoseMixture.of_modes(
-        kept.rotation[None],
-        kept.shift_angstrom[None],
-        kept.defocus_offset_angstrom[None],
-        weighed.softmax(0)[None],
-        kept.covariance()[None],
-        kept.conformation[None],
-    )
-
-
-def _joined(rows: list[PoseMixture]) -> PoseMixture:
-    first = rows[0]
-    parts = {
-        name: torch.cat([getattr(row, name) for row in rows])
-        for name in vars(first)
-        if name != "prior_variance"
-    }
-    return PoseMixture(**parts, prior_variance=first.prior_variance)

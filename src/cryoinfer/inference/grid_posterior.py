@@ -332,13 +332,7 @@ class _Particle:
         """Return the normalised log prior of the unknowns, shape (m,)."""
         turns = sum(unknown < 3 for unknown in self.dims)
         log_prior = -LOG_VOLUME_OF_TURNS[turns]
-        parts = [
-            latents.pose.shift_angstrom,
-            latents.defocus_offset_angstrom[..., None],
-        ]
-        if latents.conformation is not None:
-            parts.append(latents.conformation)
-        values, sd = torch.cat(parts, -1), self.prior.unknowns_sd_angstrom
+        values, sd = latents.offsets_angstrom, self.prior.unknowns_sd_angstrom
         free = [unknown - 3 for unknown in self.dims if unknown >= 3]
         scaled = values[:, free] / sd[free]
         constant = (sd[free] * math.sqrt(2 * math.pi)).log().sum()

@@ -182,7 +182,6 @@ class _Climber:
         start: LocalPoses,
     ) -> None:
         self._subject, self._images, self._prior = subject, images, prior
-        self._free = prior.precision >= 0
         self._pull = 2 * prior.precision.clamp(min=0.0)
         self._at = Latents(
             Pose(start.rotation, start.shift_angstrom),

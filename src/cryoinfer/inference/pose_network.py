@@ -16,7 +16,7 @@ import roma
 import torch
 from torch import Tensor, nn
 
-from cryoinfer.geometry.rotations import rotation_vector
+from cryoinfer.geometry.rotations import rotation_vector, turns_in_plane
 from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
 from cryoinfer.inference.posteriors import (
     ALL_TURNS,
@@ -250,23 +250,14 @@ class PoseNetwork(nn.Module):
 
     def _rotation(self, numbers: Tensor) -> Tensor:
         """Return rotations of six numbers each, shape (..., 3, 3)."""
-        frame = numbers.unflatten(-1, (3, 2))
         if self.prior.turns == IN_PLANE:
             # The first two numbers are the cosine and the sine, but for their length.
-            angle = torch.atan2(numbers[..., 1], numbers[..., 0])
-            zero = torch.zeros_like(angle)
-            return roma.rotvec_to_rotmat(torch.stack([zero, zero, angle], -1))
-        return roma.special_gramschmidt(frame)
+            return turns_in_plane(torch.atan2(numbers[..., 1], numbers[..., 0]))
+        return roma.special_gramschmidt(numbers.unflatten(-1, (3, 2)))
 
     def offset_of(self, latents: Latents) -> Tensor:
         """Return all but the rotation over the prior's sd, what is inferred of it."""
-        parts = [
-            latents.pose.shift_angstrom,
-            latents.defocus_offset_angstrom[..., None],
-        ]
-        if latents.conformation is not None:
-            parts.append(latents.conformation)
-        values = torch.cat(parts, -1)
+        values = latents.offsets_angstrom
         return (values[..., self.open] / self.sd[self.open]).float()
 
     def posterior(self, parameters: MixtureParameters) -> PoseMixture:

@@ -187,7 +187,7 @@ class PoseMixture:
         """
         rotation = latents.pose.rotation.unsqueeze(-3)
         turn = rotation_vector(rotation @ self.rotation.mT)
-        away = self._others(latents).unsqueeze(-2) - self._others_of_modes()
+        away = latents.offsets_angstrom.unsqueeze(-2) - self._others_of_modes()
         step = torch.cat([turn, away], dim=-1)
         precision, log_volume, free = self._precision()
         square = torch.einsum("...i,...ij,...j->...", step, precision, step)
@@ -198,16 +198,6 @@ class PoseMixture:
             near = near - log_exponential_volume(turn.norm(dim=-1))
         far = self.background.log() + self._log_background(latents)
         return torch.logsumexp(torch.cat([near, far[..., None]], -1), dim=-1)
-
-    def _others(self, latents: Latents) -> Tensor:
-        """Return shift, defocus and conformation of latents, shape (..., 3 + c)."""
-        parts = [
-            latents.pose.shift_angstrom,
-            latents.defocus_offset_angstrom[..., None],
-        ]
-        if latents.conformation is not None:
-            parts.append(latents.conformation)
-        return torch.cat(parts, -1)
 
     def _others_of_modes(self) -> Tensor:
         offset = self.defocus_offset_angstrom[..., None]
@@ -223,7 +213,7 @@ class PoseMixture:
 
     def _log_background(self, latents: Latents) -> Tensor:
         """Return the log density of the background, shape (..., n)."""
-        step = self._others(latents)
+        step = latents.offsets_angstrom
         spread = 2 * math.pi * self.prior_variance
         terms = -0.5 * (step.square() / self.prior_variance + spread.log())
         of_turns = LOG_VOLUME_OF_TURNS[self._turns()]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,11 @@ from torch import Tensor
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.amortized import (
+    PoseEncoder,
+    SemiAmortized,
+    mixture_of_tops,
+)
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.polish import Polish
@@ -171,26 +176,28 @@ class _Way:
 
     def subject(self, imaged: Imaged) -> MovingSubject:
         """Return the model in the units of the images."""
+        gain = imaged.gain
+        return replace(
+            self._subject,
+            moving=self._subject.moving.scaled(gain),
+            coarse=self._subject.coarse.scaled(gain),
+        )
+
+    @cached_property
+    def _subject(self) -> MovingSubject:
+        # Beads take seconds to fit, and are asked for whenever the gain changes.
         coarse = self.model.beads(self.grid.resolution_at(self.coarse_radius))
         finest = self.model.finest(2 * self.grid.pixel_size_angstrom)
-        gain = imaged.gain
-        return MovingSubject(
-            finest.scaled(gain), self.grid, coarse.scaled(gain), self.coarse_radius
-        )
+        return MovingSubject(finest, self.grid, coarse, self.coarse_radius)
 
     def begun(
         self, imaged: Imaged, parts: Parts
     ) -> tuple[Callable[[Imaged], "_Given | SemiAmortized[MovingSubject]"], str]:
         """Return what makes an inference of a noise and a gain, and a verdict."""
         if self.config.poses == "given":
-            return lambda imaged: _Given(self, self.subject(imaged)), ""
+            return lambda now: _Given(self, self.subject(now)), ""
         encoder, training = self.trained(imaged, parts)
-
-        def climbing(imaged: Imaged) -> SemiAmortized[MovingSubject]:
-            known = replace(encoder, noise_power=imaged.noise_power)
-            return self.climbing(known, training, imaged)
-
-        return climbing, training.verdict
+        return lambda now: self.climbing(encoder, training, now), training.verdict
 
     def trained(self, imaged: Imaged, parts: Parts) -> tuple[PoseEncoder, Training]:
         """Teach an encoder, and return it with how it learned."""
@@ -222,7 +229,7 @@ class _Way:
         degrees = training.checks[-1].median_degrees
         first = climb_radii(degrees, encoder.radius, last)[0]
         return SemiAmortized(
-            encoder,
+            replace(encoder, noise_power=imaged.noise_power),
             self.subject(imaged),
             self.prior,
             self.radii(first),
@@ -314,9 +321,7 @@ class _Way:
         """Infer all particles; an interrupted pass goes on."""
         monitor = parts.monitor(_PARTICLES)
         chunks = self.chunks()
-        found = Motions.blank(
-            len(self.particles), len(self.prior.conformation_sd_angstrom)
-        )
+        found = Motions.blank(len(self.particles), len(self.model.modes))
         done = 0
         saved: Any = monitor.load_checkpoint()
         if saved is not None:
@@ -380,20 +385,13 @@ class _Given:
         pose = way.particles.pose
         assert pose is not None
         assert rows is not None
-        n, modes = len(rows), len(way.prior.conformation_sd_angstrom)
-        zero = torch.zeros(n, modes, dtype=torch.float64)
+        n = len(rows)
+        zero = torch.zeros(n, len(way.model.modes), dtype=torch.float64)
         poses = LocalPoses.at(
             pose.rotation[rows], pose.shift_angstrom[rows], torch.zeros(n), zero
         )
         for radius in way.radii(min(_GIVEN_RADIUS, way.grid.box // 2 - 1)):
             near = images.prefix(radius)
             poses = self.subject.climb(near, poses, way.prior, 6, 2 / radius)
-        one = torch.ones(n, 1, dtype=torch.float64)
-        return PoseMixture.of_modes(
-            poses.rotation[:, None],
-            poses.shift_angstrom[:, None],
-            poses.defocus_offset_angstrom[:, None],
-            one,
-            poses.covariance()[:, None],
-            poses.conformation[:, None],
-        )
+        # One mode each, whatever its evidence.
+        return mixture_of_tops(torch.arange(n), poses, poses.log_likelihood, n, 1)
