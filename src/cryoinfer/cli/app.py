@@ -79,6 +79,7 @@ def simulate(
     views: opt.Views = None,
     optics_groups: opt.OpticsGroups = None,
     motions: opt.Motions = None,
+    trajectory: opt.Trajectory = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
@@ -102,6 +103,8 @@ def simulate(
     changes = {name: value for name, value in changes.items() if value is not None}
     if snr_db is not None:
         changes["snr_db"] = None if snr_db == float("inf") else snr_db
+    if trajectory is not None:
+        changes["trajectory"] = str(trajectory)
     if motions:
         changes["motions"] = simulation.read_motions(motions)
     if defocus is not None:

@@ -360,6 +360,16 @@ Motions = Annotated[
         "may be repeated.",
     ),
 ]
+Trajectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--trajectory",
+        metavar="FILE",
+        help="Frames of molecular dynamics that particles show, all alike likely: "
+        ".dcd, .xtc, or mmCIF or PDB with several models; of the structure's file.",
+        show_default=False,
+    ),
+]
 Views = Annotated[
     Literal["uniform", "preferred", "one"] | None,
     typer.Option(help="Distribution of the views."),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.io.atoms import AtomicModel, read_atoms
+from cryoinfer.io.atoms import AtomicModel, KeptAtoms, kept_atoms, read_atoms
 
 _COPY_RADIUS_ANGSTROM = 36.0  # neighbours are 5 (C4) or 10 (D2) angstrom apart
 
@@ -67,12 +67,30 @@ def named_atoms(name: str) -> AtomicModel:
     """
     if name in EXAMPLE_NAMES:
         return example_atoms(name)
+    return read_atoms(_require_file(name))
+
+
+def named_atoms_kept(name: str) -> KeptAtoms:
+    """Return which atoms of a file :func:`named_atoms` returns; of an example, all.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    if name in EXAMPLE_NAMES:
+        count = len(example_atoms(name))
+        return KeptAtoms(np.arange(count), count)
+    return kept_atoms(_require_file(name))
+
+
+def _require_file(name: str) -> str:
     if not Path(name).exists():
         raise InputError(
             f"The structure {name!r} is neither a file nor one of the examples "
             f"{', '.join(EXAMPLE_NAMES)}."
         )
-    return read_atoms(name)
+    return name
 
 
 def symmetric_copies(

@@ -9,11 +9,10 @@ from typing import Literal, get_args
 import numpy as np
 import roma
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.data.examples import named_atoms
-from cryoinfer.data.motions import Motion, farthest_reach, moving_atoms
+from cryoinfer.data.motions import Motion
+from cryoinfer.data.shown import Shown
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import Monitor
@@ -22,8 +21,6 @@ from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.mrc import StackWriter, write_map
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.noise import GaussianNoise
-from cryoinfer.physics.structures.atoms import GaussianAtoms
-from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 Views = Literal["uniform", "preferred", "one"]
@@ -66,7 +63,11 @@ class SimulationConfig:
     b_factor_angstrom2 : float
         Blurs the structure.
     motions : tuple of Motion
-        Along normal modes; without any the structure is rigid.
+        Along normal modes; without any, and without a trajectory, the structure is
+        rigid.
+    trajectory : str or None
+        Path of a trajectory (DCD, XTC, or mmCIF or PDB with several models) of the
+        structure's file: particles show frames of it, all alike likely.
     defocus_error_angstrom : float
         Given defoci are off by up to it, uniformly; ``truth.star`` has the true ones.
     seed : int
@@ -85,6 +86,7 @@ class SimulationConfig:
     optics_groups: int = 1
     b_factor_angstrom2: float = 0.0
     motions: tuple[Motion, ...] = ()
+    trajectory: str | None = None
     defocus_error_angstrom: float = 0.0
     seed: int = 0
 
@@ -109,6 +111,11 @@ class SimulationConfig:
             if not kept:
                 name = rule.split()[0]
                 raise InputError(f"{rule}, found {getattr(self, name)!r}.")
+        if self.motions and self.trajectory is not None:
+            raise InputError(
+                "expected motions along modes or a trajectory, found both: particles "
+                "show the one or the other"
+            )
 
 
 # The sets A to G of cryoPoseNet (Nashed et al. 2021), to compare with its numbers.
@@ -157,9 +164,9 @@ class Simulation:
     Attributes
     ----------
     config : SimulationConfig
+    shown : Shown
     model : ImageModel
-        Of :class:`GaussianAtoms`, or :class:`MovingAtoms`, in noise; without noise its
-        spectrum is 0.
+        Of what is shown, in noise; without noise its spectrum is 0.
     latents : Latents
         The truth, float64, length n.
     optics : Optics
@@ -169,6 +176,7 @@ class Simulation:
     """
 
     config: SimulationConfig
+    shown: Shown
     model: ImageModel
     latents: Latents
     optics: Optics
@@ -181,17 +189,17 @@ class Simulation:
         Raises
         ------
         InputError
-            If the structure is neither an example nor a readable file, or does not
-            fit into the box.
+            If the structure is neither an example nor a readable file, does not fit
+            into the box, or its trajectory cannot be used.
         """
         generator = torch.Generator().manual_seed(config.seed)
-        structure = _structure(config)
+        shown = _shown(config)
         optics = _draw_optics(config, generator)
-        latents = _draw_latents(config, generator)
+        latents = _draw_latents(config, shown, generator)
         noise_seed = int(torch.randint(2**62, (), generator=generator))
         silent = GaussianNoise.white(0.0, config.box)
-        model = ImageModel(structure, silent, config.box)
-        simulation = cls(config, model, latents, optics, noise_seed)
+        model = ImageModel(shown.structure, silent, config.box)
+        simulation = cls(config, shown, model, latents, optics, noise_seed)
         if config.snr_db is None:
             return simulation
         variance = simulation._signal_variance() / 10 ** (config.snr_db / 10)
@@ -208,11 +216,8 @@ class Simulation:
 
     def density(self) -> Tensor:
         """Return the true map, at rest, in the pixel size of the first optics group."""
-        structure = self.model.structure
-        if isinstance(structure, MovingAtoms):
-            structure = structure.atoms
-        assert isinstance(structure, GaussianAtoms)
-        return structure.to_map(self.config.box, self.config.pixel_size_angstrom)
+        box, pixel_size_angstrom = self.config.box, self.config.pixel_size_angstrom
+        return self.shown.at_rest.to_map(box, pixel_size_angstrom)
 
     def _signal_variance(self) -> float:
         """Return the variance over all pixels of the first images."""
@@ -271,41 +276,20 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
             monitor.advance(len(batch))
     write_map(out / "truth.mrc", simulation.density(), pixel_size_angstrom)
     table = _table(simulation, stack.name)
-    truth = replace(
-        table, pose=simulation.latents.pose, results=_amplitudes(simulation)
-    )
+    columns = simulation.shown.columns(simulation.latents.conformation)
+    truth = replace(table, pose=simulation.latents.pose, results=columns)
     table_to_relion(truth).write(out / "truth.star")
     given = replace(table, optics=_with_defocus_error(table.optics, config))
     table_to_relion(given).write(star)
     return star
 
 
-def _amplitudes(simulation: Simulation) -> dict[str, NDArray[np.float64]]:
-    """Return the true amplitudes in columns named by their modes."""
-    amplitude = simulation.latents.conformation
-    if amplitude is None:
-        return {}
-    motions = simulation.config.motions
-    return {
-        f"cryoinferMode{motion.mode}Angst": amplitude[:, column].numpy()
-        for column, motion in enumerate(motions)
-    }
-
-
-def _structure(config: SimulationConfig) -> GaussianAtoms | MovingAtoms:
-    """Return the structure, centred on the mean of its atoms."""
-    atoms = named_atoms(config.structure)
-    coordinates = torch.from_numpy(atoms.coordinates_angstrom)
-    coordinates = coordinates - coordinates.mean(0)
-    structure: GaussianAtoms | MovingAtoms = GaussianAtoms.from_elements(
-        coordinates.float(), atoms.elements, config.b_factor_angstrom2
+def _shown(config: SimulationConfig) -> Shown:
+    """Return the structure, which must fit into the box."""
+    shown = Shown.of(
+        config.structure, config.b_factor_angstrom2, config.motions, config.trajectory
     )
-    farthest = float(coordinates.norm(dim=1).max())
-    if config.motions:
-        assert isinstance(structure, GaussianAtoms)
-        structure = moving_atoms(atoms, structure, config.motions)
-        farthest = farthest_reach(structure, config.motions)
-    reach = farthest + 2**0.5 * config.max_shift_angstrom
+    reach = shown.reach_angstrom + 2**0.5 * config.max_shift_angstrom
     side = config.box * config.pixel_size_angstrom
     if reach > side / 2:
         raise InputError(
@@ -313,10 +297,12 @@ def _structure(config: SimulationConfig) -> GaussianAtoms | MovingAtoms:
             f"a box of {config.box} pixels of {config.pixel_size_angstrom:g} A only "
             f"{side / 2:.1f} A: use a larger box or pixel."
         )
-    return structure
+    return shown
 
 
-def _draw_latents(config: SimulationConfig, generator: torch.Generator) -> Latents:
+def _draw_latents(
+    config: SimulationConfig, shown: Shown, generator: torch.Generator
+) -> Latents:
     rotation = random_rotations(config.n, generator)
     if config.views == "one":
         rotation = random_turns_in_plane(config.n, generator)
@@ -326,9 +312,7 @@ def _draw_latents(config: SimulationConfig, generator: torch.Generator) -> Laten
     uniform = torch.rand(config.n, 2, generator=generator, dtype=torch.float64)
     shift = (2 * uniform - 1) * config.max_shift_angstrom
     zero = torch.zeros(config.n, dtype=torch.float64)
-    drawn = [motion.draw(config.n, generator) for motion in config.motions]
-    amplitude = torch.stack(drawn, 1) if drawn else None
-    return Latents(Pose(rotation, shift), zero, amplitude)
+    return Latents(Pose(rotation, shift), zero, shown.draw(config.n, generator))
 
 
 def _rotations_near_z(n: int, generator: torch.Generator) -> Tensor:

@@ -54,6 +54,22 @@ class AtomicModel:
         return AtomicModel(**values)
 
 
+@dataclass(frozen=True)
+class KeptAtoms:
+    """Which atoms of a file a model holds.
+
+    Attributes
+    ----------
+    rows : ndarray of int64, shape (a,)
+        Their places among all atoms of the file's first model, from 0.
+    of : int
+        How many those are.
+    """
+
+    rows: NDArray[np.int64]
+    of: int
+
+
 def read_atoms(
     path: Path | str, *, hydrogens: bool = False, waters: bool = False
 ) -> AtomicModel:
@@ -72,13 +88,59 @@ def read_atoms(
     MissingFileError, InputError
         If the file is absent, cannot be parsed or holds no such atoms.
     """
+    structure = read_models(path)
+    atoms = _chosen(structure, hydrogens, waters, path)
+    return AtomicModel(
+        coordinates_angstrom=np.array([cra.atom.pos.tolist() for cra in atoms]),
+        elements=tuple(_element(cra) for cra in atoms),
+        atom_names=tuple(cra.atom.name for cra in atoms),
+        residue_names=tuple(cra.residue.name for cra in atoms),
+        chain_names=tuple(cra.chain.name for cra in atoms),
+        residue_numbers=tuple(cra.residue.seqid.num or 0 for cra in atoms),
+        insertion_codes=tuple(cra.residue.seqid.icode.strip() for cra in atoms),
+        b_factors_angstrom2=np.array([cra.atom.b_iso for cra in atoms]),
+    )
+
+
+def kept_atoms(
+    path: Path | str, *, hydrogens: bool = False, waters: bool = False
+) -> KeptAtoms:
+    """Return which atoms of a file :func:`read_atoms` keeps.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        As there.
+    """
+    structure = read_models(path)
+    of = 0
+    for cra in structure[0].all() if len(structure) else ():
+        cra.atom.serial, of = of, of + 1
+    atoms = _chosen(structure, hydrogens, waters, path)
+    return KeptAtoms(np.array([cra.atom.serial for cra in atoms], dtype=np.int64), of)
+
+
+def read_models(path: Path | str) -> gemmi.Structure:
+    """Return all that a coordinate file holds.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        If the file is absent or cannot be parsed.
+    """
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"No such model: {path}")
     try:
-        structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
+        return gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"{path} is not an mmCIF or PDB model: {error}") from error
+
+
+def _chosen(
+    structure: gemmi.Structure, hydrogens: bool, waters: bool, path: Path | str
+) -> list[gemmi.CRA]:
+    """Return the atoms of the first model that are kept; alters the structure."""
     structure.remove_alternative_conformations()
     if not waters:
         structure.remove_waters()
@@ -90,16 +152,7 @@ def read_atoms(
             f"{path} holds no atoms besides hydrogens and waters. Expected an mmCIF "
             "or PDB file with coordinates."
         )
-    return AtomicModel(
-        coordinates_angstrom=np.array([cra.atom.pos.tolist() for cra in atoms]),
-        elements=tuple(_element(cra) for cra in atoms),
-        atom_names=tuple(cra.atom.name for cra in atoms),
-        residue_names=tuple(cra.residue.name for cra in atoms),
-        chain_names=tuple(cra.chain.name for cra in atoms),
-        residue_numbers=tuple(cra.residue.seqid.num or 0 for cra in atoms),
-        insertion_codes=tuple(cra.residue.seqid.icode.strip() for cra in atoms),
-        b_factors_angstrom2=np.array([cra.atom.b_iso for cra in atoms]),
-    )
+    return atoms
 
 
 def _element(cra: gemmi.CRA) -> str:

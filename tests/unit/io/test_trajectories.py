@@ -1,0 +1,165 @@
+"""Frames of trajectories."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
+from numpy.typing import NDArray
+
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.io.atoms import KeptAtoms, kept_atoms
+from cryoinfer.io.trajectories import read_frames
+
+REAL = Path(__file__).parents[4] / "shared/data"
+FRAMES, ATOMS = 205, 12  # more than two chunks
+KEPT = KeptAtoms(np.array([0, 3, 4, 11]), ATOMS)
+XTC_ANGSTROM = 0.006  # half of its precision of a picometre, and rounding
+
+
+@pytest.fixture(scope="module")
+def coordinates() -> NDArray[np.float32]:
+    drawn = np.random.default_rng(0).normal(scale=20, size=(FRAMES, ATOMS, 3))
+    return drawn.astype(np.float32)
+
+
+@pytest.fixture
+def dcd(coordinates: NDArray[np.float32], tmp_path: Path) -> Path:
+    path = tmp_path / "a.dcd"
+    with DCDTrajectoryFile(str(path), "w") as file:
+        file.write(coordinates)
+    return path
+
+
+@pytest.fixture
+def xtc(coordinates: NDArray[np.float32], tmp_path: Path) -> Path:
+    path = tmp_path / "a.xtc"
+    with XTCTrajectoryFile(str(path), "w") as file:
+        file.write(coordinates / 10)
+    return path
+
+
+def models(coordinates: NDArray[np.float32]) -> str:
+    lines = []
+    for number, frame in enumerate(coordinates, 1):
+        lines.append(f"MODEL     {number:4d}")
+        for atom, (x, y, z) in enumerate(frame, 1):
+            lines.append(
+                f"ATOM  {atom:5d}  CA  GLY A{atom:4d}    {x:8.3f}{y:8.3f}{z:8.3f}"
+                "  1.00 10.00           C"
+            )
+        lines.append("ENDMDL")
+    return "\n".join([*lines, "END", ""])
+
+
+def test_dcd_in_angstrom(dcd: Path, coordinates: NDArray[np.float32]) -> None:
+    found = read_frames(dcd, KEPT)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, coordinates[:, KEPT.rows])
+
+
+def test_xtc_is_converted_from_nanometres(
+    xtc: Path, coordinates: NDArray[np.float32]
+) -> None:
+    found = read_frames(xtc, KEPT)
+    assert found == pytest.approx(coordinates[:, KEPT.rows], abs=XTC_ANGSTROM)
+
+
+@pytest.mark.parametrize("name", ["a.pdb", "a.pdb.gz"])
+def test_models_are_frames(
+    name: str, coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    text = models(coordinates[:3]).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    found = read_frames(path, KEPT)
+    # The format has three decimals.
+    assert found == pytest.approx(coordinates[:3][:, KEPT.rows], abs=6e-4)
+
+
+def test_nothing_is_printed_by_the_reader(
+    dcd: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    read_frames(dcd, KEPT)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["dcd", "xtc"])
+def test_another_number_of_atoms_is_refused(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(name)
+    with pytest.raises(InputError, match="12 atoms a frame, the structure 13"):
+        read_frames(path, KeptAtoms(KEPT.rows, 13))
+
+
+def test_models_of_different_atoms_are_refused(
+    coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pdb"
+    lines = models(coordinates[:2]).splitlines()
+    path.write_text("\n".join(lines[:-3] + lines[-2:]))
+    with pytest.raises(InputError, match=r"model 2 of .* has 11 atoms, the first 12"):
+        read_frames(path, KEPT)
+
+
+def test_a_header_that_promises_more_frames_is_refused(dcd: Path) -> None:
+    whole = dcd.read_bytes()
+    dcd.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="promises 205 frames, the file holds 10"):
+        read_frames(dcd, KEPT)
+
+
+@pytest.mark.parametrize("name", ["dcd", "xtc"])
+@pytest.mark.parametrize("size", [0, 10, 100, 300])
+def test_heads_alone_are_refused(
+    name: str, size: int, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(name)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError, match="cut short"):
+        read_frames(path, KEPT)
+
+
+def test_an_xtc_file_cut_short_is_refused(xtc: Path) -> None:
+    whole = xtc.read_bytes()
+    xtc.write_bytes(whole[: len(whole) - 50])
+    with pytest.raises(InputError, match="cut short"):
+        read_frames(xtc, KEPT)
+
+
+@pytest.mark.parametrize("name", ["a.dcd", "a.xtc"])
+def test_what_is_no_trajectory_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"not a trajectory" * 100)
+    with pytest.raises(InputError, match="cannot be read as a"):
+        read_frames(tmp_path / name, KEPT)
+
+
+def test_no_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="No such trajectory"):
+        read_frames(tmp_path / "none.dcd", KEPT)
+
+
+def test_infinite_coordinates_are_refused(
+    coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    broken = coordinates.copy()
+    broken[7, 3, 1] = np.nan
+    with DCDTrajectoryFile(str(tmp_path / "a.dcd"), "w") as file:
+        file.write(broken)
+    with pytest.raises(InputError, match=r"frame 8 of .* not finite"):
+        read_frames(tmp_path / "a.dcd", KEPT)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="wants the real trajectory of shared")
+def test_adenylate_kinase_goes_from_the_closed_to_the_open_state() -> None:
+    closed, opened = (
+        REAL / "models" / f"adk_{name}_charmm.pdb"
+        for name in ("1ake_closed", "4ake_open")
+    )
+    kept = kept_atoms(opened)
+    assert kept.of == 3341
+    frames = read_frames(REAL / "traj/adk_dims2.dcd", kept)
+    assert frames.shape == (102, 1656, 3)
+    assert kept_atoms(closed).rows.tolist() == kept.rows.tolist()
