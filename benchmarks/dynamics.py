@@ -25,7 +25,8 @@ from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.workflows.dynamics import DynamicsConfig, infer_dynamics
+from cryoinfer.workflows.dynamics import infer_dynamics
+from cryoinfer.workflows.motion_problem import DynamicsConfig
 from cryoinfer.workflows.trial import CLIMBED
 
 STRUCTURE = "adenylate-kinase-open"
@@ -112,6 +113,7 @@ def measure_motions(options: argparse.Namespace) -> Row:
         "sd": listed(motions.sd.median(0).values, ".2f"),
         "defocus_rms_angstrom": float(defocus.square().mean().sqrt()),
         "defocus_median_angstrom": float(defocus.abs().median()),
+        "widening": listed(found.widening[[0, 3, 5, 6]], ".3f"),
         "trial_50%": trial.share_in(0.5),
         "trial_90%": trial.share_in(0.9),
         "trial_95%": trial.share_in(0.95),

@@ -23,7 +23,8 @@ from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.atoms import AtomicModel
-from cryoinfer.workflows.dynamics import DynamicsConfig, infer_dynamics
+from cryoinfer.workflows.dynamics import infer_dynamics
+from cryoinfer.workflows.motion_problem import DynamicsConfig
 
 CLOSED, OPEN = "adenylate-kinase-closed", "adenylate-kinase-open"
 LID = range(122, 160)

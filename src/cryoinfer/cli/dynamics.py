@@ -18,8 +18,9 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.workflows.dynamics import DynamicsConfig, Poses, infer_dynamics
+from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.motion_problem import DynamicsConfig, Poses
 from cryoinfer.workflows.train import require_picture
 
 
@@ -162,6 +163,7 @@ def _numbers(found: Dynamics) -> dict[str, Any]:
         "amplitude_prior_sd_angstrom": list(found.prior.conformation_sd_angstrom),
         "amplitude_sd_angstrom": motions.sd[known].median(0).values.tolist(),
         "verdict": found.verdict,
+        "posterior_widening": found.widening.tolist(),
         "trials": {name: asdict(trial) for name, trial in found.trials.items()},
     }
 

@@ -119,6 +119,10 @@ class PoseMixture:
         first = self.rotation[:, :1].expand_as(self.rotation)
         return replace(self, rotation=nearest_mates(self.rotation, first, symmetry))
 
+    def widened(self, factor: Tensor) -> Self:
+        """Return the mixture with standard deviations multiplied by (6 + c,)."""
+        return replace(self, covariance=self.covariance * factor[:, None] * factor)
+
     def __len__(self) -> int:
         return self.weight.shape[0]
 

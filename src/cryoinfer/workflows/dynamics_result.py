@@ -117,6 +117,8 @@ class Dynamics:
         Posteriors put to the test on simulated images.
     verdict : str
         Of the encoder's training; empty where poses were given.
+    widening : Tensor of float64, shape (6 + c,)
+        What standard deviations were multiplied by, as simulated images want it.
     inference : Inference
         What found them, for these particles (whose rows it may need) or, where poses
         were not given, for others like them.
@@ -127,4 +129,5 @@ class Dynamics:
     imaged: Imaged
     trials: dict[str, Trial]
     verdict: str
+    widening: Tensor
     inference: Inference

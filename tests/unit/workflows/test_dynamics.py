@@ -20,8 +20,9 @@ from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.workflows.dynamics import DynamicsConfig, infer_dynamics
+from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.motion_problem import DynamicsConfig
 from cryoinfer.workflows.moving_noise import first_look
 
 SETTINGS = SimulationConfig(

@@ -1,0 +1,172 @@
+"""Inferences of motions: climbs from what an encoder names, or from known starts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.amortized import SemiAmortized, mixture_of_tops
+from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.polish import Polish
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.whitening import WhitenedImages, is_finite
+from cryoinfer.records import Latents, ParticleBatch
+from cryoinfer.workflows.dynamics_result import Motions
+from cryoinfer.workflows.motion_problem import MotionProblem
+from cryoinfer.workflows.moving_noise import Imaged
+from cryoinfer.workflows.parts import PartMonitor
+
+_POLISHED_UNKNOWNS = 3
+_KEPT_EVERY = 8  # chunks
+_STEPS = 6  # of a climb at one radius, from a known start
+
+
+class Finder(Protocol):
+    """What finds the tops of posteriors."""
+
+    @property
+    def subject(self) -> MovingSubject:
+        """What is shown."""
+        ...
+
+    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+        """Return the posteriors of the particles numbered ``index``."""
+        ...
+
+
+@dataclass(frozen=True)
+class FromEncoder:
+    """Climbs from what an encoder names; for any particles like those it learned."""
+
+    semi: SemiAmortized[MovingSubject]
+
+    @property
+    def subject(self) -> MovingSubject:
+        """What is shown."""
+        return self.semi.subject
+
+    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+        """Return the posteriors; ``index`` is not looked at."""
+        return self.semi.infer_whitened(images)
+
+
+@dataclass(frozen=True)
+class FromStarts:
+    """Climbs from where particles are known to be nearly.
+
+    Attributes
+    ----------
+    problem : MotionProblem
+    subject : MovingSubject
+    starts : Latents
+        Of all particles.
+    first_radius : int
+        Of the climbs, in Fourier pixels.
+    """
+
+    problem: MotionProblem
+    subject: MovingSubject
+    starts: Latents
+    first_radius: int
+
+    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+        """Return the posteriors of the particles numbered ``index``, a mode each."""
+        poses = LocalPoses.of(self.starts[index])
+        for radius in self.problem.radii(self.first_radius):
+            near = images.prefix(radius)
+            poses = self.subject.climb(
+                near, poses, self.problem.prior, _STEPS, 2 / radius
+            )
+        n = len(index)
+        # One mode each, whatever its evidence.
+        return mixture_of_tops(torch.arange(n), poses, poses.log_likelihood, n, 1)
+
+
+@dataclass(frozen=True)
+class MotionInference:
+    """The inference of a run, for one batch of one optics group after the other.
+
+    A :class:`cryoinfer.interfaces.Inference`.
+
+    Attributes
+    ----------
+    problem : MotionProblem
+    finder : Finder
+    imaged : Imaged
+        Noise and gain.
+    widening : Tensor of float64, shape (6 + c,)
+        What standard deviations are multiplied by.
+    """
+
+    problem: MotionProblem
+    finder: Finder
+    imaged: Imaged
+    widening: Tensor
+
+    @classmethod
+    def of(
+        cls, problem: MotionProblem, finder: Finder, imaged: Imaged
+    ) -> "MotionInference":
+        """Return the inference with widths as they are found."""
+        unknowns = 6 + len(problem.model.modes)
+        return cls(problem, finder, imaged, torch.ones(unknowns, dtype=torch.float64))
+
+    def infer(self, batch: ParticleBatch) -> PoseMixture:
+        """Return the posterior of every particle."""
+        images = self.problem.whitened(batch, self.imaged)
+        return self.posterior(images, batch.index)
+
+    def posterior(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+        """Return posteriors, with their own moments where unknowns are few."""
+        found = self.finder.find(images, index)
+        prior = self.problem.prior
+        if self.polishes:
+            return Polish(self.finder.subject, prior).of(images, found)
+        return found.widened(self.widening)
+
+    @property
+    def polishes(self) -> bool:
+        """Whether posteriors have their own moments, and no need of other widths."""
+        return int((self.problem.prior.precision >= 0).sum()) <= _POLISHED_UNKNOWNS
+
+    def pilots(self) -> Iterator[tuple[int, WhitenedImages, Tensor]]:
+        """Yield group, images and what the model shows of them, of some particles."""
+        for group, batch in self.imaged.pilots(self.problem.particles):
+            images = self.problem.whitened(batch, self.imaged)
+            mode = self.finder.find(images, batch.index).mode()
+            offset = mode.defocus_offset_angstrom
+            if bool((offset != 0).any()):
+                images, _ = images.with_defocus_offset(offset)
+            shown = self.finder.subject.coefficients(mode, images) * images.ctf
+            centred = replace(images, coefficients=shown)
+            yield group, images, centred.moved_back(-mode.pose.shift_angstrom)
+
+    def all_motions(self, monitor: PartMonitor) -> Motions:
+        """Infer all particles; an interrupted pass goes on."""
+        problem = self.problem
+        chunks = problem.chunks()
+        found = Motions.blank(len(problem.particles), len(problem.model.modes))
+        done = 0
+        saved: Any = monitor.load_checkpoint()
+        if saved is not None:
+            found, done = Motions(**saved["motions"]), saved["done"]
+        monitor.stage("inference", len(problem.particles))
+        monitor.advance(sum(len(rows) for rows in chunks[:done]))
+        for number, rows in enumerate(chunks[done:], done + 1):
+            batch = problem.particles.batch(rows)
+            good = is_finite(batch.images)
+            if bool(good.any()):
+                batch = batch[good]
+                images = problem.whitened(batch, self.imaged)
+                posterior = self.posterior(images, batch.index)
+                value = self.finder.subject.log_likelihood(images, posterior.mode())
+                # Of each chunk its own, so that a resumed run draws the same.
+                generator = torch.Generator().manual_seed(problem.config.seed + number)
+                found.put(batch.index, posterior, value, generator)
+            monitor.advance(len(rows))
+            if number % _KEPT_EVERY == 0 or number == len(chunks):
+                monitor.save_checkpoint({"motions": dict(vars(found)), "done": number})
+        return found

@@ -1,0 +1,154 @@
+"""Particles and a model that moves: what an inference of motions is given."""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.posteriors import ALL_TURNS, IN_PLANE
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.records import ParticleBatch
+from cryoinfer.workflows.moving_noise import Imaged
+
+Poses = Literal["unknown", "in-plane", "given"]
+"""What is known of the poses: nothing, the view but not the angle in its plane, or
+where to begin."""
+
+_SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
+_MARCH = 1.35  # of radii of the climbs, from one to the next
+_COARSE_SHARE = 0.8  # of the last radius, up to which beads stand for atoms
+_CHUNK = 250
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """What may be chosen about an inference of motions.
+
+    Attributes
+    ----------
+    poses : {"unknown", "in-plane", "given"}
+    shift_sd_angstrom : float, optional
+        By default 5 % of the box; 0 takes particles as centred.
+    defocus_sd_angstrom : float
+        Of the error of the given defoci; 0 takes them as known.
+    network : PoseNetworkConfig
+    training : TrainingConfig
+    draws : int
+        Starts of climbs from about what was found at a lower radius.
+    seed : int
+    """
+
+    poses: Poses = "unknown"
+    shift_sd_angstrom: float | None = None
+    defocus_sd_angstrom: float = 0.0
+    network: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3000))
+    draws: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MotionProblem:
+    """Particles, a model, and what stays the same while motions are inferred.
+
+    Attributes
+    ----------
+    particles : Particles
+        Of one box and pixel size.
+    model : MovingModel
+    config : DynamicsConfig
+    grid : ReferenceGrid
+    prior : PosePrior
+    """
+
+    particles: Particles
+    model: MovingModel
+    config: DynamicsConfig
+    grid: ReferenceGrid
+    prior: PosePrior
+
+    @classmethod
+    def of(
+        cls, particles: Particles, model: MovingModel, config: DynamicsConfig
+    ) -> Self:
+        """Bring particles and model together.
+
+        Raises
+        ------
+        InputError
+            If they cannot be used together.
+        """
+        box, pixel_size = particles.box, particles.pixel_size_angstrom
+        sizes = particles.optics.pixel_size_angstrom
+        if bool((particles.boxes != box).any() or (sizes != pixel_size).any()):
+            raise InputError(
+                f"expected particles of one box and pixel size, found several beside "
+                f"{box} pixels of {pixel_size:g} A: rescale them, or infer each kind "
+                "by itself"
+            )
+        if box % 2:
+            raise InputError(f"expected an even box, found images of {box} pixels")
+        if config.poses == "given" and particles.pose is None:
+            raise InputError(
+                "--poses given expects particles with poses, found none: use the "
+                "particles.star of a run, or leave --poses out"
+            )
+        model.require_imaged(box, pixel_size)
+        grid = ReferenceGrid(box, pixel_size)
+        shift_sd = config.shift_sd_angstrom
+        if shift_sd is None:
+            shift_sd = _SHIFT_OF_BOX * grid.length_angstrom
+        turns = IN_PLANE if config.poses == "in-plane" else ALL_TURNS
+        prior = PosePrior(
+            shift_sd, config.defocus_sd_angstrom, model.amplitude_sd_angstrom, turns
+        )
+        return cls(particles, model, config, grid, prior)
+
+    def radii(self, first: int) -> tuple[int, ...]:
+        """Return the Fourier radii of climbs, from a first one to the last."""
+        last = self.grid.box // 2 - 1
+        steps = max(1, math.ceil(math.log(last / first) / math.log(_MARCH)))
+        ratio = (last / first) ** (1 / steps)
+        return tuple(sorted({round(first * ratio**k) for k in range(steps + 1)}))
+
+    @property
+    def coarse_radius(self) -> int:
+        """Up to which beads stand for atoms."""
+        return int(_COARSE_SHARE * (self.grid.box // 2 - 1))
+
+    def subject(self, imaged: Imaged) -> MovingSubject:
+        """Return the model in the units of the images."""
+        gain = imaged.gain
+        return replace(
+            self._subject,
+            moving=self._subject.moving.scaled(gain),
+            coarse=self._subject.coarse.scaled(gain),
+        )
+
+    @cached_property
+    def _subject(self) -> MovingSubject:
+        # Beads take seconds to fit, and are asked for whenever the gain changes.
+        coarse = self.model.beads(self.grid.resolution_at(self.coarse_radius))
+        finest = self.model.finest(2 * self.grid.pixel_size_angstrom)
+        return MovingSubject(finest, self.grid, coarse, self.coarse_radius)
+
+    def whitened(self, batch: ParticleBatch, imaged: Imaged) -> WhitenedImages:
+        """Whiten images of one optics group to the last radius."""
+        noise = imaged.noise_power[int(batch.optics.group[0])]
+        return whiten(batch, self.grid, self.grid.box // 2 - 1, noise)
+
+    def chunks(self) -> list[Tensor]:
+        """Return the rows of particles, some of one optics group at a time."""
+        group = self.particles.optics.group
+        members = [torch.nonzero(group == one).squeeze(1) for one in group.unique()]
+        return [rows for own in members for rows in own.split(_CHUNK)]
