@@ -92,8 +92,7 @@ def moving_atoms(
 ) -> MovingAtoms:
     """Return the atoms of a model with the modes that some motions name.
 
-    Every atom moves as the node of its residue does, in the elastic network of the
-    default cutoff.
+    Residues move with their nodes, in the elastic network of the default cutoff.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ def moving_atoms(
     modes = network.normal_modes(max(numbers))
     chosen = torch.tensor(numbers) - 1
     amplitude = torch.eye(len(modes), dtype=torch.float64)[chosen]
-    direction = nodes.extended(modes.displacement_angstrom(amplitude))
+    direction = nodes.extended(modes.displacement_angstrom(amplitude), model)
     return MovingAtoms(atoms, direction)
 
 

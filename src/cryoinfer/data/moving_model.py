@@ -12,6 +12,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.beads import GaussianBeads
+from cryoinfer.physics.structures.deformation import carried, chain_network, mended
 from cryoinfer.physics.structures.elastic import ElasticNetwork, NormalModes
 from cryoinfer.physics.structures.moving import MovingAtoms
 
@@ -29,14 +30,18 @@ class MovingModel:
     Attributes
     ----------
     model : AtomicModel
-        Its coordinates are those of the file.
+        At rest, where the file has it.
     nodes : Nodes
     modes : NormalModes
-        Of its elastic network.
+        Of its elastic network, or learned.
     moving : MovingAtoms
         Single precision, centred.
     amplitude_sd_angstrom : tuple of float
         Spread of each amplitude before any image is seen.
+    cutoff_angstrom : float
+        Length of the longest spring of the network.
+    chain : ElasticNetwork
+        Of neighbours along the chains, at rest in the file's structure.
     """
 
     model: AtomicModel
@@ -44,6 +49,8 @@ class MovingModel:
     modes: NormalModes
     moving: MovingAtoms
     amplitude_sd_angstrom: tuple[float, ...]
+    cutoff_angstrom: float
+    chain: ElasticNetwork
 
     @classmethod
     def of(
@@ -71,17 +78,47 @@ class MovingModel:
             If the model has no nodes, or its network no such modes.
         """
         nodes = Nodes.of_model(model)
-        network = ElasticNetwork.between(
-            nodes.coordinates_angstrom(model), cutoff_angstrom
-        )
-        found = network.normal_modes(modes)
-        coordinates = torch.from_numpy(model.coordinates_angstrom)
-        coordinates = (coordinates - coordinates.mean(0)).float()
-        atoms = GaussianAtoms.from_elements(coordinates, model.elements)
-        unit = found.displacement_angstrom(torch.eye(modes, dtype=torch.float64))
-        moving = MovingAtoms(atoms, nodes.extended(unit).float())
+        places = nodes.coordinates_angstrom(model)
+        found = ElasticNetwork.between(places, cutoff_angstrom).normal_modes(modes)
         sd = found.amplitude_sd_angstrom(first_sd_angstrom)
-        return cls(model, nodes, found, moving, tuple(sd.tolist()))
+        return cls(
+            model,
+            nodes,
+            found,
+            _moving(model, nodes, found),
+            tuple(sd.tolist()),
+            cutoff_angstrom,
+            chain_network(places, [model.chain_names[row] for row in nodes.atom]),
+        )
+
+    def learned(
+        self,
+        node_coordinates_angstrom: Tensor,
+        direction: Tensor,
+        amplitude_sd_angstrom: tuple[float, ...],
+    ) -> Self:
+        """Return a model at rest elsewhere, that moves otherwise.
+
+        Parameters
+        ----------
+        node_coordinates_angstrom : Tensor of float64, shape (n, 3)
+            Where the file has the model. Atoms ride on the nodes.
+        direction : Tensor of float64, shape (k, n, 3)
+            Displacement of the nodes along each mode, of unit length.
+        amplitude_sd_angstrom : tuple of float
+            Of each.
+        """
+        model = self._at_nodes(node_coordinates_angstrom)
+        sd = torch.tensor(amplitude_sd_angstrom, dtype=torch.float64)
+        # As stiff as thermal motions of that spread are.
+        modes = NormalModes(1 / sd.square(), direction)
+        return replace(
+            self,
+            model=model,
+            modes=modes,
+            moving=_moving(model, self.nodes, modes),
+            amplitude_sd_angstrom=amplitude_sd_angstrom,
+        )
 
     @property
     def reach_angstrom(self) -> float:
@@ -98,20 +135,39 @@ class MovingModel:
             resolution_angstrom,
             torch.Generator().manual_seed(0),
         )
-        rows = torch.from_numpy(self.nodes.atom)
-        return MovingAtoms(beads, self.moving.direction[:, rows])
+        # A bead lies in the middle of its atoms, and moves as they do.
+        of_atom = torch.from_numpy(self.nodes.of_atom)
+        return MovingAtoms(beads, averaged(self.moving.direction, of_atom))
 
     def finest(self, resolution_angstrom: float) -> MovingAtoms:
         """Return the atoms, or beads where there are too many."""
         few = len(self.model) <= _MOST_ATOMS
         return self.moving if few else self.beads(resolution_angstrom)
 
+    @property
+    def node_coordinates_angstrom(self) -> Tensor:
+        """Of the model at rest, where the file has it, float64, shape (n, 3)."""
+        return torch.from_numpy(self.nodes.coordinates_angstrom(self.model))
+
     def at(self, conformation: Tensor) -> AtomicModel:
-        """Return the model in a conformation (k,), where the file has it."""
-        direction = self.moving.direction.double()
-        moved = torch.einsum("k,kac->ac", conformation.double(), direction)
-        coordinates = self.model.coordinates_angstrom + moved.numpy()
-        return replace(self.model, coordinates_angstrom=coordinates)
+        """Return the model in a conformation (k,), where the file has it.
+
+        With chains whole: what images are compared with is stretched along straight
+        lines, and of low resolution.
+        """
+        moved = self.modes.displacement_angstrom(conformation.double())
+        target = self.node_coordinates_angstrom + moved
+        return self._at_nodes(mended(self.chain, target))
+
+    def _at_nodes(self, node_coordinates_angstrom: Tensor) -> AtomicModel:
+        """Return the model with its atoms carried by the nodes."""
+        coordinates = carried(
+            torch.from_numpy(self.model.coordinates_angstrom),
+            torch.from_numpy(self.nodes.of_atom),
+            self.node_coordinates_angstrom,
+            node_coordinates_angstrom,
+        )
+        return replace(self.model, coordinates_angstrom=coordinates.numpy())
 
     def require_imaged(self, box: int, pixel_size_angstrom: float) -> None:
         """Refuse images that the structure does not fit into, or is a dot in.
@@ -134,3 +190,20 @@ class MovingModel:
                 f"{pixel_size_angstrom:g} A: expected {_PIXELS_ACROSS:g} pixels or "
                 "more across it. Check the pixel size of the particles"
             )
+
+
+def _moving(model: AtomicModel, nodes: Nodes, modes: NormalModes) -> MovingAtoms:
+    """Return the atoms with the modes, centred."""
+    coordinates = torch.from_numpy(model.coordinates_angstrom)
+    coordinates = (coordinates - coordinates.mean(0)).float()
+    atoms = GaussianAtoms.from_elements(coordinates, model.elements)
+    unit = modes.displacement_angstrom(torch.eye(len(modes), dtype=torch.float64))
+    return MovingAtoms(atoms, nodes.extended(unit, model).float())
+
+
+def averaged(values: Tensor, of_atom: Tensor) -> Tensor:
+    """Return the means (k, n, 3) over the atoms of every node of values (k, a, 3)."""
+    count = int(of_atom.max()) + 1
+    total = values.new_zeros(len(values), count, 3).index_add_(1, of_atom, values)
+    members = torch.bincount(of_atom, minlength=count).to(values)
+    return total / members[:, None]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.atoms import AtomicModel
+from cryoinfer.physics.structures.deformation import turns
 
 _ALPHA_CARBON, _PHOSPHORUS = ("CA", "C"), ("P", "P")  # name and element
 _BACKBONE = {"N", "CA", "C"}
@@ -81,12 +82,18 @@ class Nodes:
         """Return where the nodes of a model are, shape (n, 3)."""
         return model.coordinates_angstrom[self.atom]
 
-    def extended(self, displacement: Tensor) -> Tensor:
+    def extended(self, displacement: Tensor, model: AtomicModel) -> Tensor:
         """Return displacements (..., n, 3) of nodes as ones of all atoms, (..., a, 3).
 
-        Every atom moves as its node does.
+        Residues move as rigid bodies: with their nodes, and turned as the nodes around
+        them are.
         """
-        return displacement[..., torch.from_numpy(self.of_atom), :]
+        before = torch.from_numpy(self.coordinates_angstrom(model))
+        of_atom = torch.from_numpy(self.of_atom)
+        turn = turns(before, displacement)[..., of_atom, :]
+        arm = torch.from_numpy(model.coordinates_angstrom) - before[of_atom]
+        turned = torch.linalg.cross(turn, arm.expand_as(turn))
+        return displacement[..., of_atom, :] + turned
 
 
 def _residue_of_atom(model: AtomicModel) -> NDArray[np.int64]:

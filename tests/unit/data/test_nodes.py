@@ -67,10 +67,28 @@ def test_what_has_no_node_goes_with_the_nearest() -> None:
     nodes = Nodes.of_model(atoms)
     assert len(nodes) == 2
     assert nodes.of_atom[3] in (0, 1)
-    moved = nodes.extended(torch.tensor([[1.0, 0, 0], [0, 2.0, 0]]))
-    assert moved.shape == (7, 3)
-    assert moved[0].tolist() == [1, 0, 0]
-    assert moved[6].tolist() == [0, 2, 0]
+    step = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]], dtype=torch.float64)
+    # Two nodes that move alike do not turn.
+    assert torch.equal(nodes.extended(step, atoms), step[:1].expand(7, 3))
+
+
+def test_residues_turn_with_those_around_them() -> None:
+    atoms = example_atoms("adenylate-kinase-open")
+    nodes = Nodes.of_model(atoms)
+    every = torch.from_numpy(atoms.coordinates_angstrom)
+    own = torch.from_numpy(nodes.coordinates_angstrom(atoms))
+    axis = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64)
+    along = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+
+    def rigid(points: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.cross(axis.expand_as(points), points) + along
+
+    found = nodes.extended(torch.stack([rigid(own), 2 * rigid(own)]), atoms)
+    # What keeps nodes in a row from turning anyhow is 1e-3 of an inertia of 100 A^2
+    # and more: a hundred thousandth of a turn by 2 radian, at arms of up to 10 A.
+    expected = torch.stack([rigid(every), 2 * rigid(every)])
+    assert float((found - expected).abs().max()) < 4e-4
+    assert torch.allclose(found[:, nodes.atom], expected[:, nodes.atom], atol=1e-12)
 
 
 @pytest.mark.parametrize(
