@@ -68,7 +68,7 @@ def test_ensembles_are_models_of_all_atoms(run: Path) -> None:
 def test_script_names_files_that_are_there(run: Path) -> None:
     lines = (run / "view.cxc").read_text().splitlines()
     opened = [line.split()[1] for line in lines if line.startswith("open ")]
-    assert opened == ["mode1.cif", "centres.cif"]
+    assert opened == ["mode1.cif", "rest.cif", "centres.cif"]
     assert all((run / name).exists() for name in opened)
     modes = (run / "modes.nmd").read_text().splitlines()
     assert modes[-1].startswith("mode 1 2.0000 ")

@@ -45,6 +45,8 @@ class DynamicsOptions:
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
     steps, side, draws : int
         Of the encoder's training, of its picture, and of starts of climbs.
+    learn : int
+        Rounds in which the model at rest and its modes are learned.
     datadir, pixel_size, ignore
         As for :meth:`cryoinfer.data.particles.Particles.load`.
     seed : int
@@ -64,6 +66,7 @@ class DynamicsOptions:
     steps: int
     side: int
     draws: int
+    learn: int
     datadir: Path | None
     pixel_size: float | None
     ignore: tuple[str, ...]
@@ -90,6 +93,7 @@ class DynamicsOptions:
             network=PoseNetworkConfig(side=self.side),
             training=TrainingConfig(steps=self.steps),
             draws=self.draws,
+            learning_rounds=self.learn,
             seed=self.seed,
         )
 
@@ -135,11 +139,11 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
                 found = infer_dynamics(particles, model, options.config(), monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
-        write_dynamics(options.out, particles, model, found)
-        folder.describe(_numbers(found), [])
+        write_dynamics(options.out, particles, found)
+        folder.describe(_numbers(model, found), [])
         write_report(options.out)
         folder.finish()
-        for line in _summary(options.out, found):
+        for line in _summary(options.out, model, found):
             monitor.message(line)
 
 
@@ -152,12 +156,13 @@ def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]
     return found
 
 
-def _numbers(found: Dynamics) -> dict[str, Any]:
+def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
     """Return what the record of the run holds."""
     motions, known = found.motions, found.motions.known
     return {
         "particles": len(known),
         "unreadable": int((~known).sum()),
+        "learned_angstrom": _moved_angstrom(model, found.model),
         "gain": found.imaged.gain,
         "unexplained": found.imaged.unexplained,
         "amplitude_prior_sd_angstrom": list(found.prior.conformation_sd_angstrom),
@@ -168,12 +173,22 @@ def _numbers(found: Dynamics) -> dict[str, Any]:
     }
 
 
-def _summary(folder: Path, found: Dynamics) -> list[str]:
+def _moved_angstrom(given: MovingModel, learned: MovingModel) -> float:
+    """Return by how much the model at rest was changed, in angstrom RMSD."""
+    away = learned.node_coordinates_angstrom - given.node_coordinates_angstrom
+    return float(away.square().sum(1).mean().sqrt())
+
+
+def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
     """Return what a finished run has led to."""
     motions, known = found.motions, found.motions.known
     rows = {}
     if found.verdict:
         rows["Encoder"] = found.verdict
+    if found.model is not model:
+        rows["Model at rest"] = (
+            f"learned, {_moved_angstrom(model, found.model):.2f} A from the given one"
+        )
     for mode in range(motions.mean.shape[1]):
         spread = float(motions.mean[known, mode].std())
         sd = float(motions.sd[known, mode].median())

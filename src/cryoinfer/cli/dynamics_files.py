@@ -28,11 +28,9 @@ _EXTENT_SD = 2.0  # of the particles' amplitudes, to either end of a mode's ense
 _LEAST_EXTENT_ANGSTROM = 0.5
 
 
-def write_dynamics(
-    folder: Path, particles: Particles, model: MovingModel, found: Dynamics
-) -> None:
+def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     """Write particles, amplitudes, modes, ensembles and a script for ChimeraX."""
-    motions = found.motions
+    motions, model = found.motions, found.model
     path = folder / run_folder.PARTICLES
     save_particles(path, _with_motions(particles, motions))
     _write_latents(folder, motions)
@@ -54,12 +52,13 @@ def write_dynamics(
         run_folder.ENSEMBLE.format(mode + 1): along(model, mode, float(widest))
         for mode, widest in enumerate(extent)
     }
+    ensembles[run_folder.REST] = iter([model.model])
     ensembles[run_folder.CENTRES] = (model.at(one) for one in centres)
     for name, models in ensembles.items():
         _write_ensemble(folder / name, models)
     script = _script(list(ensembles))
     replace_file(folder / run_folder.SCRIPT, lambda part: part.write_text(script))
-    _write_arrays(folder, model, found, extent, centres)
+    _write_arrays(folder, found, extent, centres)
 
 
 def extents(motions: Motions) -> Tensor:
@@ -148,7 +147,8 @@ def _script(names: list[str]) -> str:
     """Return commands that show the ensembles in ChimeraX."""
     lines = ["# open this file in ChimeraX, from its own folder"]
     for number, name in enumerate(names, 1):
-        moving = "false" if name == run_folder.CENTRES else "true"
+        still = name in (run_folder.CENTRES, run_folder.REST)
+        moving = "false" if still else "true"
         lines.append(f"open {name} coordsets {moving}")
         if number > 1:
             lines.append(f"hide #{number} models")
@@ -158,14 +158,11 @@ def _script(names: list[str]) -> str:
 
 
 def _write_arrays(
-    folder: Path,
-    model: MovingModel,
-    found: Dynamics,
-    extent: Tensor,
-    centres: Tensor,
+    folder: Path, found: Dynamics, extent: Tensor, centres: Tensor
 ) -> None:
     """Write what the report shows besides, and the full covariances."""
-    motions, rows = found.motions, model.nodes.atom
+    motions, model = found.motions, found.model
+    rows = model.nodes.atom
     chains = {name: i for i, name in enumerate(dict.fromkeys(model.model.chain_names))}
     modes = torch.eye(len(model.modes), dtype=torch.float64)
     arrays = {

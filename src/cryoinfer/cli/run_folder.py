@@ -35,12 +35,12 @@ MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
 NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
 ENCODER, WATCH = "encoder.pt", "watch.pt"
 LATENTS, MODES, SCRIPT = "latents.parquet", "modes.nmd", "view.cxc"
-ENSEMBLE, CENTRES = "mode{}.cif", "centres.cif"
+ENSEMBLE, CENTRES, REST = "mode{}.cif", "centres.cif", "rest.cif"
 _MOST_ENSEMBLES = 20
 RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
     *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
-    *(LATENTS, MODES, SCRIPT, CENTRES),
+    *(LATENTS, MODES, SCRIPT, CENTRES, REST),
     *(ENSEMBLE.format(number + 1) for number in range(_MOST_ENSEMBLES)),
 )
 """What a run and its evaluation leave, besides record, log and checkpoint."""

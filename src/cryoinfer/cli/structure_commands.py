@@ -58,6 +58,15 @@ Draws = Annotated[
         "little signal that posteriors have several tops (6, below -15 dB).",
     ),
 ]
+Learn = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="ROUNDS",
+        help="Rounds in which the model at rest and its modes are learned from the "
+        "particles, where the structure may be wrong or moves otherwise: 8, say.",
+    ),
+]
 
 
 def modes(
@@ -110,6 +119,7 @@ def dynamics(
     steps: opt.Steps = 3000,
     side: opt.Side = 32,
     draws: Draws = 0,
+    learn: Learn = 0,
     datadir: opt.Datadir = None,
     pixel_size: opt.PixelSize = None,
     ignore: opt.Ignore = None,
@@ -135,6 +145,7 @@ def dynamics(
             steps=steps,
             side=side,
             draws=draws,
+            learn=learn,
             datadir=datadir,
             pixel_size=pixel_size,
             ignore=tuple(ignore or ()),

@@ -127,14 +127,30 @@ class MovingModel:
 
     def beads(self, resolution_angstrom: float) -> MovingAtoms:
         """Return a bead a residue, alike up to a resolution."""
-        atoms = self.moving.atoms
-        assert isinstance(atoms, GaussianAtoms)
         beads = GaussianBeads.fitted(
-            atoms,
+            self._atoms,
             torch.from_numpy(self.nodes.of_atom),
             resolution_angstrom,
             torch.Generator().manual_seed(0),
         )
+        return self._along_modes(beads)
+
+    def with_beads_of(self, others: MovingAtoms) -> MovingAtoms:
+        """Return the beads of another conformation of the model in this one's places.
+
+        That saves the seconds of a fit.
+        """
+        assert isinstance(others.atoms, GaussianBeads)
+        of_atom = torch.from_numpy(self.nodes.of_atom)
+        return self._along_modes(others.atoms.in_the_middle_of(self._atoms, of_atom))
+
+    @property
+    def _atoms(self) -> GaussianAtoms:
+        atoms = self.moving.atoms
+        assert isinstance(atoms, GaussianAtoms)
+        return atoms
+
+    def _along_modes(self, beads: GaussianBeads) -> MovingAtoms:
         # A bead lies in the middle of its atoms, and moves as they do.
         of_atom = torch.from_numpy(self.nodes.of_atom)
         return MovingAtoms(beads, averaged(self.moving.direction, of_atom))

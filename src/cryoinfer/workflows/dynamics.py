@@ -9,12 +9,14 @@ from cryoinfer.records import Latents
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_encoder import MotionEncoder
 from cryoinfer.workflows.motion_inference import FromStarts, MotionInference
+from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
 from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
 from cryoinfer.workflows.parts import Parts
 from cryoinfer.workflows.trial import Trial
 
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
+_FIRST, _LEARNING = "first encoder", "learning"
 _TRAINING, _PARTICLES = "encoder", "particles"
 
 
@@ -46,34 +48,43 @@ def infer_dynamics(
     generator = torch.Generator().manual_seed(config.seed)
     imaged = first_look(particles, model, problem.grid, problem.prior, generator)
     monitor.message(imaged.told())
+    if config.learning_rounds:
+        found, _ = _inferring(problem, imaged, parts.monitor(_FIRST), monitor)
+        learned = learned_model(found, config.learning_rounds, parts.monitor(_LEARNING))
+        problem = MotionProblem.of(particles, learned, config)
+    inference, encoder = _inferring(problem, imaged, parts.monitor(_TRAINING), monitor)
     trials: dict[str, Trial] = {}
-    verdict = ""
-    if config.poses == "given":
-        imaged = _looked_again(_from_given(problem, imaged), monitor)
-        inference = _from_given(problem, imaged)
-    else:
-        encoder = MotionEncoder.taught(problem, imaged, parts.monitor(_TRAINING))
-        verdict = encoder.training.verdict
-        monitor.message(f"The training of the encoder: {verdict}")
-        imaged = _looked_again(encoder.inference(imaged), monitor)
-        inference, trials = encoder.tried(encoder.inference(imaged), monitor)
-    motions = inference.all_motions(parts.monitor(_PARTICLES))
+    if encoder is not None:
+        inference, trials = encoder.tried(inference, monitor)
     return Dynamics(
-        motions,
+        inference.all_motions(parts.monitor(_PARTICLES)),
+        problem.model,
         problem.prior,
         inference.imaged,
         trials,
-        verdict,
+        "" if encoder is None else encoder.training.verdict,
         inference.widening,
         inference,
     )
 
 
-def _looked_again(inference: MotionInference, monitor: Monitor) -> Imaged:
-    """Return noise and gain from what some particles show."""
-    imaged = second_look(inference.pilots(), inference.imaged)
-    monitor.message(imaged.told())
-    return imaged
+def _inferring(
+    problem: MotionProblem, imaged: Imaged, training: Monitor, monitor: Monitor
+) -> tuple[MotionInference, MotionEncoder | None]:
+    """Return an inference, and the encoder that it is by, if any."""
+    encoder = None
+    if problem.config.poses != "given":
+        encoder = MotionEncoder.taught(problem, imaged, training)
+        monitor.message(f"The training of the encoder: {encoder.training.verdict}")
+
+    def made(now: Imaged) -> MotionInference:
+        if encoder is None:
+            return _from_given(problem, now)
+        return encoder.inference(now)
+
+    again = second_look(made(imaged).pilots(), imaged)
+    monitor.message(again.told())
+    return made(again), encoder
 
 
 def _from_given(problem: MotionProblem, imaged: Imaged) -> MotionInference:

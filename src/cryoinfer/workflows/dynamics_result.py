@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.interfaces import Inference
@@ -110,6 +111,8 @@ class Dynamics:
     Attributes
     ----------
     motions : Motions
+    model : MovingModel
+        By which they were found: the given one, or the learned.
     prior : PosePrior
     imaged : Imaged
         Noise and gain that were used, and what the model leaves unexplained.
@@ -125,6 +128,7 @@ class Dynamics:
     """
 
     motions: Motions
+    model: MovingModel
     prior: PosePrior
     imaged: Imaged
     trials: dict[str, Trial]

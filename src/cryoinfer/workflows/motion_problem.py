@@ -45,6 +45,8 @@ class DynamicsConfig:
     training : TrainingConfig
     draws : int
         Starts of climbs from about what was found at a lower radius.
+    learning_rounds : int
+        In which the model at rest and its modes are learned; 0 keeps them as given.
     seed : int
     """
 
@@ -54,6 +56,7 @@ class DynamicsConfig:
     network: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3000))
     draws: int = 0
+    learning_rounds: int = 0
     seed: int = 0
 
 

@@ -91,7 +91,7 @@ def first_look(
     radius = grid.box // 2 - 1
     reach = model.reach_angstrom + prior.shift_sd_angstrom
     reach = min(reach / grid.pixel_size_angstrom, _WIDEST_PARTICLE * grid.box)
-    subject = MovingSubject(model.moving, grid, model.beads(10.0), radius)
+    subject = MovingSubject(model.moving, grid, model.moving, 0)
     noise, rows, top, bottom = [], [], 0.0, 0.0
     groups = particles.optics.group
     for group in range(int(groups.max()) + 1):

@@ -6,6 +6,7 @@ matrix product, band-limited whatever the width: narrow beads do not alias.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -80,6 +81,9 @@ class GaussianBeads:
         at = (normal / normal.norm(dim=1, keepdim=True) * radius).to(like)
         at = at / resolution_angstrom
         goal = atoms.transform_at(at)
+        # Where beads are does not change: their waves are computed once.
+        turns = 2 * math.pi * at @ like.T
+        cosine, sine = turns.cos(), turns.sin()
         scale = goal.abs().square().mean()
         weight = start.weight_angstrom.clone().requires_grad_()
         first_log_variance = start.variance_angstrom2.log()
@@ -94,7 +98,10 @@ class GaussianBeads:
 
         def loss() -> Tensor:
             minimiser.zero_grad()
-            value = (beads().transform_at(at) - goal).abs().square().mean() / scale
+            size = beads()._sizes_at(at)
+            real = (size * cosine).sum(1) - goal.real
+            imaginary = (size * sine).sum(1) + goal.imag
+            value = (real.square() + imaginary.square()).mean() / scale
             departed = (weight / start.weight_angstrom - 1).square().mean()
             departed = departed + (log_variance - first_log_variance).square().mean()
             value = value + _PULL * departed
@@ -108,6 +115,11 @@ class GaussianBeads:
             weight_angstrom=found.weight_angstrom.detach(),
             variance_angstrom2=found.variance_angstrom2.detach(),
         )
+
+    def in_the_middle_of(self, atoms: GaussianAtoms, bead_of_atom: Tensor) -> Self:
+        """Return the beads where their atoms have come, which moved as rigid parts."""
+        middle = self._lumped(atoms, bead_of_atom).coordinates_angstrom
+        return replace(self, coordinates_angstrom=middle)
 
     @classmethod
     def _lumped(cls, atoms: GaussianAtoms, bead_of_atom: Tensor) -> "GaussianBeads":
@@ -135,11 +147,15 @@ class GaussianBeads:
         In angstrom; of one conformation.
         """
         turns = 2 * math.pi * frequency @ self.coordinates_angstrom.T
+        size = self._sizes_at(frequency)
+        return torch.complex((size * turns.cos()).sum(1), -(size * turns.sin()).sum(1))
+
+    def _sizes_at(self, frequency: Tensor) -> Tensor:
+        """Return the size of each bead's wave at frequencies (f, 3), shape (f, b)."""
         squared = frequency.square().sum(1)[:, None]
-        size = self.weight_angstrom * torch.exp(
+        return self.weight_angstrom * torch.exp(
             -2 * math.pi**2 * self.variance_angstrom2 * squared
         )
-        return torch.complex((size * turns.cos()).sum(1), -(size * turns.sin()).sum(1))
 
     def scaled(self, gain: float) -> "GaussianBeads":
         """Return beads that scatter as many times as strongly."""
