@@ -78,6 +78,7 @@ def test_the_report_can_be_written_again(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "The moving model" in page
     assert "Free energy" in page
+    assert "If the pose were known" in page
     (run / "report.html").unlink()
     again = cryoinfer("report", run)
     assert again.exit_code == 0, again.output

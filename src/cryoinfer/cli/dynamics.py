@@ -16,6 +16,7 @@ from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
+from cryoinfer.evaluation import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.dynamics import infer_dynamics
@@ -167,6 +168,7 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
         "unexplained": found.imaged.unexplained,
         "amplitude_prior_sd_angstrom": list(found.prior.conformation_sd_angstrom),
         "amplitude_sd_angstrom": motions.sd[known].median(0).values.tolist(),
+        "identifiability": asdict(amplitude_identifiability(motions.covariance[known])),
         "verdict": found.verdict,
         "posterior_widening": found.widening.tolist(),
         "trials": {name: asdict(trial) for name, trial in found.trials.items()},

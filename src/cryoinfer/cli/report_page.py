@@ -23,6 +23,7 @@ from cryoinfer.cli.run_files import (
 )
 from cryoinfer.cli.run_folder import RunRecord, replace_file
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.training import Check
 from cryoinfer.report import (
     DynamicsContent,
@@ -171,6 +172,8 @@ def _dynamics_content(folder: Path, record: RunRecord) -> DynamicsContent:
             node_chain=arrays["node_chain"],
             node_displacement=arrays["node_displacement"],
             extent_angstrom=arrays["extent_angstrom"],
+            identifiability=Identifiability(**record.results["identifiability"]),
+            learned_angstrom=record.results["learned_angstrom"],
             unexplained=record.results["unexplained"],
             unreadable=record.results["unreadable"],
             verdict=record.results["verdict"],

@@ -19,6 +19,10 @@ from cryoinfer.evaluation.fsc import (
     masked_fsc,
     resolution_at,
 )
+from cryoinfer.evaluation.identifiability import (
+    Identifiability,
+    amplitude_identifiability,
+)
 from cryoinfer.evaluation.pose_error import (
     GlobalAlignment,
     PoseErrors,
@@ -36,9 +40,11 @@ from cryoinfer.evaluation.volume_alignment import (
 __all__ = [
     "FscCurve",
     "GlobalAlignment",
+    "Identifiability",
     "PoseErrors",
     "align_map",
     "align_poses",
+    "amplitude_identifiability",
     "coverage_curve",
     "expected_calibration_error",
     "fourier_shell_correlation",

@@ -1,5 +1,6 @@
 """The page about motions: where the particles are, and how well that is known."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cryoinfer.evaluation import Identifiability
 from cryoinfer.report.parts import (
     Finding,
     figure,
@@ -35,6 +37,8 @@ _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
 _HIGHEST_KT = 5.0  # of a landscape
 _GRID = 160
 _CONVERGED = "converged"
+_WIDENED = 2.0  # by the pose, of what would be known without it
+_ALIKE = 0.9  # posterior correlation of two modes
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class DynamicsContent:
         For an amplitude of 1 angstrom.
     extent_angstrom : ndarray, shape (c,)
         Of the ensembles.
+    identifiability : Identifiability
+    learned_angstrom : float
+        By which the model at rest was changed; 0 if it was not.
     unexplained : float
         Share of the signal that the model leaves.
     unreadable : int
@@ -77,6 +84,8 @@ class DynamicsContent:
     node_chain: NDArray[np.int64]
     node_displacement: NDArray[np.float64]
     extent_angstrom: NDArray[np.float64]
+    identifiability: Identifiability
+    learned_angstrom: float
     unexplained: float
     unreadable: int
     verdict: str
@@ -134,6 +143,15 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
         findings.append(
             Finding("good", f"The model explains {1 - left:.0%} of the images' signal.")
         )
+    if content.learned_angstrom > 0:
+        findings.append(
+            Finding(
+                "good",
+                f"The model at rest was learned: it is {content.learned_angstrom:.2f} "
+                "A RMSD from the given one (`rest.cif`), and modes are the principal "
+                "axes of the particles' motion.",
+            )
+        )
     if content.verdict and not content.verdict.startswith(_CONVERGED):
         findings.append(Finding("caution", f"The encoder: {content.verdict}."))
     share = np.median(content.sd, axis=0) / content.prior_sd_angstrom
@@ -146,8 +164,30 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
                 "posteriors are nearly as wide as what was believed before.",
             )
         )
+    findings += _told_apart(content.identifiability)
     findings += judge_trials(content.trials)
     return findings
+
+
+def _told_apart(found: Identifiability) -> Iterator[Finding]:
+    """Yield what images tell apart badly."""
+    for mode, ratio in enumerate(found.widened_by_pose, 1):
+        if ratio > _WIDENED:
+            yield Finding(
+                "caution",
+                f"Rotation, shift and defocus make up for mode {mode}: it would be "
+                f"known {ratio:.1f} times as well if they were known. Motions that "
+                "turn most of the structure are hard to tell from its rotation.",
+            )
+    modes = len(found.widened_by_pose)
+    for one, other in itertools.combinations(range(modes), 2):
+        share = found.correlation[one][other]
+        if share > _ALIKE:
+            yield Finding(
+                "caution",
+                f"Modes {one + 1} and {other + 1} look alike in the images: their "
+                f"amplitudes have a posterior correlation of {share:.2f} (median).",
+            )
 
 
 def _sections(content: DynamicsContent) -> Iterator[str]:
@@ -173,7 +213,14 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
         "Amplitudes",
         "In angstrom of root mean square displacement of the nodes.",
         table(
-            ("Mode", "Mean", "Spread of particles", "Known to (median)", "Expected"),
+            (
+                "Mode",
+                "Mean",
+                "Spread of particles",
+                "Known to (median)",
+                "If the pose were known",
+                "Expected",
+            ),
             _rows(content),
         ),
         figure("known", draw_uncertainties(content), "Uncertainty of every amplitude"),
@@ -187,11 +234,13 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
 def _rows(content: DynamicsContent) -> Iterator[list[str]]:
     for mode in range(content.mean.shape[1]):
         mean = content.mean[:, mode]
+        known = float(np.median(content.sd[:, mode]))
         yield [
             str(mode + 1),
             f"{mean.mean():.2f}",
             f"{mean.std():.2f}",
-            f"{np.median(content.sd[:, mode]):.2f}",
+            f"{known:.2f}",
+            f"{known / content.identifiability.widened_by_pose[mode]:.2f}",
             f"{content.prior_sd_angstrom[mode]:.2f}",
         ]
 

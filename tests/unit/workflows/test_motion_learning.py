@@ -111,6 +111,7 @@ def test_the_model_explains_more_of_the_images(
     assert after.unexplained < 0.5 * before.unexplained
 
 
+@pytest.mark.slow
 def test_learning_that_was_stopped_ends_as_if_it_had_not_been(
     learned: Dynamics, particles: Particles, given: MovingModel
 ) -> None:
