@@ -12,6 +12,7 @@ from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.polish import Polish
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.search import laplace_log_evidence
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.dynamics_result import Motions
@@ -21,6 +22,7 @@ from cryoinfer.workflows.parts import PartMonitor
 
 _POLISHED_UNKNOWNS = 3
 _KEPT_EVERY = 8  # chunks
+_SIDES_SD = (0.0, -1.5, 1.5)  # of the softest mode, that climbs begin at
 _STEPS = 6  # of a climb at one radius, from a known start
 
 
@@ -34,6 +36,10 @@ class Finder(Protocol):
 
     def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
         """Return the posteriors of the particles numbered ``index``."""
+        ...
+
+    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+        """Return where they are roughly, for climbs at a low radius."""
         ...
 
 
@@ -51,6 +57,10 @@ class FromEncoder:
     def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
         """Return the posteriors; ``index`` is not looked at."""
         return self.semi.infer_whitened(images)
+
+    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+        """Return the most probable modes of the climbs."""
+        return LocalPoses.of(self.find(images, index).mode())
 
 
 @dataclass(frozen=True)
@@ -73,16 +83,35 @@ class FromStarts:
     first_radius: int
 
     def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
-        """Return the posteriors of the particles numbered ``index``, a mode each."""
-        poses = LocalPoses.of(self.starts[index])
-        for radius in self.problem.radii(self.first_radius):
-            near = images.prefix(radius)
-            poses = self.subject.climb(
-                near, poses, self.problem.prior, _STEPS, 2 / radius
-            )
+        """Return the posteriors of the particles numbered ``index``, a mode each.
+
+        At the first radius the softest mode is begun on either side as well: where
+        particles move far, the middle is not within reach of the ends.
+        """
+        prior, subject = self.problem.prior, self.subject
+        first, *others = self.problem.radii(self.first_radius)
+        begun = self.begin(images, index)
+        near, longest = images.prefix(first), 2 / first
+        tops = []
+        for side in _SIDES_SD:
+            aside = begun.conformation.clone()
+            aside[:, 0] += side * prior.conformation_sd_angstrom[0]
+            start = replace(begun, conformation=aside)
+            tops.append(subject.climb(near, start, prior, _STEPS, longest))
+        evidence = torch.stack([laplace_log_evidence(one, prior) for one in tops])
         n = len(index)
+        best = evidence.argmax(0) * n + torch.arange(n)
+        poses = LocalPoses.joined(tops).select(best)
+        for radius in others:
+            poses = subject.climb(
+                images.prefix(radius), poses, prior, _STEPS, 2 / radius
+            )
         # One mode each, whatever its evidence.
         return mixture_of_tops(torch.arange(n), poses, poses.log_likelihood, n, 1)
+
+    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+        """Return the starts."""
+        return LocalPoses.of(self.starts[index])
 
 
 @dataclass(frozen=True)

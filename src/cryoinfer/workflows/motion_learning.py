@@ -120,9 +120,8 @@ def _first_seen(inference: MotionInference) -> list[_Seen]:
         batch = batch[is_finite(batch.images)]
         if len(batch):
             images = problem.whitened(batch, inference.imaged)
-            found = inference.finder.find(images, batch.index)
             last = images.prefix(problem.coarse_radius)
-            seen.append(_Seen(last, LocalPoses.of(found.mode())))
+            seen.append(_Seen(last, inference.finder.begin(images, batch.index)))
         if sum(len(one.poses) for one in seen) >= _PARTICLES:
             break
     return seen
