@@ -6,6 +6,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
+from cryoinfer.data.examples import example_atoms
+from cryoinfer.io.ensembles import write_ensemble
 
 LIGAND = """\
 HETATM    1  C1  BNZ A   1       1.000   2.000   3.000  1.00 10.00           C
@@ -71,3 +73,27 @@ def test_a_ligand_alone_is_refused(tmp_path: Path) -> None:
     answer = cryoinfer("modes", path)
     assert answer.exit_code == 2
     assert "no alpha carbon" in answer.stderr
+
+
+def test_of_several_models_the_first_is_used_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "two.cif"
+    model = example_atoms("adenylate-kinase-open")
+    write_ensemble(path, "two", [model, model])
+    answer = cryoinfer("modes", path, "--modes", 1)
+    assert answer.exit_code == 0, answer.output
+    assert "holds 2 models: the first is used" in answer.output
+    words = ("simulate", path, "--trajectory", path, "--n", 10, "--box", 16)
+    out = tmp_path / "frames"
+    answer = cryoinfer(*words, "--pixel-size", 8, "--out", out)
+    assert answer.exit_code == 0, answer.output
+    assert "_cryoinferFrame" in (out / "truth.star").read_text()
+
+
+def test_a_trajectory_of_other_atoms_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "closed.cif"
+    write_ensemble(path, "closed", [example_atoms("adenylate-kinase-c4")])
+    words = ("simulate", "adenylate-kinase-open", "--trajectory", path)
+    answer = cryoinfer(*words, "--out", tmp_path / "never")
+    assert answer.exit_code == 2
+    assert "6,624 atoms a frame, the structure 1,656" in answer.stderr
+    assert not (tmp_path / "never").exists()

@@ -12,8 +12,8 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import REPORT, RunFolder, RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
+from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import aligned, say
-from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import amplitude_identifiability
@@ -113,7 +113,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         say(console, f"The run in {options.out} is finished: nothing to do.")
         return
     model = MovingModel.of(
-        named_atoms(options.structure),
+        told_atoms(options.structure, console),
         options.modes,
         options.amplitude,
         options.cutoff,

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cryoinfer.cli.run_folder import replace_file, software_versions
+from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import say, say_rows
-from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.nodes import Nodes
 from cryoinfer.errors import OutputError
 from cryoinfer.io.atoms import AtomicModel
@@ -64,7 +64,7 @@ def show_modes(options: ModesOptions, console: Console) -> None:
     """
     if options.out is not None:
         _require_free(options.out, options.overwrite)
-    model = named_atoms(options.structure)
+    model = told_atoms(options.structure, console)
     nodes = Nodes.of_model(model)
     kept = model.select(nodes.atom)
     network = ElasticNetwork.between(
