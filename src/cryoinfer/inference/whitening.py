@@ -93,6 +93,17 @@ class WhitenedImages:
             optics=self.optics[index],
         )
 
+    def faded(self, by_ring: Tensor) -> "WhitenedImages":
+        """Return the images of something that shows less at some frequencies.
+
+        Parameters
+        ----------
+        by_ring : Tensor, shape (rings,)
+            What its coefficients are to be multiplied by.
+        """
+        factor = by_ring.to(self.ctf)[self.disc.ring]
+        return replace(self, ctf=self.ctf * factor, weight=self.weight * factor)
+
     def with_defocus_offset(
         self, offset_angstrom: Tensor
     ) -> tuple["WhitenedImages", Tensor]:

@@ -146,9 +146,10 @@ class MotionProblem:
         return MovingSubject(finest, self.grid, coarse, self.coarse_radius)
 
     def whitened(self, batch: ParticleBatch, imaged: Imaged) -> WhitenedImages:
-        """Whiten images of one optics group to the last radius."""
+        """Whiten images of one optics group to the last radius, and fade the model."""
         noise = imaged.noise_power[int(batch.optics.group[0])]
-        return whiten(batch, self.grid, self.grid.box // 2 - 1, noise)
+        images = whiten(batch, self.grid, self.grid.box // 2 - 1, noise)
+        return images.faded(imaged.fade)
 
     def chunks(self) -> list[Tensor]:
         """Return the rows of particles, some of one optics group at a time."""

@@ -30,6 +30,9 @@ from cryoinfer.records import ParticleBatch
 _LOOKED_AT = 600  # particles of a group
 _SECOND_LOOK = 300
 _WIDEST_PARTICLE = 0.42  # radius over the box; noise is looked for beyond it
+_FADE_RINGS = 2  # to either side, that a ring is averaged with
+_FADE_SD = 0.3  # of what images show of a model, before any is seen
+_LEAST_FADE, _MOST_FADE = 0.05, 2.0
 _TOLD_RINGS = 0.5  # of the rings, that what is unexplained is summed over
 
 
@@ -42,6 +45,9 @@ class Imaged:
     noise_power : tuple of Tensor, each shape (rings,)
     gain : float
         Of the images, over those of the model in 1/angstrom.
+    fade : Tensor, shape (rings,)
+        What images show of the model beyond the gain, ring by ring: less than 1 where
+        a wrong model has detail that is not theirs (sigma-A of crystallography).
     unexplained : float or None
         Power above the noise around the particles that the model does not explain,
         over all of it, to half of Nyquist; None before poses are known.
@@ -53,6 +59,7 @@ class Imaged:
 
     noise_power: tuple[Tensor, ...]
     gain: float
+    fade: Tensor
     unexplained: float | None
     background: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
@@ -133,7 +140,8 @@ def first_look(
             "contrast, their box and their pixel size"
         )
     gain = math.sqrt(top / bottom)
-    return Imaged(tuple(noise), gain, None, tuple(noise), tuple(rows))
+    fade = torch.ones(grid.box // 2 + 1)
+    return Imaged(tuple(noise), gain, fade, None, tuple(noise), tuple(rows))
 
 
 def second_look(
@@ -152,17 +160,22 @@ def second_look(
     Imaged
     """
     noise = list(before.noise_power)
-    along = own = left_sum = above_sum = 0.0
+    left_sum = above_sum = 0.0
+    along = torch.zeros(len(before.fade), dtype=torch.float64)
+    own = torch.zeros_like(along)
     found: list[tuple[int, WhitenedImages, Tensor]] = list(pilots)
     for _, images, shown in found:
-        along += float(
-            (images.coefficients.conj() * shown).real.sum(dtype=torch.float64)
-        )
-        own += float(shown.abs().square().sum(dtype=torch.float64))
-    factor = max(along / max(own, 1e-300), 1e-3)
+        ring = images.disc.ring.long()
+        product = (images.coefficients.conj() * shown).real.double().sum(0)
+        along.index_add_(0, ring, product)
+        own.index_add_(0, ring, shown.abs().square().double().sum(0))
+    factor = max(float(along.sum()) / max(float(own.sum()), 1e-300), 1e-3)
+    fade = _fade(along / factor, own)
     for group, images, shown in found:
         disc = images.disc
-        left = radial_power(images.coefficients - factor * shown, disc)
+        left = radial_power(
+            images.coefficients - factor * fade[disc.ring.long()] * shown, disc
+        )
         whole = radial_power(images.coefficients, disc)
         rings = len(left)
         around = before.background[group][:rings] / before.noise_power[group][:rings]
@@ -177,5 +190,27 @@ def second_look(
         before,
         noise_power=tuple(noise),
         gain=before.gain * factor,
+        fade=before.fade * fade,
         unexplained=min(max(unexplained, 0.0), 1.0),
     )
+
+
+def _fade(along: Tensor, own: Tensor) -> Tensor:
+    """Return by how much each ring shows less than all do, shape (rings,).
+
+    Parameters
+    ----------
+    along, own : Tensor of float64, shape (rings,)
+        Products of images and model, in units of the gain, and squares of the model:
+        their ratio is known to ``1 / sqrt(2 own)``.
+    """
+    near = torch.ones(1, 1, 2 * _FADE_RINGS + 1, dtype=torch.float64)
+
+    def summed(values: Tensor) -> Tensor:
+        return torch.nn.functional.conv1d(
+            values[None, None], near, padding=_FADE_RINGS
+        )[0, 0]
+
+    doubt = 0.5 / _FADE_SD**2
+    ratio = (summed(along) + doubt) / (summed(own) + doubt)
+    return ratio.clamp(_LEAST_FADE, _MOST_FADE).float()

@@ -1,0 +1,60 @@
+"""How images show a model: gain, fade and noise from images and what it shows."""
+
+import pytest
+import torch
+
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.records import Optics, ParticleBatch
+from cryoinfer.workflows.moving_noise import Imaged, second_look
+
+BOX, COUNT, GAIN = 32, 300, 0.8
+
+
+def normal(shape: torch.Size, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.complex64)
+
+
+def pilots(fade: torch.Tensor, signal: float) -> tuple[WhitenedImages, torch.Tensor]:
+    """Return images in noise of unit power, and what the model shows of them."""
+    blank = torch.zeros(COUNT, BOX, BOX)
+    optics = Optics.without_ctf(COUNT, 3.0)
+    batch = ParticleBatch(blank, optics, torch.arange(COUNT))
+    noise = torch.ones(BOX // 2 + 1)
+    images = whiten(batch, ReferenceGrid(BOX, 3.0), BOX // 2 - 1, noise)
+    shown = signal * normal(images.coefficients.shape, 0)
+    seen = GAIN * fade[images.disc.ring.long()] * shown + normal(shown.shape, 1)
+    return type(images)(**{**vars(images), "coefficients": seen}), shown
+
+
+def looked(fade: torch.Tensor, signal: float) -> Imaged:
+    rings = torch.ones(BOX // 2 + 1)
+    rows = (torch.arange(COUNT),)
+    before = Imaged((rings,), 1.0, rings, None, (rings,), rows)
+    images, shown = pilots(fade, signal)
+    return second_look([(0, images, shown)], before)
+
+
+def test_a_right_model_does_not_fade() -> None:
+    found = looked(torch.ones(BOX // 2 + 1), 1.0)
+    # 300 images of 400 coefficients: the gain to 0.002, a ring with those beside it to
+    # 0.02 at the middle, where they are 25.
+    assert found.gain == pytest.approx(GAIN, abs=0.01)
+    assert float((found.fade[:16] - 1).abs().max()) < 0.05
+    assert found.noise_power[0][:16] == pytest.approx(torch.ones(16), abs=0.1)
+    assert found.unexplained == pytest.approx(0, abs=0.02)
+
+
+def test_detail_that_is_not_shown_fades() -> None:
+    ring = torch.arange(BOX // 2 + 1)
+    true = torch.exp(-((ring / 12.0) ** 2))
+    found = looked(true, 1.0)
+    # An average over five rings, of a curve whose second differences are 0.02.
+    expected = GAIN * true[2:14]
+    assert found.gain * found.fade[2:14] == pytest.approx(expected, abs=0.03)
+    assert found.noise_power[0][2:14] == pytest.approx(torch.ones(12), abs=0.1)
+
+
+def test_images_that_say_nothing_leave_the_model_as_it_is() -> None:
+    found = looked(torch.ones(BOX // 2 + 1), 1e-4)
+    assert float((found.fade - 1).abs().max()) < 0.05
