@@ -29,11 +29,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
-from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 from cryoinfer.workflows.trial import CLIMBED
 
 DATA = HERE.parent.parent / "shared" / "data"
@@ -83,33 +81,18 @@ def measure_motion(options: argparse.Namespace) -> Row:
     model = MovingModel.of(
         named_atoms(str(structure)), options.modes, options.amplitude
     )
-    searched = options.poses == "searched"
     config = DynamicsConfig(
-        poses="given" if searched else "unknown",
+        poses=options.poses,
         shift_sd_angstrom=0.6 * MAX_SHIFT_ANGSTROM,
         training=TrainingConfig(steps=options.steps),
         learning_rounds=options.learn,
     )
     started = time.perf_counter()
     particles = Particles.load(folder / "particles.star")
-    if searched:
-        particles = posed(particles, model)
     found = infer_dynamics(particles, model, config, Teller())
     seconds = time.perf_counter() - started
     row = judged(found, model, Simulation.of(simulation))
     return {"images": len(particles), "seconds": seconds, **row}
-
-
-def posed(particles: Particles, model: MovingModel) -> Particles:
-    """Return particles with the poses of a search by the map of the model at rest."""
-    atoms = model.moving.atoms
-    assert isinstance(atoms, GaussianAtoms)
-    pixel_size = particles.pixel_size_angstrom
-    density = atoms.to_map(particles.box, pixel_size)
-    start = StartingMap(density, pixel_size)
-    config = RefineConfig(max_shift_angstrom=1.5 * MAX_SHIFT_ANGSTROM)
-    run = refine(particles, start, config, Teller())
-    return particles.with_results(pose=run.latents.pose)
 
 
 def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:

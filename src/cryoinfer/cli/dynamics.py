@@ -39,7 +39,7 @@ class DynamicsOptions:
         Expected spread of the softest mode, in angstrom.
     cutoff : float
         Length of the longest spring, in angstrom.
-    poses : {"unknown", "in-plane", "given"}
+    poses : {"unknown", "in-plane", "given", "searched"}
     shift : float or None
         Expected spread of the shifts in angstrom; None for 5 % of the box.
     defocus_error : float

@@ -33,11 +33,12 @@ Cutoff = Annotated[
     float, typer.Option(min=1.0, help="Length of the longest spring, in angstrom.")
 ]
 KnownPoses = Annotated[
-    Literal["unknown", "in-plane", "given"],
+    Literal["unknown", "in-plane", "given", "searched"],
     typer.Option(
         "--poses",
-        help="Whether poses are unknown, known but for the angle in the plane (all "
-        "seen along the structure's z), or those of the particles' file.",
+        help="Whether poses are unknown (an encoder learns them), known but for the "
+        "angle in the plane (all seen along the structure's z), those of the "
+        "particles' file, or to be searched with a map of the structure.",
     ),
 ]
 Shift = Annotated[

@@ -11,11 +11,13 @@ from cryoinfer.workflows.motion_encoder import MotionEncoder
 from cryoinfer.workflows.motion_inference import FromStarts, MotionInference
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
+from cryoinfer.workflows.motion_search import searched
 from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
 from cryoinfer.workflows.parts import Parts
 from cryoinfer.workflows.trial import Trial
 
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
+_BY_STARTS = ("given", "searched")  # that need no encoder
 _FIRST, _LEARNING = "first encoder", "learning"
 _TRAINING, _PARTICLES = "encoder", "particles"
 
@@ -45,13 +47,15 @@ def infer_dynamics(
     """
     parts = Parts(monitor)
     problem = MotionProblem.of(particles, model, config)
+    if config.poses == "searched":
+        problem = searched(problem, parts)
     generator = torch.Generator().manual_seed(config.seed)
     imaged = first_look(particles, model, problem.grid, problem.prior, generator)
     monitor.message(imaged.told())
     if config.learning_rounds:
         found, _ = _inferring(problem, imaged, parts.monitor(_FIRST), monitor)
         learned = learned_model(found, config.learning_rounds, parts.monitor(_LEARNING))
-        problem = MotionProblem.of(particles, learned, config)
+        problem = MotionProblem.of(problem.particles, learned, config)
     inference, encoder = _inferring(problem, imaged, parts.monitor(_TRAINING), monitor)
     trials: dict[str, Trial] = {}
     if encoder is not None:
@@ -73,7 +77,7 @@ def _inferring(
 ) -> tuple[MotionInference, MotionEncoder | None]:
     """Return an inference, and the encoder that it is by, if any."""
     encoder = None
-    if problem.config.poses != "given":
+    if problem.config.poses not in _BY_STARTS:
         encoder = MotionEncoder.taught(problem, imaged, training)
         monitor.message(f"The training of the encoder: {encoder.training.verdict}")
 

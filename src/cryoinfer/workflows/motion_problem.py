@@ -20,9 +20,9 @@ from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.moving_noise import Imaged
 
-Poses = Literal["unknown", "in-plane", "given"]
+Poses = Literal["unknown", "in-plane", "given", "searched"]
 """What is known of the poses: nothing, the view but not the angle in its plane, or
-where to begin."""
+where to begin; or nothing, and a search by the model's map is to tell where."""
 
 _SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
 _MARCH = 1.35  # of radii of the climbs, from one to the next
@@ -36,7 +36,7 @@ class DynamicsConfig:
 
     Attributes
     ----------
-    poses : {"unknown", "in-plane", "given"}
+    poses : {"unknown", "in-plane", "given", "searched"}
     shift_sd_angstrom : float, optional
         By default 5 % of the box; 0 takes particles as centred.
     defocus_sd_angstrom : float

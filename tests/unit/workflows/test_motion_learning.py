@@ -13,8 +13,10 @@ from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
+from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
+from cryoinfer.records import Pose
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
@@ -126,3 +128,21 @@ def test_learning_that_was_stopped_ends_as_if_it_had_not_been(
         rtol=0,
         atol=1e-3,
     )
+
+
+def test_poses_are_searched_with_the_map_of_the_model(
+    particles: Particles, given: MovingModel
+) -> None:
+    truth = particles.pose
+    assert truth is not None
+    nothing = Pose(
+        torch.eye(3, dtype=torch.float64).expand_as(truth.rotation),
+        torch.zeros_like(truth.shift_angstrom),
+    )
+    unposed = particles.with_results(pose=nothing)
+    config = replace(CONFIG, poses="searched", learning_rounds=0)
+    found = infer_dynamics(unposed, given, config, SilentMonitor())
+    angle = geodesic_angle(found.motions.rotation, truth.rotation)
+    # Of a model that has a hinge wrong, and images to 6 A.
+    assert float(torch.rad2deg(angle).median()) < 8.0
+    assert found.verdict == ""

@@ -1,0 +1,44 @@
+"""First poses of a model that moves, by a search with the map of the model at rest."""
+
+from dataclasses import replace
+
+from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.records import Pose
+from cryoinfer.workflows.motion_problem import MotionProblem
+from cryoinfer.workflows.parts import Parts
+from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
+
+_LARGEST_SHIFT_SD = 3.0
+_SEARCH, _POSES = "search", "searched poses"
+
+
+def searched(problem: MotionProblem, parts: Parts) -> MotionProblem:
+    """Return the problem with the poses of a refinement from the model's map.
+
+    All particles together become one map, a blurred one: poses are a few degrees off
+    for particles that have moved far, within reach of climbs at a low radius.
+
+    Parameters
+    ----------
+    problem : MotionProblem
+    parts : Parts
+        Of the run: an interrupted search goes on, and what is kept of one that is over
+        are the poses.
+    """
+    kept = parts.kept(_POSES)
+    if kept is not None:
+        pose = Pose(kept["rotation"], kept["shift_angstrom"])
+        return replace(problem, particles=problem.particles.with_results(pose=pose))
+    atoms, grid = problem.model.moving.atoms, problem.grid
+    assert isinstance(atoms, GaussianAtoms)
+    density = atoms.to_map(grid.box, grid.pixel_size_angstrom)
+    config = RefineConfig(
+        max_shift_angstrom=_LARGEST_SHIFT_SD * problem.prior.shift_sd_angstrom or None,
+        seed=problem.config.seed,
+    )
+    start = StartingMap(density, grid.pixel_size_angstrom)
+    found = refine(problem.particles, start, config, parts.monitor(_SEARCH))
+    pose = found.latents.pose
+    parts.drop(_SEARCH)
+    parts.keep(_POSES, dict(vars(pose)))
+    return replace(problem, particles=problem.particles.with_results(pose=pose))
