@@ -69,7 +69,7 @@ def measure_motion(options: argparse.Namespace) -> Row:
     box = options.box or 96
     simulation = SimulationConfig(
         str(structure),
-        n=options.n or 4000,
+        n=options.n or 2000,
         box=box,
         pixel_size_angstrom=1.6 * 96 / box,
         snr_db=options.snr_db,
