@@ -14,6 +14,7 @@ import argparse
 import time
 
 import torch
+from kept import Teller
 from measure import argument_parser, results_of, simulated
 from rows import Column, Row, print_table
 
@@ -24,7 +25,6 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 from cryoinfer.workflows.trial import CLIMBED
@@ -49,14 +49,6 @@ COLUMNS = (
     Column("defocus, rms (A)", "defocus_rms_angstrom", ".0f"),
     Column("90 % sets of simulated images hold", "trial_90%", ".1%"),
 )
-
-
-class Teller(SilentMonitor):
-    """Prints what is told."""
-
-    def message(self, text: str) -> None:
-        """Print a line."""
-        print(f"    {text}", flush=True)
 
 
 def measure_motions(options: argparse.Namespace) -> Row:

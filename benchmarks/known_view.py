@@ -14,6 +14,7 @@ import argparse
 import time
 
 import torch
+from kept import Teller
 from measure import argument_parser, results_of, simulated
 from rows import Column, Row, print_table
 
@@ -29,7 +30,6 @@ from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
-from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
@@ -56,14 +56,6 @@ COLUMNS = (
     Column("R2 of z", "r2", ".4f"),
     Column("sd of z (A)", "sd_angstrom", ".3f"),
 )
-
-
-class Teller(SilentMonitor):
-    """Prints what is told."""
-
-    def message(self, text: str) -> None:
-        """Print a line."""
-        print(f"    {text}", flush=True)
 
 
 def measure_level(snr_db: float, options: argparse.Namespace) -> Row:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import roma
 import torch
-from dynamics import LOST_DEGREES, Teller
+from dynamics import LOST_DEGREES
+from kept import Teller
 from measure import argument_parser, results_of, simulated
 from rows import HERE, Column, Row, print_table
 from scipy.stats import spearmanr

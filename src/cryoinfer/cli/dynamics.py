@@ -163,7 +163,7 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
     return {
         "particles": len(known),
         "unreadable": int((~known).sum()),
-        "learned_angstrom": _moved_angstrom(model, found.model),
+        "learned_angstrom": found.model.departure_angstrom(model),
         "gain": found.imaged.gain,
         "unexplained": found.imaged.unexplained,
         "amplitude_prior_sd_angstrom": list(found.prior.conformation_sd_angstrom),
@@ -175,12 +175,6 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
     }
 
 
-def _moved_angstrom(given: MovingModel, learned: MovingModel) -> float:
-    """Return by how much the model at rest was changed, in angstrom RMSD."""
-    away = learned.node_coordinates_angstrom - given.node_coordinates_angstrom
-    return float(away.square().sum(1).mean().sqrt())
-
-
 def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
     """Return what a finished run has led to."""
     motions, known = found.motions, found.motions.known
@@ -188,9 +182,8 @@ def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
     if found.verdict:
         rows["Encoder"] = found.verdict
     if found.model is not model:
-        rows["Model at rest"] = (
-            f"learned, {_moved_angstrom(model, found.model):.2f} A from the given one"
-        )
+        away = found.model.departure_angstrom(model)
+        rows["Model at rest"] = f"learned, {away:.2f} A from the given one"
     for mode in range(motions.mean.shape[1]):
         spread = float(motions.mean[known, mode].std())
         sd = float(motions.sd[known, mode].median())

@@ -164,11 +164,10 @@ def _write_arrays(
     motions, model = found.motions, found.model
     rows = model.nodes.atom
     chains = {name: i for i, name in enumerate(dict.fromkeys(model.model.chain_names))}
-    modes = torch.eye(len(model.modes), dtype=torch.float64)
     arrays = {
         **{name: value.float().numpy() for name, value in vars(motions).items()},
         "node_coordinates_angstrom": model.model.coordinates_angstrom[rows],
-        "node_displacement": model.modes.displacement_angstrom(modes).numpy(),
+        "node_displacement": model.modes.per_angstrom().numpy(),
         "node_chain": np.array([chains[model.model.chain_names[row]] for row in rows]),
         "extent_angstrom": extent.numpy(),
         "centre_angstrom": centres.numpy(),

@@ -114,8 +114,7 @@ def moving_atoms(
     network = ElasticNetwork.between(nodes.coordinates_angstrom(model))
     modes = network.normal_modes(max(numbers))
     chosen = torch.tensor(numbers) - 1
-    amplitude = torch.eye(len(modes), dtype=torch.float64)[chosen]
-    direction = nodes.extended(modes.displacement_angstrom(amplitude), model)
+    direction = nodes.extended(modes.per_angstrom()[chosen], model)
     return MovingAtoms(atoms, direction)
 
 

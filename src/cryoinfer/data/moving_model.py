@@ -175,6 +175,11 @@ class MovingModel:
         target = self.node_coordinates_angstrom + moved
         return self._at_nodes(mended(self.chain, target))
 
+    def departure_angstrom(self, other: "MovingModel") -> float:
+        """Return the RMSD of the nodes to those of another model at rest."""
+        away = self.node_coordinates_angstrom - other.node_coordinates_angstrom
+        return float(away.square().sum(1).mean().sqrt())
+
     def _at_nodes(self, node_coordinates_angstrom: Tensor) -> AtomicModel:
         """Return the model with its atoms carried by the nodes."""
         coordinates = carried(
@@ -213,8 +218,8 @@ def _moving(model: AtomicModel, nodes: Nodes, modes: NormalModes) -> MovingAtoms
     coordinates = torch.from_numpy(model.coordinates_angstrom)
     coordinates = (coordinates - coordinates.mean(0)).float()
     atoms = GaussianAtoms.from_elements(coordinates, model.elements)
-    unit = modes.displacement_angstrom(torch.eye(len(modes), dtype=torch.float64))
-    return MovingAtoms(atoms, nodes.extended(unit, model).float())
+    direction = nodes.extended(modes.per_angstrom(), model)
+    return MovingAtoms(atoms, direction.float())
 
 
 def averaged(values: Tensor, of_atom: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.refine import LocalPoses, PosePrior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.records import Latents
@@ -101,7 +101,7 @@ class FieldEquations:
         wide = replace(at, conformation=torch.cat([at.conformation, none], 1))
         _, slope, information = self._subject.normal_equations(images, wide, self._wide)
         pull = 2 * self._prior.precision.clamp(min=0)
-        uphill = slope[:, :own] - pull * _departure(at)
+        uphill = slope[:, :own] - pull * LocalPoses.of(at).departure()
         matrix = information[:, :own, :own] + torch.diag(pull)
         held = matrix.diagonal(dim1=1, dim2=2) <= 0
         matrix = matrix + torch.diag_embed(held.double())
@@ -158,12 +158,6 @@ class FieldEquations:
             own = amplitude @ share
             found.append(alone - (across @ own[..., None])[..., 0])
         return torch.cat(found)
-
-
-def _departure(at: Latents) -> Tensor:
-    """Return how far the unknowns are from the prior's centre, (n, 6 + k)."""
-    others = at.offsets_angstrom
-    return torch.cat([others.new_zeros(len(at), 3), others], 1)
 
 
 @dataclass(frozen=True)

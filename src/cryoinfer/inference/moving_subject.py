@@ -19,7 +19,7 @@ from cryoinfer.physics.structures.slopes import (
     coefficients,
     coefficients_and_slopes,
 )
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 
 _AT_ONCE = 64
 """Images whose slopes are in memory together: some ten times as much as an image."""
@@ -183,11 +183,7 @@ class _Climber:
     ) -> None:
         self._subject, self._images, self._prior = subject, images, prior
         self._pull = 2 * prior.precision.clamp(min=0.0)
-        self._at = Latents(
-            Pose(start.rotation, start.shift_angstrom),
-            start.defocus_offset_angstrom,
-            start.conformation,
-        )
+        self._at = start.latents
         self._found = subject.normal_equations(images, self._at, prior)
         n = len(start)
         self._damping = torch.full((n,), _FIRST_DAMPING, dtype=torch.float64)

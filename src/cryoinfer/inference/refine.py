@@ -17,7 +17,7 @@ from cryoinfer.inference import climb_kernel
 from cryoinfer.inference.posteriors import ALL_TURNS
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.ctf import electron_wavelength_angstrom
-from cryoinfer.records import Latents
+from cryoinfer.records import Latents, Pose
 
 _DEFOCUS_UNIT_ANGSTROM = 100.0
 """Unit of the defocus in the normal equations, which makes them well scaled."""
@@ -128,6 +128,12 @@ class LocalPoses:
         """Return latents of length n as poses of which nothing is known yet."""
         pose, defocus = latents.pose, latents.defocus_offset_angstrom
         return cls.at(pose.rotation, pose.shift_angstrom, defocus, latents.conformation)
+
+    @property
+    def latents(self) -> Latents:
+        """The poses as latents, with a conformation of any length."""
+        pose = Pose(self.rotation, self.shift_angstrom)
+        return Latents(pose, self.defocus_offset_angstrom, self.conformation)
 
     @classmethod
     def joined(cls, parts: "list[LocalPoses]") -> "LocalPoses":

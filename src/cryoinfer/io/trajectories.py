@@ -46,8 +46,6 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> NDArray[np.float32]:
     kind = path.suffix.lower()
     if kind in (".dcd", ".xtc"):
         chunks = _binary_chunks(path, kind)
-        if kind == ".dcd":
-            _require_promised(path)
     else:
         chunks = _models(path)
     frames, size = [], 0
@@ -82,16 +80,15 @@ def _binary_chunks(path: Path, kind: str) -> Iterator[NDArray[np.float32]]:
     # Loads for a quarter of a second, which only trajectories are to wait for.
     from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 
+    reader, scale = DCDTrajectoryFile, 1.0
+    if kind == ".xtc":
+        reader, scale = XTCTrajectoryFile, _ANGSTROM_PER_NANOMETRE
     try:
         with contextlib.ExitStack() as stack:
+            with _silent():
+                file = stack.enter_context(reader(str(path)))
             if kind == ".dcd":
-                with _silent():
-                    file = stack.enter_context(DCDTrajectoryFile(str(path)))
-                scale = 1.0
-            else:
-                with _silent():
-                    file = stack.enter_context(XTCTrajectoryFile(str(path)))
-                scale = _ANGSTROM_PER_NANOMETRE
+                _require_promised(path, len(file))
             while True:
                 with _silent():
                     chunk = file.read(n_frames=_CHUNK)[0]
@@ -121,26 +118,15 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _require_promised(path: Path) -> None:
+def _require_promised(path: Path, held: int) -> None:
     """Refuse a DCD file that holds fewer frames than its header says.
 
     The reader would return those that are there.
     """
-    from mdtraj.formats import DCDTrajectoryFile
-
     with path.open("rb") as raw:
         head = raw.read(4 + _PROMISED.size)
-    if len(head) < 4 + _PROMISED.size:
-        raise InputError(f"{path} cannot be read as a DCD trajectory: it is cut short")
     order = "<" if head[:4] == struct.pack("<i", 84) else ">"
     promised = struct.unpack_from(order + _PROMISED.format, head, 4)[1]
-    try:
-        with _silent(), DCDTrajectoryFile(str(path)) as file:
-            held = len(file)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read as a DCD trajectory, or is cut short: {error}"
-        ) from error
     if held < promised:
         raise InputError(
             f"the header of {path} promises {promised:,} frames, the file holds "

@@ -98,8 +98,8 @@ class MotionEncoder:
         generator = torch.Generator().manual_seed(seed + 1)
         monitor.stage("calibration", count if inference.polishes else 2 * count)
         drawn = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
-        others = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
         if not inference.polishes:
+            others = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
             found = [_infer(inference, images, monitor) for images, _ in others]
             truths = [truth for _, truth in others]
             inference = replace(inference, widening=fitted_widening(found, truths))

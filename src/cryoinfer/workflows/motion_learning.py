@@ -6,7 +6,7 @@ its basis. The radius grows from round to round: at a low one, steps of many ang
 are nearly linear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,10 +29,8 @@ from cryoinfer.physics.structures.deformation import mended
 from cryoinfer.physics.structures.elastic import (
     RIGID_MOTIONS,
     ElasticNetwork,
-    NormalModes,
 )
 from cryoinfer.physics.structures.moving import MovingAtoms
-from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
 
@@ -79,15 +77,11 @@ def learned_model(
     model = problem.model
     saved: Any = monitor.load_checkpoint()
     done = 0
-    if saved is None or saved["done"] < rounds:
-        seen = _first_seen(inference)
     if saved is not None:
         done, model = saved["done"], _restored(model, saved)
-    if saved is not None and done < rounds:
-        seen = [
-            _Seen(one.images, LocalPoses(**poses))
-            for one, poses in zip(seen, saved["poses"], strict=True)
-        ]
+    if done >= rounds:
+        return model
+    seen = _seen(inference, None if saved is None else saved["poses"])
     monitor.stage("learning the motion", rounds)
     monitor.advance(done)
     beads = problem.model.beads(_LAST_ANGSTROM)
@@ -108,8 +102,10 @@ def _radius(problem: MotionProblem, number: int, rounds: int) -> int:
     return min(int(problem.grid.length_angstrom / angstrom), problem.coarse_radius)
 
 
-def _first_seen(inference: MotionInference) -> list[_Seen]:
-    """Return some particles, as the inference finds them."""
+def _seen(
+    inference: MotionInference, kept: Sequence[Mapping[str, Tensor]] | None
+) -> list[_Seen]:
+    """Return some particles, where they were kept or as the inference finds them."""
     problem = inference.problem
     chunks = problem.chunks()
     generator = torch.Generator().manual_seed(problem.config.seed + 3)
@@ -120,8 +116,11 @@ def _first_seen(inference: MotionInference) -> list[_Seen]:
         batch = batch[is_finite(batch.images)]
         if len(batch):
             images = problem.whitened(batch, inference.imaged)
-            last = images.prefix(problem.coarse_radius)
-            seen.append(_Seen(last, inference.finder.begin(images, batch.index)))
+            if kept is None:
+                poses = inference.finder.begin(images, batch.index)
+            else:
+                poses = LocalPoses(**kept[len(seen)])
+            seen.append(_Seen(images.prefix(problem.coarse_radius), poses))
         if sum(len(one.poses) for one in seen) >= _PARTICLES:
             break
     return seen
@@ -146,7 +145,7 @@ def _round(
     for one in seen:
         near = one.images.prefix(radius)
         poses = subject.climb(near, one.poses, prior, _STEPS, 2 / radius)
-        equations.add(near, _latents(poses))
+        equations.add(near, poses.latents)
         climbed.append(_Seen(one.images, poses))
     share = equations.solved()
     climbed = _stepped(climbed, equations.steps(share))
@@ -154,11 +153,11 @@ def _round(
     sd = motion.sd_angstrom.clamp(min=_LEAST_SD * float(motion.sd_angstrom[0]))
     rest = mended(model.chain, motion.rest)
     found = model.learned(rest, motion.direction, tuple(sd.tolist()))
-    went = rest - model.node_coordinates_angstrom
-    whole = rest - problem.model.node_coordinates_angstrom
+    whole = found.departure_angstrom(problem.model)
     told = (
-        f"at {resolution:.1f} A the model at rest moved by {_rms(went):.2f} A, "
-        f"{_rms(whole):.2f} A in all; amplitudes spread over "
+        f"at {resolution:.1f} A the model at rest moved by "
+        f"{found.departure_angstrom(model):.2f} A, "
+        f"{whole:.2f} A in all; amplitudes spread over "
         + ", ".join(f"{one:.2f}" for one in motion.sd_angstrom[:3].tolist())
         + " A"
     )
@@ -176,20 +175,15 @@ def _fields(model: MovingModel, beads: MovingAtoms) -> Fields:
     modes = network.normal_modes(min(_BASIS, 3 * len(network) - RIGID_MOTIONS))
     own = model.modes
     common = modes.direction.flatten(1) @ own.direction.flatten(1).mT
-    basis = _per_unit(modes)
+    basis = modes.per_angstrom()
     of_atom = torch.from_numpy(model.nodes.of_atom)
     of_beads = averaged(model.nodes.extended(basis, model.model), of_atom)
     return Fields(
         beads,
         of_beads - torch.einsum("mk,kbc->mbc", common, beads.direction.double()),
-        basis - torch.einsum("mk,knc->mnc", common, _per_unit(own)),
+        basis - torch.einsum("mk,knc->mnc", common, own.per_angstrom()),
         modes.amplitude_sd_angstrom(_FIRST_SD_ANGSTROM),
     )
-
-
-def _per_unit(modes: NormalModes) -> Tensor:
-    """Return the displacement of nodes for an amplitude of 1 angstrom, (k, n, 3)."""
-    return modes.displacement_angstrom(torch.eye(len(modes), dtype=torch.float64))
 
 
 def _moved(
@@ -199,7 +193,7 @@ def _moved(
     field = torch.einsum("km,mnc->knc", share, fields.of_nodes)
     return principal_motion(
         model.node_coordinates_angstrom + field[0],
-        _per_unit(model.modes) + field[1:],
+        model.modes.per_angstrom() + field[1:],
         torch.cat([one.poses.conformation for one in climbed]),
     )
 
@@ -208,7 +202,7 @@ def _stepped(climbed: list[_Seen], step: Tensor) -> list[_Seen]:
     """Return particles that have moved with the fields."""
     sizes = [len(one.poses) for one in climbed]
     return [
-        replace(one, poses=LocalPoses.of(moved(_latents(one.poses), own)))
+        replace(one, poses=LocalPoses.of(moved(one.poses.latents, own)))
         for one, own in zip(climbed, step.split(sizes), strict=True)
     ]
 
@@ -220,18 +214,6 @@ def _replaced(climbed: list[_Seen], motion: Motion) -> list[_Seen]:
         replace(one, poses=replace(one.poses, conformation=amplitude))
         for one, amplitude in zip(climbed, motion.amplitude.split(sizes), strict=True)
     ]
-
-
-def _latents(poses: LocalPoses) -> Latents:
-    return Latents(
-        Pose(poses.rotation, poses.shift_angstrom),
-        poses.defocus_offset_angstrom,
-        poses.conformation,
-    )
-
-
-def _rms(displacement: Tensor) -> float:
-    return float(displacement.square().sum(1).mean().sqrt())
 
 
 def _state(model: MovingModel, seen: list[_Seen], done: int) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Small simulated sets, made once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -44,3 +44,25 @@ def simulated(tmp_path_factory) -> Callable[..., SimulatedSet]:
         return SimulatedSet(particles, truth, simulation.density(), simulation)
 
     return make
+
+
+class Kept(SilentMonitor):
+    """Keeps checkpoints, and stops at one of them."""
+
+    def __init__(self, state: Mapping[str, object] | None = None, at: int = 0) -> None:
+        self.state, self._at, self._saved = state, at, 0
+
+    def save_checkpoint(self, state: Mapping[str, object]) -> None:
+        self.state = dict(state)
+        self._saved += 1
+        if self._saved == self._at:
+            raise KeyboardInterrupt
+
+    def load_checkpoint(self) -> Mapping[str, object] | None:
+        return self.state
+
+
+@pytest.fixture
+def kept() -> type[Kept]:
+    """Return the monitor that keeps checkpoints in memory."""
+    return Kept

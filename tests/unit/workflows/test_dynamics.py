@@ -1,8 +1,9 @@
 """Motions from particles: known amplitudes come back, and what cannot be is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,30 +133,14 @@ def test_given_poses_need_no_encoder(
     assert float(torch.rad2deg(angle).median()) < 4.0
 
 
-class Kept(SilentMonitor):
-    """Keeps checkpoints, and stops at one of them."""
-
-    def __init__(self, state: Mapping[str, object] | None = None, at: int = 0) -> None:
-        self.state, self._at, self._saved = state, at, 0
-
-    def save_checkpoint(self, state: Mapping[str, object]) -> None:
-        self.state = dict(state)
-        self._saved += 1
-        if self._saved == self._at:
-            raise KeyboardInterrupt
-
-    def load_checkpoint(self) -> Mapping[str, object] | None:
-        return self.state
-
-
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
-    folder: Path, model: MovingModel, found: Dynamics
+    folder: Path, model: MovingModel, found: Dynamics, kept: Callable[..., Any]
 ) -> None:
     particles = Particles.load(folder / "particles.star")
-    stopped = Kept(at=1)
+    stopped = kept(at=1)
     with pytest.raises(KeyboardInterrupt):
         infer_dynamics(particles, model, CONFIG, stopped)
-    again = infer_dynamics(particles, model, CONFIG, Kept(stopped.state))
+    again = infer_dynamics(particles, model, CONFIG, kept(stopped.state))
     torch.testing.assert_close(again.motions.mean, found.motions.mean)
 
 

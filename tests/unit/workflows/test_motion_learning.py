@@ -1,8 +1,9 @@
 """A model at rest and its modes, learned where the given ones are wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,22 +62,6 @@ def particles(
     return Particles.load(folder / "set" / "truth.star")
 
 
-class Kept(SilentMonitor):
-    """Keeps checkpoints, and stops at one of them."""
-
-    def __init__(self, state: Mapping[str, object] | None = None, at: int = 0) -> None:
-        self.state, self._at, self._saved = state, at, 0
-
-    def save_checkpoint(self, state: Mapping[str, object]) -> None:
-        self.state = dict(state)
-        self._saved += 1
-        if self._saved == self._at:
-            raise KeyboardInterrupt
-
-    def load_checkpoint(self) -> Mapping[str, object] | None:
-        return self.state
-
-
 @pytest.fixture(scope="module")
 def learned(particles: Particles, given: MovingModel) -> Dynamics:
     return infer_dynamics(particles, given, CONFIG, SilentMonitor())
@@ -115,12 +100,15 @@ def test_the_model_explains_more_of_the_images(
 
 @pytest.mark.slow
 def test_learning_that_was_stopped_ends_as_if_it_had_not_been(
-    learned: Dynamics, particles: Particles, given: MovingModel
+    learned: Dynamics,
+    particles: Particles,
+    given: MovingModel,
+    kept: Callable[..., Any],
 ) -> None:
-    stopped = Kept(at=2)
+    stopped = kept(at=2)
     with pytest.raises(KeyboardInterrupt):
         infer_dynamics(particles, given, CONFIG, stopped)
-    again = infer_dynamics(particles, given, CONFIG, Kept(stopped.state))
+    again = infer_dynamics(particles, given, CONFIG, kept(stopped.state))
     torch.testing.assert_close(
         again.model.node_coordinates_angstrom,
         learned.model.node_coordinates_angstrom,

@@ -241,6 +241,10 @@ class NormalModes:
             "...k,knc->...nc", amplitude_angstrom, per_node.to(amplitude_angstrom)
         )
 
+    def per_angstrom(self) -> Tensor:
+        """Return how far nodes move for an amplitude of 1 angstrom, (k, n, 3)."""
+        return self.displacement_angstrom(torch.eye(len(self), dtype=torch.float64))
+
     def amplitude_sd_angstrom(self, first_angstrom: float) -> Tensor:
         """Return the spread of thermal amplitudes, shape (k,).
 
