@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.physics.structures.moving import MovingAtoms
+from cryoinfer.physics.structures.waves import images_at_once
 from cryoinfer.records import Latents
 
 TURN, SHIFT = slice(0, 3), slice(3, 5)
@@ -131,12 +132,21 @@ def _sums(
     turns = (points[:, :2] + shift) / (box * pixel_size)
     # The products come in the units of an image of that box.
     unit = view.unit * box * pixel_size**2
-    products = moving.atoms.products(turns, weights, box, pixel_size)
+    at_once = images_at_once(box, points.shape[-1])
+    weights = weights.expand(len(points), -1, -1)
+    parts = [
+        _of_disc(moving.atoms.products(t, w, box, pixel_size), view.disc) * unit
+        for t, w in zip(turns.split(at_once), weights.split(at_once), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _of_disc(products: Tensor, disc: FourierDisc) -> Tensor:
+    """Return the coefficients (n, w, p) of sums of products of tables."""
     k = products.shape[-1]
     quadrants = products.permute(0, 1, 2, 4, 3, 5).flatten(-2)
-    disc = view.disc
     place = disc.ky.abs().long() * k + disc.kx.long()
-    taken = quadrants[..., place] * unit
+    taken = quadrants[..., place]
     sign = torch.where(disc.ky < 0, -1.0, 1.0).to(taken)
     (cc, cs), (sc, ss) = (part.unbind(2) for part in taken.unbind(2))
     return torch.complex(cc - sign * ss, -(cs + sign * sc))

@@ -13,8 +13,9 @@ from torch import Tensor
 from cryoinfer.fourier.transform import fourier_to_image, fourier_to_map
 from cryoinfer.records import Pose
 
-TABLE_VALUES_AT_ONCE = 2**21
-"""Of the tables of a batch: what a cache can hold."""
+_TABLE_VALUES_AT_ONCE = 2**21
+"""Of the tables of a batch: what a cache can hold. Tables of more than 32 MB come as
+fresh pages from the system each time, which took longer than the sums."""
 
 _WEIGHTED_VALUES_AT_ONCE = 2**20
 
@@ -59,6 +60,11 @@ def cosine_sine_table(turns: Tensor, count: int) -> Tensor:
     return table.flatten(3, 4)[:, :, :, :count]
 
 
+def images_at_once(box: int, points: int) -> int:
+    """Return of how many images the tables of so many points are to be in memory."""
+    return max(1, _TABLE_VALUES_AT_ONCE // (2 * box * points))
+
+
 def half_axis(cosine: Tensor, sine: Tensor, box: int) -> Tensor:
     """Return ``cosine - i sine`` along the last axis, up to Nyquist, which is zero."""
     half = torch.complex(cosine, -sine)
@@ -96,7 +102,7 @@ def turns_in_parts(
     rotation = pose.rotation.to(coordinates_angstrom)[:, :2]
     shift = pose.shift_angstrom.to(coordinates_angstrom)[:, :, None]
     points = coordinates_angstrom.mT / side
-    at_once = max(1, TABLE_VALUES_AT_ONCE // (2 * box * points.shape[-1]))
+    at_once = images_at_once(box, points.shape[-1])
     for start in range(0, len(pose), at_once):
         part = slice(start, start + at_once)
         own = points if points.dim() == 2 else points[part]

@@ -160,7 +160,7 @@ def test_many_images_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     atoms, pose = small_molecule(), random_poses(5)
     whole = atoms.project(pose, 16, 1.5)
     monkeypatch.setattr(
-        "cryoinfer.physics.structures.waves.TABLE_VALUES_AT_ONCE", 2 * 16 * 7 * 2
+        "cryoinfer.physics.structures.waves._TABLE_VALUES_AT_ONCE", 2 * 16 * 7 * 2
     )
     # The matrix products may be blocked differently, float64.
     torch.testing.assert_close(atoms.project(pose, 16, 1.5), whole, atol=1e-13, rtol=0)
