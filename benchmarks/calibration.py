@@ -87,14 +87,14 @@ def simulated_images(
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of the learned map to the last radius; optics of one group."""
     noise = model.encoder.noise_power[int(particles.optics.group[0])]
-    radius = semi.radii[-1]
+    radius = semi.climbs.radii[-1]
     templates = concatenate(
         [
             whiten(batch, model.encoder.grid, radius, noise)
             for batch in batches_of(particles)
         ]
     )
-    source = TrainingImages(semi.subject, (templates,), model.prior)
+    source = TrainingImages(semi.climbs.subject, (templates,), model.prior)
     return source.draw(SIMULATED, seeded(1))
 
 
@@ -154,7 +154,7 @@ def modes_near(
         tops.rotation.unflatten(0, shape),
         tops.shift_angstrom.unflatten(0, shape),
         tops.defocus_offset_angstrom.unflatten(0, shape),
-        laplace_log_evidence(tops, semi.prior).view(shape).softmax(1),
+        laplace_log_evidence(tops, semi.climbs.prior).view(shape).softmax(1),
         covariance_of(tops.information).unflatten(0, shape),
     )
 
@@ -169,7 +169,12 @@ def climbed_tops(
     for radius in radii:
         near = images.prefix(radius)
         poses = gauss_newton(
-            semi.subject.volume, near, poses, semi.prior, _STEPS, 2 / radius
+            semi.climbs.subject.volume,
+            near,
+            poses,
+            semi.climbs.prior,
+            _STEPS,
+            2 / radius,
         )
     return poses
 
@@ -197,13 +202,13 @@ def divergences(
 
     ``truths`` are poses that mass may be at, the true ones first.
     """
-    near = modes_near(semi, images, truths, encoded, semi.radii)
-    exact = grid_posterior(semi.subject, images, semi.prior, near)
+    near = modes_near(semi, images, truths, encoded, semi.climbs.radii)
+    exact = grid_posterior(semi.climbs.subject, images, semi.climbs.prior, near)
     shown = semi.encoder.radius
-    lower = tuple(radius for radius in semi.radii if radius < shown)
+    lower = tuple(radius for radius in semi.climbs.radii if radius < shown)
     near = modes_near(semi, images, truths, encoded, (*lower, shown))
     images = images.prefix(shown)
-    as_shown = grid_posterior(semi.subject, images, semi.prior, near)
+    as_shown = grid_posterior(semi.climbs.subject, images, semi.climbs.prior, near)
     median = torch.Tensor.median
     return (
         {

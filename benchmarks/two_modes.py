@@ -115,7 +115,7 @@ def masses(
     for mate in mates:
         zero = torch.zeros(len(images), dtype=torch.float64)
         start = LocalPoses.at(pose.rotation @ mate, pose.shift_angstrom, zero)
-        tops.append(climbed_tops(semi, images, start, semi.radii).log_likelihood)
+        tops.append(climbed_tops(semi, images, start, semi.climbs.radii).log_likelihood)
     lesser = torch.stack(tops, 1).softmax(1).amin(1)
     found = semi.infer_whitened(images).weight
     return {
@@ -133,8 +133,8 @@ def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
         file.parent.mkdir(exist_ok=True)
         save_encoder(file, trained(density, snr_db, steps))
     semi = replace(load_encoder(file).semi_amortized(), modes=4)
-    images, _ = template(density, snr_db, semi.radii[-1])
-    source = TrainingImages(semi.subject, (images,), PRIOR)
+    images, _ = template(density, snr_db, semi.climbs.radii[-1])
+    source = TrainingImages(semi.climbs.subject, (images,), PRIOR)
     drawn, latents = source.draw(SIMULATED, seeded(1))
     mates = symmetry_rotations("C2")
     shared = masses(semi, drawn, latents, mates)

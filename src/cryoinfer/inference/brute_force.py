@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.geometry.rotations import turns_in_plane
-from cryoinfer.inference.amortized import mixture_of_tops
+from cryoinfer.inference.climbs import mixture_of_tops
 from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
 from cryoinfer.inference.refine import LocalPoses, PosePrior
 from cryoinfer.inference.search import laplace_log_evidence

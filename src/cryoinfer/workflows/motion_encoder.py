@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.posteriors import PoseMixture
@@ -65,14 +66,17 @@ class MotionEncoder:
         last = problem.grid.box // 2 - 1
         degrees = self.training.checks[-1].median_degrees
         first = climb_radii(degrees, self.encoder.radius, last)[0]
-        semi = SemiAmortized(
-            replace(self.encoder, noise_power=imaged.noise_power),
+        climbs = Climbs(
             problem.subject(imaged),
             problem.prior,
             problem.radii(first),
-            modes=_MODES,
-            draws=problem.config.draws,
+            problem.grid.length_angstrom / 4,
+            self.encoder.symmetry,
+            _MODES,
+            problem.config.draws,
         )
+        encoder = replace(self.encoder, noise_power=imaged.noise_power)
+        semi = SemiAmortized(encoder, climbs)
         return MotionInference.of(problem, FromEncoder(semi), imaged)
 
     def tried(

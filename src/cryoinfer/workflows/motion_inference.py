@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.amortized import SemiAmortized, mixture_of_tops
+from cryoinfer.inference.amortized import SemiAmortized
+from cryoinfer.inference.climbs import mixture_of_tops
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.polish import Polish
 from cryoinfer.inference.posteriors import PoseMixture
@@ -52,7 +53,7 @@ class FromEncoder:
     @property
     def subject(self) -> MovingSubject:
         """What is shown."""
-        return self.semi.subject
+        return self.semi.climbs.subject
 
     def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
         """Return the posteriors; ``index`` is not looked at."""

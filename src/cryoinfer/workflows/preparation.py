@@ -328,7 +328,9 @@ class _Pilots:
     def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:
         """Return the power that the map leaves of the prepared images, by ring."""
         images, mode = self._inferred(preparation, generator)
-        left = residual(self.inference.subject.volume, images, LocalPoses.of(mode))
+        left = residual(
+            self.inference.climbs.subject.volume, images, LocalPoses.of(mode)
+        )
         ratio = radial_power(left, images.disc)
         rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
         return preparation.noise_power * ratio[rings]

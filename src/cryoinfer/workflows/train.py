@@ -16,9 +16,9 @@ from cryoinfer.inference.amortized import (
     SAME_AREA,
     PoseEncoder,
     SemiAmortized,
-    climb_reach_radian,
     grid_of,
 )
+from cryoinfer.inference.climbs import Climbs, climb_reach_radian
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
@@ -173,12 +173,14 @@ class TrainedEncoder:
         degrees = self.checks[-1].median_degrees
         radii = climb_radii(degrees, self.encoder.radius, box // 2 - 1)
         volume = FourierVolume.from_map(self.density, radii[-1], padding)
-        return SemiAmortized(
-            encoder=self.encoder,
-            subject=MapSubject(volume),
-            prior=self.prior,
-            radii=radii,
+        climbs = Climbs(
+            MapSubject(volume),
+            self.prior,
+            radii,
+            self.encoder.grid.length_angstrom / 4,
+            self.encoder.symmetry,
         )
+        return SemiAmortized(self.encoder, climbs)
 
 
 def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:

@@ -153,9 +153,9 @@ def hold_trials(
     """
     generator = torch.Generator().manual_seed(seed)
     encoder, semi = trained.encoder, trained.semi_amortized()
-    grid, noise, radius = encoder.grid, encoder.noise_power, semi.radii[-1]
+    grid, noise, radius = encoder.grid, encoder.noise_power, semi.climbs.radii[-1]
     lent = templates_of(particles, grid, radius, noise, generator, images)
-    source = TrainingImages(semi.subject, lent, trained.prior)
+    source = TrainingImages(semi.climbs.subject, lent, trained.prior)
     drawn = []
     for rows in torch.arange(images).split(OF_ONE_GROUP):
         drawn.append(source.draw(len(rows), generator))

@@ -12,6 +12,7 @@ from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.encoder_inputs import encoder_inputs
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.posteriors import PoseMixture
@@ -164,13 +165,18 @@ def test_an_interrupted_training_ends_with_the_same_weights() -> None:
         assert one.loss_nats == pytest.approx(other.loss_nats, rel=1e-3)
 
 
+def climbs(density: FourierVolume, symmetry: torch.Tensor) -> Climbs[MapSubject]:
+    lever = GRID.length_angstrom / 4
+    return Climbs(MapSubject(density), PRIOR, (7, 15), lever, symmetry)
+
+
 def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
     # An untrained network names poses far off: here it is the climb that is tested,
     # from modes that lie near the truth.
     batch, true, sd = particles(20, seeded(5))
     noise = torch.full((BOX // 2,), sd**2)
     encoder = PoseEncoder(network(), GRID, (noise,), C1)
-    semi = SemiAmortized(encoder, MapSubject(volume()), PRIOR, radii=(7, 15))
+    semi = SemiAmortized(encoder, climbs(volume(), C1))
     near = PoseMixture.of_modes(
         true.rotation[:, None]
         @ torch.linalg.matrix_exp(
@@ -181,7 +187,7 @@ def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
         torch.ones(20, 1, dtype=torch.float64),
         torch.eye(6, dtype=torch.float64).expand(20, 1, 6, 6),
     )
-    found = semi.climb(whiten(batch, GRID, 15, noise), near)
+    found = semi.climbs.from_modes(whiten(batch, GRID, 15, noise), near)
     error = torch.rad2deg(geodesic_angle(found.mode().pose.rotation, true.rotation))
     # At this signal; the start is 5.7 degrees off.
     assert error.median() < 3.0
@@ -202,7 +208,6 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
     noise = torch.full((BOX // 2,), float(images.var()))
     batch = ParticleBatch(images, Optics.without_ctf(8, PIXEL), torch.arange(8))
     density = FourierVolume.from_map(pair.to_map(BOX, PIXEL).float(), 15)
-    encoder = PoseEncoder(network(), GRID, (noise,), C1)
     zero = torch.zeros(8, 2, dtype=torch.float64)
     near = PoseMixture.of_modes(
         torch.stack([true.rotation, true.rotation @ half_turn], 1),
@@ -212,16 +217,13 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
         0.01 * torch.eye(6, dtype=torch.float64).expand(8, 2, 6, 6),
     )
     seen = whiten(batch, GRID, 15, noise)
-    found = SemiAmortized(encoder, MapSubject(density), PRIOR, (7, 15)).climb(
-        seen, near
-    )
+    found = climbs(density, C1).from_modes(seen, near)
     # The map is interpolated: mates differ by a quarter of a nat.
     torch.testing.assert_close(found.weight, zero + 0.5, rtol=0, atol=0.1)
-    mates = replace(encoder, symmetry=symmetry_rotations("C2"))
-    c2 = SemiAmortized(mates, MapSubject(density), PRIOR, (7, 15))
+    c2 = climbs(density, symmetry_rotations("C2"))
     # Told of the symmetry, one mode stands for both.
     torch.testing.assert_close(
-        c2.climb(seen, near).weight[:, 0], torch.ones(8).double()
+        c2.from_modes(seen, near).weight[:, 0], torch.ones(8).double()
     )
 
 
