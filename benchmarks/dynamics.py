@@ -4,10 +4,11 @@ Shows, for adenylate kinase (96 x 96 pixels of 1.6 A, CTF, shifts to 5 A, given 
 off by up to 1,000 A) that moves along three modes with spreads of 2, 1.3 and 0.87 A,
 from any direction: the distance of the predicted from the true alpha carbons, errors of
 pose, amplitudes and defocus, and how often intervals and simulated trials hold the
-truth; with the seconds of the whole run, training included.
+truth; with the seconds of the whole run, search or training included.
 
     python benchmarks/dynamics.py
-    python benchmarks/dynamics.py --snr-db -20 --draws 4
+    python benchmarks/dynamics.py --poses unknown --steps 6000
+    python benchmarks/dynamics.py --snr-db -20 --draws 4 --n 2000
 """
 
 import argparse
@@ -26,6 +27,7 @@ from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.dynamics import infer_dynamics
+from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 from cryoinfer.workflows.trial import CLIMBED
 
@@ -37,7 +39,9 @@ LOST_DEGREES = 10.0
 COLUMNS = (
     Column("signal (dB)", "snr_db", ".0f"),
     Column("images", "images", ","),
+    Column("first poses", "poses"),
     Column("steps", "steps", ","),
+    Column("draws", "draws"),
     Column("seconds", "seconds", ".0f"),
     Column("CA RMSD, median (A)", "rmsd_angstrom", ".2f"),
     Column("before (A)", "rmsd_before_angstrom", ".2f"),
@@ -73,6 +77,7 @@ def measure_motions(options: argparse.Namespace) -> Row:
     particles = Particles.load(folder / "particles.star")
     given, true = particles.optics, Particles.load(folder / "truth.star").optics
     config = DynamicsConfig(
+        poses=options.poses,
         # Standard deviations of uniform errors, and a little more.
         shift_sd_angstrom=0.6 * MAX_SHIFT_ANGSTROM,
         defocus_sd_angstrom=DEFOCUS_ERROR_ANGSTROM / 3**0.5,
@@ -82,19 +87,28 @@ def measure_motions(options: argparse.Namespace) -> Row:
     started = time.perf_counter()
     found = infer_dynamics(particles, model, config, Teller())
     seconds = time.perf_counter() - started
-    latents, motions = Simulation.of(simulation).latents, found.motions
+    row = judged(found, Simulation.of(simulation))
+    offset = true.defocus_u_angstrom - given.defocus_u_angstrom
+    defocus = found.motions.defocus_offset_angstrom - offset
+    return row | {
+        "images": len(particles),
+        "seconds": seconds,
+        "defocus_rms_angstrom": float(defocus.square().mean().sqrt()),
+        "defocus_median_angstrom": float(defocus.abs().median()),
+    }
+
+
+def judged(found: Dynamics, truth: Simulation) -> Row:
+    """Compare what was found with the truth."""
+    latents, motions = truth.latents, found.motions
     amplitude = latents.conformation
     assert amplitude is not None
     error = motions.mean - amplitude
     angle = torch.rad2deg(geodesic_angle(motions.rotation, latents.pose.rotation))
     inside = (amplitude > motions.low) & (amplitude < motions.high)
     left = error.square().mean(0) / amplitude.var(0)
-    offset = true.defocus_u_angstrom - given.defocus_u_angstrom
-    defocus = motions.defocus_offset_angstrom - offset
     trial = found.trials[CLIMBED]
     return {
-        "images": len(particles),
-        "seconds": seconds,
         # Modes are orthonormal over the nodes: amplitudes add in squares.
         "rmsd_angstrom": float(error.norm(dim=1).median()),
         "rmsd_before_angstrom": float(amplitude.norm(dim=1).median()),
@@ -103,8 +117,6 @@ def measure_motions(options: argparse.Namespace) -> Row:
         "intervals": listed(inside.double().mean(0), ".1%"),
         "r2": listed(1 - left, ".3f"),
         "sd": listed(motions.sd.median(0).values, ".2f"),
-        "defocus_rms_angstrom": float(defocus.square().mean().sqrt()),
-        "defocus_median_angstrom": float(defocus.abs().median()),
         "widening": listed(found.widening[[0, 3, 5, 6]], ".3f"),
         "trial_50%": trial.share_in(0.5),
         "trial_90%": trial.share_in(0.9),
@@ -122,13 +134,20 @@ def listed(values: torch.Tensor, style: str) -> str:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--snr-db", type=float, default=-10.0, help="default: -10")
-    parser.add_argument("--steps", type=int, default=4000, help="default: 4,000")
+    parser.add_argument(
+        "--poses",
+        choices=("unknown", "searched"),
+        default="searched",
+        help="first poses: of an encoder, or of a search (default)",
+    )
+    parser.add_argument("--steps", type=int, default=6000, help="default: 6,000")
     parser.add_argument("--draws", type=int, default=0, help="default: 0")
     options = parser.parse_args()
     results = results_of("dynamics", options)
     key: Row = {
         "snr_db": options.snr_db,
-        "steps": options.steps,
+        "poses": options.poses,
+        "steps": options.steps if options.poses == "unknown" else 0,
         "draws": options.draws,
     }
     if not options.table and (options.again or not results.has(key)):

@@ -20,6 +20,10 @@ _MOST_ATOMS = 30_000
 """Above it beads stand for the atoms throughout: slopes of an image would take a second
 of a core."""
 
+_PULL = 0.01
+"""Towards straight displacements, over the stiffness of the chain: they are believed in
+the large, and springs in what is near."""
+
 _PIXELS_ACROSS = 4.0  # of a structure that is to move
 
 
@@ -88,7 +92,11 @@ class MovingModel:
             _moving(model, nodes, found),
             tuple(sd.tolist()),
             cutoff_angstrom,
-            chain_network(places, [model.chain_names[row] for row in nodes.atom]),
+            chain_network(
+                places,
+                [model.chain_names[row] for row in nodes.atom],
+                [model.residue_numbers[row] for row in nodes.atom],
+            ),
         )
 
     def learned(
@@ -173,7 +181,7 @@ class MovingModel:
         """
         moved = self.modes.displacement_angstrom(conformation.double())
         target = self.node_coordinates_angstrom + moved
-        return self._at_nodes(mended(self.chain, target))
+        return self._at_nodes(mended(self.chain, target, _PULL))
 
     def departure_angstrom(self, other: "MovingModel") -> float:
         """Return the RMSD of the nodes to those of another model at rest."""

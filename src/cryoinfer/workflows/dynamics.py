@@ -1,5 +1,7 @@
 """From an atomic model and particles to the motion of every particle."""
 
+from collections.abc import Callable
+
 import torch
 
 from cryoinfer.data.moving_model import MovingModel
@@ -8,16 +10,20 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_encoder import MotionEncoder
-from cryoinfer.workflows.motion_inference import FromStarts, MotionInference
+from cryoinfer.workflows.motion_inference import (
+    FromSearch,
+    FromStarts,
+    MotionInference,
+)
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
-from cryoinfer.workflows.motion_search import searched
+from cryoinfer.workflows.motion_start import refined
+from cryoinfer.workflows.motion_trial import tried
 from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
 from cryoinfer.workflows.parts import Parts
-from cryoinfer.workflows.trial import Trial
+from cryoinfer.workflows.trial import ENCODER, Trial
 
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
-_BY_STARTS = ("given", "searched")  # that need no encoder
 _FIRST, _LEARNING = "first encoder", "learning"
 _TRAINING, _PARTICLES = "encoder", "particles"
 
@@ -47,19 +53,18 @@ def infer_dynamics(
     """
     parts = Parts(monitor)
     problem = MotionProblem.of(particles, model, config)
-    if config.poses == "searched":
-        problem = searched(problem, parts)
     generator = torch.Generator().manual_seed(config.seed)
     imaged = first_look(particles, model, problem.grid, problem.prior, generator)
     monitor.message(imaged.told())
     if config.learning_rounds:
-        found, _ = _inferring(problem, imaged, parts.monitor(_FIRST), monitor)
-        learned = learned_model(found, config.learning_rounds, parts.monitor(_LEARNING))
-        problem = MotionProblem.of(problem.particles, learned, config)
+        first = _beginning(problem, imaged, parts, monitor)
+        learned = learned_model(first, config.learning_rounds, parts.monitor(_LEARNING))
+        problem = MotionProblem.of(particles, learned, config)
     inference, encoder = _inferring(problem, imaged, parts.monitor(_TRAINING), monitor)
     trials: dict[str, Trial] = {}
-    if encoder is not None:
-        inference, trials = encoder.tried(inference, monitor)
+    if config.poses != "given":
+        others = {} if encoder is None else {ENCODER: encoder.encoder.infer_whitened}
+        inference, trials = tried(inference, others, monitor)
     return Dynamics(
         inference.all_motions(parts.monitor(_PARTICLES)),
         problem.model,
@@ -72,27 +77,50 @@ def infer_dynamics(
     )
 
 
+def _beginning(
+    problem: MotionProblem, imaged: Imaged, parts: Parts, monitor: Monitor
+) -> MotionInference:
+    """Return an inference by a model that may be wrong.
+
+    A search by its own maps would lose particles that are far from all of them: a
+    refinement that begins at one makes its map that of the particles.
+    """
+    if problem.config.poses == "searched":
+        found = refined(problem, parts)
+        return _looking(lambda now: _from_poses(found, now), imaged, monitor)
+    return _inferring(problem, imaged, parts.monitor(_FIRST), monitor)[0]
+
+
 def _inferring(
     problem: MotionProblem, imaged: Imaged, training: Monitor, monitor: Monitor
 ) -> tuple[MotionInference, MotionEncoder | None]:
     """Return an inference, and the encoder that it is by, if any."""
-    encoder = None
-    if problem.config.poses not in _BY_STARTS:
-        encoder = MotionEncoder.taught(problem, imaged, training)
-        monitor.message(f"The training of the encoder: {encoder.training.verdict}")
+    if problem.config.poses == "given":
+        return _looking(lambda now: _from_poses(problem, now), imaged, monitor), None
+    if problem.config.poses == "searched":
+        return _looking(lambda now: _from_search(problem, now), imaged, monitor), None
+    encoder = MotionEncoder.taught(problem, imaged, training)
+    monitor.message(f"The training of the encoder: {encoder.training.verdict}")
+    return _looking(encoder.inference, imaged, monitor), encoder
 
-    def made(now: Imaged) -> MotionInference:
-        if encoder is None:
-            return _from_given(problem, now)
-        return encoder.inference(now)
 
+def _looking(
+    made: Callable[[Imaged], MotionInference], imaged: Imaged, monitor: Monitor
+) -> MotionInference:
+    """Return an inference that knows noise and gain from what it has found."""
     again = second_look(made(imaged).pilots(), imaged)
     monitor.message(again.told())
-    return made(again), encoder
+    return made(again)
 
 
-def _from_given(problem: MotionProblem, imaged: Imaged) -> MotionInference:
-    """Return climbs from the poses of the particles' file."""
+def _from_search(problem: MotionProblem, imaged: Imaged) -> MotionInference:
+    """Return searches of all poses, and climbs."""
+    finder = FromSearch.of(problem, problem.subject(imaged), problem.last_radius)
+    return MotionInference.of(problem, finder, imaged)
+
+
+def _from_poses(problem: MotionProblem, imaged: Imaged) -> MotionInference:
+    """Return climbs from the poses of the particles' file, or of a refinement."""
     pose = problem.particles.pose
     assert pose is not None
     n = len(problem.particles)
@@ -101,6 +129,6 @@ def _from_given(problem: MotionProblem, imaged: Imaged) -> MotionInference:
         torch.zeros(n, dtype=torch.float64),
         torch.zeros(n, len(problem.model.modes), dtype=torch.float64),
     )
-    first = min(_GIVEN_RADIUS, problem.grid.box // 2 - 1)
+    first = min(_GIVEN_RADIUS, problem.last_radius)
     finder = FromStarts(problem, problem.subject(imaged), starts, first)
     return MotionInference.of(problem, finder, imaged)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.amortized import SemiAmortized
-from cryoinfer.inference.climbs import mixture_of_tops
+from cryoinfer.inference.climbs import Climbs, mixture_of_tops
+from cryoinfer.inference.moving_search import MovingSearch
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.polish import Polish
 from cryoinfer.inference.posteriors import PoseMixture
@@ -18,12 +19,13 @@ from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.dynamics_result import Motions
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.moving_noise import Imaged
+from cryoinfer.workflows.moving_noise import Imaged, Shown, shown_of
 from cryoinfer.workflows.parts import PartMonitor
 
 _POLISHED_UNKNOWNS = 3
 _KEPT_EVERY = 8  # chunks
 _SIDES_SD = (0.0, -1.5, 1.5)  # of the softest mode, that climbs begin at
+_SEARCHED_CONFORMATIONS, _SEARCHED_MODES = 5, 10
 _STEPS = 6  # of a climb at one radius, from a known start
 
 
@@ -65,6 +67,54 @@ class FromEncoder:
 
 
 @dataclass(frozen=True)
+class FromSearch:
+    """Climbs from what a search of all poses and some conformations names."""
+
+    search: MovingSearch
+    climbs: Climbs[MovingSubject]
+
+    @classmethod
+    def of(
+        cls, problem: MotionProblem, subject: MovingSubject, last_radius: int
+    ) -> "FromSearch":
+        """Return searches with a model in the units of the images.
+
+        Parameters
+        ----------
+        problem : MotionProblem
+        subject : MovingSubject
+        last_radius : int
+            Of the climbs.
+        """
+        search = MovingSearch.of(
+            subject, problem.prior, _SEARCHED_CONFORMATIONS, _SEARCHED_MODES
+        )
+        climbs = Climbs(
+            subject,
+            problem.prior,
+            problem.radii(min(search.plan.radius, last_radius), last_radius),
+            problem.grid.length_angstrom / 4,
+            torch.eye(3, dtype=torch.float64)[None],
+            _SEARCHED_MODES,
+            problem.config.draws,
+        )
+        return cls(search, climbs)
+
+    @property
+    def subject(self) -> MovingSubject:
+        """What is shown."""
+        return self.climbs.subject
+
+    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+        """Return the posteriors; ``index`` is not looked at."""
+        return self.climbs.from_modes(images, self.search.infer_whitened(images))
+
+    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+        """Return the most probable modes of the climbs."""
+        return LocalPoses.of(self.find(images, index).mode())
+
+
+@dataclass(frozen=True)
 class FromStarts:
     """Climbs from where particles are known to be nearly.
 
@@ -90,7 +140,7 @@ class FromStarts:
         particles move far, the middle is not within reach of the ends.
         """
         prior, subject = self.problem.prior, self.subject
-        first, *others = self.problem.radii(self.first_radius)
+        first, *others = self.problem.radii(self.first_radius, self.problem.last_radius)
         begun = self.begin(images, index)
         near, longest = images.prefix(first), 2 / first
         tops = []
@@ -162,17 +212,12 @@ class MotionInference:
         """Whether posteriors have their own moments, and no need of other widths."""
         return int((self.problem.prior.precision >= 0).sum()) <= _POLISHED_UNKNOWNS
 
-    def pilots(self) -> Iterator[tuple[int, WhitenedImages, Tensor]]:
-        """Yield group, images and what the model shows of them, of some particles."""
-        for group, batch in self.imaged.pilots(self.problem.particles):
+    def pilots(self) -> Iterator[Shown]:
+        """Yield some particles and what the model shows of them."""
+        for _, batch in self.imaged.pilots(self.problem.particles):
             images = self.problem.whitened(batch, self.imaged)
             mode = self.finder.find(images, batch.index).mode()
-            offset = mode.defocus_offset_angstrom
-            if bool((offset != 0).any()):
-                images, _ = images.with_defocus_offset(offset)
-            shown = self.finder.subject.coefficients(mode, images) * images.ctf
-            centred = replace(images, coefficients=shown)
-            yield group, images, centred.moved_back(-mode.pose.shift_angstrom)
+            yield shown_of(self.finder.subject, images, mode)
 
     def all_motions(self, monitor: PartMonitor) -> Motions:
         """Infer all particles; an interrupted pass goes on."""

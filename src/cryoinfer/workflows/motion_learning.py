@@ -3,10 +3,12 @@
 In rounds: particles climb to the tops of their posteriors, fields of displacements are
 solved for, chains are mended, and the network of what has come out lends the next round
 its basis. The radius grows from round to round: at a low one, steps of many angstrom
-are nearly linear.
+are nearly linear. What images show of the model, and their noise, are measured anew in
+every round; and particles that began at a wrong pose are found by a search with the
+model that half of the rounds have learned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +25,7 @@ from cryoinfer.inference.learned_motion import (
 )
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.search import laplace_log_evidence
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.structures.deformation import mended
@@ -31,8 +34,9 @@ from cryoinfer.physics.structures.elastic import (
     ElasticNetwork,
 )
 from cryoinfer.physics.structures.moving import MovingAtoms
-from cryoinfer.workflows.motion_inference import MotionInference
+from cryoinfer.workflows.motion_inference import FromSearch, MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
+from cryoinfer.workflows.moving_noise import Imaged, Shown, second_look, shown_of
 
 _PARTICLES = 2000  # that are learned from, at most
 _BASIS = 100  # modes that a field is a sum of, at most
@@ -42,16 +46,39 @@ a low resolution and are none of a chain: what is far off is to be reached in st
 
 _BASIS_CUTOFF_ANGSTROM = 10.0  # of their network: what is apart moves apart easily
 _FIRST_ANGSTROM, _LAST_ANGSTROM = 12.0, 6.0  # of the rounds
+_MARCHING = 0.7  # of the rounds; the others are at the last resolution
+_WORTH_NATS = 1.0  # that another pose is to be likelier by
 _STEPS = 6
+_PULL = 1.0
+"""Towards what images say, over the stiffness of a chain: closes torn bonds, and moves
+frames of a simulated transition by 0.4 A; at 0.01 it moved them by 1 A, which then was
+the error of the model at rest."""
+
+_OF_ALL_POSES = ("unknown", "searched")  # that may have begun at a wrong one
+_LOOKED_AT = 500  # particles, for noise and gain
 _LEAST_SD = 0.05  # of an amplitude, over that of the widest
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Images of some particles of one optics group, and what is known of them."""
+    """Some particles of one optics group, and where they are."""
 
-    images: WhitenedImages
+    index: Tensor
     poses: LocalPoses
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is known between two rounds."""
+
+    model: MovingModel
+    imaged: Imaged
+    seen: list[_Seen]
+
+    @property
+    def conformation(self) -> Tensor:
+        """Of all particles, shape (p, k)."""
+        return torch.cat([one.poses.conformation for one in self.seen])
 
 
 def learned_model(
@@ -73,85 +100,137 @@ def learned_model(
         With as many modes, the widest motion first; spreads of amplitudes are those
         that were found.
     """
-    problem = inference.problem
-    model = problem.model
+    given = inference.problem
     saved: Any = monitor.load_checkpoint()
-    done = 0
-    if saved is not None:
-        done, model = saved["done"], _restored(model, saved)
+    done = 0 if saved is None else saved["done"]
+    state = _begun(inference) if saved is None else _restored(given.model, saved)
     if done >= rounds:
-        return model
-    seen = _seen(inference, None if saved is None else saved["poses"])
+        return state.model
     monitor.stage("learning the motion", rounds)
     monitor.advance(done)
-    beads = problem.model.beads(_LAST_ANGSTROM)
+    beads = given.model.beads(_LAST_ANGSTROM)
     for number in range(done, rounds):
-        radius = _radius(problem, number, rounds)
-        beads = model.with_beads_of(beads)
-        model, seen, told = _round(inference, model, beads, seen, radius)
+        radius = _radius(given, number, rounds)
+        beads = state.model.with_beads_of(beads)
+        state = _looked(given, state, beads, radius)
+        if number == (rounds + 1) // 2 and given.config.poses in _OF_ALL_POSES:
+            state, told = _found_again(given, state, beads, radius)
+            monitor.message(told)
+        state, told = _round(given, state, beads, radius)
         monitor.message(f"round {number + 1} of learning: {told}")
-        monitor.save_checkpoint(_state(model, seen, number + 1))
+        monitor.save_checkpoint(_saved(state, number + 1))
         monitor.advance()
-    return model
+    return state.model
 
 
 def _radius(problem: MotionProblem, number: int, rounds: int) -> int:
     """Return the Fourier radius of a round."""
-    share = number / max(rounds - 1, 1)
+    share = min(number / max(_MARCHING * rounds - 1, 1), 1.0)
     angstrom = _FIRST_ANGSTROM * (_LAST_ANGSTROM / _FIRST_ANGSTROM) ** share
     return min(int(problem.grid.length_angstrom / angstrom), problem.coarse_radius)
 
 
-def _seen(
-    inference: MotionInference, kept: Sequence[Mapping[str, Tensor]] | None
-) -> list[_Seen]:
-    """Return some particles, where they were kept or as the inference finds them."""
+def _begun(inference: MotionInference) -> _State:
+    """Return some particles as the inference finds them."""
     problem = inference.problem
     chunks = problem.chunks()
     generator = torch.Generator().manual_seed(problem.config.seed + 3)
-    order = torch.randperm(len(chunks), generator=generator).tolist()
     seen: list[_Seen] = []
-    for chunk in order:
+    for chunk in torch.randperm(len(chunks), generator=generator).tolist():
         batch = problem.particles.batch(chunks[chunk])
         batch = batch[is_finite(batch.images)]
         if len(batch):
             images = problem.whitened(batch, inference.imaged)
-            if kept is None:
-                poses = inference.finder.begin(images, batch.index)
-            else:
-                poses = LocalPoses(**kept[len(seen)])
-            seen.append(_Seen(images.prefix(problem.coarse_radius), poses))
+            poses = inference.finder.begin(images, batch.index)
+            seen.append(_Seen(batch.index, poses))
         if sum(len(one.poses) for one in seen) >= _PARTICLES:
             break
-    return seen
+    return _State(problem.model, inference.imaged, seen)
+
+
+def _whitened(
+    problem: MotionProblem, imaged: Imaged, one: _Seen, radius: int
+) -> WhitenedImages:
+    """Return the images of particles, which are not kept in memory."""
+    batch = problem.particles.batch(one.index)
+    return problem.whitened(batch, imaged).prefix(radius)
+
+
+def _subject(
+    problem: MotionProblem, state: _State, beads: MovingAtoms
+) -> MovingSubject:
+    """Return beads in the units of the images; rounds are of no higher resolution."""
+    beads = beads.scaled(state.imaged.gain)
+    return MovingSubject(beads, problem.grid, beads, problem.coarse_radius)
+
+
+def _looked(
+    problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
+) -> _State:
+    """Measure noise and gain with the model as it is now."""
+    subject = _subject(problem, state, beads)
+
+    def pilots() -> Iterator[Shown]:
+        count = 0
+        for one in state.seen:
+            if count < _LOOKED_AT:
+                images = _whitened(problem, state.imaged, one, radius)
+                yield shown_of(subject, images, one.poses.latents)
+                count += len(images)
+
+    return replace(state, imaged=second_look(pilots(), state.imaged))
+
+
+def _found_again(
+    problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
+) -> tuple[_State, str]:
+    """Search all poses with the model as it is now, and keep the likelier ones."""
+    prior = replace(
+        problem.prior, conformation_sd_angstrom=state.model.amplitude_sd_angstrom
+    )
+    current = replace(problem, model=state.model, prior=prior)
+    subject = _subject(problem, state, beads)
+    finder = FromSearch.of(current, subject, radius)
+    others, seen = 0, []
+    for one in state.seen:
+        images = _whitened(problem, state.imaged, one, radius)
+        starts = one.poses, finder.begin(images, one.index)
+        tops = [subject.climb(images, at, prior, _STEPS, 2 / radius) for at in starts]
+        known, found = (laplace_log_evidence(top, prior) for top in tops)
+        better = found > known + _WORTH_NATS
+        others += int(better.sum())
+        n = len(images)
+        kept = LocalPoses.joined(tops).select(torch.arange(n) + better * n)
+        seen.append(replace(one, poses=kept))
+    total = sum(len(one.poses) for one in seen)
+    return replace(state, seen=seen), (
+        f"a search with what has been learned found likelier poses of {others:,} of "
+        f"{total:,} particles"
+    )
 
 
 def _round(
-    inference: MotionInference,
-    model: MovingModel,
-    beads: MovingAtoms,
-    seen: list[_Seen],
-    radius: int,
-) -> tuple[MovingModel, list[_Seen], str]:
+    problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
+) -> tuple[_State, str]:
     """Climb, learn, and return what has come out, with the particles there."""
-    problem = inference.problem
+    model = state.model
     resolution = problem.grid.resolution_at(radius)
-    beads = beads.scaled(inference.imaged.gain)
-    subject = MovingSubject(beads, problem.grid, beads, problem.coarse_radius)
+    subject = _subject(problem, state, beads)
     prior = replace(problem.prior, conformation_sd_angstrom=model.amplitude_sd_angstrom)
-    fields = _fields(model, beads)
+    fields = _fields(model, subject.moving)
     equations = FieldEquations(fields, subject, prior)
     climbed = []
-    for one in seen:
-        near = one.images.prefix(radius)
-        poses = subject.climb(near, one.poses, prior, _STEPS, 2 / radius)
-        equations.add(near, poses.latents)
-        climbed.append(_Seen(one.images, poses))
+    for one in state.seen:
+        images = _whitened(problem, state.imaged, one, radius)
+        poses = subject.climb(images, one.poses, prior, _STEPS, 2 / radius)
+        equations.add(images, poses.latents)
+        climbed.append(replace(one, poses=poses))
     share = equations.solved()
     climbed = _stepped(climbed, equations.steps(share))
-    motion = _moved(model, fields, share, climbed)
+    state = replace(state, seen=climbed)
+    motion = _moved(fields, share, state)
     sd = motion.sd_angstrom.clamp(min=_LEAST_SD * float(motion.sd_angstrom[0]))
-    rest = mended(model.chain, motion.rest)
+    rest = mended(model.chain, motion.rest, _PULL)
     found = model.learned(rest, motion.direction, tuple(sd.tolist()))
     whole = found.departure_angstrom(problem.model)
     told = (
@@ -161,7 +240,8 @@ def _round(
         + ", ".join(f"{one:.2f}" for one in motion.sd_angstrom[:3].tolist())
         + " A"
     )
-    return found, _replaced(climbed, motion), told
+    seen = _replaced(climbed, motion)
+    return replace(state, model=found, seen=seen), told
 
 
 def _fields(model: MovingModel, beads: MovingAtoms) -> Fields:
@@ -186,15 +266,14 @@ def _fields(model: MovingModel, beads: MovingAtoms) -> Fields:
     )
 
 
-def _moved(
-    model: MovingModel, fields: Fields, share: Tensor, climbed: list[_Seen]
-) -> Motion:
+def _moved(fields: Fields, share: Tensor, state: _State) -> Motion:
     """Return what the particles show with fields added to the model."""
+    model = state.model
     field = torch.einsum("km,mnc->knc", share, fields.of_nodes)
     return principal_motion(
         model.node_coordinates_angstrom + field[0],
         model.modes.per_angstrom() + field[1:],
-        torch.cat([one.poses.conformation for one in climbed]),
+        state.conformation,
     )
 
 
@@ -216,19 +295,27 @@ def _replaced(climbed: list[_Seen], motion: Motion) -> list[_Seen]:
     ]
 
 
-def _state(model: MovingModel, seen: list[_Seen], done: int) -> Mapping[str, object]:
+def _saved(state: _State, done: int) -> Mapping[str, object]:
+    model = state.model
     return {
         "done": done,
         "rest": torch.from_numpy(model.model.coordinates_angstrom),
         "direction": model.modes.direction,
         "sd": torch.tensor(model.amplitude_sd_angstrom, dtype=torch.float64),
-        "poses": [dict(vars(one.poses)) for one in seen],
+        "imaged": dict(vars(state.imaged)),
+        "index": [one.index for one in state.seen],
+        "poses": [dict(vars(one.poses)) for one in state.seen],
     }
 
 
-def _restored(given: MovingModel, saved: Mapping[str, Any]) -> MovingModel:
+def _restored(given: MovingModel, saved: Mapping[str, Any]) -> _State:
     atoms = replace(given.model, coordinates_angstrom=saved["rest"].numpy())
     model = replace(given, model=atoms)
-    return model.learned(
+    model = model.learned(
         model.node_coordinates_angstrom, saved["direction"], tuple(saved["sd"].tolist())
     )
+    rows: Sequence[tuple[Tensor, dict[str, Tensor]]] = list(
+        zip(saved["index"], saved["poses"], strict=True)
+    )
+    seen = [_Seen(index, LocalPoses(**poses)) for index, poses in rows]
+    return _State(model, Imaged(**saved["imaged"]), seen)

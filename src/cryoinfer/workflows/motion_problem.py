@@ -21,8 +21,8 @@ from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.moving_noise import Imaged
 
 Poses = Literal["unknown", "in-plane", "given", "searched"]
-"""What is known of the poses: nothing, the view but not the angle in its plane, or
-where to begin; or nothing, and a search by the model's map is to tell where."""
+"""What is known of the poses: nothing, and an encoder is to learn them; the view but
+not the angle in its plane; where to begin; or nothing, and they are to be searched."""
 
 _SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
 _MARCH = 1.35  # of radii of the climbs, from one to the next
@@ -117,9 +117,13 @@ class MotionProblem:
         )
         return cls(particles, model, config, grid, prior)
 
-    def radii(self, first: int) -> tuple[int, ...]:
-        """Return the Fourier radii of climbs, from a first one to the last."""
-        last = self.grid.box // 2 - 1
+    @property
+    def last_radius(self) -> int:
+        """Of the images: the last below Nyquist."""
+        return self.grid.box // 2 - 1
+
+    def radii(self, first: int, last: int) -> tuple[int, ...]:
+        """Return the Fourier radii of climbs, from a first one to a last."""
         steps = max(1, math.ceil(math.log(last / first) / math.log(_MARCH)))
         ratio = (last / first) ** (1 / steps)
         return tuple(sorted({round(first * ratio**k) for k in range(steps + 1)}))
@@ -127,7 +131,7 @@ class MotionProblem:
     @property
     def coarse_radius(self) -> int:
         """Up to which beads stand for atoms."""
-        return int(_COARSE_SHARE * (self.grid.box // 2 - 1))
+        return int(_COARSE_SHARE * self.last_radius)
 
     def subject(self, imaged: Imaged) -> MovingSubject:
         """Return the model in the units of the images."""
@@ -148,7 +152,7 @@ class MotionProblem:
     def whitened(self, batch: ParticleBatch, imaged: Imaged) -> WhitenedImages:
         """Whiten images of one optics group to the last radius, and fade the model."""
         noise = imaged.noise_power[int(batch.optics.group[0])]
-        images = whiten(batch, self.grid, self.grid.box // 2 - 1, noise)
+        images = whiten(batch, self.grid, self.last_radius, noise)
         return images.faded(imaged.fade)
 
     def chunks(self) -> list[Tensor]:

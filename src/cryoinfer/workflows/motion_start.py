@@ -1,4 +1,4 @@
-"""First poses of a model that moves, by a search with the map of the model at rest."""
+"""First poses by a model that may be wrong: those of a refinement from its map."""
 
 from dataclasses import replace
 
@@ -9,10 +9,10 @@ from cryoinfer.workflows.parts import Parts
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 
 _LARGEST_SHIFT_SD = 3.0
-_SEARCH, _POSES = "search", "searched poses"
+_SEARCH, _POSES = "refinement", "refined poses"
 
 
-def searched(problem: MotionProblem, parts: Parts) -> MotionProblem:
+def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
     """Return the problem with the poses of a refinement from the model's map.
 
     All particles together become one map, a blurred one: poses are a few degrees off

@@ -25,7 +25,7 @@ from cryoinfer.inference.whitening import (
     whiten,
 )
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
-from cryoinfer.records import ParticleBatch
+from cryoinfer.records import Latents, ParticleBatch
 
 _LOOKED_AT = 600  # particles of a group
 _SECOND_LOOK = 300
@@ -144,15 +144,42 @@ def first_look(
     return Imaged(tuple(noise), gain, fade, None, tuple(noise), tuple(rows))
 
 
-def second_look(
-    pilots: Iterable[tuple[int, WhitenedImages, Tensor]], before: Imaged
-) -> Imaged:
+@dataclass(frozen=True)
+class Shown:
+    """Images of one optics group, centred, and what the model shows of them.
+
+    Attributes
+    ----------
+    images : WhitenedImages
+        By the noise that was believed before.
+    shown : Tensor of complex64, shape (n, p)
+    """
+
+    images: WhitenedImages
+    shown: Tensor
+
+    @property
+    def group(self) -> int:
+        """The optics group."""
+        return int(self.images.optics.group[0])
+
+
+def shown_of(subject: MovingSubject, images: WhitenedImages, at: Latents) -> Shown:
+    """Return images of one optics group with what a model at latents shows of them."""
+    offset = at.defocus_offset_angstrom
+    if bool((offset != 0).any()):
+        images, _ = images.with_defocus_offset(offset)
+    shown = subject.coefficients(at, images) * images.ctf
+    moved = images.moved_back(at.pose.shift_angstrom)
+    return Shown(replace(images, coefficients=moved), shown)
+
+
+def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
     """Return noise and gain from images and what the model shows of them.
 
     Parameters
     ----------
-    pilots : iterable of group, images and shown coefficients
-        Whitened by the noise that was believed before.
+    pilots : iterable of Shown
     before : Imaged
 
     Returns
@@ -163,15 +190,17 @@ def second_look(
     left_sum = above_sum = 0.0
     along = torch.zeros(len(before.fade), dtype=torch.float64)
     own = torch.zeros_like(along)
-    found: list[tuple[int, WhitenedImages, Tensor]] = list(pilots)
-    for _, images, shown in found:
+    found = list(pilots)
+    for one in found:
+        images, shown = one.images, one.shown
         ring = images.disc.ring.long()
         product = (images.coefficients.conj() * shown).real.double().sum(0)
         along.index_add_(0, ring, product)
         own.index_add_(0, ring, shown.abs().square().double().sum(0))
     factor = max(float(along.sum()) / max(float(own.sum()), 1e-300), 1e-3)
     fade = _fade(along / factor, own)
-    for group, images, shown in found:
+    for one in found:
+        group, images, shown = one.group, one.images, one.shown
         disc = images.disc
         left = radial_power(
             images.coefficients - factor * fade[disc.ring.long()] * shown, disc

@@ -5,7 +5,7 @@ import torch
 
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import Optics, ParticleBatch
-from cryoinfer.workflows.moving_noise import Imaged, second_look
+from cryoinfer.workflows.moving_noise import Imaged, Shown, second_look
 
 BOX, COUNT, GAIN = 32, 300, 0.8
 
@@ -32,7 +32,7 @@ def looked(fade: torch.Tensor, signal: float) -> Imaged:
     rows = (torch.arange(COUNT),)
     before = Imaged((rings,), 1.0, rings, None, (rings,), rows)
     images, shown = pilots(fade, signal)
-    return second_look([(0, images, shown)], before)
+    return second_look([Shown(images, shown)], before)
 
 
 def test_a_right_model_does_not_fade() -> None:

@@ -22,17 +22,21 @@ from torch import Tensor
 from cryoinfer.physics.structures.elastic import ElasticNetwork
 
 _ALONG_CHAIN = 4  # residues: a turn of a helix
+_JUMP = 10  # of residue numbers, that ends a piece: schemes of antibodies jump by less
 _LONGEST_ANGSTROM = 20.0  # of four residues in a row; farther ends a gap in the chain
-_PULL = 0.01  # towards where nodes were to be, over the stiffness of a spring
 _ROUNDS = 100  # of the minimiser, at most
 _NEIGHBOURS = 8  # that turn a residue
 _LEAST_INERTIA_ANGSTROM2 = 1e-3
 
 
 def chain_network(
-    coordinates_angstrom: NDArray[np.float64], chains: Sequence[str]
+    coordinates_angstrom: NDArray[np.float64],
+    chains: Sequence[str],
+    numbers: Sequence[int],
 ) -> ElasticNetwork:
     """Join nodes up to four places apart along their chain.
+
+    Where residue numbers jump by ten, or places are too far apart, there is a gap.
 
     Parameters
     ----------
@@ -40,11 +44,16 @@ def chain_network(
         In the order of the residues.
     chains : sequence of str, length n
         Which chain a node is of.
+    numbers : sequence of int, length n
+        Of the nodes' residues.
     """
+    jumps = np.abs(np.diff(np.asarray(numbers, dtype=np.int64))) >= _JUMP
+    begins = np.concatenate([[False], jumps]).cumsum()
     names = np.asarray(chains)
     first, second = [], []
     for apart in range(1, _ALONG_CHAIN + 1):
-        rows = np.flatnonzero(names[:-apart] == names[apart:])
+        same = (names[:-apart] == names[apart:]) & (begins[:-apart] == begins[apart:])
+        rows = np.flatnonzero(same)
         first.append(rows)
         second.append(rows + apart)
     one, other = np.concatenate(first), np.concatenate(second)
@@ -60,17 +69,18 @@ def chain_network(
     )
 
 
-def mended(chain: ElasticNetwork, target_angstrom: Tensor) -> Tensor:
+def mended(chain: ElasticNetwork, target_angstrom: Tensor, pull: float) -> Tensor:
     """Return nodes near a target, whose neighbours along the chain keep their distance.
 
-    The minimum of the springs' energy and a hundredth of their stiffness towards the
-    target.
+    The minimum of the springs' energy and that of springs towards the target.
 
     Parameters
     ----------
     chain : ElasticNetwork
         As :func:`chain_network` returns it.
     target_angstrom : Tensor of float64, shape (n, 3)
+    pull : float
+        Stiffness towards the target, over that of the chain.
 
     Returns
     -------
@@ -84,7 +94,7 @@ def mended(chain: ElasticNetwork, target_angstrom: Tensor) -> Tensor:
     def energy() -> Tensor:
         minimiser.zero_grad()
         away = (nodes - target_angstrom).square().sum()
-        value = chain.energy(nodes) + 0.5 * _PULL * away
+        value = chain.energy(nodes) + 0.5 * pull * away
         value.backward()
         return value
 

@@ -15,6 +15,7 @@ from cryoinfer.physics.structures.deformation import (
 )
 
 NODES = 30
+NUMBERS = range(NODES)
 
 
 def helix() -> torch.Tensor:
@@ -29,7 +30,7 @@ def bonds(nodes: torch.Tensor) -> torch.Tensor:
 
 
 def test_springs_join_neighbours_of_one_chain() -> None:
-    network = chain_network(helix().numpy(), ["A"] * 10 + ["B"] * 20)
+    network = chain_network(helix().numpy(), ["A"] * 10 + ["B"] * 20, NUMBERS)
     pairs = set(zip(network.first.tolist(), network.second.tolist(), strict=True))
     assert (0, 4) in pairs
     assert (0, 5) not in pairs
@@ -41,26 +42,34 @@ def test_springs_join_neighbours_of_one_chain() -> None:
 def test_springs_do_not_span_what_is_missing_of_a_chain() -> None:
     nodes = helix().numpy()
     nodes[15:] += [0, 0, 40.0]
-    network = chain_network(nodes, ["A"] * NODES)
+    network = chain_network(nodes, ["A"] * NODES, NUMBERS)
     crossing = (network.first < 15) & (network.second >= 15)
     assert not crossing.any()
 
 
+def test_springs_do_not_join_pieces_whose_numbers_jump() -> None:
+    numbers = [*range(15), *range(40, 55)]
+    network = chain_network(helix().numpy(), ["A"] * NODES, numbers)
+    crossing = (network.first < 15) & (network.second >= 15)
+    assert not crossing.any()
+    assert len(network.first) == 2 * sum(15 - k for k in range(1, 5))
+
+
 def test_what_is_whole_stays() -> None:
     nodes = helix()
-    chain = chain_network(nodes.numpy(), ["A"] * NODES)
-    assert torch.equal(mended(chain, nodes), nodes)
+    chain = chain_network(nodes.numpy(), ["A"] * NODES, NUMBERS)
+    assert torch.equal(mended(chain, nodes, 0.01), nodes)
     turned = nodes @ roma.rotvec_to_rotmat(torch.tensor([0.5, 1.0, 2.0]).double()).mT
     # The minimiser sees forces of rounding alone.
-    assert float((mended(chain, turned) - turned).abs().max()) < 1e-9
+    assert float((mended(chain, turned, 0.01) - turned).abs().max()) < 1e-9
 
 
 def test_a_chain_that_was_torn_is_mended() -> None:
     nodes = helix()
-    chain = chain_network(nodes.numpy(), ["A"] * NODES)
+    chain = chain_network(nodes.numpy(), ["A"] * NODES, NUMBERS)
     torn = nodes.clone()
     torn[NODES // 2 :, 0] += 6.0
-    found = mended(chain, torn)
+    found = mended(chain, torn, 0.01)
     assert float(bonds(torn).max()) > 6.5
     # Springs a hundred times as stiff as what pulls the other way.
     assert float((bonds(found) - bonds(nodes)).abs().max()) < 0.3

@@ -1,0 +1,198 @@
+"""Searches of all poses in several conformations of atoms that move.
+
+One map, the mean of all conformations, loses particles that have moved far from it. So
+each of some conformations has a map of its own, of which the best poses are climbed to;
+the likeliest of all maps' are the modes that climbs with the atoms begin at.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import (
+    LocalPoses,
+    PosePrior,
+    covariance_of,
+    gauss_newton,
+)
+from cryoinfer.inference.search import (
+    SearchPlan,
+    exhaustive_cells,
+    laplace_log_evidence,
+    nested_cells,
+    repeats,
+)
+from cryoinfer.inference.whitening import WhitenedImages
+
+_GRID_ORDER = 2  # of rotations: 4,608, 15 degrees apart
+_COARSE_ARC, _FINE_ARC = 0.4, 0.24
+"""Resolutions of the exhaustive grid and of what follows, over the radius of the atoms:
+one and a half times the arc between neighbours of the grid, and of its children."""
+
+_SHIFT_SD = 3.0  # that are searched
+_CELLS, _TOPS, _STEPS = 20, 4, 5  # of each conformation
+_DRAWS = 2000  # of conformations, that the maps lie among
+
+
+@dataclass(frozen=True)
+class MovingSearch:
+    """What particles are searched with.
+
+    Attributes
+    ----------
+    prior : PosePrior
+    conformation : Tensor of float64, shape (m, c)
+        Amplitudes that have a map, in angstrom.
+    volumes : tuple of FourierVolume
+        Their maps.
+    slices : tuple of GridSlices
+        Of those, at the poses of the exhaustive grid.
+    plan : SearchPlan
+    modes : int
+        That are named for each image.
+    """
+
+    prior: PosePrior
+    conformation: Tensor
+    volumes: tuple[FourierVolume, ...]
+    slices: tuple[GridSlices, ...]
+    plan: SearchPlan
+    modes: int
+
+    @classmethod
+    def of(
+        cls, subject: MovingSubject, prior: PosePrior, conformations: int, modes: int
+    ) -> Self:
+        """Make maps of conformations in the middle of all that the prior allows.
+
+        Parameters
+        ----------
+        subject : MovingSubject
+        prior : PosePrior
+        conformations : int
+            How many have a map.
+        modes : int
+            That are named for each image.
+        """
+        grid = subject.grid
+        sd = prior.unknowns_sd_angstrom[3:]
+        generator = torch.Generator().manual_seed(0)
+        drawn = sd * torch.randn(_DRAWS, len(sd), generator=generator).double()
+        centres, _ = kmeans2(drawn.numpy(), conformations, seed=0, minit="++")
+        conformation = torch.from_numpy(centres)
+        reach = float(subject.moving.coordinates.norm(dim=1).max())
+        last = min(subject.coarse_radius, grid.box // 2 - 1)
+        radius = min(grid.radius_at(_FINE_ARC * reach), last)
+        coarse_radius = min(grid.radius_at(_COARSE_ARC * reach), radius)
+        maps = (
+            subject.coarse.at(one).to_map(grid.box, grid.pixel_size_angstrom)
+            for one in conformation
+        )
+        plan = SearchPlan(
+            coarse_radius,
+            radius,
+            _CELLS,
+            _TOPS,
+            _STEPS,
+            grid_step_radian(_GRID_ORDER),
+            grid.resolution_at(coarse_radius) / 4,
+        )
+        volumes = tuple(FourierVolume.from_map(one, radius) for one in maps)
+        shifts = shift_grid(
+            _SHIFT_SD * prior.shift_sd_angstrom, plan.shift_step_angstrom
+        )
+        poses = PoseGrid(rotation_grid(_GRID_ORDER), shifts)
+        disc = FourierDisc.of_box(grid.box, coarse_radius)
+        slices = tuple(GridSlices.of(one, poses, disc, 1.0) for one in volumes)
+        return cls(prior, conformation, volumes, slices, plan, modes)
+
+    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+        """Return the modes of images that were whitened to the plan's radius or more.
+
+        Coefficients beyond it are not looked at. Modes are a climb apart, best first,
+        and weigh the same: maps of some conformations do not tell which is right.
+
+        Parameters
+        ----------
+        images : WhitenedImages
+            In the subject's grid.
+        """
+        plan, n = self.plan, len(images)
+        images = images.prefix(plan.radius)
+        coarse = images.prefix(plan.coarse_radius)
+        # Images of so low a radius tell nothing about defoci.
+        rigid = replace(
+            self.prior, defocus_sd_angstrom=0.0, conformation_sd_angstrom=()
+        )
+        owner = torch.arange(n).repeat_interleave(plan.modes)
+        repeated = images.select(owner)
+        every = zip(self.conformation, self.volumes, self.slices, strict=True)
+        found, evidence = [], []
+        for conformation, volume, slices in every:
+            cells = exhaustive_cells(slices, coarse, plan.cells)
+            best = nested_cells(volume, images, cells, plan).best(plan.modes)
+            start = LocalPoses.at(
+                best.rotation.flatten(0, 1),
+                best.shift_angstrom.flatten(0, 1),
+                torch.zeros(len(owner)),
+            )
+            turn = plan.cell_radian / 2
+            poses = gauss_newton(volume, repeated, start, rigid, plan.steps, turn)
+            shown = conformation.expand(len(owner), -1)
+            found.append(replace(poses, conformation=shown))
+            evidence.append(laplace_log_evidence(poses, rigid))
+        return self._best(found, evidence, n)
+
+    def _best(
+        self, found: list[LocalPoses], evidence: list[Tensor], n: int
+    ) -> PoseMixture:
+        """Return the likeliest poses of all conformations that are not repeats.
+
+        Parameters
+        ----------
+        found : list of LocalPoses
+            Of each conformation, those of n particles in turn.
+        evidence : list of Tensor
+            Of each.
+        n : int
+        """
+
+        def by_image(values: list[Tensor]) -> Tensor:
+            return torch.cat([one.unflatten(0, (n, -1)) for one in values], 1)
+
+        order = by_image(evidence).argsort(1, descending=True)
+        rows = torch.arange(n)[:, None]
+        rotation = by_image([one.rotation for one in found])[rows, order]
+        alone = torch.eye(3, dtype=torch.float64)[None]
+        again = repeats(rotation, self.plan.cell_radian / 4, alone)
+        # Repeats come last; the rest keep their order.
+        first = again.byte().argsort(dim=1, stable=True)[:, : self.modes]
+        kept = order.gather(1, first)
+
+        def taken(values: list[Tensor]) -> Tensor:
+            return by_image(values)[rows, kept]
+
+        new = (~again.gather(1, first)).double()
+        turns = covariance_of(taken([one.information for one in found]))
+        c = self.conformation.shape[1]
+        covariance = turns.new_zeros(n, kept.shape[1], 6 + c, 6 + c)
+        covariance[..., :6, :6] = turns
+        sd = self.prior.unknowns_sd_angstrom[2:]
+        covariance[..., range(5, 6 + c), range(5, 6 + c)] = sd.square()
+        return PoseMixture.of_modes(
+            taken([one.rotation for one in found]),
+            taken([one.shift_angstrom for one in found]),
+            taken([one.defocus_offset_angstrom for one in found]),
+            new / new.sum(1, keepdim=True),
+            covariance,
+            taken([one.conformation for one in found]),
+        )

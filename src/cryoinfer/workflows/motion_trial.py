@@ -1,0 +1,90 @@
+"""Posteriors of motions put to the test on simulated images."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.inference.widths import fitted_widening
+from cryoinfer.interfaces import Monitor
+from cryoinfer.workflows.motion_inference import MotionInference
+from cryoinfer.workflows.train import OF_ONE_GROUP, templates_of
+from cryoinfer.workflows.trial import CLIMBED, Trial
+
+_FEWEST_TRIED, _MOST_TRIED = 100, 500
+
+Named = Callable[[WhitenedImages], PoseMixture]
+
+
+def tried(
+    inference: MotionInference, others: Mapping[str, Named], monitor: Monitor
+) -> tuple[MotionInference, dict[str, Trial]]:
+    """Fit the widths of posteriors to simulated images, and try them on others.
+
+    The curvature of a top tells the width of a posterior too small where an image
+    says little.
+
+    Parameters
+    ----------
+    inference : MotionInference
+        Of any images: not one that knows where its particles are.
+    others : mapping of str to callable
+        What else is put to the same test.
+    monitor : Monitor
+
+    Returns
+    -------
+    inference : MotionInference
+        With fitted widths, unless posteriors have their own moments.
+    trials : dict of str to Trial
+        Of images that no width was fitted to.
+    """
+    problem = inference.problem
+    # As many as there are particles: a trial is not to take longer than they do.
+    count = len(problem.particles)
+    count = min(max(count, _FEWEST_TRIED), _MOST_TRIED) // OF_ONE_GROUP
+    source = _simulated(inference)
+    seed = problem.config.seed
+    generator = torch.Generator().manual_seed(seed + 1)
+    monitor.stage("calibration", count if inference.polishes else 2 * count)
+    drawn = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
+    if not inference.polishes:
+        fitted = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
+        found = [_infer(inference, images, monitor) for images, _ in fitted]
+        truths = [truth for _, truth in fitted]
+        inference = replace(inference, widening=fitted_widening(found, truths))
+    posteriors = {
+        name: [named(images) for images, _ in drawn] for name, named in others.items()
+    }
+    posteriors[CLIMBED] = [_infer(inference, images, monitor) for images, _ in drawn]
+    alone = torch.eye(3, dtype=torch.float64)[None]
+    trials = {}
+    for name, own in posteriors.items():
+        draws = torch.Generator().manual_seed(seed + 2)
+        trials[name] = Trial.of(own, [truth for _, truth in drawn], alone, draws)
+    return inference, trials
+
+
+def _simulated(inference: MotionInference) -> TrainingImages:
+    problem = inference.problem
+    generator = torch.Generator().manual_seed(problem.config.seed + 1)
+    lent = templates_of(
+        problem.particles,
+        problem.grid,
+        problem.last_radius,
+        inference.imaged.noise_power,
+        generator,
+        2 * _MOST_TRIED,
+    )
+    return TrainingImages(inference.finder.subject, lent, problem.prior)
+
+
+def _infer(
+    inference: MotionInference, images: WhitenedImages, monitor: Monitor
+) -> PoseMixture:
+    found = inference.posterior(images, torch.arange(len(images)))
+    monitor.advance()
+    return found

@@ -1,0 +1,111 @@
+"""Searches with maps of several conformations, and the modes that they name."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.slices import extract_slices
+from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.inference.moving_search import MovingSearch
+from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.physics.structures.atoms import GaussianAtoms
+from cryoinfer.physics.structures.moving import MovingAtoms
+from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
+
+BOX, PIXEL, IMAGES, SD_ANGSTROM = 32, 3.0, 60, 8.0
+GRID = ReferenceGrid(BOX, PIXEL)
+PRIOR = PosePrior(2.0, 0.0, (SD_ANGSTROM,))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def subject() -> MovingSubject:
+    """Return two lumps of 60 atoms each, of which one moves against the other."""
+    place = 7 * torch.randn(120, 3, generator=seeded(1))
+    place[60:] += torch.tensor([18.0, 4.0, 0.0])
+    direction = torch.zeros(1, 120, 3)
+    direction[0, 60:] = torch.tensor([0.0, 0.8, 1.2])
+    atoms = GaussianAtoms.from_elements(place - place.mean(0), ["C"] * 120, 60.0)
+    moving = MovingAtoms(atoms, direction)
+    return MovingSubject(moving, GRID, moving, BOX // 2 - 1)
+
+
+def particles() -> tuple[WhitenedImages, Latents]:
+    """Return images with noise a third as strong as their signal."""
+    pose = Pose(
+        random_rotations(IMAGES, seeded(2)),
+        torch.randn(IMAGES, 2, generator=seeded(3)).double(),
+    )
+    amplitude = SD_ANGSTROM * torch.randn(IMAGES, 1, generator=seeded(4)).double()
+    moving = subject().moving
+    clean = moving.at(amplitude).project(pose, BOX, PIXEL)
+    sd = float(clean.std()) / 3
+    images = clean + sd * torch.randn(clean.shape, generator=seeded(5))
+    optics = Optics.without_ctf(IMAGES, PIXEL)
+    batch = ParticleBatch(images, optics, torch.arange(IMAGES))
+    noise = torch.full((BOX // 2 + 1,), sd**2)
+    truth = Latents(pose, torch.zeros(IMAGES).double(), amplitude)
+    return whiten(batch, GRID, BOX // 2 - 1, noise), truth
+
+
+def near(rotation: Tensor, truth: Latents, degrees: float) -> Tensor:
+    """Tell of every mode whether it is as near the truth."""
+    angle = geodesic_angle(rotation, truth.pose.rotation[:, None])
+    return torch.rad2deg(angle) < degrees
+
+
+def test_maps_show_what_the_atoms_show() -> None:
+    moving = subject()
+    search = MovingSearch.of(moving, PRIOR, conformations=3, modes=2)
+    images, _ = particles()
+    images = images.prefix(search.plan.radius)
+    rotation = random_rotations(IMAGES, seeded(6))
+    still = Pose(rotation, torch.zeros(IMAGES, 2).double())
+    for conformation, volume in zip(search.conformation, search.volumes, strict=True):
+        here = conformation.expand(IMAGES, -1)
+        latents = Latents(still, torch.zeros(IMAGES).double(), here)
+        exact = moving.coefficients(latents, images)
+        shown = extract_slices(volume, rotation, images.disc, images.scale)
+        # Trilinear interpolation of a transform that is padded twice.
+        assert float((shown - exact).norm() / exact.norm()) < 0.02
+
+
+def test_maps_of_several_conformations_lose_fewer_particles_than_one() -> None:
+    images, truth = particles()
+    several = MovingSearch.of(subject(), PRIOR, conformations=5, modes=4)
+    one = MovingSearch.of(subject(), PRIOR, conformations=1, modes=4)
+    found, alone = (each.infer_whitened(images) for each in (several, one))
+    # Half a cell of the grid off, at most, and what the nearest map is wrong by.
+    share = near(found.rotation, truth, 10.0).any(1).double().mean()
+    before = near(alone.rotation, truth, 10.0).any(1).double().mean()
+    assert share > 0.95
+    assert share > before + 0.1
+
+
+def test_modes_are_apart_and_weigh_the_same() -> None:
+    images, _ = particles()
+    search = MovingSearch.of(subject(), PRIOR, conformations=3, modes=4)
+    found = search.infer_whitened(images)
+    weighed = found.weight > 0
+    assert bool(weighed[:, 0].all())
+    torch.testing.assert_close(found.weight.sum(1), torch.ones(IMAGES).double())
+    angle = geodesic_angle(found.rotation[:, :, None], found.rotation[:, None])
+    other = ~torch.eye(4, dtype=torch.bool) & weighed[:, :, None] & weighed[:, None]
+    assert bool((angle[other] >= search.plan.cell_radian / 4).all())
+    assert found.conformation.shape == (IMAGES, 4, 1)
+    assert bool(torch.isin(found.conformation[..., 0], search.conformation).all())
+
+
+def test_the_images_are_not_looked_at_beyond_the_radius() -> None:
+    images, _ = particles()
+    search = MovingSearch.of(subject(), PRIOR, conformations=2, modes=2)
+    noisy = images.coefficients.clone()
+    noisy[:, len(images.prefix(search.plan.radius).disc) :] = 1e3
+    found = search.infer_whitened(images)
+    other = search.infer_whitened(replace(images, coefficients=noisy))
+    torch.testing.assert_close(found.rotation, other.rotation)
