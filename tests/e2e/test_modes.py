@@ -7,7 +7,9 @@ from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
 from cryoinfer.data.examples import example_atoms
+from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.io.ensembles import write_ensemble
+from cryoinfer.io.mrc import write_map
 
 LIGAND = """\
 HETATM    1  C1  BNZ A   1       1.000   2.000   3.000  1.00 10.00           C
@@ -35,6 +37,23 @@ def test_modes_are_printed_and_written(tmp_path: Path) -> None:
     assert again.exit_code == 2
     assert "already holds modes.nmd" in again.stderr
     assert cryoinfer(*words, "--overwrite").exit_code == 0
+
+
+def test_modes_of_a_map(tmp_path: Path) -> None:
+    model = MovingModel.of(example_atoms("adenylate-kinase-open"), 1, 1.0)
+    density = model.beads(8.0).atoms.to_map(32, 3.0)
+    write_map(tmp_path / "map.mrc", density, 3.0)
+    beads = tmp_path / "new" / "beads.cif"
+    words = ("beads", tmp_path / "map.mrc", "--count", 60, "--out", beads)
+    answer = cryoinfer(*words)
+    assert answer.exit_code == 0, answer.output
+    assert "kDa of protein" in answer.output
+    again = cryoinfer(*words)
+    assert again.exit_code == 2
+    assert "exists: choose another name" in again.stderr
+    shown = cryoinfer("modes", beads, "--modes", 2, "--cutoff", 20)
+    assert shown.exit_code == 0, shown.output
+    assert "60 in chain A" in shown.output
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cryoinfer import __version__
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
-from cryoinfer.cli.structure_commands import dynamics, modes
+from cryoinfer.cli.structure_commands import beads, dynamics, modes
 
 _MICROMETRE_ANGSTROM = 1e4
 
@@ -286,6 +286,9 @@ app.command(epilog="Example: cryoinfer infer encoder1 new.star --out new1")(infe
 app.command(
     epilog="Example: cryoinfer dynamics particles.star --structure model.cif --out run1"
 )(dynamics)
+app.command(epilog="Example: cryoinfer beads run1/map.mrc --count 200 --out beads.cif")(
+    beads
+)
 app.command(epilog="Example: cryoinfer modes adenylate-kinase-open --out modes")(modes)
 
 

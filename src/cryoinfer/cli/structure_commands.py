@@ -38,7 +38,7 @@ KnownPoses = Annotated[
         "--poses",
         help="Whether poses are unknown (an encoder learns them), known but for the "
         "angle in the plane (all seen along the structure's z), those of the "
-        "particles' file, or to be searched with a map of the structure.",
+        "particles' file, or to be searched with maps of several conformations.",
     ),
 ]
 Shift = Annotated[
@@ -104,6 +104,39 @@ def modes(
 
     show_modes(
         ModesOptions(structure, count, cutoff, springs, out, overwrite), Console()
+    )
+
+
+def beads(
+    density: Annotated[
+        Path, typer.Argument(metavar="MAP", help="A map.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE.cif", help="Where to.", show_default=False
+        ),
+    ],
+    count: Annotated[int, typer.Option("--count", min=4, help="Pseudo-atoms.")] = 300,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DENSITY",
+            help="Density below which there is none of the molecule; three tenths of "
+            "the highest by default.",
+            show_default=False,
+        ),
+    ] = None,
+    pixel_size: opt.PixelSize = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Spread pseudo-atoms over a map, for modes and dynamics without a model."""
+    from cryoinfer.cli.beads import BeadsOptions, write_beads
+
+    write_beads(
+        BeadsOptions(density, out, count, level, pixel_size, seed, overwrite),
+        Console(),
     )
 
 

@@ -12,8 +12,7 @@ from cryoinfer.interfaces import Inference
 from cryoinfer.workflows.moving_noise import Imaged
 from cryoinfer.workflows.trial import Trial
 
-_QUANTILE_DRAWS = 400
-"""From each posterior: ends of intervals are then known to a tenth of a deviation."""
+_TAIL = 0.05  # on either side of an interval
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,7 @@ class Motions:
         )
 
     def put(
-        self,
-        index: Tensor,
-        posterior: PoseMixture,
-        log_likelihood: Tensor,
-        generator: torch.Generator,
+        self, index: Tensor, posterior: PoseMixture, log_likelihood: Tensor
     ) -> None:
         """Enter the posteriors of some particles."""
         mode = posterior.mode()
@@ -86,13 +81,9 @@ class Motions:
         self.shift_angstrom[index] = mode.pose.shift_angstrom
         self.defocus_offset_angstrom[index] = mode.defocus_offset_angstrom
         self.conformation[index] = posterior.conformation[:, 0]
-        drawn = posterior.sample(_QUANTILE_DRAWS, generator).conformation
-        assert drawn is not None
-        self.mean[index] = drawn.mean(0)
-        self.sd[index] = drawn.std(0)
-        ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
-        low, high = drawn.quantile(ends, dim=0)
-        self.low[index], self.high[index] = low, high
+        self.mean[index], self.sd[index] = posterior.amplitude_moments()
+        self.low[index] = posterior.amplitude_quantile(_TAIL)
+        self.high[index] = posterior.amplitude_quantile(1 - _TAIL)
         self.covariance[index] = posterior.covariance[:, 0]
         self.weight[index] = posterior.weight[:, 0]
         self.log_likelihood[index] = log_likelihood

@@ -238,9 +238,7 @@ class MotionInference:
                 images = problem.whitened(batch, self.imaged)
                 posterior = self.posterior(images, batch.index)
                 value = self.finder.subject.log_likelihood(images, posterior.mode())
-                # Of each chunk its own, so that a resumed run draws the same.
-                generator = torch.Generator().manual_seed(problem.config.seed + number)
-                found.put(batch.index, posterior, value, generator)
+                found.put(batch.index, posterior, value)
             monitor.advance(len(rows))
             if number % _KEPT_EVERY == 0 or number == len(chunks):
                 monitor.save_checkpoint({"motions": dict(vars(found)), "done": number})

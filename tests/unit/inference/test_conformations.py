@@ -142,6 +142,36 @@ def test_draws_have_the_moments_of_the_parts() -> None:
     torch.testing.assert_close(drawn[:, 0].var(0), variance, rtol=0.03, atol=0)
 
 
+def test_quantiles_of_a_gaussian_amplitude_are_its_own() -> None:
+    one = mixture(0.0)
+    alone = replace(one, weight=torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    sd = SD[6:]
+    mean, spread = alone.amplitude_moments()
+    torch.testing.assert_close(mean, alone.conformation[:, 0])
+    torch.testing.assert_close(spread[0], sd)
+    for level, away in ((0.05, -1.6448536), (0.5, 0.0), (0.95, 1.6448536)):
+        found = alone.amplitude_quantile(level)[0]
+        expected = alone.conformation[0, 0] + away * sd
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_quantiles_of_a_mixture_are_those_of_its_draws() -> None:
+    whole = mixture(0.2)
+    count = 100_000
+    drawn = whole.sample(count, seeded(11)).conformation
+    assert drawn is not None
+    mean, spread = whole.amplitude_moments()
+    # Five standard errors of a mean of as many draws.
+    assert bool(((drawn.mean(0) - mean).abs() < 5 * spread / count**0.5).all())
+    torch.testing.assert_close(drawn.std(0), spread, rtol=0.02, atol=0)
+    for level in (0.05, 0.5, 0.95):
+        below = (drawn < whole.amplitude_quantile(level)).double().mean(0)
+        # Five standard errors of a share.
+        assert bool(
+            ((below - level).abs() < 5 * (level * (1 - level) / count) ** 0.5).all()
+        )
+
+
 def test_the_entropy_of_parts_far_apart_is_the_mean_log_density() -> None:
     posterior = mixture(0.0)
     posterior = replace(

@@ -1,0 +1,80 @@
+"""Pseudo-atoms of a map, written as an atomic model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from cryoinfer.cli.terminal import say_rows
+from cryoinfer.data.bead_model import DALTON_PER_ANGSTROM3, beads_of_map
+from cryoinfer.errors import OutputError
+from cryoinfer.io.ensembles import write_ensemble
+from cryoinfer.io.mrc import read_map
+
+
+@dataclass(frozen=True)
+class BeadsOptions:
+    """What a user asks of pseudo-atoms.
+
+    Attributes
+    ----------
+    density, out : Path
+    count : int
+    level : float or None
+        Density that is the molecule's; None for a share of the highest.
+    pixel_size : float or None
+        In angstrom, in the place of the header's.
+    seed : int
+    overwrite : bool
+    """
+
+    density: Path
+    out: Path
+    count: int
+    level: float | None
+    pixel_size: float | None
+    seed: int
+    overwrite: bool
+
+
+def write_beads(options: BeadsOptions, console: Console) -> None:
+    """Write pseudo-atoms of a map, and say what of it they stand for.
+
+    Raises
+    ------
+    InputError
+        If the map cannot be used.
+    OutputError
+        If the file exists, is no ``.cif`` or cannot be written.
+    """
+    if options.out.suffix != ".cif":
+        raise OutputError(f"expected --out to end in .cif, found {options.out}")
+    if options.out.exists() and not options.overwrite:
+        raise OutputError(
+            f"{options.out} exists: choose another name, or give --overwrite"
+        )
+    density = read_map(options.density, options.pixel_size)
+    found = beads_of_map(
+        torch.tensor(density.density),
+        density.pixel_size_angstrom,
+        options.count,
+        options.level,
+        torch.Generator().manual_seed(options.seed),
+    )
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_ensemble(options.out, options.density.stem, [found.model])
+    except OSError as error:
+        raise OutputError(f"Cannot write {options.out}: {error.strerror}") from error
+    volume, spread = found.volume_angstrom3, found.spread_angstrom
+    kilodalton = volume * DALTON_PER_ANGSTROM3 / 1000
+    say_rows(
+        console,
+        {
+            "Level": f"{found.level:.4g}, which holds {volume:,.0f} A3: "
+            f"{kilodalton:.0f} kDa of protein",
+            "Pseudo-atoms": f"{options.count}, with the mass {spread:.1f} A about them",
+            "Written": str(options.out),
+        },
+    )
