@@ -24,6 +24,7 @@ COMMANDS = (
     "reconstruct",
     "train",
     "infer",
+    "beads",
     "modes",
     "evaluate",
     "fsc",

@@ -31,7 +31,8 @@ class BeadModel:
     Attributes
     ----------
     model : AtomicModel
-        Alpha carbons of unknown residues, in angstrom from the middle of the map's box.
+        Alpha carbons of unknown residues, in angstrom from the first voxel: where
+        viewers show a map without an origin of its own.
     level : float
         Density above which the map was believed.
     volume_angstrom3 : float
@@ -90,7 +91,7 @@ def beads_of_map(
     random = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
     drawn = random.choice(inside.numpy(), _POINTS * count, p=share / share.sum())
     n = density.shape[-1]
-    place = np.stack(np.unravel_index(drawn, (n, n, n))[::-1], 1) - n // 2
+    place = np.stack(np.unravel_index(drawn, (n, n, n))[::-1], 1)
     points = (place + random.random(place.shape) - 0.5) * pixel_size_angstrom
     centres, nearest = kmeans2(points, count, minit="++", rng=random)
     apart = points - centres[nearest]

@@ -99,14 +99,17 @@ def render_dynamics_report(content: DynamicsContent) -> str:
     """Write the motions of particles as a self-contained HTML page."""
     n, modes = content.mean.shape
     spread, sd = content.mean.std(0), np.median(content.sd, axis=0)
+    learned = content.learned_angstrom > 0
     return page(
         title=content.title,
-        subtitle=f"Motions along elastic-network modes · {content.created}",
-        verdict=f"{n:,} particles spread over {spread[0]:.2f} A along the softest "
-        f"mode; where each of them is, is known to {sd[0]:.2f} A (median).",
+        subtitle=f"Motions along {'learned' if learned else 'elastic-network'} modes · "
+        f"{content.created}",
+        verdict=f"{n:,} particles spread over {spread[0]:.2f} A along the "
+        f"{'widest' if learned else 'softest'} mode; where each of them is, is known "
+        f"to {sd[0]:.2f} A (median).",
         tiles=tiles(
             ("Particles", f"{n:,}", f"{content.unreadable:,} unreadable"),
-            ("Modes", f"{modes}", "the softest"),
+            ("Modes", f"{modes}", "learned" if learned else "the softest"),
             ("Mode 1", f"{sd[0]:.2f} A", "median uncertainty"),
             (
                 "View",
@@ -150,6 +153,13 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
                 f"The model at rest was learned: it is {content.learned_angstrom:.2f} "
                 "A RMSD from the given one (`rest.cif`), and modes are the principal "
                 "axes of the particles' motion.",
+            )
+        )
+        findings.append(
+            Finding(
+                "caution",
+                "Uncertainties take the learned model as true: they are too small by "
+                "what it still has wrong, which views make up for differently.",
             )
         )
     if content.verdict and not content.verdict.startswith(_CONVERGED):

@@ -14,6 +14,7 @@ from cryoinfer.physics.structures.beads import GaussianBeads
 from cryoinfer.physics.structures.elastic import ElasticNetwork
 
 BOX, PIXEL = 48, 2.0
+CENTRE = BOX // 2 * PIXEL
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,7 +26,8 @@ def test_beads_of_lumps_are_in_their_middles() -> None:
     lumps = GaussianBeads(place, torch.ones(4), torch.full((4,), 9.0))
     density = lumps.to_map(BOX, PIXEL)
     found = beads_of_map(density, PIXEL, 4, None, seeded())
-    distance, nearest = cKDTree(found.model.coordinates_angstrom).query(place.numpy())
+    coordinates = found.model.coordinates_angstrom - CENTRE
+    distance, nearest = cKDTree(coordinates).query(place.numpy())
     assert sorted(nearest) == [0, 1, 2, 3]
     # Of 200 points a bead, 3 angstrom about their lump: 0.2 along each axis.
     assert distance.max() < 1.0
@@ -44,7 +46,7 @@ def test_the_softest_motion_is_that_of_the_atoms() -> None:
     centre = atoms.coordinates_angstrom.mean(0)
     places = nodes.coordinates_angstrom(atoms) - centre
     own = ElasticNetwork.between(places).normal_modes(1).direction[0]
-    beads = found.coordinates_angstrom
+    beads = found.coordinates_angstrom - CENTRE
     modes = ElasticNetwork.between(beads).normal_modes(3).direction
     _, nearest = cKDTree(beads).query(places)
     overlap = [
