@@ -29,7 +29,7 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
-from cryoinfer.workflows.trial import CLIMBED
+from cryoinfer.workflows.trial import CLIMBED, SEARCHED
 
 STRUCTURE = "adenylate-kinase-open"
 MODES, SD_ANGSTROM = 3, 2.0
@@ -107,7 +107,7 @@ def judged(found: Dynamics, truth: Simulation) -> Row:
     angle = torch.rad2deg(geodesic_angle(motions.rotation, latents.pose.rotation))
     inside = (amplitude > motions.low) & (amplitude < motions.high)
     left = error.square().mean(0) / amplitude.var(0)
-    trial = found.trials[CLIMBED]
+    trial = found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
     return {
         # Modes are orthonormal over the nodes: amplitudes add in squares.
         "rmsd_angstrom": float(error.norm(dim=1).median()),

@@ -33,7 +33,7 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
-from cryoinfer.workflows.trial import CLIMBED
+from cryoinfer.workflows.trial import CLIMBED, SEARCHED
 
 DATA = HERE.parent.parent / "shared" / "data"
 STRUCTURES = {
@@ -112,6 +112,7 @@ def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:
     truly_open = (between[:, -1] < between[:, 0])[frame]
     angle = torch.rad2deg(geodesic_angle(motions.rotation, truth.latents.pose.rotation))
     ranked = spearmanr(motions.mean[:, 0], frame).statistic
+    trial = found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
     at_rest = distances(given.node_coordinates_angstrom, path)[frame]
     return {
         "rank_mode": abs(float(ranked)),
@@ -126,7 +127,7 @@ def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:
         "median_degrees": float(angle.median()),
         "lost": float((angle > LOST_DEGREES).double().mean()),
         "unexplained": found.imaged.unexplained,
-        "trial_90%": found.trials[CLIMBED].share_in(0.9) if found.trials else None,
+        "trial_90%": trial.share_in(0.9),
         "verdict": found.verdict,
     }
 

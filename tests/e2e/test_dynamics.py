@@ -50,6 +50,21 @@ def test_every_particle_has_a_row(run: Path) -> None:
     assert 0.5 < mode.std() < 4.0
 
 
+def test_poses_are_searched_and_the_model_learned(run: Path, tmp_path: Path) -> None:
+    particles = run.parent / "set" / "particles.star"
+    options = ("--modes", 1, "--poses", "searched", "--shift", 0, "--learn", 1)
+    done = cryoinfer(
+        *("dynamics", particles, "--structure", STRUCTURE, "--out", tmp_path / "run"),
+        *options,
+    )
+    assert done.exit_code == 0, done.output
+    assert "Posteriors, of a search" in done.output
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Posteriors of the search" in page
+    assert "along the widest mode" in page
+    assert "take the learned model as true" in page
+
+
 def test_ensembles_are_models_of_all_atoms(run: Path) -> None:
     model = named_atoms(STRUCTURE)
     ensemble = gemmi.read_structure(str(run / "mode1.cif"))

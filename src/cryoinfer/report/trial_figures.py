@@ -67,7 +67,7 @@ def draw_shares(trials: Mapping[str, Trial]) -> str:
         figure = Figure(figsize=(4.4, 3.9))
         axes = coverage_axes(figure, images, "exact, 95%")
         for (name, trial), colour, dashes in zip(
-            trials.items(), _COLOURS, _DASHES, strict=True
+            trials.items(), _COLOURS, _DASHES, strict=False
         ):
             axes.plot(
                 LEVELS, trial.coverage, color=colour, linestyle=dashes, label=name
@@ -99,7 +99,7 @@ def draw_ranks(trials: Mapping[str, Trial]) -> str:
             low, high = expected - spread, expected + spread
             axes.axhspan(low, high, color=GREY, alpha=0.35, linewidth=0)
             for (name, trial), colour, dashes in zip(
-                trials.items(), _COLOURS, _DASHES, strict=True
+                trials.items(), _COLOURS, _DASHES, strict=False
             ):
                 counts = trial.ranks[unknown]
                 axes.stairs(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from cryoinfer.report.parts import Finding, figure, section, table
 from cryoinfer.report.trial_figures import draw_ranks, draw_shares
-from cryoinfer.workflows.trial import BINS, ENCODER, Trial
+from cryoinfer.workflows.trial import BINS, ENCODER, SEARCHED, Trial
 
 _EXACT_SHARE = 0.03
 """Of truths, by which a credible set may miss its level before that is mentioned."""
@@ -56,9 +56,9 @@ def trial_section(trials: Mapping[str, Trial]) -> str:
     images = next(iter(trials.values())).images
     return section(
         "Are the uncertainties true?",
-        f"{images:,} images of the map were simulated, of random poses and through the "
-        "particles' own CTFs and noise, and inferred. What is left out here is the "
-        "error of the map itself.",
+        f"{images:,} images were simulated, of random poses and through the particles' "
+        "own CTFs and noise, and inferred. What is left out here is the error of the "
+        "map, or of the model, itself.",
         figure(
             "trial-coverage",
             draw_shares(trials),
@@ -99,4 +99,4 @@ def _trial_table(trials: Mapping[str, Trial]) -> str:
 
 
 def _spoken(name: str) -> str:
-    return "encoder alone" if name == ENCODER else f"encoder {name}"
+    return {ENCODER: "encoder alone", SEARCHED: "search"}.get(name, f"encoder {name}")

@@ -21,7 +21,7 @@ from cryoinfer.workflows.motion_start import refined
 from cryoinfer.workflows.motion_trial import tried
 from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
 from cryoinfer.workflows.parts import Parts
-from cryoinfer.workflows.trial import ENCODER, Trial
+from cryoinfer.workflows.trial import CLIMBED, ENCODER, SEARCHED, Trial
 
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
 _FIRST, _LEARNING = "first encoder", "learning"
@@ -63,8 +63,12 @@ def infer_dynamics(
     inference, encoder = _inferring(problem, imaged, parts.monitor(_TRAINING), monitor)
     trials: dict[str, Trial] = {}
     if config.poses != "given":
-        others = {} if encoder is None else {ENCODER: encoder.encoder.infer_whitened}
-        inference, trials = tried(inference, others, monitor)
+        name, others = (
+            (SEARCHED, {})
+            if encoder is None
+            else (CLIMBED, {ENCODER: encoder.encoder.infer_whitened})
+        )
+        inference, trials = tried(inference, name, others, monitor)
     return Dynamics(
         inference.all_motions(parts.monitor(_PARTICLES)),
         problem.model,

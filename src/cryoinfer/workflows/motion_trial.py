@@ -12,7 +12,7 @@ from cryoinfer.inference.widths import fitted_widening
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.train import OF_ONE_GROUP, templates_of
-from cryoinfer.workflows.trial import CLIMBED, Trial
+from cryoinfer.workflows.trial import Trial
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500
 
@@ -20,7 +20,10 @@ Named = Callable[[WhitenedImages], PoseMixture]
 
 
 def tried(
-    inference: MotionInference, others: Mapping[str, Named], monitor: Monitor
+    inference: MotionInference,
+    name: str,
+    others: Mapping[str, Named],
+    monitor: Monitor,
 ) -> tuple[MotionInference, dict[str, Trial]]:
     """Fit the widths of posteriors to simulated images, and try them on others.
 
@@ -31,6 +34,8 @@ def tried(
     ----------
     inference : MotionInference
         Of any images: not one that knows where its particles are.
+    name : str
+        Of its trial.
     others : mapping of str to callable
         What else is put to the same test.
     monitor : Monitor
@@ -57,14 +62,14 @@ def tried(
         truths = [truth for _, truth in fitted]
         inference = replace(inference, widening=fitted_widening(found, truths))
     posteriors = {
-        name: [named(images) for images, _ in drawn] for name, named in others.items()
+        other: [named(images) for images, _ in drawn] for other, named in others.items()
     }
-    posteriors[CLIMBED] = [_infer(inference, images, monitor) for images, _ in drawn]
+    posteriors[name] = [_infer(inference, images, monitor) for images, _ in drawn]
     alone = torch.eye(3, dtype=torch.float64)[None]
     trials = {}
-    for name, own in posteriors.items():
+    for one, own in posteriors.items():
         draws = torch.Generator().manual_seed(seed + 2)
-        trials[name] = Trial.of(own, [truth for _, truth in drawn], alone, draws)
+        trials[one] = Trial.of(own, [truth for _, truth in drawn], alone, draws)
     return inference, trials
 
 

@@ -39,8 +39,9 @@ DRAWS = 199
 BINS = 20
 LEVELS = tuple(number / 20 for number in range(21))
 
-ENCODER, CLIMBED = "encoder", "with a climb"
-"""What is tried: the encoder's own posteriors, and those of the climbs from them."""
+ENCODER, CLIMBED, SEARCHED = "encoder", "with a climb", "of a search"
+"""What is tried: the encoder's own posteriors, those of the climbs from them, and those
+of climbs from a search."""
 
 
 @dataclass(frozen=True)

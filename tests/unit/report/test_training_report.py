@@ -7,7 +7,8 @@ import pytest
 from cryoinfer.report import TrainingContent, render_training_report
 from cryoinfer.report.style import THEME_COLOURS
 from cryoinfer.report.training import assess_training
-from cryoinfer.workflows.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
+from cryoinfer.report.trials import judge_trials, trial_section
+from cryoinfer.workflows.trial import BINS, CLIMBED, ENCODER, LEVELS, SEARCHED, Trial
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def test_the_page_says_how_training_and_trials_went(content: TrainingContent) ->
         "1.23°",
         "0.07°",
         "1 min 10 s",
-        "1,000 images of the map were simulated",
+        "1,000 images were simulated",
         "<code>--steps</code>",
         "1.2.3",
     ):
@@ -64,6 +65,15 @@ def test_the_page_says_how_training_and_trials_went(content: TrainingContent) ->
     assert page.count("<figure") == 4
     _, body = page.split("</style>", 1)
     assert not any(colour in body for colour in THEME_COLOURS)
+
+
+def test_a_search_is_tried_alone() -> None:
+    shown = trial_section({SEARCHED: EVEN})
+    assert "<td>search</td>" in shown
+    assert "encoder" not in shown
+    (finding,) = judge_trials({SEARCHED: EVEN})
+    assert finding.level == "good"
+    assert finding.text.startswith("Posteriors of the search: 90.0% ")
 
 
 def test_good_posteriors_are_called_good(content: TrainingContent) -> None:
