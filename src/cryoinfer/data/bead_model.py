@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
@@ -95,6 +96,8 @@ def beads_of_map(
     points = (place + random.random(place.shape) - 0.5) * pixel_size_angstrom
     centres, nearest = kmeans2(points, count, minit="++", rng=random)
     apart = points - centres[nearest]
+    order = _tour(centres)
+    centres, nearest = centres[order], np.argsort(order)[nearest]
     variance = np.bincount(nearest, (apart**2).mean(1), count) / np.maximum(
         np.bincount(nearest, minlength=count), 1
     )
@@ -114,3 +117,19 @@ def beads_of_map(
         len(inside) * pixel_size_angstrom**3,
         float(np.sqrt((apart**2).mean())),
     )
+
+
+def _tour(places: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return an order in which each place is near the one before it.
+
+    From the outermost to the nearest that is left, and so on: what draws a chain then
+    draws a thread through the mass.
+    """
+    away = np.linalg.norm(places - places.mean(0), axis=1)
+    order = [int(away.argmax())]
+    left = np.ones(len(places), dtype=bool)
+    for _ in range(len(places) - 1):
+        left[order[-1]] = False
+        distance = np.linalg.norm(places - places[order[-1]], axis=1)
+        order.append(int(np.where(left, distance, np.inf).argmin()))
+    return np.array(order, dtype=np.int64)

@@ -69,6 +69,15 @@ def test_beads_are_a_model_that_moves_and_has_no_chain() -> None:
     assert np.sqrt((away**2).sum(1).mean()) == pytest.approx(2.0, rel=1e-6)
 
 
+def test_beads_follow_each_other_through_the_mass() -> None:
+    # A rod, from one end to the other.
+    place = torch.tensor([[x, 0.0, 0.0] for x in range(-30, 31)])
+    rod = GaussianBeads(place, torch.ones(61), torch.full((61,), 4.0))
+    found = beads_of_map(rod.to_map(BOX, PIXEL), PIXEL, 8, None, seeded()).model
+    along = np.diff(found.coordinates_angstrom[:, 0])
+    assert (along > 0).all() or (along < 0).all()
+
+
 def test_a_level_that_leaves_nothing_is_refused() -> None:
     density = torch.zeros(16, 16, 16)
     density[8, 8, 8] = 1.0
