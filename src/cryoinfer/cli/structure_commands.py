@@ -36,9 +36,10 @@ KnownPoses = Annotated[
     Literal["unknown", "in-plane", "given", "searched"],
     typer.Option(
         "--poses",
-        help="Whether poses are unknown (an encoder learns them), known but for the "
-        "angle in the plane (all seen along the structure's z), those of the "
-        "particles' file, or to be searched with maps of several conformations.",
+        help="Whether poses are searched with maps of several conformations, unknown "
+        "to an encoder that learns them (one pass an image, for very many), known but "
+        "for the angle in the plane (all seen along the structure's z), or those of "
+        "the particles' file.",
     ),
 ]
 Shift = Annotated[
@@ -147,7 +148,7 @@ def dynamics(
     modes: Modes = 3,
     amplitude: Amplitude = 2.0,
     cutoff: Cutoff = 15.0,
-    poses: KnownPoses = "unknown",
+    poses: KnownPoses = "searched",
     shift: Shift = None,
     defocus_error: opt.DefocusError = 0.0,
     steps: opt.Steps = 3000,

@@ -21,8 +21,8 @@ from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.moving_noise import Imaged
 
 Poses = Literal["unknown", "in-plane", "given", "searched"]
-"""What is known of the poses: nothing, and an encoder is to learn them; the view but
-not the angle in its plane; where to begin; or nothing, and they are to be searched."""
+"""What is known of the poses: nothing, and they are to be searched, or an encoder is to
+learn them (unknown); the view but not the angle in its plane; or where to begin."""
 
 _SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
 _MARCH = 1.35  # of radii of the climbs, from one to the next
@@ -50,7 +50,7 @@ class DynamicsConfig:
     seed : int
     """
 
-    poses: Poses = "unknown"
+    poses: Poses = "searched"
     shift_sd_angstrom: float | None = None
     defocus_sd_angstrom: float = 0.0
     network: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
