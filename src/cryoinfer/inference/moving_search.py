@@ -70,7 +70,12 @@ class MovingSearch:
 
     @classmethod
     def of(
-        cls, subject: MovingSubject, prior: PosePrior, conformations: int, modes: int
+        cls,
+        subject: MovingSubject,
+        prior: PosePrior,
+        conformations: int,
+        modes: int,
+        last_radius: int,
     ) -> Self:
         """Make maps of conformations in the middle of all that the prior allows.
 
@@ -82,6 +87,8 @@ class MovingSearch:
             How many have a map.
         modes : int
             That are named for each image.
+        last_radius : int
+            Of the images, in Fourier pixels: none of the search is larger.
         """
         grid = subject.grid
         sd = prior.unknowns_sd_angstrom[3:]
@@ -90,7 +97,7 @@ class MovingSearch:
         centres, _ = kmeans2(drawn.numpy(), conformations, seed=0, minit="++")
         conformation = torch.from_numpy(centres)
         reach = float(subject.moving.coordinates.norm(dim=1).max())
-        last = min(subject.coarse_radius, grid.box // 2 - 1)
+        last = min(subject.coarse_radius, last_radius)
         radius = min(grid.radius_at(_FINE_ARC * reach), last)
         coarse_radius = min(grid.radius_at(_COARSE_ARC * reach), radius)
         maps = (

@@ -87,12 +87,16 @@ class FromSearch:
             Of the climbs.
         """
         search = MovingSearch.of(
-            subject, problem.prior, _SEARCHED_CONFORMATIONS, _SEARCHED_MODES
+            subject,
+            problem.prior,
+            _SEARCHED_CONFORMATIONS,
+            _SEARCHED_MODES,
+            last_radius,
         )
         climbs = Climbs(
             subject,
             problem.prior,
-            problem.radii(min(search.plan.radius, last_radius), last_radius),
+            problem.radii(search.plan.radius, last_radius),
             problem.grid.length_angstrom / 4,
             torch.eye(3, dtype=torch.float64)[None],
             _SEARCHED_MODES,

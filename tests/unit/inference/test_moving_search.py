@@ -53,6 +53,12 @@ def particles() -> tuple[WhitenedImages, Latents]:
     return whiten(batch, GRID, BOX // 2 - 1, noise), truth
 
 
+def searching(
+    conformations: int, modes: int, last_radius: int = BOX // 2 - 1
+) -> MovingSearch:
+    return MovingSearch.of(subject(), PRIOR, conformations, modes, last_radius)
+
+
 def near(rotation: Tensor, truth: Latents, degrees: float) -> Tensor:
     """Tell of every mode whether it is as near the truth."""
     angle = geodesic_angle(rotation, truth.pose.rotation[:, None])
@@ -61,7 +67,7 @@ def near(rotation: Tensor, truth: Latents, degrees: float) -> Tensor:
 
 def test_maps_show_what_the_atoms_show() -> None:
     moving = subject()
-    search = MovingSearch.of(moving, PRIOR, conformations=3, modes=2)
+    search = searching(3, 2)
     images, _ = particles()
     images = images.prefix(search.plan.radius)
     rotation = random_rotations(IMAGES, seeded(6))
@@ -77,8 +83,8 @@ def test_maps_show_what_the_atoms_show() -> None:
 
 def test_maps_of_several_conformations_lose_fewer_particles_than_one() -> None:
     images, truth = particles()
-    several = MovingSearch.of(subject(), PRIOR, conformations=5, modes=4)
-    one = MovingSearch.of(subject(), PRIOR, conformations=1, modes=4)
+    several = searching(5, 4)
+    one = searching(1, 4)
     found, alone = (each.infer_whitened(images) for each in (several, one))
     # Half a cell of the grid off, at most, and what the nearest map is wrong by.
     share = near(found.rotation, truth, 10.0).any(1).double().mean()
@@ -89,7 +95,7 @@ def test_maps_of_several_conformations_lose_fewer_particles_than_one() -> None:
 
 def test_modes_are_apart_and_weigh_the_same() -> None:
     images, _ = particles()
-    search = MovingSearch.of(subject(), PRIOR, conformations=3, modes=4)
+    search = searching(3, 4)
     found = search.infer_whitened(images)
     weighed = found.weight > 0
     assert bool(weighed[:, 0].all())
@@ -103,9 +109,17 @@ def test_modes_are_apart_and_weigh_the_same() -> None:
 
 def test_the_images_are_not_looked_at_beyond_the_radius() -> None:
     images, _ = particles()
-    search = MovingSearch.of(subject(), PRIOR, conformations=2, modes=2)
+    search = searching(2, 2)
     noisy = images.coefficients.clone()
     noisy[:, len(images.prefix(search.plan.radius).disc) :] = 1e3
     found = search.infer_whitened(images)
     other = search.infer_whitened(replace(images, coefficients=noisy))
     torch.testing.assert_close(found.rotation, other.rotation)
+
+
+def test_a_search_of_images_to_a_low_radius_ends_there() -> None:
+    images, _ = particles()
+    search = searching(2, 2, last_radius=5)
+    assert search.plan.coarse_radius <= search.plan.radius == 5
+    found = search.infer_whitened(images.prefix(5))
+    assert bool(found.rotation.isfinite().all())
