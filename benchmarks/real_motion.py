@@ -161,7 +161,7 @@ def main() -> None:
         "--poses",
         choices=("unknown", "searched"),
         default="searched",
-        help="first poses: of an encoder, or of a search by the model's map (default)",
+        help="of an encoder, or of a search (default)",
     )
     parser.add_argument("--snr-db", type=float, default=-10.0, help="default: -10")
     parser.add_argument("--learn", type=int, default=0, help="rounds; default: 0")

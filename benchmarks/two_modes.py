@@ -132,7 +132,8 @@ def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         save_encoder(file, trained(density, snr_db, steps))
-    semi = replace(load_encoder(file).semi_amortized(), modes=4)
+    semi = load_encoder(file).semi_amortized()
+    semi = replace(semi, climbs=replace(semi.climbs, modes=4))
     images, _ = template(density, snr_db, semi.climbs.radii[-1])
     source = TrainingImages(semi.climbs.subject, (images,), PRIOR)
     drawn, latents = source.draw(SIMULATED, seeded(1))

@@ -24,6 +24,8 @@ from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, Poses
 from cryoinfer.workflows.train import require_picture
 
+_BY_ENCODER = ("unknown", "in-plane")  # poses that an encoder learns
+
 
 @dataclass(frozen=True)
 class DynamicsOptions:
@@ -124,7 +126,8 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         pixel_size_angstrom=options.pixel_size,
         ignore=options.ignore,
     )
-    require_picture(options.side, particles.box)
+    if options.poses in _BY_ENCODER:
+        require_picture(options.side, particles.box)
     record = RunRecord.of_now(
         "dynamics",
         options.arguments(),

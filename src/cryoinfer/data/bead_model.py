@@ -69,8 +69,8 @@ def beads_of_map(
     count : int
         Of beads.
     level : float, optional
-        Density below which there is none of the molecule; by default three tenths of
-        the highest.
+        Density below which there is none of the molecule, at least 0; by default three
+        tenths of what one voxel in a thousand is above.
     generator : torch.Generator
 
     Raises
@@ -82,7 +82,8 @@ def beads_of_map(
     if level is None:
         few = max(1, len(values) // 1000)
         level = _LEVEL * float(values.topk(few).values[-1])
-    inside = torch.nonzero(values > max(level, 0.0)).squeeze(1)
+    level = max(level, 0.0)
+    inside = torch.nonzero(values > level).squeeze(1)
     if len(inside) < count:
         raise InputError(
             f"{len(inside)} voxels of the map are above {level:.3g}, expected more "
@@ -94,7 +95,7 @@ def beads_of_map(
     n = density.shape[-1]
     place = np.stack(np.unravel_index(drawn, (n, n, n))[::-1], 1)
     points = (place + random.random(place.shape) - 0.5) * pixel_size_angstrom
-    centres, nearest = kmeans2(points, count, minit="++", rng=random)
+    centres, nearest = kmeans2(points, count, minit="++", seed=0)
     apart = points - centres[nearest]
     order = _tour(centres)
     centres, nearest = centres[order], np.argsort(order)[nearest]

@@ -111,7 +111,8 @@ class MovingSearch:
             _TOPS,
             _STEPS,
             grid_step_radian(_GRID_ORDER),
-            grid.resolution_at(coarse_radius) / 4,
+            # Shifts that are held stay in the middle.
+            grid.resolution_at(coarse_radius) / 4 if prior.shift_sd_angstrom else 0.0,
         )
         volumes = tuple(FourierVolume.from_map(one, radius) for one in maps)
         shifts = shift_grid(
@@ -125,8 +126,9 @@ class MovingSearch:
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the modes of images that were whitened to the plan's radius or more.
 
-        Coefficients beyond it are not looked at. Modes are a climb apart, best first,
-        and weigh the same: maps of some conformations do not tell which is right.
+        Coefficients beyond it are not looked at. Modes are a quarter of a cell apart,
+        best first, each at its best conformation, and weigh the same: maps of some
+        conformations do not tell which is right. Widths of amplitudes are the prior's.
 
         Parameters
         ----------

@@ -110,7 +110,7 @@ class Dynamics:
     trials : dict of str to Trial
         Posteriors put to the test on simulated images.
     verdict : str
-        Of the encoder's training; empty where poses were given.
+        Of the encoder's training; empty without one.
     widening : Tensor of float64, shape (6 + c,)
         What standard deviations were multiplied by, as simulated images want it.
     inference : Inference

@@ -1,4 +1,4 @@
-"""Inferences of motions: climbs from what an encoder names, or from known starts."""
+"""Inferences of motions: climbs from what an encoder or a search names, or starts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

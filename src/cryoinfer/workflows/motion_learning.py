@@ -113,7 +113,7 @@ def learned_model(
         radius = _radius(given, number, rounds)
         beads = state.model.with_beads_of(beads)
         state = _looked(given, state, beads, radius)
-        if number == (rounds + 1) // 2 and given.config.poses in _OF_ALL_POSES:
+        if number == rounds // 2 and given.config.poses in _OF_ALL_POSES:
             state, told = _found_again(given, state, beads, radius)
             monitor.message(told)
         state, told = _round(given, state, beads, radius)

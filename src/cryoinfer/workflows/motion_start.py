@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import torch
+
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Pose
 from cryoinfer.workflows.motion_problem import MotionProblem
@@ -9,7 +11,7 @@ from cryoinfer.workflows.parts import Parts
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 
 _LARGEST_SHIFT_SD = 3.0
-_SEARCH, _POSES = "refinement", "refined poses"
+_REFINEMENT, _POSES = "refinement", "refined poses"
 
 
 def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
@@ -22,8 +24,8 @@ def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
     ----------
     problem : MotionProblem
     parts : Parts
-        Of the run: an interrupted search goes on, and what is kept of one that is over
-        are the poses.
+        Of the run: an interrupted refinement goes on, and what is kept of one that is
+        over are the poses.
     """
     kept = parts.kept(_POSES)
     if kept is not None:
@@ -37,8 +39,11 @@ def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
         seed=problem.config.seed,
     )
     start = StartingMap(density, grid.pixel_size_angstrom)
-    found = refine(problem.particles, start, config, parts.monitor(_SEARCH))
+    found = refine(problem.particles, start, config, parts.monitor(_REFINEMENT))
     pose = found.latents.pose
-    parts.drop(_SEARCH)
+    if not problem.prior.shift_sd_angstrom:
+        # Particles are centred: no climb would take a shift back.
+        pose = replace(pose, shift_angstrom=torch.zeros_like(pose.shift_angstrom))
+    parts.drop(_REFINEMENT)
     parts.keep(_POSES, dict(vars(pose)))
     return replace(problem, particles=problem.particles.with_results(pose=pose))

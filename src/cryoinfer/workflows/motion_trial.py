@@ -84,7 +84,9 @@ def _simulated(inference: MotionInference) -> TrainingImages:
         generator,
         2 * _MOST_TRIED,
     )
-    return TrainingImages(inference.finder.subject, lent, problem.prior)
+    # As particles are inferred: of a wrong model, as much as is theirs.
+    faded = tuple(one.faded(inference.imaged.fade) for one in lent)
+    return TrainingImages(inference.finder.subject, faded, problem.prior)
 
 
 def _infer(

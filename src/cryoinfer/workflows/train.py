@@ -30,6 +30,7 @@ from cryoinfer.inference.whitening import (
     ReferenceGrid,
     WhitenedImages,
     concatenate,
+    is_finite,
     whiten,
 )
 from cryoinfer.interfaces import Monitor
@@ -343,9 +344,11 @@ def templates_of(
     for group in groups:
         members = torch.nonzero(particles.optics.group == group).squeeze(1)
         order = torch.randperm(len(members), generator=generator)[:most_of_group]
-        parts = [
-            whiten(batch, grid_of(batch, grid), radius, noise[group])
-            for batch in particles.batches(CHUNK, members[order])
-        ]
+        parts = []
+        for batch in particles.batches(CHUNK, members[order]):
+            good = is_finite(batch.images)
+            # Where there is none, the refusal names the first.
+            batch = batch[good] if bool(good.any()) else batch
+            parts.append(whiten(batch, grid_of(batch, grid), radius, noise[group]))
         templates.append(concatenate(parts))
     return tuple(templates)

@@ -1,10 +1,12 @@
 """A model at rest and its modes, learned where the given ones are wrong."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,13 +16,20 @@ from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
-from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
-from cryoinfer.workflows.motion_problem import DynamicsConfig
+from cryoinfer.workflows.motion_inference import MotionInference
+from cryoinfer.workflows.motion_learning import learned_model
+from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
+from cryoinfer.workflows.moving_noise import first_look
 
 NAME = "adenylate-kinase-open"
 HINGE_ANGSTROM = 2.5
@@ -116,6 +125,80 @@ def test_learning_that_was_stopped_ends_as_if_it_had_not_been(
         rtol=0,
         atol=1e-3,
     )
+
+
+class Astray:
+    """Begins at the true poses, but for the first ten particles."""
+
+    def __init__(self, subject: MovingSubject, truth: Pose) -> None:
+        self.subject = subject
+        turned = random_rotations(10, torch.Generator().manual_seed(1))
+        self._rotation = torch.cat([turned, truth.rotation[10:]])
+
+    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+        n = len(index)
+        return LocalPoses.at(
+            self._rotation[index], torch.zeros(n, 2), torch.zeros(n), torch.zeros(n, 1)
+        )
+
+    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+        raise NotImplementedError
+
+
+class Listener(SilentMonitor):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_particles_that_begin_at_a_wrong_pose_are_found(
+    particles: Particles, given: MovingModel
+) -> None:
+    config = replace(CONFIG, poses="searched")
+    problem = MotionProblem.of(particles, given, config)
+    generator = torch.Generator().manual_seed(0)
+    imaged = first_look(particles, given, problem.grid, problem.prior, generator)
+    assert particles.pose is not None
+    finder = Astray(problem.subject(imaged), particles.pose)
+    listener = Listener()
+    learned_model(MotionInference.of(problem, finder, imaged), 2, listener)
+    (told,) = [text for text in listener.told if "likelier poses" in text]
+    found = int(told.split("likelier poses of ")[1].split()[0])
+    # Random poses of a protein of two unlike domains; and one or two that had moved.
+    assert 8 <= found <= 14
+
+
+def test_unreadable_images_stop_no_search(
+    particles: Particles, given: MovingModel, tmp_path: Path
+) -> None:
+    stack = particles.stacks[0]
+    folder = shutil.copytree(stack.path.parent, tmp_path / "broken")
+    images = np.memmap(
+        folder / stack.path.name,
+        stack.dtype,
+        "r+",
+        stack.offset_bytes,
+        (len(particles), particles.box, particles.box),
+    )
+    images[3, 5, 5] = np.nan
+    images.flush()
+    broken = Particles.load(folder / "particles.star").select(torch.arange(40))
+    config = replace(CONFIG, poses="searched", learning_rounds=0)
+    found = infer_dynamics(broken, given, config, SilentMonitor()).motions
+    assert found.known.tolist() == [row != 3 for row in range(40)]
+
+
+def test_shifts_of_centred_particles_stay(
+    particles: Particles, given: MovingModel
+) -> None:
+    config = replace(CONFIG, poses="searched", shift_sd_angstrom=0.0)
+    few = particles.select(torch.arange(20))
+    found = infer_dynamics(
+        few, given, replace(config, learning_rounds=1), SilentMonitor()
+    )
+    assert bool((found.motions.shift_angstrom == 0).all())
 
 
 def test_poses_are_searched_with_the_map_of_the_model(
