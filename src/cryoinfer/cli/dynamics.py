@@ -24,8 +24,6 @@ from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, Poses
 from cryoinfer.workflows.train import require_picture
 
-_BY_ENCODER = ("unknown", "in-plane")  # poses that an encoder learns
-
 
 @dataclass(frozen=True)
 class DynamicsOptions:
@@ -126,7 +124,8 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         pixel_size_angstrom=options.pixel_size,
         ignore=options.ignore,
     )
-    if options.poses in _BY_ENCODER:
+    config = options.config()
+    if config.by_encoder:
         require_picture(options.side, particles.box)
     record = RunRecord.of_now(
         "dynamics",
@@ -140,7 +139,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
         try:
             with explained_interruption(folder, console), monitor:
-                found = infer_dynamics(particles, model, options.config(), monitor)
+                found = infer_dynamics(particles, model, config, monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
         write_dynamics(options.out, particles, found)

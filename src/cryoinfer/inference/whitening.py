@@ -149,6 +149,11 @@ class ReferenceGrid:
         """Side of the box."""
         return self.box * self.pixel_size_angstrom
 
+    @property
+    def lever_angstrom(self) -> float:
+        """Distance from the centre that particles reach: a quarter of the box."""
+        return self.length_angstrom / 4
+
     def radius_at(self, resolution_angstrom: float) -> int:
         """Return the Fourier radius of a resolution, within Nyquist."""
         wanted = round(self.length_angstrom / resolution_angstrom)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
-from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.training import Training, train
@@ -61,15 +60,7 @@ class MotionEncoder:
         last = problem.last_radius
         degrees = self.training.checks[-1].median_degrees
         first = climb_radii(degrees, self.encoder.radius, last)[0]
-        climbs = Climbs(
-            problem.subject(imaged),
-            problem.prior,
-            problem.radii(first, last),
-            problem.grid.length_angstrom / 4,
-            self.encoder.symmetry,
-            _MODES,
-            problem.config.draws,
-        )
+        climbs = problem.climbs(problem.subject(imaged), first, last, _MODES)
         encoder = replace(self.encoder, noise_power=imaged.noise_power)
         semi = SemiAmortized(encoder, climbs)
         return MotionInference.of(problem, FromEncoder(semi), imaged)

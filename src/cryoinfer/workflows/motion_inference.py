@@ -93,15 +93,8 @@ class FromSearch:
             _SEARCHED_MODES,
             last_radius,
         )
-        climbs = Climbs(
-            subject,
-            problem.prior,
-            problem.radii(search.plan.radius, last_radius),
-            problem.grid.length_angstrom / 4,
-            torch.eye(3, dtype=torch.float64)[None],
-            _SEARCHED_MODES,
-            problem.config.draws,
-        )
+        first = search.plan.radius
+        climbs = problem.climbs(subject, first, last_radius, _SEARCHED_MODES)
         return cls(search, climbs)
 
     @property

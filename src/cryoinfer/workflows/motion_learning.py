@@ -185,10 +185,8 @@ def _found_again(
     problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
 ) -> tuple[_State, str]:
     """Search all poses with the model as it is now, and keep the likelier ones."""
-    prior = replace(
-        problem.prior, conformation_sd_angstrom=state.model.amplitude_sd_angstrom
-    )
-    current = replace(problem, model=state.model, prior=prior)
+    current = problem.with_model(state.model)
+    prior = current.prior
     subject = _subject(problem, state, beads)
     finder = FromSearch.of(current, subject, radius)
     others, seen = 0, []
@@ -216,7 +214,7 @@ def _round(
     model = state.model
     resolution = problem.grid.resolution_at(radius)
     subject = _subject(problem, state, beads)
-    prior = replace(problem.prior, conformation_sd_angstrom=model.amplitude_sd_angstrom)
+    prior = problem.with_model(model).prior
     fields = _fields(model, subject.moving)
     equations = FieldEquations(fields, subject, prior)
     climbed = []

@@ -11,6 +11,7 @@ from torch import Tensor
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.posteriors import ALL_TURNS, IN_PLANE
@@ -58,6 +59,11 @@ class DynamicsConfig:
     draws: int = 0
     learning_rounds: int = 0
     seed: int = 0
+
+    @property
+    def by_encoder(self) -> bool:
+        """Whether an encoder is taught the poses."""
+        return self.poses in ("unknown", "in-plane")
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,26 @@ class MotionProblem:
         steps = max(1, math.ceil(math.log(last / first) / math.log(_MARCH)))
         ratio = (last / first) ** (1 / steps)
         return tuple(sorted({round(first * ratio**k) for k in range(steps + 1)}))
+
+    def with_model(self, model: MovingModel) -> Self:
+        """Return the problem with another model and its spreads of amplitudes."""
+        sd = model.amplitude_sd_angstrom
+        prior = replace(self.prior, conformation_sd_angstrom=sd)
+        return replace(self, model=model, prior=prior)
+
+    def climbs(
+        self, subject: MovingSubject, first: int, last: int, modes: int
+    ) -> Climbs[MovingSubject]:
+        """Return climbs from ``modes`` modes, from a first radius to a last."""
+        return Climbs(
+            subject,
+            self.prior,
+            self.radii(first, last),
+            self.grid.lever_angstrom,
+            torch.eye(3, dtype=torch.float64)[None],
+            modes,
+            self.config.draws,
+        )
 
     @property
     def coarse_radius(self) -> int:

@@ -178,7 +178,7 @@ class TrainedEncoder:
             MapSubject(volume),
             self.prior,
             radii,
-            self.encoder.grid.length_angstrom / 4,
+            self.encoder.grid.lever_angstrom,
             self.encoder.symmetry,
         )
         return SemiAmortized(self.encoder, climbs)

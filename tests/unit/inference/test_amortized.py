@@ -166,8 +166,7 @@ def test_an_interrupted_training_ends_with_the_same_weights() -> None:
 
 
 def climbs(density: FourierVolume, symmetry: torch.Tensor) -> Climbs[MapSubject]:
-    lever = GRID.length_angstrom / 4
-    return Climbs(MapSubject(density), PRIOR, (7, 15), lever, symmetry)
+    return Climbs(MapSubject(density), PRIOR, (7, 15), GRID.lever_angstrom, symmetry)
 
 
 def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
