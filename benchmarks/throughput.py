@@ -28,6 +28,7 @@ from cryoinfer.fourier.slices import (
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.so3_grid import rotation_grid
 from cryoinfer.inference.coarse import (
+    GRID_ORDER,
     GridSlices,
     PoseGrid,
     shift_grid,
@@ -37,7 +38,7 @@ from cryoinfer.inference.refine import LocalPoses, PosePrior, information
 from cryoinfer.inference.search import exhaustive_cells, nested_cells
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.workflows.marching import PADDING
-from cryoinfer.workflows.passes import GRID_ORDER, initial_search_plan
+from cryoinfer.workflows.passes import initial_search_plan
 
 _IMAGES = 250  # half of a chunk: what one reference sees at a time
 _START_RADIUS = 8  # of a run that is told nothing

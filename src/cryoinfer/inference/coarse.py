@@ -23,6 +23,9 @@ from cryoinfer.fourier.slices import (
 )
 from cryoinfer.inference.whitening import WhitenedImages
 
+GRID_ORDER = 2
+"""Of an exhaustive grid of rotations: 4,608, 15 degrees apart."""
+
 
 @dataclass(frozen=True)
 class PoseGrid:

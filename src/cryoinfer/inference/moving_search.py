@@ -15,7 +15,7 @@ from torch import Tensor
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
-from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import (
@@ -33,7 +33,6 @@ from cryoinfer.inference.search import (
 )
 from cryoinfer.inference.whitening import WhitenedImages
 
-_GRID_ORDER = 2  # of rotations: 4,608, 15 degrees apart
 _COARSE_ARC, _FINE_ARC = 0.4, 0.24
 """Resolutions of the exhaustive grid and of what follows, over the radius of the atoms:
 one and a half times the arc between neighbours of the grid, and of its children."""
@@ -110,7 +109,7 @@ class MovingSearch:
             _CELLS,
             _TOPS,
             _STEPS,
-            grid_step_radian(_GRID_ORDER),
+            grid_step_radian(GRID_ORDER),
             # Shifts that are held stay in the middle.
             grid.resolution_at(coarse_radius) / 4 if prior.shift_sd_angstrom else 0.0,
         )
@@ -118,7 +117,7 @@ class MovingSearch:
         shifts = shift_grid(
             _SHIFT_SD * prior.shift_sd_angstrom, plan.shift_step_angstrom
         )
-        poses = PoseGrid(rotation_grid(_GRID_ORDER), shifts)
+        poses = PoseGrid(rotation_grid(GRID_ORDER), shifts)
         disc = FourierDisc.of_box(grid.box, coarse_radius)
         slices = tuple(GridSlices.of(one, poses, disc, 1.0) for one in volumes)
         return cls(prior, conformation, volumes, slices, plan, modes)

@@ -13,7 +13,7 @@ from cryoinfer.fourier.slices import (
 )
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
-from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.refine import LocalPoses, gauss_newton
 from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import WhitenedImages, whiten
@@ -21,9 +21,6 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.frames import Frame, relative_frame
 from cryoinfer.workflows.problem import Problem
-
-GRID_ORDER = 2
-"""Of the exhaustive grid: 4,608 rotations, 15 degrees apart."""
 
 MODES = 3
 """Modes that are kept of every posterior."""

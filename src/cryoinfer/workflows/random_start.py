@@ -14,13 +14,12 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.so3_grid import rotation_grid
-from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
-from cryoinfer.workflows.passes import GRID_ORDER
 from cryoinfer.workflows.problem import Problem
 
 FEWEST_PARTICLES = 100
