@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.cli.terminal import say_rows
 from cryoinfer.data.bead_model import DALTON_PER_ANGSTROM3, beads_of_map
 from cryoinfer.errors import OutputError
@@ -62,11 +63,12 @@ def write_beads(options: BeadsOptions, console: Console) -> None:
         options.level,
         torch.Generator().manual_seed(options.seed),
     )
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_ensemble(options.out, options.density.stem, [found.model])
-    except OSError as error:
-        raise OutputError(f"Cannot write {options.out}: {error.strerror}") from error
+
+    def write(part: Path) -> None:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        write_ensemble(part, options.density.stem, [found.model])
+
+    replace_file(options.out, write)
     volume, spread = found.volume_angstrom3, found.spread_angstrom
     kilodalton = volume * DALTON_PER_ANGSTROM3 / 1000
     say_rows(
