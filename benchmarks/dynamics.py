@@ -8,13 +8,14 @@ truth; with the seconds of the whole run, search or training included.
 
     python benchmarks/dynamics.py
     python benchmarks/dynamics.py --poses unknown --steps 6000
-    python benchmarks/dynamics.py --snr-db -20 --draws 4 --n 2000
+    python benchmarks/dynamics.py --snr-db -20 --draws 4 --n 500
 """
 
 import argparse
 import time
 
 import torch
+from judged import trial_of
 from kept import Teller
 from measure import argument_parser, results_of, simulated
 from rows import Column, Row, print_table
@@ -29,7 +30,6 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
-from cryoinfer.workflows.trial import CLIMBED, SEARCHED
 
 STRUCTURE = "adenylate-kinase-open"
 MODES, SD_ANGSTROM = 3, 2.0
@@ -107,7 +107,7 @@ def judged(found: Dynamics, truth: Simulation) -> Row:
     angle = torch.rad2deg(geodesic_angle(motions.rotation, latents.pose.rotation))
     inside = (amplitude > motions.low) & (amplitude < motions.high)
     left = error.square().mean(0) / amplitude.var(0)
-    trial = found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
+    trial = trial_of(found)
     return {
         # Modes are orthonormal over the nodes: amplitudes add in squares.
         "rmsd_angstrom": float(error.norm(dim=1).median()),

@@ -12,7 +12,9 @@ from cryoinfer.inference.novelty import Fit, fit, novelty
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
+from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trial import CLIMBED, SEARCHED, Trial
 
 CHUNK = 250
 DRAWS = 399
@@ -27,6 +29,11 @@ def seeded(seed: int) -> torch.Generator:
 def batches_of(particles: Particles) -> Iterable[ParticleBatch]:
     """Yield all particles in their order."""
     return particles.batches(CHUNK, torch.arange(len(particles)))
+
+
+def trial_of(found: Dynamics) -> Trial:
+    """Return the trial of the posteriors that motions were inferred by."""
+    return found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
 
 
 def infer_all(

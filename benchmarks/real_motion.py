@@ -18,6 +18,7 @@ from pathlib import Path
 import roma
 import torch
 from dynamics import LOST_DEGREES
+from judged import trial_of
 from kept import Teller
 from measure import argument_parser, results_of, simulated
 from rows import HERE, Column, Row, print_table
@@ -33,7 +34,6 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
-from cryoinfer.workflows.trial import CLIMBED, SEARCHED
 
 DATA = HERE.parent.parent / "shared" / "data"
 STRUCTURES = {
@@ -112,7 +112,7 @@ def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:
     truly_open = (between[:, -1] < between[:, 0])[frame]
     angle = torch.rad2deg(geodesic_angle(motions.rotation, truth.latents.pose.rotation))
     ranked = spearmanr(motions.mean[:, 0], frame).statistic
-    trial = found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
+    trial = trial_of(found)
     at_rest = distances(given.node_coordinates_angstrom, path)[frame]
     return {
         "rank_mode": abs(float(ranked)),
