@@ -211,7 +211,7 @@ class MotionInference:
 
     def pilots(self) -> Iterator[Shown]:
         """Yield some particles and what the model shows of them."""
-        for _, batch in self.imaged.pilots(self.problem.particles):
+        for batch in self.imaged.pilots(self.problem.particles):
             images = self.problem.whitened(batch, self.imaged)
             mode = self.finder.find(images, batch.index).mode()
             yield shown_of(self.finder.subject, images, mode)

@@ -54,7 +54,7 @@ class Imaged:
     background : tuple of Tensor, each shape (rings,)
         Power of the pixels around the particles.
     rows : tuple of Tensor
-        Particles of each group that were looked at.
+        Particles of each group that were looked at, without unreadable ones.
     """
 
     noise_power: tuple[Tensor, ...]
@@ -73,12 +73,11 @@ class Imaged:
             f"model, which explains {1 - self.unexplained:.0%} of their signal."
         )
 
-    def pilots(self, particles: Particles) -> Iterator[tuple[int, ParticleBatch]]:
+    def pilots(self, particles: Particles) -> Iterator[ParticleBatch]:
         """Yield some particles of each group."""
-        for group, rows in enumerate(self.rows):
+        for rows in self.rows:
             if len(rows):
-                batch = particles.batch(rows[:_SECOND_LOOK])
-                yield group, batch[is_finite(batch.images)]
+                yield particles.batch(rows[:_SECOND_LOOK])
 
 
 def first_look(
@@ -105,12 +104,14 @@ def first_look(
         members = torch.nonzero(groups == group).squeeze(1)
         chosen = members[torch.randperm(len(members), generator=generator)]
         chosen = chosen[:_LOOKED_AT].sort().values
-        rows.append(chosen)
         if not len(chosen):
+            rows.append(chosen)
             noise.append(torch.ones(grid.box // 2 + 1))
             continue
         batch = particles.batch(chosen)
-        batch = batch[is_finite(batch.images)]
+        good = is_finite(batch.images)
+        batch = batch[good]
+        rows.append(chosen[good])
         if not len(batch):
             raise InputError(
                 f"all {len(chosen)} images of optics group {group + 1} that were "

@@ -24,6 +24,7 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
+from cryoinfer.workflows import moving_noise
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_inference import MotionInference
@@ -170,11 +171,10 @@ def test_particles_that_begin_at_a_wrong_pose_are_found(
     assert 8 <= found <= 14
 
 
-def test_poses_are_searched_and_unreadable_images_left_out(
-    particles: Particles, given: MovingModel, tmp_path: Path
-) -> None:
+def broken(particles: Particles, rows: slice, folder: Path) -> Particles:
+    """Return a copy of the particles, some of whose images hold a NaN."""
     stack = particles.stacks[0]
-    folder = shutil.copytree(stack.path.parent, tmp_path / "broken")
+    shutil.copytree(stack.path.parent, folder)
     images = np.memmap(
         folder / stack.path.name,
         stack.dtype,
@@ -182,11 +182,33 @@ def test_poses_are_searched_and_unreadable_images_left_out(
         stack.offset_bytes,
         (len(particles), particles.box, particles.box),
     )
-    images[3, 5, 5] = np.nan
+    images[rows, 5, 5] = np.nan
     images.flush()
-    broken = Particles.load(folder / "particles.star").select(torch.arange(40))
+    return Particles.load(folder / "particles.star")
+
+
+def test_a_second_look_is_at_readable_images(
+    particles: Particles,
+    given: MovingModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moving_noise, "_SECOND_LOOK", 3)
+    some = broken(particles, slice(0, 10), tmp_path / "broken")
+    problem = MotionProblem.of(some, given, replace(CONFIG, poses="searched"))
+    generator = torch.Generator().manual_seed(0)
+    imaged = first_look(some, given, problem.grid, problem.prior, generator)
+    (batch,) = imaged.pilots(some)
+    assert batch.index.tolist() == [10, 11, 12]
+
+
+def test_poses_are_searched_and_unreadable_images_left_out(
+    particles: Particles, given: MovingModel, tmp_path: Path
+) -> None:
+    some = broken(particles, slice(3, 4), tmp_path / "broken")
     config = replace(CONFIG, poses="searched", learning_rounds=0)
-    found = infer_dynamics(broken, given, config, SilentMonitor())
+    few = some.select(torch.arange(40))
+    found = infer_dynamics(few, given, config, SilentMonitor())
     known = found.motions.known
     assert known.tolist() == [row != 3 for row in range(40)]
     assert particles.pose is not None
