@@ -24,7 +24,7 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
-from cryoinfer.workflows import moving_noise
+from cryoinfer.workflows import motion_trial, moving_noise
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_inference import MotionInference
@@ -75,6 +75,13 @@ def particles(
 @pytest.fixture(scope="module")
 def learned(particles: Particles, given: MovingModel) -> Dynamics:
     return infer_dynamics(particles, given, CONFIG, SilentMonitor())
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trials be of fewer images than a user's: they are tested elsewhere."""
+    monkeypatch.setattr(motion_trial, "OF_ONE_GROUP", 20)
+    monkeypatch.setattr(motion_trial, "_FEWEST_TRIED", 20)
 
 
 def apart(model: MovingModel, nodes: Tensor) -> float:
