@@ -152,9 +152,10 @@ class PublishedEncoder(nn.Module):
     def _build(self, box: int, numbers: int) -> None:
         layers: list[nn.Module] = []
         for before, filters in zip((1, *_FILTERS), _FILTERS, strict=False):
-            layers += [nn.Conv2d(before, filters, 3, padding=1), nn.ReLU()]
-            layers += [nn.Conv2d(filters, filters, 3, padding=1), nn.ReLU()]
-            layers += [nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(before, filters, 3, padding=1), nn.ReLU(inplace=True)]
+            # A rectifier and a maximum commute: a quarter of the work this way round.
+            layers += [nn.Conv2d(filters, filters, 3, padding=1), nn.MaxPool2d(2)]
+            layers += [nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*layers)
         side = box // 2 ** len(_FILTERS)
         self.dense = nn.Sequential(
@@ -184,7 +185,8 @@ class PublishedEncoder(nn.Module):
         -------
         Tensor, shape (b, 3, 3)
         """
-        picture = images[:, None].contiguous(memory_format=torch.channels_last)
+        # Of one channel every layout looks contiguous: only strides tell convolutions.
+        picture = images[..., None].permute(0, 3, 1, 2)
         hidden = self.dense(self.convolutions(picture).flatten(1))
         # Half precision would round the rotations to a tenth of a degree.
         with torch.autocast(hidden.device.type, enabled=False):
