@@ -2,8 +2,9 @@
 
 A learning rate that warms up and falls as a cosine, an average of the weights over the
 last steps, and at the end a fit of the posteriors' widths. A set of images that are
-never learned from tells how far it has come; the state is handed to the monitor, so
-that an interrupted run goes on.
+never learned from tells how far it has come: where nothing was learned in half of
+the steps, the others are not taken. The state is handed to the monitor, so that
+an interrupted run goes on.
 
 Where ``torch.distributed`` has been initialised, processes share every batch: each
 draws it whole, which costs next to nothing, and learns from its own rows. Gradients
@@ -191,15 +192,20 @@ def train(
     if saved is not None:
         run.load(saved)
     monitor.stage("training", config.steps - run.step)
-    while run.step < config.steps:
+    while not run.over:
         run.advance()
         monitor.advance()
         if run.step % config.check_every == 0 or run.step == config.steps:
             monitor.message(run.check())
-            if run.step == config.steps:
+            if run.over:
                 # After the last look: what that gains has not been learned.
                 run.fit_widths()
             monitor.save_checkpoint(run.state())
+    if run.step < config.steps:
+        monitor.message(
+            f"stopped at step {run.step} of {config.steps}: nothing was learned in "
+            "half of them, and a rate that falls from there would not help"
+        )
     return run.finished()
 
 
@@ -238,6 +244,14 @@ class _Run:
         self._held_back = encoder_inputs(held_back, self._side)
         self._checks: list[Check] = []
         self.step = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are taken, or half of them in vain."""
+        steps = self._config.steps
+        # By the step of the last look: a training ends at one.
+        half = bool(self._checks) and 2 * self._checks[-1].step >= steps
+        return self.step >= steps or (half and in_vain(self._checks))
 
     def advance(self) -> None:
         """Take one step."""
@@ -318,6 +332,18 @@ class _Run:
         self._optimiser.load(state["optimiser"])
         self._generator.set_state(state["generator"])
         self._checks = [Check(**entry) for entry in state["checks"]]
+
+
+def in_vain(checks: list[Check]) -> bool:
+    """Tell whether several looks have seen poses near random, and no gain.
+
+    Both, as where several poses look alike the most probable one is often wrong.
+    """
+    return (
+        len(checks) >= _FEWEST_CHECKS
+        and checks[-1].median_degrees > _LOST_DEGREES
+        and checks[0].loss_nats - checks[-1].loss_nats < _SETTLED_NATS
+    )
 
 
 def verdict(checks: list[Check]) -> str:

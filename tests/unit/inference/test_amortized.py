@@ -23,6 +23,7 @@ from cryoinfer.inference.training import (
     Loss,
     Training,
     TrainingConfig,
+    in_vain,
     train,
     verdict,
 )
@@ -233,6 +234,29 @@ def test_images_of_another_area_are_refused() -> None:
     other = ParticleBatch(images, Optics.without_ctf(3, 2.5), torch.arange(3))
     with pytest.raises(InputError, match=r"96\.0 A across, found 80\.0 A"):
         encoder.infer(other)
+
+
+def test_a_training_that_finds_no_pose_takes_half_of_its_steps() -> None:
+    images, _ = source()
+    # Of a map that is empty, images show nothing.
+    nothing = FourierVolume.from_map(torch.zeros(BOX, BOX, BOX), 15)
+    images = replace(images, subject=MapSubject(nothing))
+    # Half of the steps, 21, lies between two looks.
+    config = TrainingConfig(steps=42, batch=8, warm_up=1, check_every=5)
+    done = train(network(), images, config, C1, seeded(), SilentMonitor())
+    assert [check.step for check in done.checks] == [5, 10, 15, 20, 25]
+    assert done.verdict.startswith("not converged")
+
+
+def test_a_training_is_in_vain_if_neither_poses_nor_densities_are_learned() -> None:
+    def checks(*values: tuple[float, float]) -> list[Check]:
+        return [Check(100 * (i + 1), *value) for i, value in enumerate(values)]
+
+    assert in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0), (8.8, 126.0)))
+    assert not in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0)))
+    # Two poses that look alike: the loss falls, while half of the errors are 180.
+    assert not in_vain(checks((9.0, 130.0), (7.0, 90.0), (6.0, 90.0), (5.0, 89.0)))
+    assert not in_vain(checks((9.0, 50.0), (8.9, 40.0), (8.9, 40.0), (8.9, 40.0)))
 
 
 def test_verdicts_are_in_plain_words() -> None:
