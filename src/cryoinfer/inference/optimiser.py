@@ -36,7 +36,7 @@ class Optimiser:
         # They share their memory with the weights.
         self._matrices = [nn.Parameter(_as_matrix(weight.data)) for weight in hidden]
         self._muon = torch.optim.Muon(self._matrices, weight_decay=0.0)
-        self._adam = torch.optim.AdamW(others, weight_decay=1e-4)
+        self._adam = torch.optim.AdamW(others, weight_decay=1e-4, fused=True)
 
     def step(self, learning_rate: float) -> None:
         """Take one step.

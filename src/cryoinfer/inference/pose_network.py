@@ -1,9 +1,10 @@
 """The encoder: one pass from a picture to a mixture of poses and all else unknown.
 
-Residual convolutions at falling resolution, modulated by the CTF and the noise, then
-components that each name a rotation (two vectors, made orthonormal: s2s2), an offset
-and the factor of their precision. What it returns is a density on the group, whose
-log-probability of the true pose is what it learns from.
+Convolutions that halve the picture, two beside the identity at the lowest resolution,
+modulated by the CTF and the noise, then components that each name a rotation (two
+vectors, made orthonormal: s2s2), an offset and the factor of their precision. What it
+returns is a density on the group, whose log-probability of the true pose is what it
+learns from.
 """
 
 import itertools
@@ -193,13 +194,13 @@ class PoseNetwork(nn.Module):
             nn.Linear(_CONDITION, _CONDITION),
             nn.SiLU(),
         )
-        # Pictures are smooth: layers at full resolution took half of the time, and
-        # learned less in it than more steps do.
+        # Pictures are smooth: convolutions that do not halve them took more than half
+        # of the time, and learned less in it than more steps do.
         self.stem = nn.Conv2d(2, widths[0], 4, stride=2, padding=1)
-        self.blocks = nn.ModuleList(_Residual(width) for width in widths)
         self.halvings = nn.ModuleList(
             nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)
         )
+        self.block = _Residual(widths[-1])
         corner = len(torch.tril_indices(self.unknowns, self.unknowns)[0])
         self.per_component = 6 + 1 + int(self.open.sum()) + corner
         self.head = nn.Sequential(
@@ -218,10 +219,9 @@ class PoseNetwork(nn.Module):
         condition = self.condition(inputs.features)
         picture = inputs.picture.contiguous(memory_format=torch.channels_last)
         values = self.stem(picture)
-        for index, block in enumerate(self.blocks):
-            if index > 0:
-                values = self.halvings[index - 1](values)
-            values = block(values, condition)
+        for halving in self.halvings:
+            values = halving(nn.functional.silu(values))
+        values = self.block(values, condition)
         hidden = self.head(values.flatten(1)).float()
         # Half precision would round the rotations to a tenth of a degree.
         with torch.autocast(hidden.device.type, enabled=False):

@@ -242,7 +242,7 @@ def test_a_training_that_finds_no_pose_takes_half_of_its_steps() -> None:
     nothing = FourierVolume.from_map(torch.zeros(BOX, BOX, BOX), 15)
     images = replace(images, subject=MapSubject(nothing))
     # Half of the steps, 21, lies between two looks.
-    config = TrainingConfig(steps=42, batch=8, warm_up=1, check_every=5)
+    config = TrainingConfig(steps=42, batch=100, warm_up=1, check_every=5)
     done = train(network(), images, config, C1, seeded(), SilentMonitor())
     assert [check.step for check in done.checks] == [5, 10, 15, 20, 25]
     assert done.verdict.startswith("not converged")

@@ -101,5 +101,5 @@ def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short"):
         load_encoder(path)
     torch.save({"format": 99}, path)
-    with pytest.raises(InputError, match="format 99, expected format 6"):
+    with pytest.raises(InputError, match="format 99, expected format 7"):
         load_encoder(path)
