@@ -15,6 +15,7 @@ from torch import Tensor
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.posteriors import PoseMixture
@@ -180,7 +181,7 @@ class MovingSearch:
         order = by_image(evidence).argsort(1, descending=True)
         rows = torch.arange(n)[:, None]
         rotation = by_image([one.rotation for one in found])[rows, order]
-        alone = torch.eye(3, dtype=torch.float64)[None]
+        alone = symmetry_rotations("C1")
         again = repeats(rotation, self.plan.cell_radian / 4, alone)
         # Repeats come last; the rest keep their order.
         first = again.byte().argsort(dim=1, stable=True)[:, : self.modes]

@@ -1,6 +1,7 @@
 """The figures of the page about an encoder, as SVG text that stands alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,8 +19,8 @@ from cryoinfer.report.style import (
 )
 from cryoinfer.workflows.trial import BINS, LEVELS, Trial
 
-_COLOURS = (ORANGE, BLUE)  # the encoder, and the climb from it
-_DASHES = ((0, (5, 2)), "-")
+_STYLES = ((ORANGE, (0, (5, 2))), (BLUE, "-"))
+"""Colour and dashes of the first trial, and of another: a climb from the first."""
 
 
 def draw_learning(
@@ -66,9 +67,7 @@ def draw_shares(trials: Mapping[str, Trial]) -> str:
     with figure_style():
         figure = Figure(figsize=(4.4, 3.9))
         axes = coverage_axes(figure, images, "exact, 95%")
-        for (name, trial), colour, dashes in zip(
-            trials.items(), _COLOURS, _DASHES, strict=False
-        ):
+        for name, trial, colour, dashes in _styled(trials):
             axes.plot(
                 LEVELS, trial.coverage, color=colour, linestyle=dashes, label=name
             )
@@ -98,9 +97,7 @@ def draw_ranks(trials: Mapping[str, Trial]) -> str:
         for axes, unknown in zip(panels, unknowns, strict=True):
             low, high = expected - spread, expected + spread
             axes.axhspan(low, high, color=GREY, alpha=0.35, linewidth=0)
-            for (name, trial), colour, dashes in zip(
-                trials.items(), _COLOURS, _DASHES, strict=False
-            ):
+            for name, trial, colour, dashes in _styled(trials):
                 counts = trial.ranks[unknown]
                 axes.stairs(
                     counts, edges, color=colour, linestyle=dashes, label=name, lw=1.4
@@ -110,3 +107,10 @@ def draw_ranks(trials: Mapping[str, Trial]) -> str:
         panels[0].set_ylabel("images")
         panels[0].legend(fontsize=7, loc="lower left")
         return to_svg(figure)
+
+
+def _styled(trials: Mapping[str, Trial]) -> Iterator[tuple[str, Trial, str, Any]]:
+    """Yield each trial with its name, colour and dashes."""
+    styles = _STYLES[: len(trials)]
+    for (name, trial), (colour, dashes) in zip(trials.items(), styles, strict=True):
+        yield name, trial, colour, dashes

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.pose_network import PoseNetwork
@@ -49,7 +50,7 @@ class MotionEncoder:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             network = PoseNetwork(config.network, problem.prior)
-        alone = torch.eye(3, dtype=torch.float64)[None]
+        alone = symmetry_rotations("C1")
         done = train(network, images, config.training, alone, generator, monitor)
         encoder = PoseEncoder(done.network, problem.grid, imaged.noise_power, alone)
         return cls(problem, encoder, done)

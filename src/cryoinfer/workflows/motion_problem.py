@@ -11,6 +11,7 @@ from torch import Tensor
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.pose_network import PoseNetworkConfig
@@ -149,7 +150,7 @@ class MotionProblem:
             self.prior,
             self.radii(first, last),
             self.grid.lever_angstrom,
-            torch.eye(3, dtype=torch.float64)[None],
+            symmetry_rotations("C1"),
             modes,
             self.config.draws,
         )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages
@@ -65,7 +66,7 @@ def tried(
         other: [named(images) for images, _ in drawn] for other, named in others.items()
     }
     posteriors[name] = [_infer(inference, images, monitor) for images, _ in drawn]
-    alone = torch.eye(3, dtype=torch.float64)[None]
+    alone = symmetry_rotations("C1")
     trials = {}
     for one, own in posteriors.items():
         draws = torch.Generator().manual_seed(seed + 2)

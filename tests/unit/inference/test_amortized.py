@@ -248,10 +248,12 @@ def test_a_training_that_finds_no_pose_takes_half_of_its_steps() -> None:
     assert done.verdict.startswith("not converged")
 
 
-def test_a_training_is_in_vain_if_neither_poses_nor_densities_are_learned() -> None:
-    def checks(*values: tuple[float, float]) -> list[Check]:
-        return [Check(100 * (i + 1), *value) for i, value in enumerate(values)]
+def checks(*values: tuple[float, float]) -> list[Check]:
+    """Return looks of a loss and an error each, a hundred steps apart."""
+    return [Check(100 * (i + 1), *value) for i, value in enumerate(values)]
 
+
+def test_a_training_is_in_vain_if_neither_poses_nor_densities_are_learned() -> None:
     assert in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0), (8.8, 126.0)))
     assert not in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0)))
     # Two poses that look alike: the loss falls, while half of the errors are 180.
@@ -260,9 +262,6 @@ def test_a_training_is_in_vain_if_neither_poses_nor_densities_are_learned() -> N
 
 
 def test_verdicts_are_in_plain_words() -> None:
-    def checks(*values: tuple[float, float]) -> list[Check]:
-        return [Check(100 * (i + 1), *value) for i, value in enumerate(values)]
-
     lost = checks((9.0, 120.0), (9.0, 119.0), (9.0, 119.0), (9.0, 118.0))
     learning = checks((9.0, 80.0), (6.0, 50.0), (5.0, 30.0), (4.0, 12.0))
     done = checks((6.0, 50.0), (2.0, 3.0), (1.9, 2.6), (1.8, 2.5))
