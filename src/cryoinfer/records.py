@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class _Indexable:
     """Gives a record of tensors ``record[index]`` along the leading dimension."""
 
     def __getitem__(self, index: object) -> Self:
         values = {}
-        for field in fields(self):  # type: ignore[arg-type]  # only dataclasses inherit
+        for field in fields(self):
             value = getattr(self, field.name)
             values[field.name] = None if value is None else value[index]
-        return replace(self, **values)  # type: ignore[type-var]
+        return replace(self, **values)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from cryoinfer.errors import OutputError
 _FILES = ("particles.star", "particles.mrcs", "truth.star", "truth.mrc")
 
 
-def configure(structure: str, changes: dict[str, object]) -> SimulationConfig:
+def configure(structure: str, changes: dict[str, Any]) -> SimulationConfig:
     """Return a preset, or the standard settings for a structure, with changes.
 
     Parameters
@@ -35,7 +36,7 @@ def configure(structure: str, changes: dict[str, object]) -> SimulationConfig:
         if structure in PRESET_NAMES
         else SimulationConfig(structure=structure)
     )
-    return replace(start, **changes)  # type: ignore[arg-type]  # checked by itself
+    return replace(start, **changes)
 
 
 def read_motions(texts: Sequence[str]) -> tuple[Motion, ...]:

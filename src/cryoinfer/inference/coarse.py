@@ -81,7 +81,8 @@ def widest_instructions() -> Iterator[None]:
     left the errors of cryoPoseNet's sets B and G as they were. The setting is the
     process's: other threads' products follow it for the time.
     """
-    backend: Any = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009 (untyped)
+    untyped: Any = torch.backends.mkldnn
+    backend = untyped.matmul
     before = backend.fp32_precision
     backend.fp32_precision = "bf16"
     try:
