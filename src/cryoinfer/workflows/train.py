@@ -337,6 +337,11 @@ def templates_of(
         Of the choice.
     most : int, optional
         Of all groups together, one of each at least; without it 2,000 of each group.
+
+    Raises
+    ------
+    InputError
+        If all images of a group that are looked at hold NaN or infinite pixels.
     """
     templates = []
     groups = particles.optics.group.unique().tolist()
@@ -346,9 +351,14 @@ def templates_of(
         order = torch.randperm(len(members), generator=generator)[:most_of_group]
         parts = []
         for batch in particles.batches(CHUNK, members[order]):
-            good = is_finite(batch.images)
-            # Where there is none, the refusal names the first.
-            batch = batch[good] if bool(good.any()) else batch
-            parts.append(whiten(batch, grid_of(batch, grid), radius, noise[group]))
+            batch = batch[is_finite(batch.images)]
+            if len(batch):
+                parts.append(whiten(batch, grid_of(batch, grid), radius, noise[group]))
+        if not parts:
+            raise InputError(
+                f"all {len(order)} images of optics group {group + 1} that were looked "
+                "at hold NaN or infinite pixels; run `cryoinfer check` to list them, "
+                "and leave the group out of the STAR file"
+            )
         templates.append(concatenate(parts))
     return tuple(templates)

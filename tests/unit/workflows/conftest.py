@@ -10,7 +10,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.io.mrc import read_map
+from cryoinfer.io.mrc import StackWriter, read_map
 from cryoinfer.records import Pose
 
 
@@ -66,3 +66,16 @@ class Kept(SilentMonitor):
 def kept() -> type[Kept]:
     """Return the monitor that keeps checkpoints in memory."""
     return Kept
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Return a function that writes images and loads them as particles."""
+
+    def make(images: Tensor) -> Particles:
+        path = tmp_path / "images.mrcs"
+        with StackWriter(path, len(images), images.shape[-1], 2.0) as writer:
+            writer.write(images)
+        return Particles.load(path)
+
+    return make

@@ -8,6 +8,7 @@ import torch
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.train import (
@@ -16,6 +17,7 @@ from cryoinfer.workflows.train import (
     TrainedEncoder,
     climb_radii,
     require_picture,
+    templates_of,
     train_encoder,
 )
 
@@ -103,3 +105,22 @@ def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
     torch.save({"format": 99}, path)
     with pytest.raises(InputError, match="format 99, expected format 7"):
         load_encoder(path)
+
+
+def test_particles_that_cannot_be_read_lend_nothing(stack, monkeypatch) -> None:
+    images = torch.randn(40, BOX, BOX, generator=torch.Generator().manual_seed(0))
+    images[5:, 3, 3] = torch.nan
+    # Nearly every chunk is without a finite image.
+    monkeypatch.setattr("cryoinfer.workflows.train.CHUNK", 2)
+    grid, noise = ReferenceGrid(BOX, 2.0), (torch.ones(BOX // 2 + 1),)
+
+    def lent(images: torch.Tensor) -> tuple[WhitenedImages, ...]:
+        generator = torch.Generator().manual_seed(1)
+        return templates_of(stack(images), grid, 7, noise, generator)
+
+    (templates,) = lent(images)
+    assert len(templates) == 5
+    assert bool(templates.coefficients.abs().isfinite().all())
+    images[:, 3, 3] = torch.nan
+    with pytest.raises(InputError, match="all 40 images of optics group 1"):
+        lent(images)

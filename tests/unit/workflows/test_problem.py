@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.io.mrc import StackWriter
 from cryoinfer.workflows.problem import define_problem, initial_noise
 
 
@@ -17,19 +15,6 @@ def problem_of(particles, diameter=None, max_shift=None, defocus_sd=0.0, seed=0)
     return define_problem(
         particles, "c2", diameter, max_shift, defocus_sd, seeded(seed)
     )
-
-
-@pytest.fixture
-def stack(tmp_path):
-    """Return a function that writes images and loads them as particles."""
-
-    def make(images: torch.Tensor) -> Particles:
-        path = tmp_path / "images.mrcs"
-        with StackWriter(path, len(images), images.shape[-1], 2.0) as writer:
-            writer.write(images)
-        return Particles.load(path)
-
-    return make
 
 
 def noise(n: int = 120, box: int = 16) -> torch.Tensor:
