@@ -50,7 +50,7 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.train import templates_of
+from cryoinfer.workflows.simulated_images import templates_of
 
 STEPS = 1000
 COLUMNS = (

@@ -14,7 +14,8 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.motion_inference import FromEncoder, MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.moving_noise import Imaged
-from cryoinfer.workflows.train import climb_radii, templates_of
+from cryoinfer.workflows.simulated_images import templates_of
+from cryoinfer.workflows.train import climb_radii
 
 _MODES = 4  # of the encoder, that are climbed
 

@@ -12,7 +12,7 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.inference.widths import fitted_widening
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.motion_inference import MotionInference
-from cryoinfer.workflows.train import OF_ONE_GROUP, templates_of
+from cryoinfer.workflows.simulated_images import OF_ONE_GROUP, templates_of
 from cryoinfer.workflows.trial import Trial
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500

@@ -12,12 +12,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import DEFAULT_PADDING, FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.amortized import (
-    SAME_AREA,
-    PoseEncoder,
-    SemiAmortized,
-    grid_of,
-)
+from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
 from cryoinfer.inference.climbs import Climbs, climb_reach_radian
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Fit, Usual, fit
@@ -26,20 +21,12 @@ from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import Check, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
-from cryoinfer.inference.whitening import (
-    ReferenceGrid,
-    WhitenedImages,
-    concatenate,
-    is_finite,
-    whiten,
-)
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.problem import CHUNK
 from cryoinfer.workflows.result import RunResult
-
-_TEMPLATES = 2000
-"""Particles a group that lend their CTF."""
+from cryoinfer.workflows.simulated_images import templates_of
 
 _NARROWEST_SHIFT_PIXEL = 0.25
 """Of the shifts' prior. Where particles turned out to be centred, a narrower one would
@@ -53,9 +40,6 @@ _FINE_PADDING, _LARGEST_FINE_BOX = 3.0, 256
 them look sharper: with 3 in the place of 2, squared errors of rotations are 3 to 4 %
 smaller in units of their posteriors (sets D, F and G of cryoPoseNet; 4 gains 1 % more).
 A map of 256 takes 1.9 GB."""
-
-OF_ONE_GROUP = 100
-"""Images that are simulated with the optics of one group, before the next is drawn."""
 
 _LOWEST_RADIUS = 6
 _LIKELY_ERRORS = 1.5  # medians, that a first climb is to come back from
@@ -313,52 +297,3 @@ def _require_one_area(particles: Particles, grid: ReferenceGrid) -> None:
             f"found {float(sizes[off][0]):.1f} A in optics group {group}: rescale the "
             "particles to one pixel size, or train without that group"
         )
-
-
-def templates_of(
-    particles: Particles,
-    grid: ReferenceGrid,
-    radius: int,
-    noise: tuple[Tensor, ...],
-    generator: torch.Generator,
-    most: int | None = None,
-) -> tuple[WhitenedImages, ...]:
-    """Return particles of every optics group, whitened, to lend their CTFs and noise.
-
-    Parameters
-    ----------
-    particles : Particles
-    grid : ReferenceGrid
-    radius : int
-        In Fourier pixels.
-    noise : tuple of Tensor
-        As :attr:`Lesson.noise_power`.
-    generator : torch.Generator
-        Of the choice.
-    most : int, optional
-        Of all groups together, one of each at least; without it 2,000 of each group.
-
-    Raises
-    ------
-    InputError
-        If all images of a group that are looked at hold NaN or infinite pixels.
-    """
-    templates = []
-    groups = particles.optics.group.unique().tolist()
-    most_of_group = _TEMPLATES if most is None else max(1, most // len(groups))
-    for group in groups:
-        members = torch.nonzero(particles.optics.group == group).squeeze(1)
-        order = torch.randperm(len(members), generator=generator)[:most_of_group]
-        parts = []
-        for batch in particles.batches(CHUNK, members[order]):
-            batch = batch[is_finite(batch.images)]
-            if len(batch):
-                parts.append(whiten(batch, grid_of(batch, grid), radius, noise[group]))
-        if not parts:
-            raise InputError(
-                f"all {len(order)} images of optics group {group + 1} that were looked "
-                "at hold NaN or infinite pixels; run `cryoinfer check` to list them, "
-                "and leave the group out of the STAR file"
-            )
-        templates.append(concatenate(parts))
-    return tuple(templates)

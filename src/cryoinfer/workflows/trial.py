@@ -28,7 +28,8 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
-from cryoinfer.workflows.train import OF_ONE_GROUP, TrainedEncoder, templates_of
+from cryoinfer.workflows.simulated_images import drawn_batches, templates_of
+from cryoinfer.workflows.train import TrainedEncoder
 
 IMAGES = 1000
 """That tell a share of a half to within 1.6 points (a standard deviation)."""
@@ -157,9 +158,7 @@ def hold_trials(
     grid, noise, radius = encoder.grid, encoder.noise_power, semi.climbs.radii[-1]
     lent = templates_of(particles, grid, radius, noise, generator, images)
     source = TrainingImages(semi.climbs.subject, lent, trained.prior)
-    drawn = []
-    for rows in torch.arange(images).split(OF_ONE_GROUP):
-        drawn.append(source.draw(len(rows), generator))
+    drawn = drawn_batches(source, images, generator)
     ways: dict[str, Callable[[WhitenedImages], PoseMixture]] = {
         ENCODER: encoder.infer_whitened,
         CLIMBED: semi.infer_whitened,

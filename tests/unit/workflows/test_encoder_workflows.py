@@ -11,13 +11,13 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
+from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
     TrainedEncoder,
     climb_radii,
     require_picture,
-    templates_of,
     train_encoder,
 )
 
@@ -111,7 +111,7 @@ def test_particles_that_cannot_be_read_lend_nothing(stack, monkeypatch) -> None:
     images = torch.randn(40, BOX, BOX, generator=torch.Generator().manual_seed(0))
     images[5:, 3, 3] = torch.nan
     # Nearly every chunk is without a finite image.
-    monkeypatch.setattr("cryoinfer.workflows.train.CHUNK", 2)
+    monkeypatch.setattr("cryoinfer.workflows.simulated_images.CHUNK", 2)
     grid, noise = ReferenceGrid(BOX, 2.0), (torch.ones(BOX // 2 + 1),)
 
     def lent(images: torch.Tensor) -> tuple[WhitenedImages, ...]:
