@@ -53,6 +53,8 @@ COLUMNS = (
     Column("set", "set"),
     Column("posterior", "posterior"),
     Column("defocus sd (A)", "defocus_sd_angstrom", ".0f"),
+    Column("rotation widened by", "rotation_widened", ".3f"),
+    Column("shift by", "shift_widened", ".3f"),
     *(
         Column(f"{level:.0%} sets", f"simulated_pose_{level:.0%}", ".1%")
         for level in LEVELS
@@ -290,9 +292,13 @@ def measure_case(case: Case) -> dict[str, Row]:
     alone = torch.eye(3, dtype=torch.float64)[None]
     of_simulated = measure_simulated(semi, images, latents, alone)
     of_real = measure_real(case, kept)
+    wider = kept.model.widening.tolist()
+    fitted = {"rotation_widened": wider[0], "shift_widened": wider[3]}
     rows = {}
-    for index, label in enumerate(("encoder", "semi-amortized")):
-        rows[label] = of_simulated[index] | of_real[index]
+    for index, (label, more) in enumerate(
+        {"encoder": {}, "semi-amortized": fitted}.items()
+    ):
+        rows[label] = of_simulated[index] | of_real[index] | more
         print(label, {k: round(v, 3) for k, v in rows[label].items()}, flush=True)
     return rows
 

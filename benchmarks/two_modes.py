@@ -4,7 +4,7 @@ Shows open adenylate kinase beside a copy turned by half a turn, whose last resi
 missing: a map with almost the symmetry C2. An image tells little of which chain is
 which, so that its posterior has two modes of comparable mass. An encoder learns the
 true map, without a symmetry; its posterior and that of the climb from it are judged on
-1,000 images simulated from the map, as in ``calibration.py``. In the second case there
+5,000 images simulated from the map, as in ``calibration.py``. In the second case there
 is so little signal that modes are no Gaussians.
 
     python benchmarks/two_modes.py
@@ -36,10 +36,11 @@ from cryoinfer.inference.whitening import (
     WhitenedImages,
     whiten,
 )
+from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.train import TrainedEncoder, widening_of_climbs
 
 BOX, PIXEL_SIZE = 64, 2.4
 APART_ANGSTROM = 24.0
@@ -98,8 +99,9 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     done = train(network, source, school, c1, seeded(0), Teller())
     grid = ReferenceGrid(BOX, PIXEL_SIZE)
     encoder = PoseEncoder(done.network, grid, (noise,), c1)
+    as_found = torch.ones(6, dtype=torch.float64)
     return TrainedEncoder(
-        encoder, density, PRIOR, "C1", Usual(), (), done.checks, done.verdict
+        encoder, density, PRIOR, "C1", Usual(), (), done.checks, done.verdict, as_found
     )
 
 
@@ -136,12 +138,16 @@ def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
     semi = replace(semi, climbs=replace(semi.climbs, modes=4))
     images, _ = template(density, snr_db, semi.climbs.radii[-1])
     source = TrainingImages(semi.climbs.subject, (images,), PRIOR)
+    # As a training does in the end.
+    wider = widening_of_climbs(semi, source, SIMULATED, seeded(2), SilentMonitor())
+    semi = replace(semi, climbs=replace(semi.climbs, widening=wider))
     drawn, latents = source.draw(SIMULATED, seeded(1))
     mates = symmetry_rotations("C2")
     shared = masses(semi, drawn, latents, mates)
     print(shared, flush=True)
     encoder, climbed = measure_simulated(semi, drawn, latents, mates)
-    return encoder | shared, climbed | shared
+    fitted = {"rotation_widened": wider[0].item(), "shift_widened": wider[3].item()}
+    return encoder | shared, climbed | shared | fitted
 
 
 def main() -> None:

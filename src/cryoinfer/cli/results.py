@@ -44,6 +44,7 @@ def write_encoder(
         "verdict": trained.verdict,
         "loss_nats": last.loss_nats,
         "median_degrees": last.median_degrees,
+        "posterior_widening": trained.widening.tolist(),
         "trials": {name: asdict(trial) for name, trial in trials.items()},
     }
 

@@ -63,6 +63,9 @@ class Climbs(Generic[S]):
         next: where an image says little, one top at a low radius is many at a higher.
     seed : int
         Of the draws.
+    widening : Tensor of float64, shape (6 + c,), optional
+        What standard deviations are multiplied by at the end; without it they are
+        those of Laplace's approximation.
     """
 
     subject: S
@@ -73,6 +76,7 @@ class Climbs(Generic[S]):
     modes: int = 2
     draws: int = 0
     seed: int = 0
+    widening: Tensor | None = None
 
     def from_modes(self, images: WhitenedImages, named: PoseMixture) -> PoseMixture:
         """Climb from the modes of a posterior of the same images.
@@ -103,7 +107,8 @@ class Climbs(Generic[S]):
                 poses = LocalPoses.joined([poses, *self._drawn(tops)])
                 owner = torch.cat([owner, torch.arange(n).repeat(self.draws)])
                 count = places + self.draws
-        return mixture_of_tops(owner, poses, evidence, n, count)
+        found = mixture_of_tops(owner, poses, evidence, n, count)
+        return found if self.widening is None else found.widened(self.widening)
 
     def _drawn(self, tops: PoseMixture) -> list[LocalPoses]:
         """Return draws from posteriors, all images' first draws first."""

@@ -142,6 +142,18 @@ class PoseMixture:
             self.conformation[index],
         )
 
+    def mode_alone(self, place: Tensor) -> Self:
+        """Return one mode of each particle, at ``place`` (n,), as all there is."""
+        rows = torch.arange(len(self))
+        return self.of_modes(
+            self.rotation[rows, place][:, None],
+            self.shift_angstrom[rows, place][:, None],
+            self.defocus_offset_angstrom[rows, place][:, None],
+            torch.ones(len(self), 1, dtype=self.weight.dtype),
+            self.covariance[rows, place][:, None],
+            self.conformation[rows, place][:, None],
+        )
+
     def mode(self) -> Latents:
         """Return the most probable mode of each particle, length n."""
         return Latents(

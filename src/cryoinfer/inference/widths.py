@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from cryoinfer.geometry.rotations import rotation_vector
+from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.pose_network import MixtureParameters
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.records import Latents
 
 _ROUNDS = 50  # of the minimiser, at most
+
+_NEAR_SDS = 6.0
+"""A truth that lies farther from a mode in any unknown belongs to another top, which no
+width should reach."""
 
 _LEVEL, _SDS_AT_LEVEL = 0.8, 1.2816
 """Share of the truths within as many standard deviations: far enough out for the tails
@@ -85,13 +90,8 @@ def fitted_widening(
     Tensor of float64, shape (6 + c,)
         1 for what was held.
     """
-    ratios = []
-    for posterior, truth in zip(posteriors, truths, strict=True):
-        turn = rotation_vector(truth.pose.rotation @ posterior.rotation[:, 0].mT)
-        away = truth.offsets_angstrom - posterior.mode().offsets_angstrom
-        variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
-        ratios.append(torch.cat([turn, away], 1).abs() / variance.sqrt())
-    ratio = torch.cat(ratios)
+    pairs = zip(posteriors, truths, strict=True)
+    ratio = torch.cat([_departure(posterior, truth) for posterior, truth in pairs])
     factor = torch.ones(ratio.shape[1], dtype=torch.float64)
     for kind in (slice(0, 3), slice(3, 5), slice(5, 6), slice(6, None)):
         # What was held has a variance of zero.
@@ -99,3 +99,53 @@ def fitted_widening(
         if len(free):
             factor[kind] = free.quantile(_LEVEL) / _SDS_AT_LEVEL
     return factor
+
+
+def nearest_modes(
+    posterior: PoseMixture, truth: Latents, symmetry: Tensor
+) -> tuple[PoseMixture, Latents]:
+    """Return the mode nearest to each truth, and the truth, where one is near.
+
+    Parameters
+    ----------
+    posterior : PoseMixture
+        Of n images.
+    truth : Latents
+        Of length n.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them.
+
+    Returns
+    -------
+    PoseMixture
+        One mode for each of the images of which a mode is within six standard
+        deviations of the truth, in every unknown.
+    Latents
+        The mates of the truths that are nearest to these.
+    """
+    rows, rotation = torch.arange(len(posterior)), truth.pose.rotation
+    every = range(posterior.weight.shape[1])
+    modes = [posterior.mode_alone(torch.full_like(rows, place)) for place in every]
+    mates = [nearest_mates(rotation, one.rotation[:, 0], symmetry) for one in modes]
+    apart = torch.stack(
+        [
+            _departure(mode, _turned(truth, mate)).nan_to_num(0.0, 0.0).amax(1)
+            for mode, mate in zip(modes, mates, strict=True)
+        ]
+    )
+    nearest, place = torch.where(posterior.weight.T > 0, apart, torch.inf).min(0)
+    near = nearest < _NEAR_SDS
+    truth = _turned(truth, torch.stack(mates)[place, rows])
+    return posterior.mode_alone(place)[near], truth[near]
+
+
+def _turned(truth: Latents, rotation: Tensor) -> Latents:
+    return replace(truth, pose=replace(truth.pose, rotation=rotation))
+
+
+def _departure(posterior: PoseMixture, truth: Latents) -> Tensor:
+    """Return truths less first modes, over their standard deviations, (n, 6 + c)."""
+    turn = rotation_vector(truth.pose.rotation @ posterior.rotation[:, 0].mT)
+    away = truth.offsets_angstrom - posterior.mode().offsets_angstrom
+    variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
+    return torch.cat([turn, away], 1).abs() / variance.sqrt()

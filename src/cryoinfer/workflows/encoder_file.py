@@ -17,7 +17,7 @@ from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder
 
-FORMAT = 7
+FORMAT = 8
 """Raised whenever the network or what stands in the file changes."""
 
 
@@ -37,6 +37,7 @@ def save_encoder(path: Path, trained: TrainedEncoder) -> None:
         "density": trained.density,
         "checks": [asdict(check) for check in trained.checks],
         "verdict": trained.verdict,
+        "widening": trained.widening,
     }
     # Given a file, torch leaves the system's errors as they are.
     with path.open("wb") as file:
@@ -93,4 +94,5 @@ def _trained(values: dict[str, Any]) -> TrainedEncoder:
         imaging=tuple(one and Imaging(**one) for one in values["imaging"]),
         checks=tuple(Check(**check) for check in values["checks"]),
         verdict=values["verdict"],
+        widening=values["widening"],
     )

@@ -1,7 +1,7 @@
 """From a map and the optics of particles to an encoder that knows both."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -22,11 +22,12 @@ from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import Check, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
+from cryoinfer.inference.widths import fitted_widening, nearest_modes
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.problem import CHUNK
 from cryoinfer.workflows.result import RunResult
-from cryoinfer.workflows.simulated_images import templates_of
+from cryoinfer.workflows.simulated_images import drawn_batches, templates_of
 
 _NARROWEST_SHIFT_PIXEL = 0.25
 """Of the shifts' prior. Where particles turned out to be centred, a narrower one would
@@ -40,6 +41,12 @@ _FINE_PADDING, _LARGEST_FINE_BOX = 3.0, 256
 them look sharper: with 3 in the place of 2, squared errors of rotations are 3 to 4 %
 smaller in units of their posteriors (sets D, F and G of cryoPoseNet; 4 gains 1 % more).
 A map of 256 takes 1.9 GB."""
+
+_FEWEST_FITTED, _MOST_FITTED = 1000, 5000
+"""Simulated images that widths of climbs are fitted to, as many as there are particles:
+by 5,000 they are known to 0.7 %."""
+
+_LENT = 1000  # particles, whose CTFs and noise these have
 
 _LOWEST_RADIUS = 6
 _LIKELY_ERRORS = 1.5  # medians, that a first climb is to come back from
@@ -121,6 +128,8 @@ class TrainedEncoder:
         By optics group; None of a group without particles.
     checks : tuple of Check
     verdict : str
+    widening : Tensor of float64, shape (6,)
+        What the standard deviations of climbs' posteriors are multiplied by.
     """
 
     encoder: PoseEncoder
@@ -131,6 +140,7 @@ class TrainedEncoder:
     imaging: tuple[Imaging | None, ...]
     checks: tuple[Check, ...]
     verdict: str
+    widening: Tensor
 
     @cached_property
     def shown_volume(self) -> FourierVolume:
@@ -164,6 +174,7 @@ class TrainedEncoder:
             radii,
             self.encoder.grid.lever_angstrom,
             self.encoder.symmetry,
+            widening=self.widening,
         )
         return SemiAmortized(self.encoder, climbs)
 
@@ -237,7 +248,7 @@ def train_encoder(
     done = train(network, images, config.training, symmetry, generator, monitor)
     encoder = PoseEncoder(done.network, grid, lesson.noise_power, symmetry)
     usual = Usual.of(Fit.joined([_fit(encoder, images, t) for t in images.templates]))
-    return TrainedEncoder(
+    trained = TrainedEncoder(
         encoder=encoder,
         density=density,
         prior=prior,
@@ -246,7 +257,68 @@ def train_encoder(
         imaging=_imaging(particles, grid, generator),
         checks=done.checks,
         verdict=done.verdict,
+        widening=torch.ones(6, dtype=torch.float64),
     )
+    return replace(trained, widening=_widening(trained, particles, monitor, generator))
+
+
+def _widening(
+    trained: TrainedEncoder,
+    particles: Particles,
+    monitor: Monitor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return what makes climbs' widths true, from images simulated like particles."""
+    encoder, semi = trained.encoder, trained.semi_amortized()
+    radius = semi.climbs.radii[-1]
+    lent = templates_of(
+        particles, encoder.grid, radius, encoder.noise_power, generator, _LENT
+    )
+    images = TrainingImages(semi.climbs.subject, lent, trained.prior)
+    count = min(max(len(particles), _FEWEST_FITTED), _MOST_FITTED)
+    return widening_of_climbs(semi, images, count, generator, monitor)
+
+
+def widening_of_climbs(
+    semi: SemiAmortized[MapSubject],
+    images: TrainingImages[MapSubject],
+    count: int,
+    generator: torch.Generator,
+    monitor: Monitor,
+) -> Tensor:
+    """Return what the widths of climbs are to be multiplied by to hold the truths.
+
+    Where an image says little, the curvature of a top tells the posterior too narrow:
+    at -10 dB rotations by 2.4 % (set F of cryoPoseNet, 25,000 images), never too wide.
+
+    Parameters
+    ----------
+    semi : SemiAmortized
+        Without a widening, or one of ones.
+    images : TrainingImages
+        To the last radius of the climbs.
+    count : int
+        Of images that are drawn.
+    generator : torch.Generator
+    monitor : Monitor
+
+    Returns
+    -------
+    Tensor of float64, shape (6,)
+        1 or more. Ones, if most climbs end at other tops: of those no width is true.
+    """
+    drawn = drawn_batches(images, count, generator)
+    monitor.stage("widths of climbs", len(drawn))
+    modes, truths = [], []
+    for batch, truth in drawn:
+        found = semi.infer_whitened(batch)
+        mode, near = nearest_modes(found, truth, semi.climbs.symmetry)
+        modes.append(mode)
+        truths.append(near)
+        monitor.advance()
+    if 2 * sum(len(mode) for mode in modes) < count:
+        return torch.ones(6, dtype=torch.float64)
+    return fitted_widening(modes, truths).clamp(min=1.0)
 
 
 def _imaging(

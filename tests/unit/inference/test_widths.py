@@ -8,7 +8,11 @@ import torch
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.inference.pose_network import MixtureParameters
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.widths import fitted_narrowing, fitted_widening
+from cryoinfer.inference.widths import (
+    fitted_narrowing,
+    fitted_widening,
+    nearest_modes,
+)
 from cryoinfer.records import Latents, Pose
 
 COUNT = 4000
@@ -79,3 +83,42 @@ def test_widths_are_brought_to_hold_four_fifths_of_the_truths() -> None:
     assert factor[5] == 1.0
     twice = fitted_widening([found.widened(factor)], [truth])
     assert torch.allclose(twice, torch.ones_like(by), rtol=1e-9)
+
+
+def test_the_mode_is_found_that_a_truth_belongs_to() -> None:
+    generator = torch.Generator().manual_seed(5)
+    sd = torch.tensor([0.02, 0.03, 0.05, 0.4, 0.1, 0], dtype=torch.float64)
+    half_turn = torch.diag(torch.tensor([-1.0, -1, 1])).double()
+    group = torch.stack([torch.eye(3).double(), half_turn])
+    # Three modes: the last is where the second is, but has no weight.
+    rotation = random_rotations(2 * 6, generator).view(6, 2, 3, 3)[:, [0, 1, 1]]
+    found = PoseMixture.of_modes(
+        rotation,
+        torch.zeros(6, 3, 2).double(),
+        torch.zeros(6, 3).double(),
+        torch.tensor([0.7, 0.3, 0.0]).double().expand(6, 3),
+        torch.diag(sd.square()).expand(6, 3, 6, 6),
+    )
+    # Of the first, of the second, a mate of the second, and three of none: too far in
+    # the rotation, in the shift, and in a direction that is known well.
+    step = sd * torch.tensor(
+        [
+            [1.0, -2, 1, 0, 1, 0],
+            [0.0, 3, -1, 1, 0, 0],
+            [1.0, 1, 1, 1, 1, 0],
+            [0.0, 0, 30, 0, 0, 0],
+            [0.0, 0, 0, 7, 0, 0],
+            [7.0, 0, 0, 0, 0, 0],
+        ],
+        dtype=torch.float64,
+    )
+    rows, mode = torch.arange(6), torch.tensor([0, 1, 1, 0, 0, 1])
+    true = rotate_in_image_frame(rotation[rows, mode], step[:, :3])
+    true[2] = true[2] @ half_turn
+    truth = Latents(Pose(true, step[:, 3:5]), torch.zeros(6).double())
+    modes, near = nearest_modes(found, truth, group)
+    assert torch.equal(modes.rotation[:, 0], rotation[rows, mode][:3])
+    expected = rotate_in_image_frame(modes.rotation[:, 0], step[:3, :3])
+    torch.testing.assert_close(near.pose.rotation, expected)
+    assert torch.equal(near.pose.shift_angstrom, step[:3, 3:5])
+    assert torch.equal(modes.weight, torch.ones(3, 1).double())

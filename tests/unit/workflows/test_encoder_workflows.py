@@ -47,6 +47,7 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
     assert torch.equal(trained.density, loaded.density)
     assert (loaded.prior, loaded.checks) == (trained.prior, trained.checks)
     assert loaded.verdict == trained.verdict
+    assert torch.equal(loaded.widening, trained.widening)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short"):
         load_encoder(path)
     torch.save({"format": 99}, path)
-    with pytest.raises(InputError, match="format 99, expected format 7"):
+    with pytest.raises(InputError, match="format 99, expected format 8"):
         load_encoder(path)
 
 
