@@ -1,9 +1,9 @@
 """What each piece of an encoder's training buys.
 
-Shows, for particles of set G (with a CTF) or of adenylate kinase in D2, encoders that
-learn the true map in 1,000 steps, each time with one piece left out: the loss and the
-error on simulated images held back, and the share of truths in credible sets. A row is
-one training of one seed.
+Shows, for particles of sets G (with a CTF) and F (-10 dB), or of adenylate kinase in
+D2, encoders that learn the true map in 1,000 steps, each time with one piece left out,
+or with one more that is not kept: the loss and the error on simulated images held back,
+and the share of truths in credible sets. A row is one training of one seed.
 
     python benchmarks/ablation.py
 """
@@ -16,26 +16,36 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
+import roma
 import torch
 from measure import LEVELS, argument_parser, resized, results_of, simulated
 from rows import Column, Row, print_table
 from symmetric import simulation_of
-from torch import nn
+from torch import Tensor, nn
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulation_preset
+from cryoinfer.geometry.rotations import rotation_vector
 from cryoinfer.inference import amortized, training
-from cryoinfer.inference.encoder_inputs import encoder_inputs
+from cryoinfer.inference.encoder_inputs import (
+    EncoderInputs,
+    encoder_inputs,
+    picture_radius,
+)
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
+from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
 from cryoinfer.workflows.trial import ENCODER, hold_trials
 
 STEPS = 1000
+FIRST_RADIUS = 4  # of frequency marching, in Fourier pixels
+DIFFERENCE = 1e-3  # of rotations in radian, and of shifts over the prior's sd
 COLUMNS = (
     Column("set", "set"),
-    Column("without", "without"),
+    Column("change", "change"),
     Column("steps", "steps"),
     Column("loss (nats)", "loss_nats", ".2f"),
     Column("median error (deg)", "median_degrees", ".2f"),
@@ -46,16 +56,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A training with one piece left out.
+    """A training that differs in one piece.
 
     Attributes
     ----------
-    without : str
+    name : str
     change : function of EncoderConfig to another
-    patched : function that returns a context in which the piece is gone
+    patched : function that returns a context in which the piece is another
     """
 
-    without: str
+    name: str
     change: Callable[[EncoderConfig], EncoderConfig] = lambda config: config
     patched: Callable[[], AbstractContextManager[object]] = nullcontext
 
@@ -117,6 +127,113 @@ def mates_apart() -> AbstractContextManager[object]:
     return patch.object(training.Loss, "__init__", apart)
 
 
+# --- Pieces that were tried beside --------------------------------------------------
+
+
+@contextmanager
+def frequency_marching() -> Iterator[None]:
+    """Show a radius that grows from 4 pixels to all in the first half of the steps."""
+    share = 1.0
+    step = training._Run.advance
+
+    def advance(run):
+        nonlocal share
+        share = min(1.0, 2 * run.step / run._config.steps)
+        step(run)
+        share = 1.0  # images held back are shown whole
+
+    def marched(images, side):
+        reach = FIRST_RADIUS + share * (picture_radius(side) - FIRST_RADIUS)
+        shown = images.coefficients * (images.disc.ring <= reach)
+        return encoder_inputs(replace(images, coefficients=shown), side)
+
+    with (
+        patch.object(training._Run, "advance", advance),
+        patch.object(training, "encoder_inputs", marched),
+    ):
+        yield
+
+
+class EvidenceBound:
+    """Minus the evidence lower bound of the particles themselves, in a loss's place.
+
+    Its slopes in the network's numbers go through a pose drawn from every component,
+    and on through the physics by central differences.
+
+    Parameters
+    ----------
+    run : training._Run
+        Whose shifts are unknown and whose defoci are given.
+    """
+
+    def __init__(self, run: training._Run) -> None:
+        self._run, self._images, self._loss = run, run._images, run._loss
+        self._seen = self._images.templates[0]
+
+    def draw(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[WhitenedImages, Latents]:
+        """Return particles in the place of simulated images; of their poses nothing."""
+        rows = torch.randint(
+            len(self._images.templates[0]), (count,), generator=generator
+        )
+        self._seen = self._images.templates[0].select(rows)
+        unknown = Pose(torch.eye(3).expand(count, 3, 3), torch.zeros(count, 2))
+        return self._seen, Latents(unknown, torch.zeros(count))
+
+    def __call__(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
+        """Return minus the bound of the particles drawn last, in nats, shape (b,)."""
+        said = self._loss.parameters_of(inputs)
+        b, k, d, _ = said.factor.shape
+        normal = torch.randn(b, k, d, 1, generator=self._run._generator)
+        step = torch.linalg.solve_triangular(said.factor.mT, normal, upper=True)[..., 0]
+        rotation = roma.rotvec_to_rotmat(step[..., :3]) @ said.rotation
+        offset = said.offset + step[..., 3:]
+        turn = rotation_vector(rotation @ rotation.detach().mT)
+        away = torch.cat([turn, offset - offset.detach()], -1)
+        height, slope = self._joint_and_slope(rotation.detach(), offset.detach())
+        joint = height + (slope * away).sum(-1)
+        weight = said.log_weight[:, :k].softmax(1)
+        return (weight * (said.log_prob(rotation, offset) - joint)).sum(1)
+
+    def _joint_and_slope(
+        self, rotation: Tensor, offset: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log likelihood and prior, (b, k), and the slopes, (b, k, d)."""
+        slopes = []
+        for axis in torch.eye(3 + offset.shape[-1]) * DIFFERENCE:
+            turn = roma.rotvec_to_rotmat(axis[:3])
+            ahead = self._joint(turn @ rotation, offset + axis[3:])
+            behind = self._joint(turn.mT @ rotation, offset - axis[3:])
+            slopes.append((ahead - behind) / (2 * DIFFERENCE))
+        return self._joint(rotation, offset), torch.stack(slopes, -1)
+
+    def _joint(self, rotation: Tensor, offset: Tensor) -> Tensor:
+        """Return log likelihood and prior, but for constants, shape (b, k)."""
+        b, k = rotation.shape[:2]
+        seen = self._seen.select(torch.arange(b).repeat_interleave(k))
+        shift = (offset * self._images.prior.unknowns_sd_angstrom[:2]).flatten(0, 1)
+        pose = Pose(rotation.flatten(0, 1).double(), shift)
+        latents = Latents(pose, torch.zeros(b * k))
+        shown = seen.ctf * self._images.subject.coefficients(latents, seen)
+        left = (seen.moved_back(shift) - shown).abs().square().sum(1)
+        return -left.view(b, k) - 0.5 * offset.square().sum(-1)
+
+
+def evidence_bound_at_last() -> AbstractContextManager[object]:
+    """Take the last third of the steps by the bound on the particles themselves."""
+    step = training._Run.advance
+
+    def advance(run):
+        if 3 * run.step < 2 * run._config.steps:
+            return step(run)
+        bound = EvidenceBound(run)
+        with patch.multiple(run, _images=bound, _shared=bound):
+            return step(run)
+
+    return patch.object(training._Run, "advance", advance)
+
+
 def with_training(**values: float) -> Callable[[EncoderConfig], EncoderConfig]:
     return lambda config: replace(config, training=replace(config.training, **values))
 
@@ -125,19 +242,25 @@ def with_network(**values: int) -> Callable[[EncoderConfig], EncoderConfig]:
     return lambda config: replace(config, network=replace(config.network, **values))
 
 
+MORE = (
+    Variant("with frequency marching", patched=frequency_marching),
+    Variant("with the ELBO on the particles at last", patched=evidence_bound_at_last),
+)
 VARIANTS = {
     "G": (
-        Variant("nothing"),
-        Variant("orthogonal steps (AdamW alone)", patched=adam_alone),
-        Variant("a rate that falls", patched=constant_rate),
-        Variant("average of weights", with_training(average_share=0.0)),
-        Variant("forgetting in it (half the steps)", with_training(average_share=0.5)),
-        Variant("fitted widths", patched=widths_as_learned),
-        Variant("several components", with_network(components=1)),
-        Variant("knowing CTF and power", patched=blind_to_optics),
-        Variant("half precision", with_training(mixed_precision=False)),
+        Variant("none"),
+        Variant("without orthogonal steps (AdamW alone)", patched=adam_alone),
+        Variant("without a rate that falls", patched=constant_rate),
+        Variant("without average of weights", with_training(average_share=0.0)),
+        Variant("average over half of the steps", with_training(average_share=0.5)),
+        Variant("without fitted widths", patched=widths_as_learned),
+        Variant("without several components", with_network(components=1)),
+        Variant("without knowing CTF and power", patched=blind_to_optics),
+        Variant("without half precision", with_training(mixed_precision=False)),
+        *MORE,
     ),
-    "D2": (Variant("nothing"), Variant("a loss of orbits", patched=mates_apart)),
+    "F": (Variant("none"), *MORE),
+    "D2": (Variant("none"), Variant("without a loss of orbits", patched=mates_apart)),
 }
 
 
@@ -184,7 +307,7 @@ def main() -> None:
     results = results_of("ablation", options)
     cases = [(name, variant) for name, own in VARIANTS.items() for variant in own]
     for name, variant in () if options.table else cases:
-        key = {"set": name, "without": variant.without, "steps": options.steps}
+        key = {"set": name, "change": variant.name, "steps": options.steps}
         if options.again or not results.has(key):
             row = measure(name, variant, options)
             print(key, row, flush=True)
