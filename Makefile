@@ -14,7 +14,7 @@ test: $(STAMP)  ## all checks that a change must pass
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow and not gpu"
 
 slow: $(STAMP)  ## the tests that take longer, and those for a GPU where there is one
 	$(BIN)/pytest -m "slow or gpu"
