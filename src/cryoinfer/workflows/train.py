@@ -288,8 +288,8 @@ def widening_of_climbs(
 ) -> Tensor:
     """Return what the widths of climbs are to be multiplied by to hold the truths.
 
-    Where an image says little, the curvature of a top tells the posterior too narrow:
-    at -10 dB rotations by 2.4 % (set F of cryoPoseNet, 25,000 images), never too wide.
+    Where an image says little, the curvature of a top tells the posterior too narrow,
+    by a few per cent at -10 dB (benchmarks/README.md, section 10); never too wide.
 
     Parameters
     ----------
