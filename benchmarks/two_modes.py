@@ -47,6 +47,9 @@ APART_ANGSTROM = 24.0
 CASES = ((2, -3.0), (12, -13.0))
 """Residues that are missing, and the images' signal to noise in dB."""
 
+FITTED = 10_000
+"""Images that widths of climbs are fitted to, as in a training."""
+
 PRIOR = PosePrior(shift_sd_angstrom=1.0, defocus_sd_angstrom=0.0)
 
 
@@ -138,8 +141,7 @@ def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
     semi = replace(semi, climbs=replace(semi.climbs, modes=4))
     images, _ = template(density, snr_db, semi.climbs.radii[-1])
     source = TrainingImages(semi.climbs.subject, (images,), PRIOR)
-    # As a training does in the end.
-    wider = widening_of_climbs(semi, source, SIMULATED, seeded(2), SilentMonitor())
+    wider = widening_of_climbs(semi, source, FITTED, seeded(2), SilentMonitor())
     semi = replace(semi, climbs=replace(semi.climbs, widening=wider))
     drawn, latents = source.draw(SIMULATED, seeded(1))
     mates = symmetry_rotations("C2")

@@ -42,9 +42,9 @@ them look sharper: with 3 in the place of 2, squared errors of rotations are 3 t
 smaller in units of their posteriors (sets D, F and G of cryoPoseNet; 4 gains 1 % more).
 A map of 256 takes 1.9 GB."""
 
-_FEWEST_FITTED, _MOST_FITTED = 1000, 5000
+_FEWEST_FITTED, _MOST_FITTED = 1000, 10_000
 """Simulated images that widths of climbs are fitted to, as many as there are particles:
-by 5,000 they are known to 0.7 %."""
+by 5,000 they are known to 1 %."""
 
 _LENT = 1000  # particles, whose CTFs and noise these have
 
