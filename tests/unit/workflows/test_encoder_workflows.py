@@ -1,15 +1,19 @@
 """Lessons, encoders in files, and particles that an encoder may not see."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.train import (
@@ -19,6 +23,7 @@ from cryoinfer.workflows.train import (
     climb_radii,
     require_picture,
     train_encoder,
+    widening_of_climbs,
 )
 
 BOX, PIXEL_SIZE = 24, 3.8
@@ -125,3 +130,45 @@ def test_particles_that_cannot_be_read_lend_nothing(stack, monkeypatch) -> None:
     images[:, 3, 3] = torch.nan
     with pytest.raises(InputError, match="all 40 images of optics group 1"):
         lent(images)
+
+
+class Foretold:
+    """Images and an inference of them that states a sd of one degree or angstrom."""
+
+    def __init__(self, sd: float) -> None:
+        self._sd, self.climbs = sd, SimpleNamespace(symmetry=torch.eye(3)[None])
+
+    def draw(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Latents]:
+        found = random_rotations(count, generator)
+        step = self._sd * torch.randn(count, 5, generator=generator).double()
+        turned = rotate_in_image_frame(found, torch.deg2rad(step[:, :3]))
+        return found, Latents(Pose(turned, step[:, 3:]), torch.zeros(count).double())
+
+    def infer_whitened(self, found: torch.Tensor) -> PoseMixture:
+        n = len(found)
+        degree = torch.deg2rad(torch.ones(3)).double()
+        sd = torch.cat([degree, torch.tensor([1.0, 1.0, 0.0]).double()])
+        return PoseMixture.of_modes(
+            found[:, None],
+            torch.zeros(n, 1, 2).double(),
+            torch.zeros(n, 1).double(),
+            torch.ones(n, 1).double(),
+            torch.diag(sd.square()).expand(n, 1, 6, 6),
+        )
+
+
+@pytest.mark.parametrize(
+    ("sd", "factor"), [(1.3, 1.3), (1.0, 1.0), (0.8, 1.0), (30.0, 1.0)]
+)
+def test_climbs_are_widened_never_narrowed_and_not_to_reach_other_tops(
+    sd: float, factor: float
+) -> None:
+    told = Foretold(sd)
+    generator = torch.Generator().manual_seed(2)
+    found = widening_of_climbs(told, told, 4000, generator, SilentMonitor())
+    # The quantile of 8,000 numbers is known to 1 %; three of those, upwards too.
+    assert torch.allclose(found[:5], torch.full((5,), factor).double(), rtol=0.03)
+    assert found[5] == 1.0
+    assert bool((found >= 1.0).all())
