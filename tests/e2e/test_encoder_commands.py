@@ -234,7 +234,11 @@ def test_ctrl_c_ends_a_watch_with_everything_written(
         while not (run / "watch.pt").exists() and time.monotonic() < until:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        try:
+            output, _ = process.communicate(timeout=60)
+        finally:
+            # Or a test that fails would wait for it for ever.
+            process.kill()
     assert process.returncode == 0, output
     assert "Stopped" in output
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
