@@ -1,5 +1,6 @@
 """Images that are simulated through the CTFs and the noise of particles."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -31,10 +32,10 @@ S = TypeVar("S", bound=Subject)
 
 def drawn_batches(
     source: TrainingImages[S], count: int, generator: torch.Generator
-) -> list[tuple[WhitenedImages, Latents]]:
-    """Return simulated images and their truths, in batches of one optics group each."""
-    sizes = [len(rows) for rows in torch.arange(count).split(OF_ONE_GROUP)]
-    return [source.draw(size, generator) for size in sizes]
+) -> Iterator[tuple[WhitenedImages, Latents]]:
+    """Yield simulated images and their truths, in batches of one optics group each."""
+    for rows in torch.arange(count).split(OF_ONE_GROUP):
+        yield source.draw(len(rows), generator)
 
 
 def templates_of(

@@ -158,7 +158,7 @@ def hold_trials(
     grid, noise, radius = encoder.grid, encoder.noise_power, semi.climbs.radii[-1]
     lent = templates_of(particles, grid, radius, noise, generator, images)
     source = TrainingImages(semi.climbs.subject, lent, trained.prior)
-    drawn = drawn_batches(source, images, generator)
+    drawn = list(drawn_batches(source, images, generator))
     ways: dict[str, Callable[[WhitenedImages], PoseMixture]] = {
         ENCODER: encoder.infer_whitened,
         CLIMBED: semi.infer_whitened,
