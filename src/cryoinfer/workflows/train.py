@@ -151,6 +151,32 @@ class TrainedEncoder:
         """Tell whether particles of an optics group have been learned from."""
         return group < len(self.imaging) and self.imaging[group] is not None
 
+    def like(
+        self, particles: Particles, most: int, generator: torch.Generator
+    ) -> TrainingImages[MapSubject]:
+        """Return the source of images of the map that are simulated like particles.
+
+        Parameters
+        ----------
+        particles : Particles
+            Whose CTFs and noise are lent; of areas that the encoder knows.
+        most : int
+            Particles that lend.
+        generator : torch.Generator
+            Of the choice of these.
+
+        Returns
+        -------
+        TrainingImages
+            To the last radius that is climbed at.
+        """
+        climbs = self.semi_amortized().climbs
+        encoder, radius = self.encoder, climbs.radii[-1]
+        lent = templates_of(
+            particles, encoder.grid, radius, encoder.noise_power, generator, most
+        )
+        return TrainingImages(climbs.subject, lent, self.prior)
+
     def semi_amortized(self) -> SemiAmortized[MapSubject]:
         """Return the inference that climbs from what the encoder names.
 
@@ -259,24 +285,11 @@ def train_encoder(
         verdict=done.verdict,
         widening=torch.ones(6, dtype=torch.float64),
     )
-    return replace(trained, widening=_widening(trained, particles, monitor, generator))
-
-
-def _widening(
-    trained: TrainedEncoder,
-    particles: Particles,
-    monitor: Monitor,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return what makes climbs' widths true, from images simulated like particles."""
-    encoder, semi = trained.encoder, trained.semi_amortized()
-    radius = semi.climbs.radii[-1]
-    lent = templates_of(
-        particles, encoder.grid, radius, encoder.noise_power, generator, _LENT
-    )
-    images = TrainingImages(semi.climbs.subject, lent, trained.prior)
+    alike = trained.like(particles, _LENT, generator)
     count = min(max(len(particles), _FEWEST_FITTED), _MOST_FITTED)
-    return widening_of_climbs(semi, images, count, generator, monitor)
+    semi = trained.semi_amortized()
+    widening = widening_of_climbs(semi, alike, count, generator, monitor)
+    return replace(trained, widening=widening)
 
 
 def widening_of_climbs(

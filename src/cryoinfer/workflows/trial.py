@@ -24,11 +24,10 @@ from cryoinfer.evaluation.calibration import (
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
-from cryoinfer.workflows.simulated_images import drawn_batches, templates_of
+from cryoinfer.workflows.simulated_images import drawn_batches
 from cryoinfer.workflows.train import TrainedEncoder
 
 IMAGES = 1000
@@ -155,9 +154,7 @@ def hold_trials(
     """
     generator = torch.Generator().manual_seed(seed)
     encoder, semi = trained.encoder, trained.semi_amortized()
-    grid, noise, radius = encoder.grid, encoder.noise_power, semi.climbs.radii[-1]
-    lent = templates_of(particles, grid, radius, noise, generator, images)
-    source = TrainingImages(semi.climbs.subject, lent, trained.prior)
+    source = trained.like(particles, images, generator)
     drawn = list(drawn_batches(source, images, generator))
     ways: dict[str, Callable[[WhitenedImages], PoseMixture]] = {
         ENCODER: encoder.infer_whitened,
