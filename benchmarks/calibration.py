@@ -294,12 +294,12 @@ def measure_case(case: Case) -> dict[str, Row]:
     of_real = measure_real(case, kept)
     wider = kept.model.widening.tolist()
     fitted = {"rotation_widened": wider[0], "shift_widened": wider[3]}
-    rows = {}
-    for index, (label, more) in enumerate(
-        {"encoder": {}, "semi-amortized": fitted}.items()
-    ):
-        rows[label] = of_simulated[index] | of_real[index] | more
-        print(label, {k: round(v, 3) for k, v in rows[label].items()}, flush=True)
+    rows = {
+        "encoder": of_simulated[0] | of_real[0],
+        "semi-amortized": of_simulated[1] | of_real[1] | fitted,
+    }
+    for label, row in rows.items():
+        print(label, {k: round(v, 3) for k, v in row.items()}, flush=True)
     return rows
 
 
