@@ -55,7 +55,6 @@ def test_poses_are_searched_and_the_model_learned(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A trial of fewer images than a user's: it is not their widths that are tested.
-    monkeypatch.setattr(motion_trial, "OF_ONE_GROUP", 20)
     monkeypatch.setattr(motion_trial, "_FEWEST_TRIED", 20)
     particles = run.parent / "set" / "particles.star"
     options = ("--modes", 1, "--poses", "searched", "--shift", 0, "--learn", 1)

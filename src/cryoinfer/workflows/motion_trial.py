@@ -12,7 +12,7 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.inference.widths import fitted_widening
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.motion_inference import MotionInference
-from cryoinfer.workflows.simulated_images import OF_ONE_GROUP, templates_of
+from cryoinfer.workflows.simulated_images import drawn_batches, templates_of
 from cryoinfer.workflows.trial import Trial
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500
@@ -51,14 +51,14 @@ def tried(
     problem = inference.problem
     # As many as there are particles: a trial is not to take longer than they do.
     count = len(problem.particles)
-    count = min(max(count, _FEWEST_TRIED), _MOST_TRIED) // OF_ONE_GROUP
+    count = min(max(count, _FEWEST_TRIED), _MOST_TRIED)
     source = _simulated(inference)
     seed = problem.config.seed
     generator = torch.Generator().manual_seed(seed + 1)
     monitor.stage("calibration", count if inference.polishes else 2 * count)
-    drawn = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
+    drawn = list(drawn_batches(source, count, generator))
     if not inference.polishes:
-        fitted = [source.draw(OF_ONE_GROUP, generator) for _ in range(count)]
+        fitted = list(drawn_batches(source, count, generator))
         found = [_infer(inference, images, monitor) for images, _ in fitted]
         truths = [truth for _, truth in fitted]
         inference = replace(inference, widening=fitted_widening(found, truths))
@@ -94,5 +94,5 @@ def _infer(
     inference: MotionInference, images: WhitenedImages, monitor: Monitor
 ) -> PoseMixture:
     found = inference.posterior(images, torch.arange(len(images)))
-    monitor.advance()
+    monitor.advance(len(images))
     return found

@@ -24,7 +24,7 @@ from cryoinfer.workflows.problem import CHUNK
 _TEMPLATES = 2000
 """Particles a group that lend their CTF."""
 
-OF_ONE_GROUP = 100
+_OF_ONE_GROUP = 100
 """Images that are simulated with the optics of one group, before the next is drawn."""
 
 S = TypeVar("S", bound=Subject)
@@ -34,7 +34,7 @@ def drawn_batches(
     source: TrainingImages[S], count: int, generator: torch.Generator
 ) -> Iterator[tuple[WhitenedImages, Latents]]:
     """Yield simulated images and their truths, in batches of one optics group each."""
-    for rows in torch.arange(count).split(OF_ONE_GROUP):
+    for rows in torch.arange(count).split(_OF_ONE_GROUP):
         yield source.draw(len(rows), generator)
 
 

@@ -80,7 +80,6 @@ def learned(particles: Particles, given: MovingModel) -> Dynamics:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trials be of fewer images than a user's: they are tested elsewhere."""
-    monkeypatch.setattr(motion_trial, "OF_ONE_GROUP", 20)
     monkeypatch.setattr(motion_trial, "_FEWEST_TRIED", 20)
 
 
