@@ -302,7 +302,7 @@ def widening_of_climbs(
     """Return what the widths of climbs are to be multiplied by to hold the truths.
 
     Where an image says little, the curvature of a top tells the posterior too narrow,
-    by a few per cent at -10 dB (benchmarks/README.md, section 10); never too wide.
+    by 1 to 2 per cent at -10 dB (benchmarks/README.md, section 10); never too wide.
 
     Parameters
     ----------
