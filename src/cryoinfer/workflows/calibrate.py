@@ -6,7 +6,8 @@ filtered reference of one half and U the unfiltered one of the other, whose nois
 independent, the true slope of the estimate is ``A = sum Re(T'* U')`` where the normal
 equations hold ``B = sum Re(T'* T')``: the covariance is the sandwich
 ``A^-1 B A^-1 / 2`` instead of ``B^-1 / 2``. A is had from
-normal equations alone, by polarisation: ``A = (B(T + U) - B(T) - B(U)) / 2``.
+normal equations alone, by polarisation: ``A = (B(T + U) - B(T) - B(U)) / 2``. The
+prior knows no reference: its precision is added to both, A and B.
 
 And the reference itself is wrong, which moves all poses that look at the same part of
 it together. The references of the halves are wrong independently: half the mean square
@@ -86,7 +87,9 @@ def _ratio(
     )
     free = naive.diagonal(dim1=1, dim2=2) > 0
     eye = torch.diag_embed((~free).double())
-    slope = (both - naive - other) / 2 + eye
+    # Each of the three holds the prior once: their sum minus a half of it.
+    of_prior = torch.diag(2 * problem.prior.precision.clamp(min=0.0))
+    slope = (both - naive - other) / 2 + 1.5 * of_prior + eye
     bread = torch.linalg.inv(slope)
     inverse = torch.linalg.inv(naive + eye)
     sandwich = bread @ (naive + eye) @ bread

@@ -1,5 +1,6 @@
 """The factor by which noise in the reference sharpens posteriors falsely."""
 
+import pytest
 import torch
 
 from cryoinfer.fourier.slices import FourierVolume
@@ -8,11 +9,13 @@ from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.problem import define_problem, initial_noise
 
 
-def inflation(simulated, noises, max_shift=4.0):
+def inflation(simulated, noises, max_shift=4.0, defocus_sd=0.0, **changes):
     """Return the factor for references that are the truth and some noise."""
-    made = simulated()
+    made = simulated(**changes)
     generator = torch.Generator().manual_seed(0)
-    problem = define_problem(made.particles, "C1", 80.0, max_shift, 0.0, generator)
+    problem = define_problem(
+        made.particles, "C1", 80.0, max_shift, defocus_sd, generator
+    )
     pose = made.true_pose
     poses = LocalPoses.at(pose.rotation, pose.shift_angstrom, torch.zeros(200))
     noise = torch.randn(2, 24, 24, 24, generator=generator) * made.density.std()
@@ -32,6 +35,17 @@ def test_a_perfect_reference_needs_no_factor(simulated) -> None:
     factor = inflation(simulated, (0.0, 0.0))
     assert factor.shape == (6,)
     # Single precision, of which the differences of normal equations keep less.
+    torch.testing.assert_close(factor, torch.ones(6).double(), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("snr_db", [-10.0, -25.0])
+@pytest.mark.parametrize("defocus_sd", [30.0, 300.0])
+def test_a_prior_is_not_taken_for_noise_of_the_reference(
+    simulated, snr_db: float, defocus_sd: float
+) -> None:
+    """Where the prior says more than the image, its half was once left out."""
+    ctf = {"defocus_range_angstrom": (8000.0, 16000.0), "snr_db": snr_db}
+    factor = inflation(simulated, (0.0, 0.0), 4.0, defocus_sd, **ctf)
     torch.testing.assert_close(factor, torch.ones(6).double(), rtol=0, atol=0.01)
 
 
