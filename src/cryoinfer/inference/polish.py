@@ -6,7 +6,8 @@ loses the least against it has its mean and its covariance. They are sums over p
 about every mode, a lattice of few unknowns and quasi-random normal numbers of many,
 weighed by the exact posterior (importance sampling). The sum of the weights is the
 evidence, which no other Gaussian could bound better from as many points (Burda et al.,
-arXiv:1509.00519, 2015).
+arXiv:1509.00519, 2015). Where modes are so near that their points overlap, each point
+counts for every mode by a share, and nothing counts twice.
 """
 
 import math
@@ -16,8 +17,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.lattice import ball, moved
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.lattice import Ellipsoid, ball, log_share, moved
+from cryoinfer.inference.posteriors import (
+    ALL_TURNS,
+    PoseMixture,
+    log_exponential_volume,
+)
 from cryoinfer.inference.refine import LocalPoses, PosePrior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
@@ -71,6 +76,11 @@ class Polish:
         images : WhitenedImages
         found : PoseMixture
             Of the same images, modes at tops of the posterior.
+
+        Returns
+        -------
+        PoseMixture
+            Its modes in the order of their new weights.
         """
         free = found.covariance[0, 0].diagonal() > 0
         dims = torch.nonzero(free).squeeze(1)
@@ -87,29 +97,32 @@ class Polish:
             conformation=found.conformation.clone(),
             covariance=found.covariance.clone(),
         )
-        for row, mode in torch.nonzero(weighed).tolist():
-            centre = _latents(found, row, mode)
-            covariance = found.covariance[row, mode]
-            root = torch.linalg.cholesky(covariance[dims][:, dims])
-            step = torch.zeros(len(points), len(free), dtype=torch.float64)
-            step[:, dims] = points @ root.T
-            at = moved(centre, step)
+        for row in range(len(found)):
+            modes = torch.nonzero(weighed[row]).squeeze(1).tolist()
+            near = [_ellipsoid(found, row, mode, dims) for mode in modes]
             image = images.select(torch.full((len(points),), row))
-            score = self.scored.log_likelihood(image, at) - log_base
-            score = score - self.prior.loss(LocalPoses.of(at))
-            log_volume = root.diagonal().log().sum()
-            log_mass[row, mode] = torch.logsumexp(score, 0) + log_volume
-            share = score.softmax(0)
-            if 1 / float(share.square().sum()) < _LEAST_EFFECTIVE * len(dims):
-                continue
-            mean = share @ step
-            apart = step - mean
-            spread = (share[:, None] * apart).T @ apart / shrunk
-            _put(polished, row, mode, moved(centre, mean), spread)
+            for own, (mode, ellipsoid) in enumerate(zip(modes, near, strict=True)):
+                step = ellipsoid.step(points)
+                at = moved(ellipsoid.centre, step)
+                score = self.scored.log_likelihood(image, at) - log_base
+                score = score - self.prior.loss(LocalPoses.of(at))
+                score = score + log_share(near, own, at)
+                if self.prior.turns == ALL_TURNS:
+                    score = score + log_exponential_volume(step[:, :3].norm(dim=1))
+                log_volume = ellipsoid.root.diagonal().log().sum()
+                log_mass[row, mode] = torch.logsumexp(score, 0) + log_volume
+                share = score.softmax(0)
+                if 1 / float(share.square().sum()) < _LEAST_EFFECTIVE * len(dims):
+                    continue
+                mean = share @ step
+                apart = step - mean
+                spread = (share[:, None] * apart).T @ apart / shrunk
+                _put(polished, row, mode, moved(ellipsoid.centre, mean), spread)
         # What other modes and the background have stays theirs.
         mass = (found.weight * weighed).sum(1, keepdim=True)
         share = torch.where(weighed, mass * log_mass.softmax(1), found.weight)
-        return replace(polished, weight=share)
+        polished = replace(polished, weight=share)
+        return polished.in_order(share.argsort(dim=1, descending=True, stable=True))
 
     def _points(self, unknowns: int) -> tuple[Tensor, Tensor, float]:
         """Return points in standard deviations, what they stand for, and a variance.
@@ -134,12 +147,15 @@ class Polish:
         return points, log_normal + math.log(self.points), 1.0
 
 
-def _latents(found: PoseMixture, row: int, mode: int) -> Latents:
-    return Latents(
+def _ellipsoid(found: PoseMixture, row: int, mode: int, dims: Tensor) -> Ellipsoid:
+    """Return where a mode is, and the shape of its Gaussian."""
+    centre = Latents(
         Pose(found.rotation[row, mode], found.shift_angstrom[row, mode]),
         found.defocus_offset_angstrom[row, mode],
         found.conformation[row, mode],
     )
+    covariance = found.covariance[row, mode][dims][:, dims]
+    return Ellipsoid(centre, torch.linalg.cholesky(covariance), dims.tolist())
 
 
 def _put(

@@ -142,6 +142,19 @@ class PoseMixture:
             self.conformation[index],
         )
 
+    def in_order(self, order: Tensor) -> Self:
+        """Return the mixture with the modes of each particle in an order (n, m)."""
+        rows = torch.arange(len(self))[:, None]
+        return replace(
+            self,
+            rotation=self.rotation[rows, order],
+            shift_angstrom=self.shift_angstrom[rows, order],
+            defocus_offset_angstrom=self.defocus_offset_angstrom[rows, order],
+            weight=self.weight[rows, order],
+            covariance=self.covariance[rows, order],
+            conformation=self.conformation[rows, order],
+        )
+
     def mode_alone(self, place: Tensor) -> Self:
         """Return one mode of each particle, at ``place`` (n,), as all there is."""
         rows = torch.arange(len(self))

@@ -258,10 +258,71 @@ def test_weights_follow_the_evidence(unknowns: list[int], error: float) -> None:
     index = torch.tensor(unknowns)
     small = covariance[..., index[:, None], index]
     expected = (height + 0.5 * torch.linalg.slogdet(small).logabsdet).softmax(1)
+    expected, order = expected.sort(dim=1, descending=True)
+    assert (order[:, 0] == 1).any()
     # A lattice cuts both alike. Of quasi-random points that are where the mass is, all
     # weigh alike, but for the turns, whose vectors add up nearly.
     torch.testing.assert_close(found.weight, expected, rtol=0, atol=error)
     assert not found.background.any()
+    # The heaviest comes first, whatever came first before.
+    first = centre[torch.arange(n), order[:, 0]]
+    away = departure(found.mode(), first)
+    sd = covariance.diagonal(dim1=-2, dim2=-1)[torch.arange(n), order[:, 0]].sqrt()
+    assert (away.abs() < 0.1 * sd + 1e-9).all()
+
+
+@pytest.mark.parametrize(("share", "apart_sd"), [(0.02, 5.0), (0.1, 6.0), (0.3, 3.0)])
+def test_what_two_modes_share_counts_once(share: float, apart_sd: float) -> None:
+    """Points about the lesser mode lie in the greater one: its mass is not theirs."""
+    covariance = covariances([6], 1, 2)
+    sd = float(SD[6])
+    start = centres(1, 1)
+    step = torch.zeros(1, 2, 8, dtype=torch.float64)
+    step[0, 1, 6] = apart_sd * sd
+    centre = moved(start[:, [0, 0]], step)
+    height = torch.tensor([[1 - share, share]], dtype=torch.float64).log()
+    scored = Gaussians(centre, inverse(covariance, [6]), height)
+    prior = PosePrior(0.0, 0.0, (FLAT, 0.0), turns=0)
+    found = Polish(scored, prior).of(images(1), mixture(centre, covariance))
+    mean, spread = found.amplitude_moments()
+    expected = share * apart_sd * sd
+    variance = 1 + share * (1 - share) * apart_sd**2
+    away = float(mean[0, 0] - centre.conformation[0, 0, 0])
+    # Of modes that are no Gaussians any more once a neighbour has taken its share.
+    assert away == pytest.approx(expected, abs=0.02 * sd)
+    assert float(spread[0, 0]) == pytest.approx(variance**0.5 * sd, rel=0.02)
+
+
+def test_wide_turns_fill_less_than_their_vectors() -> None:
+    width = torch.tensor([0.3, 0.5, 0.6], dtype=torch.float64)
+    covariance = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    covariance[0, 0, range(3), range(3)] = width.square()
+    centre = centres(1, 1)
+    # Of the density of rotations, which a Gaussian of vectors is divided by this for.
+    exact = PoseMixture.of_modes(
+        centre.pose.rotation,
+        centre.pose.shift_angstrom,
+        centre.defocus_offset_angstrom,
+        torch.ones(1, 1, dtype=torch.float64),
+        covariance,
+        centre.conformation,
+    )
+    prior = PosePrior(0.0, 0.0, (0.0, 0.0))
+    found = Polish(OfMixture(exact), prior).of(images(1), exact)
+    got = found.covariance[0, 0].diagonal()[:3].sqrt()
+    # The lattice ends at five widths, of which one is half a turn.
+    torch.testing.assert_close(got, width, rtol=0.005, atol=0)
+
+
+@dataclass(frozen=True)
+class OfMixture:
+    """A likelihood that is a mixture's density, whichever image is shown."""
+
+    mixture: PoseMixture
+
+    def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
+        rows = [latents[k : k + 1] for k in range(len(latents))]
+        return torch.cat([self.mixture.log_prob(one) for one in rows])
 
 
 @dataclass(frozen=True)
