@@ -24,7 +24,7 @@ from cryoinfer.cli.run_files import (
 from cryoinfer.cli.run_folder import RunRecord, replace_file
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
-from cryoinfer.inference.training import Check
+from cryoinfer.inference.convergence import Check
 from cryoinfer.report import (
     DynamicsContent,
     ReportContent,

@@ -9,10 +9,10 @@ import torch
 from cryoinfer.errors import CryoinferError, InputError, MissingFileError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
+from cryoinfer.inference.convergence import Check
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.training import Check
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder

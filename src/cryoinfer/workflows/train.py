@@ -14,12 +14,13 @@ from cryoinfer.fourier.slices import DEFAULT_PADDING, FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
 from cryoinfer.inference.climbs import Climbs, climb_reach_radian
+from cryoinfer.inference.convergence import Check
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.subjects import MapSubject
-from cryoinfer.inference.training import Check, TrainingConfig, train
+from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.inference.widths import fitted_widening, nearest_modes

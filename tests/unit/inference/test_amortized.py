@@ -13,19 +13,17 @@ from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.climbs import Climbs
+from cryoinfer.inference.convergence import Check, in_vain, verdict
 from cryoinfer.inference.encoder_inputs import encoder_inputs
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import (
-    Check,
     Loss,
     Training,
     TrainingConfig,
-    in_vain,
     train,
-    verdict,
 )
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
