@@ -8,6 +8,7 @@ from rows import Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import coverage_curve
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.novelty import Fit, fit, novelty
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.interfaces import Inference
@@ -60,7 +61,8 @@ def modes(posteriors: list[PoseMixture]) -> Pose:
 def coverage(posteriors: list[PoseMixture], truths: list[Latents], name: str) -> Row:
     """Return the share of truths in the credible sets of every level."""
     generator, pairs = seeded(3), zip(posteriors, truths, strict=True)
-    levels = torch.cat([q.credible_level(t, DRAWS, generator) for q, t in pairs])
+    alone = symmetry_rotations("C1")
+    levels = torch.cat([q.credible_level(t, DRAWS, generator, alone) for q, t in pairs])
     shares = coverage_curve(levels, torch.tensor(LEVELS)).tolist()
     return {
         f"{name}_{level:.0%}": share

@@ -261,7 +261,7 @@ class PoseNetwork(nn.Module):
         return (values[..., self.open] / self.sd[self.open]).float()
 
     def posterior(self, parameters: MixtureParameters) -> PoseMixture:
-        """Return the mixture in angstrom, components in the order of their density."""
+        """Return the mixture in angstrom, the densest component first."""
         own = parameters.log_prob(parameters.rotation, parameters.offset)
         order = own.argsort(1, descending=True)
         rows = torch.arange(len(order))[:, None]

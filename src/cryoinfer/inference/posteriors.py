@@ -113,13 +113,25 @@ class PoseMixture:
         )
 
     def folded(self, symmetry: Tensor) -> Self:
-        """Return every mode at its mate nearest to the first.
+        """Return every mode at its mate nearest to the first, the densest first.
+
+        A peak whose mates are modes of their own has the density of all of them.
 
         Parameters
         ----------
         symmetry : Tensor, shape (m, 3, 3)
             Rotations that leave the map as it is, the identity among them.
         """
+        if len(symmetry) == 1:
+            return self
+        near = self._about_first(symmetry)
+        pose = Pose(near.rotation.movedim(1, 0), near.shift_angstrom.movedim(1, 0))
+        offset, conformation = near.defocus_offset_angstrom, near.conformation
+        at = Latents(pose, offset.mT, self._given(conformation.movedim(1, 0)))
+        order = near.log_prob(at).mT.argsort(dim=1, descending=True, stable=True)
+        return near.in_order(order)._about_first(symmetry)
+
+    def _about_first(self, symmetry: Tensor) -> Self:
         first = self.rotation[:, :1].expand_as(self.rotation)
         return replace(self, rotation=nearest_mates(self.rotation, first, symmetry))
 
@@ -157,14 +169,11 @@ class PoseMixture:
 
     def mode_alone(self, place: Tensor) -> Self:
         """Return one mode of each particle, at ``place`` (n,), as all there is."""
-        rows = torch.arange(len(self))
-        return self.of_modes(
-            self.rotation[rows, place][:, None],
-            self.shift_angstrom[rows, place][:, None],
-            self.defocus_offset_angstrom[rows, place][:, None],
-            torch.ones(len(self), 1, dtype=self.weight.dtype),
-            self.covariance[rows, place][:, None],
-            self.conformation[rows, place][:, None],
+        alone = self.in_order(place[:, None])
+        return replace(
+            alone,
+            weight=torch.ones_like(alone.weight),
+            background=torch.zeros_like(self.background),
         )
 
     def mode(self) -> Latents:
@@ -252,12 +261,32 @@ class PoseMixture:
         of_turns = LOG_VOLUME_OF_TURNS[self._turns()]
         return (terms * self._free()[:, 0, 3:]).sum(-1) - of_turns
 
+    def log_prob_of_orbit(self, latents: Latents, symmetry: Tensor) -> Tensor:
+        """Return the log density of poses and all their mates together, (..., n).
+
+        Parameters
+        ----------
+        latents : Latents
+            Leading dimensions (..., n).
+        symmetry : Tensor, shape (m, 3, 3)
+            Rotations that leave the map as it is, the identity among them.
+        """
+        pose = latents.pose
+        turned = (replace(pose, rotation=pose.rotation @ mate) for mate in symmetry)
+        each = [self.log_prob(replace(latents, pose=mate)) for mate in turned]
+        return torch.logsumexp(torch.stack(each), 0)
+
     def credible_level(
-        self, latents: Latents, count: int, generator: torch.Generator
+        self,
+        latents: Latents,
+        count: int,
+        generator: torch.Generator,
+        symmetry: Tensor,
     ) -> Tensor:
         """Return the mass of the smallest credible set that holds given latents.
 
-        Estimated from ``count`` draws: the share of them that are likelier.
+        Estimated from ``count`` draws: the share of them that are likelier. Sets are
+        of poses modulo the group: which mate is given, or drawn, does not matter.
 
         Parameters
         ----------
@@ -265,13 +294,16 @@ class PoseMixture:
             Of n particles.
         count : int
         generator : torch.Generator
+        symmetry : Tensor, shape (m, 3, 3)
+            Rotations that leave the map as it is, the identity among them.
 
         Returns
         -------
         Tensor of float64, shape (n,)
         """
-        drawn = self.log_prob(self.sample(count, generator))
-        return (drawn > self.log_prob(latents)).double().mean(0)
+        drawn = self.log_prob_of_orbit(self.sample(count, generator), symmetry)
+        own = self.log_prob_of_orbit(latents, symmetry)
+        return (drawn > own).double().mean(0)
 
     def amplitude_moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each amplitude, (n, c) both."""

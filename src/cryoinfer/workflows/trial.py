@@ -99,7 +99,8 @@ class Trial:
             mate = nearest_mates(pose.rotation, found, symmetry)
             truth = replace(truth, pose=replace(pose, rotation=mate))
             degrees.append(torch.rad2deg(geodesic_angle(found, mate)))
-            levels.append(posterior.credible_level(truth, DRAWS, generator))
+            level = posterior.credible_level(truth, DRAWS, generator, symmetry)
+            levels.append(level)
             ranks.append(_ranks(posterior, truth, symmetry, generator))
         joined = {name: torch.cat([one[name] for one in ranks]) for name in ranks[0]}
         balls = joined.pop("balls")

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS, PoseMixture
 from cryoinfer.records import Latents, Pose
+
+C1 = symmetry_rotations("C1")
 
 SD = torch.tensor([0.02, 0.03, 0.01, 0.5, 0.4, 0.0], dtype=torch.float64)
 
@@ -66,12 +69,37 @@ def test_draws_and_density_agree_with_a_background() -> None:
     assert ratio.mean().item() == pytest.approx(1.0, abs=0.005), ratio.std()
 
 
+def test_the_densest_orbit_comes_first() -> None:
+    group = symmetry_rotations("C2")
+    generator = torch.Generator().manual_seed(1)
+    first, second = random_rotations(2, generator)
+    rotation = torch.stack([first, second, second @ group[1]])[None]
+    zero = torch.zeros(1, 3, dtype=torch.float64)
+    weight = torch.tensor([[0.4, 0.3, 0.3]], dtype=torch.float64)
+    covariance = 0.01 * torch.eye(6, dtype=torch.float64).expand(1, 3, 6, 6)
+    mixture = PoseMixture.of_modes(
+        rotation, torch.zeros(1, 3, 2).double(), zero, weight, covariance
+    )
+    folded = mixture.folded(group)
+    # Two halves of one peak outweigh the single one.
+    assert torch.equal(folded.weight, weight[:, [1, 2, 0]])
+    torch.testing.assert_close(folded.rotation[:, 0], folded.rotation[:, 1])
+    # A group turns poses into mates and leaves all densities of orbits as they were.
+    drawn = mixture.sample(5, generator)
+    torch.testing.assert_close(
+        folded.log_prob_of_orbit(drawn, group), mixture.log_prob_of_orbit(drawn, group)
+    )
+    assert mixture.folded(C1) is mixture
+
+
 def test_credible_levels_of_draws_are_uniform() -> None:
     posterior = broad()
     truth = posterior.sample(400, torch.Generator().manual_seed(8))
     levels = torch.cat(
         [
-            posterior.credible_level(truth[i], 200, torch.Generator().manual_seed(i))
+            posterior.credible_level(
+                truth[i], 200, torch.Generator().manual_seed(i), C1
+            )
             for i in range(400)
         ]
     )

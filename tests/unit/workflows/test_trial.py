@@ -106,6 +106,31 @@ def test_mates_of_a_symmetric_map_are_one_pose() -> None:
     assert min(trial.p_values.values()) > 1e-3
 
 
+@pytest.mark.parametrize(("name", "sd"), [("C4", 0.3), ("C7", 0.1), ("I", 0.1)])
+def test_two_modes_of_a_symmetric_map_are_as_credible_as_stated(
+    name: str, sd: float
+) -> None:
+    """Where truths lie near another mate of one of several modes."""
+    group, generator = symmetry_rotations(name), seeded(3)
+    wide = torch.tensor([sd] * 3 + [0.4, 0.3, 0.0], dtype=torch.float64)
+    exact = PoseMixture.of_modes(
+        random_rotations(2 * COUNT, generator).unflatten(0, (COUNT, 2)),
+        torch.zeros(COUNT, 2, 2, dtype=torch.float64),
+        torch.zeros(COUNT, 2, dtype=torch.float64),
+        torch.tensor([0.6, 0.4], dtype=torch.float64).expand(COUNT, 2),
+        torch.diag(wide**2).expand(COUNT, 2, 6, 6),
+    ).folded(group)
+    truth = truths_of(exact)
+    number = torch.randint(len(group), (COUNT,), generator=generator)
+    turned = truth.pose.rotation @ group[number]
+    truth = replace(truth, pose=replace(truth.pose, rotation=turned))
+    trial = Trial.of([exact], [truth], group, seeded(4))
+    for level in (0.5, 0.9, 0.95):
+        # Three standard deviations of a share of 1,000.
+        spread = 3 * (level * (1 - level) / COUNT) ** 0.5
+        assert abs(trial.share_in(level) - level) < spread
+
+
 def test_an_encoder_and_its_climb_are_tried(simulated) -> None:
     box, pixel_size = 24, 3.8
     made = simulated()
