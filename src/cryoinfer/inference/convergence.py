@@ -3,8 +3,22 @@
 import math
 from dataclasses import dataclass
 
-_LOST_DEGREES = 60.0
-"""A median error beyond it is near that of random rotations, 132 degrees."""
+import torch
+from torch import Tensor
+
+from cryoinfer.geometry.rotations import (
+    geodesic_angle,
+    random_rotations,
+    random_turns_in_plane,
+)
+from cryoinfer.geometry.symmetry import nearest_mates
+from cryoinfer.inference.posteriors import ALL_TURNS
+
+_LOST = 0.45
+"""A median error beyond as much of that of random poses is near it: 60 of 132 degrees
+of a map without symmetry, 14 of 31 of an icosahedral one."""
+
+_RANDOM_POSES = 10_000
 
 _FEWEST_CHECKS = 4
 """Looks at the images held back before anything is said of convergence."""
@@ -31,30 +45,56 @@ class Check:
     median_degrees: float
 
 
-def in_vain(checks: list[Check]) -> bool:
+def lost_degrees(turns: int, symmetry: Tensor) -> float:
+    """Return the median error beyond which poses are near random ones.
+
+    Parameters
+    ----------
+    turns : int
+        Directions of rotation that are unknown, 3 or 1.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is: errors are to the nearest mate.
+    """
+    draw = random_rotations if turns == ALL_TURNS else random_turns_in_plane
+    rotation = draw(_RANDOM_POSES, torch.Generator().manual_seed(0))
+    identity = torch.eye(3, dtype=torch.float64).expand_as(rotation)
+    angle = geodesic_angle(nearest_mates(rotation, identity, symmetry), identity)
+    return _LOST * math.degrees(float(angle.median()))
+
+
+def in_vain(checks: list[Check], lost_degrees: float) -> bool:
     """Tell whether several looks have seen poses near random, and no gain.
 
     Both, as where several poses look alike the most probable one is often wrong.
+
+    Parameters
+    ----------
+    checks : list of Check
+        In the order of their steps.
+    lost_degrees : float
+        Of :func:`lost_degrees`.
     """
     return (
         len(checks) >= _FEWEST_CHECKS
-        and checks[-1].median_degrees > _LOST_DEGREES
+        and checks[-1].median_degrees > lost_degrees
         and checks[0].loss_nats - checks[-1].loss_nats < _SETTLED_NATS
     )
 
 
-def verdict(checks: list[Check]) -> str:
+def verdict(checks: list[Check], lost_degrees: float) -> str:
     """Say in plain words whether the training has converged.
 
     Parameters
     ----------
     checks : list of Check
         In the order of their steps, one at least.
+    lost_degrees : float
+        Of :func:`lost_degrees`.
     """
     last = checks[-1]
     if not math.isfinite(last.loss_nats):
         return "not converged: the loss is not finite; report this, with the log"
-    if last.median_degrees > _LOST_DEGREES:
+    if last.median_degrees > lost_degrees:
         return (
             f"not converged: the median error, {last.median_degrees:.0f} degrees, is "
             "near that of random poses; the map may hold too little detail, or the "

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.symmetry import nearest_mates
-from cryoinfer.inference.convergence import Check, in_vain, verdict
+from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
@@ -217,6 +217,7 @@ class _Run:
         self._side = network.config.side
         self._held_back = encoder_inputs(held_back, self._side)
         self._checks: list[Check] = []
+        self._lost_degrees = lost_degrees(network.prior.turns, symmetry)
         self.step = 0
 
     @property
@@ -225,7 +226,8 @@ class _Run:
         steps = self._config.steps
         # By the step of the last look: a training ends at one.
         half = bool(self._checks) and 2 * self._checks[-1].step >= steps
-        return self.step >= steps or (half and in_vain(self._checks))
+        vain = half and in_vain(self._checks, self._lost_degrees)
+        return self.step >= steps or vain
 
     def advance(self) -> None:
         """Take one step."""
@@ -284,7 +286,8 @@ class _Run:
 
     def finished(self) -> Training:
         """Return the averaged network and a verdict."""
-        return Training(self._averaged(), tuple(self._checks), verdict(self._checks))
+        told = verdict(self._checks, self._lost_degrees)
+        return Training(self._averaged(), tuple(self._checks), told)
 
     def state(self) -> dict[str, object]:
         """Return all that the next step depends on."""

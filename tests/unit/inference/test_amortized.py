@@ -1,6 +1,7 @@
 """An encoder learns the poses of a small molecule; a climb makes them exact."""
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,13 +11,13 @@ import torch
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
-from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.geometry.symmetry import nearest_mates, symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.climbs import Climbs
-from cryoinfer.inference.convergence import Check, in_vain, verdict
+from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
 from cryoinfer.inference.encoder_inputs import encoder_inputs
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.posteriors import ALL_TURNS, PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import (
@@ -246,27 +247,48 @@ def test_a_training_that_finds_no_pose_takes_half_of_its_steps() -> None:
     assert done.verdict.startswith("not converged")
 
 
+LOST = lost_degrees(ALL_TURNS, symmetry_rotations("C1"))
+
+
 def checks(*values: tuple[float, float]) -> list[Check]:
     """Return looks of a loss and an error each, a hundred steps apart."""
     return [Check(100 * (i + 1), *value) for i, value in enumerate(values)]
 
 
 def test_a_training_is_in_vain_if_neither_poses_nor_densities_are_learned() -> None:
-    assert in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0), (8.8, 126.0)))
-    assert not in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0)))
+    assert in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0), (8.8, 126.0)), LOST)
+    assert not in_vain(checks((9.0, 130.0), (8.9, 128.0), (8.9, 131.0)), LOST)
     # Two poses that look alike: the loss falls, while half of the errors are 180.
-    assert not in_vain(checks((9.0, 130.0), (7.0, 90.0), (6.0, 90.0), (5.0, 89.0)))
-    assert not in_vain(checks((9.0, 50.0), (8.9, 40.0), (8.9, 40.0), (8.9, 40.0)))
+    assert not in_vain(
+        checks((9.0, 130.0), (7.0, 90.0), (6.0, 90.0), (5.0, 89.0)), LOST
+    )
+    assert not in_vain(checks((9.0, 50.0), (8.9, 40.0), (8.9, 40.0), (8.9, 40.0)), LOST)
+
+
+@pytest.mark.parametrize("name", ["C1", "D7", "T", "O", "I"])
+def test_random_poses_are_lost_under_any_symmetry(name: str) -> None:
+    group = symmetry_rotations(name)
+    first, second = random_rotations(2000, seeded()).view(2, 1000, 3, 3)
+    angle = geodesic_angle(first, nearest_mates(second, first, group))
+    degrees = math.degrees(float(angle.median()))
+    lost = lost_degrees(ALL_TURNS, group)
+    # A median of 1,000 is known to a few per cent.
+    assert lost == pytest.approx(0.45 * degrees, rel=0.1)
+    at_random = checks(*[(9.0, degrees)] * 4)
+    assert in_vain(at_random, lost)
+    assert verdict(at_random, lost).startswith("not converged")
 
 
 def test_verdicts_are_in_plain_words() -> None:
     lost = checks((9.0, 120.0), (9.0, 119.0), (9.0, 119.0), (9.0, 118.0))
     learning = checks((9.0, 80.0), (6.0, 50.0), (5.0, 30.0), (4.0, 12.0))
     done = checks((6.0, 50.0), (2.0, 3.0), (1.9, 2.6), (1.8, 2.5))
-    assert verdict(lost).startswith("not converged: the median error, 118 degrees")
-    assert "gained 2.0 nats" in verdict(learning)
-    assert verdict(done[:3]).startswith("too short to tell")
-    assert "not finite" in verdict([*done, Check(300, float("nan"), 2.0)])
-    assert verdict(done) == (
+    assert verdict(lost, LOST).startswith(
+        "not converged: the median error, 118 degrees"
+    )
+    assert "gained 2.0 nats" in verdict(learning, LOST)
+    assert verdict(done[:3], LOST).startswith("too short to tell")
+    assert "not finite" in verdict([*done, Check(300, float("nan"), 2.0)], LOST)
+    assert verdict(done, LOST) == (
         "converged: median error 2.50 degrees on simulated images held back"
     )
