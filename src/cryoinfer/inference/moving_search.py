@@ -113,6 +113,7 @@ class MovingSearch:
             grid_step_radian(GRID_ORDER),
             # Shifts that are held stay in the middle.
             grid.resolution_at(coarse_radius) / 4 if prior.shift_sd_angstrom else 0.0,
+            symmetry_rotations("C1"),
         )
         volumes = tuple(FourierVolume.from_map(one, radius) for one in maps)
         shifts = shift_grid(
@@ -181,8 +182,7 @@ class MovingSearch:
         order = by_image(evidence).argsort(1, descending=True)
         rows = torch.arange(n)[:, None]
         rotation = by_image([one.rotation for one in found])[rows, order]
-        alone = symmetry_rotations("C1")
-        again = repeats(rotation, self.plan.cell_radian / 4, alone)
+        again = repeats(rotation, self.plan.cell_radian / 4, self.plan.symmetry)
         # Repeats come last; the rest keep their order.
         first = again.byte().argsort(dim=1, stable=True)[:, : self.modes]
         kept = order.gather(1, first)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.geometry.so3_grid import rotation_grid
+from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.geometry.symmetry import asymmetric_unit
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior, covariance_of
@@ -49,14 +49,19 @@ class PoseSearch:
         """Return the posterior of every particle; all must be of one optics group."""
         images = whiten(batch, self.grid, self.plan.radius, self.noise_power)
         shifts = shift_grid(self.max_shift_angstrom, self.plan.shift_step_angstrom)
-        poses = PoseGrid(rotation_grid(self.grid_order), shifts)
+        rotation = asymmetric_unit(
+            rotation_grid(self.grid_order),
+            self.plan.symmetry,
+            grid_step_radian(self.grid_order),
+        )
+        poses = PoseGrid(rotation, shifts)
         disc = images.prefix(self.plan.coarse_radius).disc
         slices = GridSlices.of(self.volume, poses, disc, images.scale)
         modes = global_search(self.volume, slices, images, None, self.prior, self.plan)
         return PoseMixture.of_modes(
             modes.rotation,
             modes.shift_angstrom,
-            torch.zeros_like(modes.weight),
+            modes.defocus_offset_angstrom,
             modes.weight,
             covariance_of(modes.information),
         )

@@ -40,6 +40,9 @@ class SearchPlan:
         Of Gauss-Newton.
     cell_radian, shift_step_angstrom : float
         Widths of a cell of the exhaustive grid.
+    symmetry : Tensor, shape (s, 3, 3)
+        Rotations that leave the map as it is, the identity among them: of all mates
+        of a mode one counts, and the grid need hold no other.
     """
 
     coarse_radius: int
@@ -49,6 +52,7 @@ class SearchPlan:
     steps: int
     cell_radian: float
     shift_step_angstrom: float
+    symmetry: Tensor
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,8 @@ class Modes:
     shift_angstrom : Tensor of float64, shape (n, m, 2)
     weight : Tensor of float64, shape (n, m)
         Probability of each mode by Laplace's approximation; a mode that climbed to
-        the same top as a better one has none.
+        the same top as a better one, or to a mate of it, has none.
+    defocus_offset_angstrom : Tensor of float64, shape (n, m)
     """
 
     best: LocalPoses
@@ -186,6 +191,7 @@ class Modes:
     rotation: Tensor
     shift_angstrom: Tensor
     weight: Tensor
+    defocus_offset_angstrom: Tensor
 
 
 def climb(
@@ -230,7 +236,7 @@ def climb(
     flat = order + torch.arange(n)[:, None] * m
     rotation = poses.rotation[flat]
     sorted_evidence = evidence.gather(1, order)
-    twin = repeats(rotation, plan.cell_radian / 4, torch.eye(3).double()[None])
+    twin = repeats(rotation, plan.cell_radian / 4, plan.symmetry)
     weight = torch.softmax(sorted_evidence.masked_fill(twin, -torch.inf), 1)
     return Modes(
         poses.select(flat[:, 0]),
@@ -238,6 +244,7 @@ def climb(
         rotation,
         poses.shift_angstrom[flat],
         weight,
+        poses.defocus_offset_angstrom[flat],
     )
 
 

@@ -205,7 +205,8 @@ def _plan(problem: Problem, state: MarchState, last_radius: int) -> PassPlan:
         coarse = min(radius, round(state.start_radius * (1 + 0.25 * state.done)))
         step = problem.grid.resolution_at(coarse) / 3
         shift_step = step if problem.max_shift_angstrom > 0 else 0.0
-        plan = replace(initial_search_plan(coarse, shift_step), radius=radius)
+        plan = initial_search_plan(coarse, shift_step, problem.symmetry_rotation)
+        plan = replace(plan, radius=radius)
         name = f"global search to {resolution:.1f} A"
         return PassPlan(name, radius, map_radius, 0, 0.0, plan)
     name = f"refinement to {resolution:.2f} A"

@@ -13,6 +13,7 @@ from cryoinfer.fourier.slices import (
 )
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.geometry.symmetry import asymmetric_unit, nearest_mates
 from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.refine import LocalPoses, gauss_newton
 from cryoinfer.inference.search import SearchPlan, global_search
@@ -254,7 +255,10 @@ class _Pass:
         near = images.prefix(plan.radius)
         known = self._estimate.select(index)
         found = self._infer(half, group, near, known)
-        self._change[index] = geodesic_angle(found.poses.rotation, known.poses.rotation)
+        same = nearest_mates(
+            known.poses.rotation, found.poses.rotation, self._problem.symmetry_rotation
+        )
+        self._change[index] = geodesic_angle(found.poses.rotation, same)
         measured = self._problem.noise_rows[index]
         if bool(measured.any()):
             sampled = near.select(measured)
@@ -294,7 +298,10 @@ def _grid_slices(
     problem: Problem, volume: FourierVolume, images: WhitenedImages, plan: SearchPlan
 ) -> GridSlices:
     shifts = shift_grid(problem.max_shift_angstrom, plan.shift_step_angstrom)
-    grid = PoseGrid(rotation_grid(GRID_ORDER), shifts)
+    rotation = asymmetric_unit(
+        rotation_grid(GRID_ORDER), plan.symmetry, grid_step_radian(GRID_ORDER)
+    )
+    grid = PoseGrid(rotation, shifts)
     disc = images.prefix(plan.coarse_radius).disc
     return GridSlices.of(volume, grid, disc, images.scale)
 
@@ -356,7 +363,9 @@ def residual(
     return images.moved_back(poses.shift_angstrom) - images.ctf * slices
 
 
-def initial_search_plan(radius: int, shift_step_angstrom: float) -> SearchPlan:
+def initial_search_plan(
+    radius: int, shift_step_angstrom: float, symmetry: Tensor
+) -> SearchPlan:
     """Return a global search at one radius."""
     return SearchPlan(
         coarse_radius=radius,
@@ -366,4 +375,5 @@ def initial_search_plan(radius: int, shift_step_angstrom: float) -> SearchPlan:
         steps=5,
         cell_radian=grid_step_radian(GRID_ORDER),
         shift_step_angstrom=shift_step_angstrom,
+        symmetry=symmetry,
     )

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
+from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.geometry.symmetry import asymmetric_unit, symmetry_rotations
 
 SIZES = {
     "C1": 1, "C2": 2, "C4": 4, "C17": 17, "D1": 2, "D2": 4, "D7": 14,
@@ -94,3 +96,25 @@ def test_names_may_be_written_small_and_plain_i_is_i2() -> None:
 def test_unknown_names_are_refused_with_what_is_known(name: str) -> None:
     with pytest.raises(InputError, match="expected C1, Cn, Dn, T, O, I, I1 or I2"):
         symmetry_rotations(name)
+
+
+@pytest.mark.parametrize("name", ["C1", "C2", "C7", "D2", "T", "O", "I"])
+def test_a_mate_of_every_pose_is_near_an_asymmetric_unit(name: str) -> None:
+    order, group = 1, symmetry_rotations(name)
+    whole = rotation_grid(order)
+    unit = asymmetric_unit(whole, group, grid_step_radian(order))
+    # A margin as wide as cells are adds the more the smaller the unit is.
+    assert len(unit) < (1.0 if name == "C1" else 0.75) * len(whole) + 1
+    assert distance_to_group(whole, unit).max() == 0
+    pose = random_rotations(200, torch.Generator().manual_seed(0))
+    mates = (pose[:, None] @ group).flatten(0, 1)
+    nearest = geodesic_angle(mates[:, None], unit).amin(1).unflatten(0, (200, -1))
+    # As far as a pose may be from the whole grid, no farther; 200 poses do not find
+    # the very middle of its widest gap.
+    gap = geodesic_angle(pose[:, None], whole).amin(1).max()
+    assert nearest.amin(1).max() < 1.1 * gap
+
+
+def test_without_symmetry_the_unit_is_the_whole_grid() -> None:
+    whole = rotation_grid(0)
+    assert torch.equal(asymmetric_unit(whole, symmetry_rotations("C1"), 0.0), whole)

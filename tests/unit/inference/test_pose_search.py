@@ -5,6 +5,7 @@ import torch
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.so3_grid import grid_step_radian
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.pose_search import PoseSearch
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
@@ -14,6 +15,7 @@ from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Optics, ParticleBatch, Pose
 
 BOX, PIXEL = 32, 3.0
+ALONE = symmetry_rotations("C1")
 
 
 def test_a_search_returns_posteriors_about_the_true_poses() -> None:
@@ -35,7 +37,7 @@ def test_a_search_returns_posteriors_about_the_true_poses() -> None:
         PosePrior(shift_sd_angstrom=8.0, defocus_sd_angstrom=0.0),
         max_shift_angstrom=6.0,
         grid_order=1,
-        plan=SearchPlan(6, 12, 8, 3, 8, grid_step_radian(1), 4.0),
+        plan=SearchPlan(6, 12, 8, 3, 8, grid_step_radian(1), 4.0, ALONE),
     )
     posterior = search.infer(batch)
     assert isinstance(posterior, PoseMixture)

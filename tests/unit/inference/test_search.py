@@ -8,6 +8,7 @@ import torch
 
 from cryoinfer.geometry.rotations import geodesic_angle, rotate_in_image_frame
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.refine import LocalPoses, PosePrior, information
 from cryoinfer.inference.search import (
@@ -28,6 +29,7 @@ PLAN = SearchPlan(
     steps=20,
     cell_radian=grid_step_radian(ORDER),
     shift_step_angstrom=3.0,
+    symmetry=symmetry_rotations("C1"),
 )
 PRIOR = PosePrior(1e3, 0.0)
 
@@ -136,6 +138,11 @@ def test_mates_of_a_symmetric_map_are_equally_probable(scene) -> None:
     half = torch.full((6, 2), 0.5, dtype=torch.float64)
     torch.testing.assert_close(weight[:, :2], half, rtol=0, atol=0.05)
     assert weight[:, 2].max() < 1e-3
+    # Whoever knows of the group takes them for one.
+    pair = torch.stack([torch.eye(3, dtype=torch.float64), half_turn])
+    plan = replace(PLAN, symmetry=pair)
+    weight = climb(made.volume, made.images, start, PRIOR, plan).weight
+    assert (weight[:, 0] > 0.998).all()
 
 
 def test_a_mode_counts_once(scene) -> None:
