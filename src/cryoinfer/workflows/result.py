@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cryoinfer.inference.posteriors import PoseMixture
@@ -125,13 +126,19 @@ class RunResult:
         """Return the posteriors of all particles.
 
         The best mode carries its own covariance; the others, which a search climbed
-        at a lower radius, are given the same.
+        at a lower radius, are given the same. What an encoder held for possible beside
+        the modes that are kept is left out: their weights add up to one. Of an image
+        that was not readable there is one mode, as wide as the prior.
         """
         modes = self.mode_weight.shape[1]
+        weight = self.mode_weight.double()
+        total = weight.sum(1, keepdim=True)
+        first = torch.eye(1, modes, dtype=weight.dtype)
+        weight = torch.where(total > 0, weight / total.clamp(min=1e-300), first)
         return PoseMixture.of_modes(
             self.mode_pose.rotation,
             self.mode_pose.shift_angstrom,
             self.latents.defocus_offset_angstrom[:, None].expand(-1, modes),
-            self.mode_weight,
+            weight,
             self.covariance[:, None].expand(-1, modes, -1, -1),
         )

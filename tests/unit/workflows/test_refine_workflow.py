@@ -1,6 +1,7 @@
 """Refinement from poses and from a map."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,6 +84,10 @@ def test_results_are_consistent(simulated) -> None:
     rotation = result.latents.pose.rotation
     torch.testing.assert_close(result.mode_pose.rotation[:, 0], rotation)
     assert result.posterior().entropy().isfinite().all()
+    # Of an image that could not be read no mode has any weight.
+    unread = replace(result, mode_weight=0 * result.mode_weight).posterior()
+    assert unread.sample(1, torch.Generator()).pose.rotation.isfinite().all()
+    assert torch.equal(unread.weight.sum(1), torch.ones(len(unread)).double())
     assert result.log_likelihood.isfinite().all()
     assert [len(spectrum) for spectrum in result.noise_power] == [12]
 
