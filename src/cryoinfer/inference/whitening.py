@@ -210,9 +210,12 @@ def whiten(
 
 
 def is_finite(images: Tensor) -> Tensor:
-    """Tell which images hold neither NaN nor infinite pixels, shape (b,)."""
+    """Tell which images hold neither NaN nor infinite pixels, shape (b,).
+
+    Nor pixels so large that their power is none of single precision.
+    """
     # One such pixel is enough to make the sum of all of them one.
-    return images.sum((-2, -1)).isfinite()
+    return images.square().sum((-2, -1)).isfinite()
 
 
 def require_finite(batch: ParticleBatch) -> None:

@@ -134,9 +134,10 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     images = made.particles.images(torch.arange(len(made.particles)))
     images[3, 5, 5] = torch.nan
     images[77] = torch.inf
+    images[80, 2, 2] = 1e25  # whose square is infinite
     broken = rewritten(made.particles, images, tmp_path / "broken")
     good = torch.ones(len(images), dtype=torch.bool)
-    good[[3, 77]] = False
+    good[[3, 77, 80]] = False
     config = InferConfig(seed=1)
     whole = infer(made.particles, trained, config, SilentMonitor())
     found = infer(broken, trained, config, SilentMonitor())
@@ -151,9 +152,9 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     assert torch.equal(~found.unreadable, good)
     assert torch.equal(~found.novelty_nats.isinf(), good)
     assert torch.equal(found.log_likelihood.isinf(), ~good)
-    assert torch.equal(found.mode_weight[~good], torch.zeros(2, 3).double())
+    assert torch.equal(found.mode_weight[~good], torch.zeros(3, 3).double())
     eye = torch.eye(3).double()
-    assert torch.equal(found.latents.pose.rotation[~good], eye.expand(2, 3, 3))
+    assert torch.equal(found.latents.pose.rotation[~good], eye.expand(3, 3, 3))
     sd = torch.rad2deg(found.covariance[3].diagonal()[:3].sqrt())
     assert sd.tolist() == pytest.approx([76.1] * 3, abs=0.1)
     uniform = math.log(8 * math.pi**2)
