@@ -9,6 +9,7 @@ stopped, or killed, goes on after the last map that it wrote, and nothing is in 
 twice.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,8 +26,9 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_found
 from cryoinfer.cli.run_folder import RunFolder
-from cryoinfer.data.joining import join, require_joinable
+from cryoinfer.data.joining import Joined, join, require_joinable
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.workflows.infer import (
     InferConfig,
     Inferred,
@@ -94,9 +96,10 @@ class Watch:
         self._done: dict[str, Stamp] = {}
         self._failed: dict[str, _Failure] = {}
         self._particles: Particles | None = None
+        self._given: tuple[int, ...] = ()
         self._inferred: Inferred | None = None
         self._waiting: list[tuple[Particles, tuple[Tensor, ...]]] = []
-        self._is_whole = True
+        self._is_whole, self._is_away = True, False
         self._written = time.monotonic()
         state = monitor.load_checkpoint()
         if state is not None:
@@ -143,7 +146,7 @@ class Watch:
         since: dict[str, float] = {}
         look, changed = 0, time.monotonic()
         while until_idle is None or time.monotonic() - changed < until_idle:
-            now, clock = _stamps(source), time.monotonic()
+            now, clock = self._seen(source, before), time.monotonic()
             if now != before:
                 changed = clock
             since = {
@@ -163,6 +166,18 @@ class Watch:
             before, look = now, look + 1
             time.sleep(pause)
 
+    def _seen(self, source: Path, before: dict[str, Stamp]) -> dict[str, Stamp]:
+        """Return the files of a folder, as before while it is out of reach."""
+        try:
+            found = _stamps(source)
+        except OSError as error:
+            if not self._is_away:
+                self._monitor.message(f"{source} is out of reach ({error}): waiting.")
+            self._is_away = True
+            return before
+        self._is_away = False
+        return found
+
     def _take(self, path: Path, now: Mapping[str, Stamp], look: int) -> bool:
         """Infer a file unless that is done or just failed; tell whether it was."""
         name, failure = path.name, self._failed.get(path.name)
@@ -180,7 +195,7 @@ class Watch:
             )
         except Exception as error:  # of one file among many: a watch goes on
             reason = mendable(error) or f"{type(error).__name__}: {error}"
-            if failure is None or failure.reason != reason:
+            if failure is None or _told(failure.reason) != _told(reason):
                 self._monitor.message(f"{name} is left for later: {reason}")
             self._failed[name] = _Failure(now, look, reason)
             return False
@@ -217,7 +232,8 @@ class Watch:
         """Renew the map and write everything, the state last."""
         if not self._waiting or self._inferred is None:
             return
-        particles, noise = self._joined()
+        joined, noise = self._joined()
+        particles = joined.particles
         inferred = replace(self._inferred, noise_power=noise)
         self._monitor.stage("maps and FSC", 1)
         result = reconstruct_inferred(particles, inferred, self._trained, self._config)
@@ -227,10 +243,16 @@ class Watch:
         # The defoci as they came: those in the file that is written are inferred.
         given = {name: getattr(particles.optics, name) for name in _DEFOCI}
         self._monitor.save_checkpoint(
-            {"files": done, "given": given, **inferred.to_state()}
+            {
+                "files": done,
+                "given": given,
+                "groups": list(joined.given),
+                **inferred.to_state(),
+            }
         )
         self._is_whole = False
         self._particles, self._inferred, self._waiting = particles, inferred, []
+        self._given = joined.given
         self._is_whole = True
         self._written = time.monotonic()
         self._monitor.message(
@@ -238,32 +260,36 @@ class Watch:
             f"{result.reconstruction.resolution_angstrom:.2f} A"
         )
 
-    def _joined(self) -> tuple[Particles, tuple[Tensor, ...]]:
+    def _joined(self) -> tuple[Joined, tuple[Tensor, ...]]:
         """Return all particles as one set, and the noise of its optics groups."""
         parts = [(one, noise) for one, noise in self._waiting]
         if self._particles is not None:
             assert self._inferred is not None
             parts.insert(0, (self._particles, self._inferred.noise_power))
-        joined = join([particles for particles, _ in parts])
+        joined = join([particles for particles, _ in parts], self._given)
         noise: dict[int, Tensor] = {}
         for (_, spectra), numbers in zip(parts, joined.groups, strict=True):
             for own, number in numbers.items():
                 noise.setdefault(number, spectra[own])
-        last = max(noise)
-        spectra = tuple(noise.get(g, torch.ones(2)) for g in range(last + 1))
-        return joined.particles, spectra
+        return joined, tuple(noise[number] for number in range(len(joined.given)))
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the last state was written."""
         box = self._trained.encoder.grid.box
+        if "groups" not in state:
+            raise InputError(
+                "the state of this watch is of an earlier version: begin anew with "
+                "--overwrite"
+            )
         self._inferred = Inferred.of_state(state, box)
         self._done = {name: (size, time) for name, size, time in state["files"]}
-        particles = Particles.load(self._folder.path / run_folder.PARTICLES)
+        particles = self._load(self._folder.path / run_folder.PARTICLES)
         # Particles are written before the state: there may be more of them.
         known = particles.select(torch.arange(len(self._inferred)))
         given = replace(known.optics, **state["given"])
         known = replace(known, table=replace(known.table, optics=given))
-        self._particles = join([known]).particles
+        self._given = tuple(state["groups"])
+        self._particles = join([known], self._given).particles
         self._monitor.message(
             f"Going on after {len(self._done)} files, {len(known):,} particles."
         )
@@ -298,6 +324,11 @@ def _stamps(source: Path) -> dict[str, Stamp]:
             status = path.stat()
             found[path.name] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+def _told(reason: str) -> str:
+    """Return what matters of a reason: not how far a file has grown."""
+    return re.sub(r"\d+", "", reason)
 
 
 def _holds_particles(name: str) -> bool:

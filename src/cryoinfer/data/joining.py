@@ -1,7 +1,7 @@
 """Particles of several files as one set."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,18 +32,28 @@ class Joined:
         understand is left out, as are poses, half-sets and results.
     groups : tuple of dict of int to int
         For every part, the optics group in the set of each of its own.
+    given : tuple of int
+        By optics group of the set, its number in the part that it came from.
     """
 
     particles: Particles
     groups: tuple[dict[int, int], ...]
+    given: tuple[int, ...]
 
 
-def join(parts: Sequence[Particles]) -> Joined:
+def join(parts: Sequence[Particles], given: Sequence[int] = ()) -> Joined:
     """Put particles of several files into one set.
 
-    Optics groups of one number are one group where their optics are the same, and get
-    another number where they are not; the first part keeps its own. So do the names of
-    its stacks; a stack of another folder that has such a name too gets its whole path.
+    Optics groups of one number are one group where their optics are the same, and two
+    where they are not. Those of the set are numbered from 0 without a gap, as they will
+    be when it is read again. The first part keeps the names of its stacks; a stack of
+    another folder that has such a name too gets its whole path.
+
+    Parameters
+    ----------
+    parts : sequence of Particles
+    given : sequence of int, optional
+        As :attr:`Joined.given`, where the first part is a set that was joined before.
 
     Raises
     ------
@@ -51,8 +61,9 @@ def join(parts: Sequence[Particles]) -> Joined:
         If some have a CTF and others none.
     """
     require_joinable(parts)
-    known: dict[int, tuple[float, ...]] = {}
-    groups = tuple(_numbered(part, known) for part in parts)
+    known: list[_Group] = []
+    first = _numbered(parts[0], known, dict(enumerate(given)))
+    groups = (first, *(_numbered(part, known, {}) for part in parts[1:]))
     stacks: dict[str, tuple[int, StackFile]] = {}
     references = [_named(part, stacks) for part in parts]
     table = ParticleTable(
@@ -72,7 +83,8 @@ def join(parts: Sequence[Particles]) -> Joined:
         table = replace(table, micrograph=np.concatenate(words))
     source = table_to_relion(table)
     opened = tuple(stack for _, stack in stacks.values())
-    return Joined(Particles(source, table, opened), groups)
+    numbers = tuple(group.given for group in known)
+    return Joined(Particles(source, table, opened), groups, numbers)
 
 
 def require_joinable(parts: Sequence[Particles]) -> None:
@@ -90,7 +102,17 @@ def require_joinable(parts: Sequence[Particles]) -> None:
         )
 
 
-def _numbered(part: Particles, known: dict[int, tuple[float, ...]]) -> dict[int, int]:
+@dataclass(frozen=True)
+class _Group:
+    """An optics group of a set: its number where it came from, and what it is like."""
+
+    given: int
+    looks: tuple[float, ...]
+
+
+def _numbered(
+    part: Particles, known: list[_Group], given: Mapping[int, int]
+) -> dict[int, int]:
     """Return the numbers in the set of a part's optics groups; add new ones."""
     found = {}
     for group in part.optics.group.unique().tolist():
@@ -103,12 +125,14 @@ def _numbered(part: Particles, known: dict[int, tuple[float, ...]]) -> dict[int,
             float(optics.cs_mm[row]),
             float(optics.amplitude_contrast[row]),
         )
-        number = group
-        if group in known and not _same_optics(known[group], looks):
-            alike = [n for n, other in known.items() if _same_optics(other, looks)]
-            number = alike[0] if alike else max(known) + 1
-        known.setdefault(number, looks)
-        found[group] = number
+        own = _Group(given.get(group, group), looks)
+        alike = [n for n, one in enumerate(known) if _same_optics(one.looks, looks)]
+        named = [n for n, one in enumerate(known) if one.given == own.given]
+        # A number that stands for other optics says nothing of which group this is.
+        same = [n for n in alike if n in named] or (alike if named else [])
+        found[group] = same[0] if same else len(known)
+        if not same:
+            known.append(own)
     return found
 
 

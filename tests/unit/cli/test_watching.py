@@ -16,6 +16,7 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import RunFolder, RunRecord
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.infer import InferConfig, Inferred
@@ -174,3 +175,42 @@ def test_a_file_that_changes_is_not_read(
     watch.follow(source, 0.2)
     # Looks 0 to 4 each found a change.
     assert min(read) == 5
+
+
+def test_a_folder_that_is_away_for_a_moment_is_waited_for(
+    start: Start, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    stamps, looks = watching._stamps, iter(range(1000))
+
+    def sometimes(folder: Path) -> dict[str, tuple[int, int]]:
+        if next(looks) in (1, 2):
+            raise OSError("Stale file handle")
+        return stamps(folder)
+
+    monkeypatch.setattr(watching, "_stamps", sometimes)
+    watch, screen = start(False)
+    watch.follow(source, 0.2)
+    assert screen.getvalue().count("is out of reach (Stale file handle): waiting") == 1
+    assert "one.star: 120 particles" in screen.getvalue()
+
+
+def test_a_stack_that_grows_is_told_of_once(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, screen = start(False)
+    sizes = iter(range(1000, 2000))
+
+    def growing(path: Path) -> Particles:
+        # Which changes the folder, so that it is tried again.
+        (source / "other.mrcs").write_bytes(bytes(next(sizes)))
+        raise InputError(f"expected 4096 bytes, found {next(sizes)}")
+
+    watch._load = growing
+    for look in range(4):
+        watch._take(source / "one.star", watching._stamps(source), look)
+    assert next(sizes) == 1008
+    assert screen.getvalue().count("one.star is left for later") == 1

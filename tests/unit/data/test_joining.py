@@ -83,3 +83,18 @@ def test_one_stack_named_twice_is_one(parts, tmp_path: Path) -> None:
     assert len(joined.stacks) == 1
     shutil.rmtree(tmp_path / "b")
     assert len(joined.images(torch.arange(24))) == 24
+
+
+def test_groups_are_numbered_without_a_gap(parts, tmp_path: Path) -> None:
+    """As they are when they are read again, with what was measured of each."""
+    second = parts[0].select(torch.nonzero(parts[0].optics.group == 1).squeeze(1))
+    joined = join([second])
+    assert joined.groups == ({1: 0},)
+    assert joined.given == (1,)
+    joined.particles.save(tmp_path / "joined.star")
+    again = Particles.load(tmp_path / "joined.star")
+    assert torch.equal(again.optics.group, joined.particles.optics.group)
+    # More of that group, and of the one before it, which looks the same.
+    more = join([again, second, parts[0]], joined.given)
+    assert more.groups == ({0: 0}, {1: 0}, {0: 1, 1: 0})
+    assert more.given == (1, 0)
