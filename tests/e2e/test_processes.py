@@ -50,6 +50,11 @@ def test_processes_of_torchrun_train_one_encoder(run: Path, tmp_path: Path) -> N
     for a, b in zip(one.checks, two.checks, strict=True):
         # That curves are the same is tested where they have time to differ.
         assert a.loss_nats == pytest.approx(b.loss_nats, abs=0.01)
+    taken = train(run, tmp_path / "two", *TORCHRUN)
+    told = taken.stdout + taken.stderr
+    assert taken.returncode != 0
+    assert told.count("already holds") == 1, told
+    assert "fault of the program" not in told
     again = train(run, tmp_path / "two", *TORCHRUN, resume=True)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("nothing to do") == 1

@@ -1,6 +1,7 @@
 """Encoders, trained from a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,7 @@ from cryoinfer.cli.run_folder import (
     RunRecord,
     require_elsewhere,
     require_finished,
+    require_free,
 )
 from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
 from cryoinfer.cli.terminal import aligned, say
@@ -83,12 +85,31 @@ def train(options: TrainOptions, console: Console) -> None:
     with joined_processes() as number:
         school = _School.of(options)
         if number == 0:
-            _lead(options, school, console)
+            with _others_are_told() as begin:
+                _lead(options, school, begin, console)
         elif told_by_first(False):
             use_threads(options.threads)
             train_encoder(
                 school.particles, school.lesson, school.config, SilentMonitor()
             )
+
+
+@contextmanager
+def _others_are_told() -> Iterator[Callable[[], None]]:
+    """Yield what bids other processes begin; without a call they go home at the end.
+
+    Of whatever kind it is: what refuses the first process would leave them waiting.
+    """
+    told = []
+
+    def begin() -> None:
+        told.append(told_by_first(True))
+
+    try:
+        yield begin
+    finally:
+        if not told:
+            told_by_first(False)
 
 
 @dataclass(frozen=True)
@@ -118,12 +139,13 @@ class _School:
         return cls(particles, lesson, config)
 
 
-def _lead(options: TrainOptions, school: _School, console: Console) -> None:
-    """Train, and do all that users see."""
-    if options.resume and is_finished(options.out):
-        told_by_first(False)
-        say(console, f"The encoder in {options.out} is finished: nothing to do.")
-        return
+def _lead(
+    options: TrainOptions,
+    school: _School,
+    begin: Callable[[], None],
+    console: Console,
+) -> None:
+    """Train, and do all that users see; ``begin`` as soon as nothing is in the way."""
     arguments = {
         "run": str(options.run.absolute()),
         "steps": options.steps,
@@ -142,9 +164,13 @@ def _lead(options: TrainOptions, school: _School, console: Console) -> None:
         options.seed,
         use_threads(options.threads),
     )
+    require_free(options.out, record, options.resume, options.overwrite)
+    if options.resume and is_finished(options.out):
+        say(console, f"The encoder in {options.out} is finished: nothing to do.")
+        return
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         # The folder is ours.
-        told_by_first(True)
+        begin()
         folder.log(f"cryoinfer train, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
         try:
