@@ -136,6 +136,22 @@ def test_a_map_on_another_grid_than_its_particles_teaches_nothing(
     assert "cryoinfer refine" in answer.stderr
 
 
+def test_images_of_another_strength_than_the_map_teach_nothing(
+    encoder, files, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    answer = cryoinfer("infer", encoder, files[0], "--out", run, "--threads", 1)
+    assert answer.exit_code == 0, answer.output
+    record = json.loads((run / "run.json").read_text())
+    assert record["results"]["prepared_particles"] == 0
+    record["results"]["prepared_particles"] = 60
+    (run / "run.json").write_text(json.dumps(record))
+    answer = cryoinfer("train", run, "--out", tmp_path / "never")
+    assert answer.exit_code == 2
+    assert "60 images of the run" in answer.stderr
+    assert "cryoinfer refine" in answer.stderr
+
+
 def test_an_encoder_that_knows_nothing_of_the_particles_says_so(
     encoder, files, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.results import write_encoder
+from cryoinfer.cli.results import PREPARED, write_encoder
 from cryoinfer.cli.run_folder import (
     RunFolder,
     RunRecord,
@@ -240,6 +240,15 @@ def _read_lesson(
             f"{particles.pixel_size_angstrom:.4g} A: expected the same, found the grid "
             "of the encoder that inferred them. Refine them (`cryoinfer refine "
             f"{folder / run_folder.PARTICLES}`), and train on that run"
+        )
+    prepared = record.results.get(PREPARED, 0)
+    if prepared:
+        raise InputError(
+            f"{prepared:,} images of the run in {folder} had been resampled, or taken "
+            "to be of another strength, to be like those that its encoder learned: "
+            "expected images in the units of the run's map and noise. Refine them "
+            f"(`cryoinfer refine {folder / run_folder.PARTICLES}`), and train on that "
+            "run"
         )
     assert particles.pose is not None
     shift = particles.pose.shift_angstrom

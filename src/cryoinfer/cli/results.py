@@ -15,6 +15,9 @@ from cryoinfer.workflows.result import Reconstruction, RunResult
 from cryoinfer.workflows.train import TrainedEncoder
 from cryoinfer.workflows.trial import Trial
 
+PREPARED = "prepared_particles"
+"""In the record of a run: how many images had to be made like those of an encoder."""
+
 
 def write_results(
     folder: RunFolder,
@@ -67,10 +70,12 @@ def write_found(
     """
     reconstruction = result
     iterations = []
-    left_out = {}
+    left_out: dict[str, Any] = {}
     if isinstance(result, RunResult):
         if result.novelty_nats is not None and result.unreadable is not None:
             left_out = LeftOut.of(result.novelty_nats, result.unreadable).numbers()
+        if result.prepared is not None:
+            left_out[PREPARED] = int(result.prepared.sum())
         reconstruction = result.reconstruction
         run_files.write_inference(folder.path, particles, result)
         iterations = [asdict(iteration) for iteration in result.iterations]

@@ -75,6 +75,9 @@ class Inferred:
         finite.
     unreadable : Tensor of bool, shape (n,)
         Which images hold NaN or infinite pixels.
+    prepared : Tensor of bool, shape (n,)
+        Which were resampled, or taken to be of another strength, to be like those that
+        the encoder has learned.
     noise_power : tuple of Tensor, each shape (rings,)
         Per optics group.
     sums : tuple of two SliceAccumulator
@@ -91,6 +94,7 @@ class Inferred:
     log_likelihood: Tensor
     novelty_nats: Tensor
     unreadable: Tensor
+    prepared: Tensor
     noise_power: tuple[Tensor, ...]
     sums: tuple[SliceAccumulator, SliceAccumulator]
 
@@ -131,6 +135,7 @@ class Inferred:
             nothing.entropy().repeat(n),
             zeros - torch.inf,
             zeros + torch.inf,
+            torch.zeros(n, dtype=torch.bool),
             torch.zeros(n, dtype=torch.bool),
             (),
             (first, second),
@@ -194,6 +199,7 @@ class Inferred:
 _PER_PARTICLE = (
     *("half", "rotation", "shift_angstrom", "weight", "defocus_offset_angstrom"),
     *("covariance", "entropy_nats", "log_likelihood", "novelty_nats", "unreadable"),
+    "prepared",
 )
 
 
@@ -281,6 +287,7 @@ def reconstruct_inferred(
         entropy_nats=inferred.entropy_nats,
         novelty_nats=inferred.novelty_nats,
         unreadable=inferred.unreadable,
+        prepared=inferred.prepared,
     )
 
 
@@ -336,6 +343,7 @@ class _Inferring:
         found, index, grid = self.found, batch.index, self._problem.grid
         half = int(found.half[index[0]])
         prepared = self._preparations.of(batch)
+        found.prepared[index] = not prepared.is_none
         images = prepared.whitened(batch, grid, self._generator)
         posterior = self._inference.infer_whitened(images)
         found.put(index, posterior)

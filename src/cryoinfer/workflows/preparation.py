@@ -75,6 +75,11 @@ class Preparation:
     noise_power: Tensor
     amplitude: float = 1.0
 
+    @property
+    def is_none(self) -> bool:
+        """Whether images are like those that were learned as they come."""
+        return self.resampling is None and self.amplitude == 1
+
     def whitened(
         self, batch: ParticleBatch, grid: ReferenceGrid, generator: torch.Generator
     ) -> WhitenedImages:

@@ -101,6 +101,9 @@ class RunResult:
         for an image that is not finite.
     unreadable : Tensor of bool, shape (n,), optional
         Which images hold NaN or infinite pixels, where the novelty was tested.
+    prepared : Tensor of bool, shape (n,), optional
+        Which were made like those that an encoder had learned: noise and map are not
+        in their units.
     """
 
     reconstruction: Reconstruction
@@ -115,6 +118,7 @@ class RunResult:
     entropy_nats: Tensor | None = None
     novelty_nats: Tensor | None = None
     unreadable: Tensor | None = None
+    prepared: Tensor | None = None
 
     def entropy(self) -> Tensor:
         """Return the entropy of every posterior in nats, shape (n,)."""
