@@ -82,12 +82,12 @@ class RichMonitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end_stage()
+        self.end_stage()
         self._progress.stop()
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage, and end the one before."""
-        self._end_stage()
+        self.end_stage()
         self._name, self._done, self._total = name, 0, total
         self._started = self._last_line = time.perf_counter()
         self._task = self._progress.add_task(name, total=total)
@@ -149,7 +149,8 @@ class RichMonitor:
             ) from error
         return state
 
-    def _end_stage(self) -> None:
+    def end_stage(self) -> None:
+        """End the stage, if there is one: what comes now is none of its time."""
         if self._task is None:
             return
         seconds = time.perf_counter() - self._started

@@ -1,17 +1,17 @@
 """A folder that fills during a data collection, inferred as it does.
 
-A file is inferred when it has not changed for some seconds and can be read; one that
-cannot, because its stack is still being written or because it is damaged, is reported
-once and tried again. The sums of all slices are kept, so that renewing the map costs
-the same however many they are; ``particles.star`` and the posteriors are written anew
-for all particles each time. Kept as well is which files are in: a watch that was
-stopped, or killed, goes on after the last map that it wrote, and nothing is in a map
-twice.
+A file is inferred when it and its stacks have not changed for some seconds and can be
+read; one that cannot, because its stack is still being written or because it is
+damaged, is reported once and tried again. The sums of all slices are kept, so that
+renewing the map costs the same however many they are; ``particles.star`` and the
+posteriors are written anew for all particles each time. Kept as well is which files are
+in: a watch that was stopped, or killed, goes on after the last map that it wrote, and
+nothing is in a map twice.
 """
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,11 +153,11 @@ class Watch:
                 name: since[name] if before.get(name) == stamp else clock
                 for name, stamp in now.items()
             }
+            fresh = {name for name in now if clock - since[name] < settled}
             taken = [
                 name
                 for name in sorted(filter(_holds_particles, now))
-                if clock - since[name] >= settled
-                and self._take(source / name, now, look)
+                if name not in fresh and self._take(source / name, now, look, fresh)
             ]
             self._write()
             if taken:
@@ -178,8 +178,21 @@ class Watch:
         self._is_away = False
         return found
 
-    def _take(self, path: Path, now: Mapping[str, Stamp], look: int) -> bool:
-        """Infer a file unless that is done or just failed; tell whether it was."""
+    def _take(
+        self, path: Path, now: Mapping[str, Stamp], look: int, fresh: Container[str]
+    ) -> bool:
+        """Infer a file unless that is done or just failed; tell whether it was.
+
+        Parameters
+        ----------
+        path : Path
+        now : mapping of str to Stamp
+            What its folder holds.
+        look : int
+            Number of the look.
+        fresh : container of str
+            What of that has changed just now.
+        """
         name, failure = path.name, self._failed.get(path.name)
         if name in self._done:
             self._tell_of_change(name, now[name])
@@ -190,21 +203,35 @@ class Watch:
         try:
             particles = self._load(path)
             require_joinable([*self._first(), particles])
+            stacks = [stack.path for stack in particles.stacks]
+            if any(one.parent == path.parent and one.name in fresh for one in stacks):
+                return False
+            before = [_stamp(one) for one in (path, *stacks)]
             found = infer_particles(
                 particles, self._trained, self._seeded(), self._monitor
             )
+            if [_stamp(one) for one in (path, *stacks)] != before:
+                raise InputError("it, or a stack of it, changed while it was inferred")
         except Exception as error:  # of one file among many: a watch goes on
             reason = mendable(error) or f"{type(error).__name__}: {error}"
             if failure is None or _told(failure.reason) != _told(reason):
                 self._monitor.message(f"{name} is left for later: {reason}")
             self._failed[name] = _Failure(now, look, reason)
             return False
+        finally:
+            self._keep_times()
         self._failed.pop(name, None)
-        self._add(name, now[name], particles, found)
+        self._add(name, before[0], particles, found)
         self._tell(name, found, time.perf_counter() - started)
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
         return True
+
+    def _keep_times(self) -> None:
+        """End the stage and add its time to the run's: waiting is no work."""
+        self._monitor.end_stage()
+        self._folder.add_times(self._monitor.stage_seconds)
+        self._monitor.stage_seconds.clear()
 
     def _first(self) -> list[Particles]:
         """Return particles that later ones have to go with, if there are any."""
@@ -238,6 +265,7 @@ class Watch:
         self._monitor.stage("maps and FSC", 1)
         result = reconstruct_inferred(particles, inferred, self._trained, self._config)
         self._monitor.advance()
+        self._keep_times()
         write_found(self._folder, particles, result, {"watched_files": len(self._done)})
         done = [[name, *stamp] for name, stamp in self._done.items()]
         # The defoci as they came: those in the file that is written are inferred.
@@ -321,9 +349,13 @@ def _stamps(source: Path) -> dict[str, Stamp]:
     for path in source.iterdir():
         # Renamed since the folder was listed, or out of reach for a moment.
         with suppress(OSError):
-            status = path.stat()
-            found[path.name] = (status.st_size, status.st_mtime_ns)
+            found[path.name] = _stamp(path)
     return found
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _told(reason: str) -> str:

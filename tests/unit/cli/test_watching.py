@@ -170,7 +170,7 @@ def test_a_file_that_changes_is_not_read(
     monkeypatch.setattr(watching, "_stamps", growing)
     watch, _ = start(False)
     monkeypatch.setattr(
-        watch, "_take", lambda path, now, look: read.append(look) or False
+        watch, "_take", lambda path, now, look, fresh: read.append(look) or False
     )
     watch.follow(source, 0.2)
     # Looks 0 to 4 each found a change.
@@ -211,6 +211,51 @@ def test_a_stack_that_grows_is_told_of_once(
 
     watch._load = growing
     for look in range(4):
-        watch._take(source / "one.star", watching._stamps(source), look)
+        watch._take(source / "one.star", watching._stamps(source), look, ())
     assert next(sizes) == 1008
     assert screen.getvalue().count("one.star is left for later") == 1
+
+
+def test_stacks_are_to_have_settled_too(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    """A copier that reserves its space has the right size from the first second."""
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, _ = start(False)
+    path, now = source / "one.star", watching._stamps(source)
+    assert not watch._take(path, now, 0, {"one.mrcs"})
+    assert watch._take(path, now, 1, {"two.mrcs"})
+
+
+def test_what_changes_while_it_is_inferred_is_inferred_again(
+    start: Start, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, screen = start(False)
+    infer = watching.infer_particles
+
+    def disturbed(*given: object) -> Inferred:
+        (source / "one.mrcs").touch()
+        return infer(*given)
+
+    path = source / "one.star"
+    with monkeypatch.context() as patch:
+        patch.setattr(watching, "infer_particles", disturbed)
+        assert not watch._take(path, watching._stamps(source), 0, ())
+    assert "changed while it was inferred" in screen.getvalue()
+    assert watch._take(path, watching._stamps(source), 1, ())
+
+
+def test_waiting_is_no_time_of_the_work(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, _ = start(False)
+    watch.follow(source, 1.0)
+    spent = watch._folder.record.stage_seconds
+    assert spent.keys() == {"maps and FSC"}
+    # The folder was idle for a second.
+    assert spent["maps and FSC"] < 0.9
