@@ -136,6 +136,24 @@ def test_a_map_on_another_grid_than_its_particles_teaches_nothing(
     assert "cryoinfer refine" in answer.stderr
 
 
+def test_stacks_that_have_moved_are_found_by_a_training(
+    encoder, files, tmp_path: Path
+) -> None:
+    star = deliver(files[0], tmp_path / "first", "particles")
+    run = tmp_path / "run"
+    answer = cryoinfer("infer", encoder, star, "--out", run, "--threads", 1)
+    assert answer.exit_code == 0, answer.output
+    star.parent.rename(tmp_path / "moved")
+    words = ["train", run, "--out", tmp_path / "out", "--threads", 1, "--side", 64]
+    answer = cryoinfer(*words)
+    assert answer.exit_code == 2
+    assert "--datadir" in answer.stderr
+    answer = cryoinfer(*words, "--datadir", tmp_path / "moved")
+    # On it goes, to the picture, which is too large.
+    assert answer.exit_code == 2
+    assert "picture" in answer.stderr
+
+
 def test_images_of_another_strength_than_the_map_teach_nothing(
     encoder, files, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ def train(
     steps: opt.Steps = 7000,
     side: opt.Side = 32,
     defocus_error: opt.DefocusError = 0.0,
+    datadir: opt.Datadir = None,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
@@ -21,7 +22,16 @@ def train(
 
     encoders.train(
         encoders.TrainOptions(
-            run, out, steps, side, defocus_error, seed, threads, resume, overwrite
+            run=run,
+            out=out,
+            steps=steps,
+            side=side,
+            defocus_error=defocus_error,
+            datadir=datadir,
+            seed=seed,
+            threads=threads,
+            resume=resume,
+            overwrite=overwrite,
         ),
         Console(),
     )

@@ -54,6 +54,8 @@ class TrainOptions:
         Of the encoder's picture, in pixels.
     defocus_error : float
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
+    datadir : Path or None
+        To search first for the stacks that the run names.
     seed : int
     threads : int or None
     resume, overwrite : bool
@@ -64,6 +66,7 @@ class TrainOptions:
     steps: int
     side: int
     defocus_error: float
+    datadir: Path | None
     seed: int
     threads: int | None
     resume: bool
@@ -126,6 +129,7 @@ class _School:
         require_elsewhere(options.out, options.run)
         particles = Particles.load(
             options.run / run_folder.PARTICLES,
+            datadir=options.datadir,
             ignore=learned.arguments.get("ignore", ()),
         )
         particles, lesson = _read_lesson(options.run, learned, particles)
