@@ -274,7 +274,7 @@ def measure_all(options: argparse.Namespace) -> None:
         length = simulation.box * simulation.pixel_size_angstrom
         problem = None
         # All methods of a seed before the next seed: what is there can be compared.
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             for method in options.methods:
                 key = {"set": letter, "method": method, "seed": seed}
                 key |= {"steps": options.steps, "images": simulation.n}
@@ -300,6 +300,12 @@ def main() -> None:
         help="heads, tomo, ad (default: all)",
     )
     parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument(
+        "--first-seed",
+        type=int,
+        default=0,
+        help="so that processes side by side can share the runs (default: 0)",
+    )
     parser.add_argument("--steps", type=int, default=10_000, help="default: 10,000")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     options = parser.parse_args()
