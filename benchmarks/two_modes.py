@@ -39,8 +39,9 @@ from cryoinfer.inference.whitening import (
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch
+from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
-from cryoinfer.workflows.train import TrainedEncoder, widening_of_climbs
+from cryoinfer.workflows.train import TrainedEncoder
 
 BOX, PIXEL_SIZE = 64, 2.4
 APART_ANGSTROM = 24.0

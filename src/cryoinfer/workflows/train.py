@@ -23,12 +23,12 @@ from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
-from cryoinfer.inference.widths import fitted_widening, nearest_modes
 from cryoinfer.interfaces import Monitor
+from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.problem import CHUNK
 from cryoinfer.workflows.result import RunResult
-from cryoinfer.workflows.simulated_images import drawn_batches, templates_of
+from cryoinfer.workflows.simulated_images import templates_of
 
 _NARROWEST_SHIFT_PIXEL = 0.25
 """Of the shifts' prior. Where particles turned out to be centred, a narrower one would
@@ -291,48 +291,6 @@ def train_encoder(
     semi = trained.semi_amortized()
     widening = widening_of_climbs(semi, alike, count, generator, monitor)
     return replace(trained, widening=widening)
-
-
-def widening_of_climbs(
-    semi: SemiAmortized[MapSubject],
-    images: TrainingImages[MapSubject],
-    count: int,
-    generator: torch.Generator,
-    monitor: Monitor,
-) -> Tensor:
-    """Return what the widths of climbs are to be multiplied by to hold the truths.
-
-    Where an image says little, the curvature of a top tells the posterior too narrow,
-    by 1 to 2 per cent at -10 dB (benchmarks/README.md, section 10); never too wide.
-
-    Parameters
-    ----------
-    semi : SemiAmortized
-        Without a widening, or one of ones.
-    images : TrainingImages
-        To the last radius of the climbs.
-    count : int
-        Of images that are drawn.
-    generator : torch.Generator
-    monitor : Monitor
-
-    Returns
-    -------
-    Tensor of float64, shape (6,)
-        1 or more. Ones, if most climbs end at other tops: of those no width is true.
-    """
-    monitor.stage("widths of climbs", count)
-    modes, truths = [], []
-    # Batch by batch: at 128 pixels 10,000 images would take a gigabyte.
-    for batch, truth in drawn_batches(images, count, generator):
-        found = semi.infer_whitened(batch)
-        mode, near = nearest_modes(found, truth, semi.climbs.symmetry)
-        modes.append(mode)
-        truths.append(near)
-        monitor.advance(len(batch))
-    if 2 * sum(len(mode) for mode in modes) < count:
-        return torch.ones(6, dtype=torch.float64)
-    return fitted_widening(modes, truths).clamp(min=1.0)
 
 
 def _imaging(

@@ -14,6 +14,7 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.train import (
@@ -23,7 +24,6 @@ from cryoinfer.workflows.train import (
     climb_radii,
     require_picture,
     train_encoder,
-    widening_of_climbs,
 )
 
 BOX, PIXEL_SIZE = 24, 3.8
