@@ -30,11 +30,11 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
     TrainedEncoder,
+    help_training,
     require_picture,
     train_encoder,
 )
@@ -92,9 +92,7 @@ def train(options: TrainOptions, console: Console) -> None:
                 _lead(options, school, begin, console)
         elif told_by_first(False):
             use_threads(options.threads)
-            train_encoder(
-                school.particles, school.lesson, school.config, SilentMonitor()
-            )
+            help_training(school.particles, school.lesson, school.config)
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.subjects import MapSubject
-from cryoinfer.inference.training import TrainingConfig, train
+from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.problem import CHUNK
@@ -253,32 +253,15 @@ def train_encoder(
     InputError
         If the picture is larger than the images, or these cover different areas.
     """
-    density = lesson.density
-    grid = ReferenceGrid(density.shape[-1], lesson.pixel_size_angstrom)
-    require_picture(config.network.side, grid.box)
-    _require_one_area(particles, grid)
-    least = _NARROWEST_SHIFT_PIXEL * grid.pixel_size_angstrom
-    shift_sd = max(_WIDER * lesson.shift_sd_angstrom, least)
-    prior = PosePrior(shift_sd, config.defocus_sd_angstrom)
-    generator = torch.Generator().manual_seed(config.seed)
-    radius = picture_radius(config.network.side)
-    images = TrainingImages(
-        MapSubject(FourierVolume.from_map(density, radius)),
-        templates_of(particles, grid, radius, lesson.noise_power, generator),
-        prior,
-    )
-    with torch.random.fork_rng():
-        # Layers draw their first weights from the global generator.
-        torch.manual_seed(config.seed)
-        network = PoseNetwork(config.network, prior)
-    symmetry = symmetry_rotations(lesson.symmetry)
-    done = train(network, images, config.training, symmetry, generator, monitor)
-    encoder = PoseEncoder(done.network, grid, lesson.noise_power, symmetry)
+    begun = _Beginning.of(particles, lesson, config)
+    grid, images, generator = begun.grid, begun.images, begun.generator
+    done = begun.train(config, monitor)
+    encoder = PoseEncoder(done.network, grid, lesson.noise_power, begun.symmetry)
     usual = Usual.of(Fit.joined([_fit(encoder, images, t) for t in images.templates]))
     trained = TrainedEncoder(
         encoder=encoder,
-        density=density,
-        prior=prior,
+        density=lesson.density,
+        prior=images.prior,
         symmetry=lesson.symmetry,
         usual=usual,
         imaging=_imaging(particles, grid, generator),
@@ -291,6 +274,63 @@ def train_encoder(
     semi = trained.semi_amortized()
     widening = widening_of_climbs(semi, alike, count, generator, monitor)
     return replace(trained, widening=widening)
+
+
+def help_training(particles: Particles, lesson: Lesson, config: EncoderConfig) -> None:
+    """Share the steps of a training that :func:`train_encoder` leads elsewhere.
+
+    What follows them is done by the first process alone.
+
+    Raises
+    ------
+    InputError
+        As :func:`train_encoder`.
+    """
+    _Beginning.of(particles, lesson, config).train(config, SilentMonitor())
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What a training begins with, the same in every process that shares it."""
+
+    network: PoseNetwork
+    images: TrainingImages[MapSubject]
+    grid: ReferenceGrid
+    symmetry: Tensor
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, particles: Particles, lesson: Lesson, config: EncoderConfig) -> Self:
+        density = lesson.density
+        grid = ReferenceGrid(density.shape[-1], lesson.pixel_size_angstrom)
+        require_picture(config.network.side, grid.box)
+        _require_one_area(particles, grid)
+        least = _NARROWEST_SHIFT_PIXEL * grid.pixel_size_angstrom
+        shift_sd = max(_WIDER * lesson.shift_sd_angstrom, least)
+        prior = PosePrior(shift_sd, config.defocus_sd_angstrom)
+        generator = torch.Generator().manual_seed(config.seed)
+        radius = picture_radius(config.network.side)
+        images = TrainingImages(
+            MapSubject(FourierVolume.from_map(density, radius)),
+            templates_of(particles, grid, radius, lesson.noise_power, generator),
+            prior,
+        )
+        with torch.random.fork_rng():
+            # Layers draw their first weights from the global generator.
+            torch.manual_seed(config.seed)
+            network = PoseNetwork(config.network, prior)
+        symmetry = symmetry_rotations(lesson.symmetry)
+        return cls(network, images, grid, symmetry, generator)
+
+    def train(self, config: EncoderConfig, monitor: Monitor) -> Training:
+        return train(
+            self.network,
+            self.images,
+            config.training,
+            self.symmetry,
+            self.generator,
+            monitor,
+        )
 
 
 def _imaging(
