@@ -14,6 +14,8 @@ import roma
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotations import geodesic_angle
+
 
 def healpix_directions(order: int) -> Tensor:
     """Return the pixel centres of the nested HEALPix grid.
@@ -85,6 +87,33 @@ def rotation_grid(order: int) -> Tensor:
         dim=-1,
     )
     return roma.unitquat_to_rotmat(quaternion_xyzw.flatten(0, 1))
+
+
+def asymmetric_unit(order: int, symmetry: Tensor) -> Tensor:
+    """Return those rotations of a grid that no mate is nearer to the identity of.
+
+    And those of which one is nearer by no more than a cell: no pose is then farther
+    from what is left, or a mate of it, than poses may be from the whole grid.
+
+    Parameters
+    ----------
+    order : int
+        Of :func:`rotation_grid`.
+    symmetry : Tensor, shape (m, 3, 3)
+        A group.
+
+    Returns
+    -------
+    Tensor, shape (k, 3, 3)
+        In the order of the grid.
+    """
+    rotation = rotation_grid(order)
+    identity = torch.eye(3, dtype=rotation.dtype)
+    own = geodesic_angle(rotation, identity)
+    least = own
+    for mate in symmetry:
+        least = torch.minimum(least, geodesic_angle(rotation @ mate, identity))
+    return rotation[own <= least + grid_step_radian(order)]
 
 
 def children(rotation: Tensor, step_radian: float) -> Tensor:

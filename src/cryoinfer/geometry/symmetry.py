@@ -92,28 +92,3 @@ def nearest_mates(rotation: Tensor, target: Tensor, symmetry: Tensor) -> Tensor:
     nearest = geodesic_angle(target.unsqueeze(-3), mates).argmin(-1)
     chosen = nearest[..., None, None, None].expand(*nearest.shape, 1, 3, 3)
     return mates.gather(-3, chosen).squeeze(-3)
-
-
-def asymmetric_unit(rotation: Tensor, symmetry: Tensor, margin_radian: float) -> Tensor:
-    """Return those rotations of a grid that no mate is nearer to the identity of.
-
-    Parameters
-    ----------
-    rotation : Tensor, shape (g, 3, 3)
-    symmetry : Tensor, shape (m, 3, 3)
-        A group.
-    margin_radian : float
-        By which a mate may be nearer: with the spacing of the grid, no pose is farther
-        from what is left, or a mate of it, than poses may be from the whole.
-
-    Returns
-    -------
-    Tensor, shape (k, 3, 3)
-        In their order.
-    """
-    identity = torch.eye(3, dtype=rotation.dtype)
-    own = geodesic_angle(rotation, identity)
-    least = own
-    for mate in symmetry:
-        least = torch.minimum(least, geodesic_angle(rotation @ mate, identity))
-    return rotation[own <= least + margin_radian]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
-from cryoinfer.geometry.symmetry import asymmetric_unit
+from cryoinfer.geometry.so3_grid import asymmetric_unit
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior, covariance_of
@@ -49,11 +48,7 @@ class PoseSearch:
         """Return the posterior of every particle; all must be of one optics group."""
         images = whiten(batch, self.grid, self.plan.radius, self.noise_power)
         shifts = shift_grid(self.max_shift_angstrom, self.plan.shift_step_angstrom)
-        rotation = asymmetric_unit(
-            rotation_grid(self.grid_order),
-            self.plan.symmetry,
-            grid_step_radian(self.grid_order),
-        )
+        rotation = asymmetric_unit(self.grid_order, self.plan.symmetry)
         poses = PoseGrid(rotation, shifts)
         disc = images.prefix(self.plan.coarse_radius).disc
         slices = GridSlices.of(self.volume, poses, disc, images.scale)

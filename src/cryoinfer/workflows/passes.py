@@ -12,8 +12,8 @@ from cryoinfer.fourier.slices import (
     insert_slices,
 )
 from cryoinfer.geometry.rotations import geodesic_angle
-from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
-from cryoinfer.geometry.symmetry import asymmetric_unit, nearest_mates
+from cryoinfer.geometry.so3_grid import asymmetric_unit, grid_step_radian
+from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.refine import LocalPoses, gauss_newton
 from cryoinfer.inference.search import SearchPlan, global_search
@@ -298,10 +298,7 @@ def _grid_slices(
     problem: Problem, volume: FourierVolume, images: WhitenedImages, plan: SearchPlan
 ) -> GridSlices:
     shifts = shift_grid(problem.max_shift_angstrom, plan.shift_step_angstrom)
-    rotation = asymmetric_unit(
-        rotation_grid(GRID_ORDER), plan.symmetry, grid_step_radian(GRID_ORDER)
-    )
-    grid = PoseGrid(rotation, shifts)
+    grid = PoseGrid(asymmetric_unit(GRID_ORDER, plan.symmetry), shifts)
     disc = images.prefix(plan.coarse_radius).disc
     return GridSlices.of(volume, grid, disc, images.scale)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
-from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
-from cryoinfer.geometry.symmetry import asymmetric_unit, symmetry_rotations
+from cryoinfer.geometry.so3_grid import asymmetric_unit, rotation_grid
+from cryoinfer.geometry.symmetry import symmetry_rotations
 
 SIZES = {
     "C1": 1, "C2": 2, "C4": 4, "C17": 17, "D1": 2, "D2": 4, "D7": 14,
@@ -102,7 +102,7 @@ def test_unknown_names_are_refused_with_what_is_known(name: str) -> None:
 def test_a_mate_of_every_pose_is_near_an_asymmetric_unit(name: str) -> None:
     order, group = 1, symmetry_rotations(name)
     whole = rotation_grid(order)
-    unit = asymmetric_unit(whole, group, grid_step_radian(order))
+    unit = asymmetric_unit(order, group)
     # A margin as wide as cells are adds the more the smaller the unit is.
     assert len(unit) < (1.0 if name == "C1" else 0.75) * len(whole) + 1
     assert distance_to_group(whole, unit).max() == 0
@@ -117,4 +117,4 @@ def test_a_mate_of_every_pose_is_near_an_asymmetric_unit(name: str) -> None:
 
 def test_without_symmetry_the_unit_is_the_whole_grid() -> None:
     whole = rotation_grid(0)
-    assert torch.equal(asymmetric_unit(whole, symmetry_rotations("C1"), 0.0), whole)
+    assert torch.equal(asymmetric_unit(0, symmetry_rotations("C1")), whole)
