@@ -31,10 +31,10 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.workflows.infer import (
     InferConfig,
-    Inferred,
     infer_particles,
     reconstruct_inferred,
 )
+from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.train import TrainedEncoder
 
 _LOOK_SECONDS = 2.0

@@ -19,7 +19,8 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.infer import InferConfig, Inferred
+from cryoinfer.workflows.infer import InferConfig
+from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.result import RunResult
 
 BOX = 16

@@ -1,17 +1,29 @@
 """Small simulated sets, made once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
+import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.novelty import Usual, fit
+from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import StackWriter, read_map
-from cryoinfer.records import Pose
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.train import (
+    EncoderConfig,
+    Lesson,
+    TrainedEncoder,
+    train_encoder,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,31 @@ def simulated(tmp_path_factory) -> Callable[..., SimulatedSet]:
         return SimulatedSet(particles, truth, simulation.density(), simulation)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def taught() -> Callable[..., TrainedEncoder]:
+    """Return a function that trains an encoder of a few steps on a simulated set.
+
+    It has learned nothing, but knows what is usual of the images.
+    """
+
+    def teach(made: SimulatedSet, spectrum: Tensor) -> TrainedEncoder:
+        config = EncoderConfig(
+            network=PoseNetworkConfig(side=16, components=3, width=16),
+            training=TrainingConfig(steps=3, batch=8, check_every=3),
+        )
+        size = made.particles.pixel_size_angstrom
+        lesson = Lesson(made.density, size, (spectrum,), 1.2, "C1")
+        trained = train_encoder(made.particles, lesson, config, SilentMonitor())
+        batch = made.particles.batch(torch.arange(len(made.particles)))
+        encoder = trained.encoder
+        images = whiten(batch, encoder.grid, encoder.radius, spectrum)
+        volume = FourierVolume.from_map(made.density, encoder.radius)
+        at = Latents(made.true_pose, torch.zeros(len(made.true_pose)).double())
+        return replace(trained, usual=Usual.of(fit(volume, images, at, trained.prior)))
+
+    return teach
 
 
 class Kept(SilentMonitor):

@@ -12,12 +12,9 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.amortized import SemiAmortized
-from cryoinfer.inference.novelty import Usual, fit, is_novel, novelty
-from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.novelty import fit, is_novel, novelty
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses, gauss_newton
-from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.star import read_star, write_star
 from cryoinfer.physics.noise import estimate_background_spectrum
@@ -26,17 +23,14 @@ from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows import preparation
 from cryoinfer.workflows.infer import (
     InferConfig,
-    Inferred,
     infer,
     infer_particles,
     reconstruct_inferred,
 )
+from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.train import (
-    EncoderConfig,
-    Lesson,
     TrainedEncoder,
-    train_encoder,
 )
 
 BOX, PIXEL_SIZE, RADIUS = 36, 2.8, 7
@@ -63,32 +57,13 @@ def background(particles: Particles) -> torch.Tensor:
     return estimate_background_spectrum(images, 13.0)
 
 
-def taught(made, spectrum: torch.Tensor) -> TrainedEncoder:
-    """Return an encoder of a few steps, which knows what is usual of the images."""
-    config = EncoderConfig(
-        network=PoseNetworkConfig(side=16, components=3, width=16),
-        training=TrainingConfig(steps=3, batch=8, check_every=3),
-    )
-    lesson = Lesson(made.density, PIXEL_SIZE, (spectrum,), 1.2, "C1")
-    trained = train_encoder(made.particles, lesson, config, SilentMonitor())
-    images = whiten(
-        made.particles.batch(torch.arange(len(made.particles))),
-        trained.encoder.grid,
-        RADIUS,
-        spectrum,
-    )
-    volume = FourierVolume.from_map(made.density, RADIUS)
-    at = Latents(made.true_pose, torch.zeros(len(made.true_pose)).double())
-    return replace(trained, usual=Usual.of(fit(volume, images, at, trained.prior)))
-
-
 @pytest.fixture(scope="module")
 def made(simulated):
     return simulated(snr_db=0.0, **SET)
 
 
 @pytest.fixture(scope="module")
-def trained(made) -> TrainedEncoder:
+def trained(made, taught) -> TrainedEncoder:
     return taught(made, torch.full((BOX // 2 + 1,), noise_variance(made.particles)))
 
 
@@ -230,7 +205,7 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     ],
 )
 def test_stacks_of_another_kind_are_inferred_as_well(
-    simulated, box: int, pixel_size: float, noise: str
+    simulated, taught, box: int, pixel_size: float, noise: str
 ) -> None:
     same = simulated(n=600, snr_db=-5.0, noise=noise, **SET)
     # Signal over noise is of all pixels; this gives the same noise per area.
@@ -253,7 +228,7 @@ def test_stacks_of_another_kind_are_inferred_as_well(
 
 @pytest.mark.parametrize("factor", [1.0, 0.3])
 def test_other_units_of_the_images_are_found_out(
-    simulated, tmp_path: Path, factor: float, monkeypatch: pytest.MonkeyPatch
+    simulated, taught, tmp_path: Path, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Signal and noise scaled together, as where images were normalised anew; or the
     # noise alone, which is 1.2 times less as signal over noise is of all pixels.
@@ -375,25 +350,3 @@ def test_a_group_of_another_data_set_is_not_taken_for_the_one_that_was_learned(
     listener = Listener()
     infer(replace(made.particles, table=table), trained, InferConfig(), listener)
     assert "200 kV in the place of 300 kV" in " ".join(listener.said)
-
-
-def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
-    config = InferConfig()
-    halves = torch.arange(len(made.particles)) % 2 + 1
-    particles = made.particles.with_results(random_subset=halves)
-    whole = infer_particles(particles, trained, config, SilentMonitor())
-    first, second = (
-        infer_particles(particles.select(rows), trained, config, SilentMonitor())
-        for rows in torch.arange(len(particles)).split(120)
-    )
-    state = first.to_state()
-    torch.save(state, tmp_path / "state.pt")
-    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
-    joined = Inferred.of_state(loaded, BOX).add(second)
-    assert len(joined) == len(whole)
-    assert torch.equal(joined.half, whole.half)
-    near = geodesic_angle(joined.rotation[:, 0], whole.rotation[:, 0]) < 1e-3
-    # bfloat16 products may depend on the size of a batch.
-    assert float(near.double().mean()) > 0.95
-    with pytest.raises(InputError, match="another box"):
-        Inferred.of_state(loaded, BOX + 4)

@@ -1,0 +1,167 @@
+"""What one pass of an encoder leaves of every particle, and of their map."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.fourier.slices import SliceAccumulator
+from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.workflows.marching import PADDING
+from cryoinfer.workflows.passes import MODES
+
+_VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
+"""About one axis, in radian squared, of the rotation vectors of random rotations."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Posteriors of n particles, and the sums of slices of those that show the map.
+
+    Attributes
+    ----------
+    half : Tensor of int64, shape (n,)
+        0 or 1.
+    rotation, shift_angstrom, weight : Tensor, (n, m, 3, 3), (n, m, 2), (n, m)
+        The best modes, best first.
+    defocus_offset_angstrom : Tensor, shape (n,)
+    covariance : Tensor, shape (n, 6, 6)
+        Of the best mode.
+    entropy_nats, log_likelihood : Tensor, shape (n,)
+        Minus infinity is the likelihood of an image that is not finite.
+    novelty_nats : Tensor, shape (n,)
+        See :func:`cryoinfer.inference.novelty.novelty`; infinite where the image is not
+        finite.
+    unreadable : Tensor of bool, shape (n,)
+        Which images hold NaN or infinite pixels.
+    prepared : Tensor of bool, shape (n,)
+        Which were resampled, or taken to be of another strength, to be like those that
+        the encoder has learned.
+    noise_power : tuple of Tensor, each shape (rings,)
+        Per optics group.
+    sums : tuple of two SliceAccumulator
+        Of each half.
+    """
+
+    half: Tensor
+    rotation: Tensor
+    shift_angstrom: Tensor
+    weight: Tensor
+    defocus_offset_angstrom: Tensor
+    covariance: Tensor
+    entropy_nats: Tensor
+    log_likelihood: Tensor
+    novelty_nats: Tensor
+    unreadable: Tensor
+    prepared: Tensor
+    noise_power: tuple[Tensor, ...]
+    sums: tuple[SliceAccumulator, SliceAccumulator]
+
+    def __len__(self) -> int:
+        return len(self.half)
+
+    @classmethod
+    def blank(cls, half: Tensor, box: int, prior: PosePrior) -> Self:
+        """Return what is known of particles before, or without, looking at an image.
+
+        Any rotation, and of the rest the prior: no mode has any weight.
+        """
+        n = len(half)
+        variance = [_VARIANCE_OF_ANY_TURN] * 3 + [prior.shift_sd_angstrom**2] * 2
+        variance.append(prior.defocus_sd_angstrom**2)
+        covariance = torch.diag(torch.tensor(variance, dtype=torch.float64))
+        nothing = PoseMixture(
+            torch.eye(3, dtype=torch.float64).expand(1, 1, 3, 3),
+            torch.zeros(1, 1, 2, dtype=torch.float64),
+            torch.zeros(1, 1, dtype=torch.float64),
+            torch.zeros(1, 1, dtype=torch.float64),
+            covariance.expand(1, 1, 6, 6),
+            torch.ones(1, dtype=torch.float64),
+            covariance.diagonal()[3:].clamp(min=1e-30),
+            torch.zeros(1, 1, 0, dtype=torch.float64),
+        )
+        zeros = torch.zeros(n, dtype=torch.float64)
+        first, second = (
+            SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
+        )
+        return cls(
+            half,
+            torch.eye(3, dtype=torch.float64).repeat(n, MODES, 1, 1),
+            torch.zeros(n, MODES, 2, dtype=torch.float64),
+            torch.zeros(n, MODES, dtype=torch.float64),
+            zeros,
+            covariance.repeat(n, 1, 1),
+            nothing.entropy().repeat(n),
+            zeros - torch.inf,
+            zeros + torch.inf,
+            torch.zeros(n, dtype=torch.bool),
+            torch.zeros(n, dtype=torch.bool),
+            (),
+            (first, second),
+        )
+
+    def put(self, index: Tensor, posterior: PoseMixture) -> None:
+        """Overwrite the posteriors of some particles."""
+        count = min(MODES, posterior.weight.shape[1])
+        self.rotation[index, :count] = posterior.rotation[:, :count]
+        self.shift_angstrom[index, :count] = posterior.shift_angstrom[:, :count]
+        self.weight[index, :count] = posterior.weight[:, :count]
+        self.entropy_nats[index] = posterior.entropy()
+        self.defocus_offset_angstrom[index] = posterior.defocus_offset_angstrom[:, 0]
+        self.covariance[index] = posterior.covariance[:, 0]
+
+    def add(self, later: "Inferred") -> "Inferred":
+        """Return these particles and later ones, with the noise of these.
+
+        The sums are added in place.
+        """
+        for own, other in zip(self.sums, later.sums, strict=True):
+            own.sums.add_(other.sums)
+        joined = {
+            name: torch.cat([getattr(self, name), getattr(later, name)])
+            for name in _PER_PARTICLE
+        }
+        return type(self)(**joined, noise_power=self.noise_power, sums=self.sums)
+
+    def to_state(self) -> dict[str, object]:
+        """Return all of it in tensors, for a checkpoint."""
+        return {name: getattr(self, name) for name in _PER_PARTICLE} | {
+            "noise_power": list(self.noise_power),
+            "sums": [one.sums for one in self.sums],
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any], box: int) -> Self:
+        """Return what a checkpoint holds.
+
+        Raises
+        ------
+        InputError
+            If it is of maps of another box.
+        """
+        first, second = (
+            SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
+        )
+        one, other = state["sums"]
+        if one.shape != first.sums.shape:
+            raise InputError(
+                f"the state is of maps of another box than the encoder's {box}: begin "
+                "anew with --overwrite"
+            )
+        return cls(
+            **{name: state[name] for name in _PER_PARTICLE},
+            noise_power=tuple(state["noise_power"]),
+            sums=(replace(first, sums=one), replace(second, sums=other)),
+        )
+
+
+_PER_PARTICLE = (
+    *("half", "rotation", "shift_angstrom", "weight", "defocus_offset_angstrom"),
+    *("covariance", "entropy_nats", "log_likelihood", "novelty_nats", "unreadable"),
+    "prepared",
+)

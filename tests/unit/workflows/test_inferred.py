@@ -1,0 +1,51 @@
+"""What a pass leaves: added up, and kept on the way."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoinfer.errors import InputError
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.workflows.infer import InferConfig, infer_particles
+from cryoinfer.workflows.inferred import Inferred
+from cryoinfer.workflows.train import TrainedEncoder
+
+BOX = 36
+
+
+@pytest.fixture(scope="module")
+def made(simulated):
+    return simulated(
+        box=BOX, pixel_size_angstrom=2.8, max_shift_angstrom=2.0, snr_db=0.0
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(made, taught) -> TrainedEncoder:
+    images = made.particles.images(torch.arange(len(made.particles)))
+    # At 0 dB half of the variance is noise, which is white.
+    return taught(made, torch.full((BOX // 2 + 1,), float(images.var()) / 2))
+
+
+def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
+    config = InferConfig()
+    halves = torch.arange(len(made.particles)) % 2 + 1
+    particles = made.particles.with_results(random_subset=halves)
+    whole = infer_particles(particles, trained, config, SilentMonitor())
+    first, second = (
+        infer_particles(particles.select(rows), trained, config, SilentMonitor())
+        for rows in torch.arange(len(particles)).split(120)
+    )
+    state = first.to_state()
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    joined = Inferred.of_state(loaded, BOX).add(second)
+    assert len(joined) == len(whole)
+    assert torch.equal(joined.half, whole.half)
+    near = geodesic_angle(joined.rotation[:, 0], whole.rotation[:, 0]) < 1e-3
+    # bfloat16 products may depend on the size of a batch.
+    assert float(near.double().mean()) > 0.95
+    with pytest.raises(InputError, match="another box"):
+        Inferred.of_state(loaded, BOX + 4)
