@@ -25,6 +25,7 @@ from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
+from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
 
@@ -120,6 +121,36 @@ def test_a_seed_chooses_the_halves_and_nothing_else(
     assert not torch.equal(*subsets)
     # Of other halves, whose filter differs a little.
     assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_an_interrupted_inference_goes_on(
+    encoder, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = ("infer", encoder, files[0], "--threads", 1, "--out", run)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(infer_workflow, "_KEEP_SECONDS", 0.0)
+        patch.setattr(infer_workflow, "reconstruct_inferred", stop)
+        answer = cryoinfer(*words)
+    assert answer.exit_code != 0
+    assert "--resume goes on from its last checkpoint" in answer.output
+    answer = cryoinfer(*words)
+    assert answer.exit_code == 2
+    assert "--resume to go on" in answer.stderr
+    # Nothing is left to infer.
+    with monkeypatch.context() as patch:
+        patch.setattr(infer_workflow.Inferred, "put", stop)
+        answer = cryoinfer(*words, "--resume")
+    assert answer.exit_code == 0, answer.output
+    assert len(Particles.load(run / PARTICLES)) == COUNT
+    assert not (run / "checkpoint.pt").exists()
+    answer = cryoinfer(*words, "--resume")
+    assert answer.exit_code == 0
+    assert "is finished: there is nothing to do" in answer.output
 
 
 def test_a_map_on_another_grid_than_its_particles_teaches_nothing(
@@ -282,7 +313,6 @@ def test_ctrl_c_ends_a_watch_with_everything_written(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{star}", "--resume"], "--resume goes with --watch"),
         (["{star}", "--until-idle", "3"], "--until-idle goes with --watch"),
         (["{star}", "--watch"], "expects a folder"),
         (["{folder}", "--watch", "--until-idle", "0"], "more than 0 seconds"),

@@ -10,9 +10,14 @@ from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_results
-from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_elsewhere
-from cryoinfer.cli.runs import use_threads
-from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.run_folder import (
+    RunFolder,
+    RunRecord,
+    require_elsewhere,
+    require_free,
+)
+from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
+from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -112,11 +117,9 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
 
 def _require_sense(options: InferOptions) -> None:
     """Refuse options that contradict each other, or what is there."""
-    if not options.watch and (options.resume or options.until_idle is not None):
-        name = "--resume" if options.resume else "--until-idle"
+    if not options.watch and options.until_idle is not None:
         raise InputError(
-            f"{name} goes with --watch: an inference of one file is one pass, which "
-            "begins anew with --overwrite"
+            "--until-idle goes with --watch: an inference of one file ends with it"
         )
     if options.until_idle is not None and options.until_idle <= 0:
         raise InputError(
@@ -147,11 +150,15 @@ def _infer_file(
     require_alike(particles, trained)
     inputs = run_files.fingerprint(particles, options.particles, path)
     record = _record(options, config, inputs)
-    with RunFolder(options.out, record, overwrite=options.overwrite) as folder:
+    require_free(options.out, record, options.resume, options.overwrite)
+    if options.resume and is_finished(options.out):
+        say(console, f"The run in {options.out} is finished: there is nothing to do.")
+        return
+    with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
         _begin(folder, monitor, trained)
         try:
-            with monitor:
+            with explained_interruption(folder, console), monitor:
                 result = infer(particles, trained, config, monitor)
         finally:
             folder.add_times(monitor.stage_seconds)

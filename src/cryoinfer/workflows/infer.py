@@ -1,6 +1,9 @@
 """Unseen particles through an encoder: a posterior each, and a map of them all."""
 
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -23,6 +26,10 @@ from cryoinfer.workflows.preparation import prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
+
+_KEEP_SECONDS = 120.0
+"""Of inference after which a checkpoint is written: of a million particles of 128
+pixels it has a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,7 @@ def infer(
     trained : TrainedEncoder
     config : InferConfig
     monitor : Monitor
+        Its checkpoint, if it has one, is continued.
 
     Returns
     -------
@@ -74,9 +82,17 @@ def infer(
         If the particles are not like those that the encoder has learned, and cannot
         be made so.
     """
-    inferred = infer_particles(particles, trained, config, monitor)
+    run = _Inferring.of(particles, trained, config, monitor)
+    saved = monitor.load_checkpoint()
+    if saved is not None:
+        run.load(saved)
+    kept = time.monotonic()
+    for _ in run.batches(monitor):
+        if time.monotonic() - kept >= _KEEP_SECONDS:
+            monitor.save_checkpoint(run.state())
+            kept = time.monotonic()
     monitor.stage("maps and FSC", 1)
-    result = reconstruct_inferred(particles, inferred, trained, config)
+    result = reconstruct_inferred(particles, run.found, trained, config)
     monitor.advance()
     return result
 
@@ -86,18 +102,16 @@ def infer_particles(
 ) -> Inferred:
     """Infer every particle once, and insert those that show the map.
 
+    No checkpoint is read or written.
+
     Raises
     ------
     InputError
         As :func:`infer`.
     """
-    require_alike(particles, trained)
-    problem = _problem(particles, trained, config)
-    run = _Inferring(problem, trained, config, monitor)
-    monitor.stage("inference", len(particles))
-    for batch in problem.batches(torch.arange(len(particles))):
-        run.take(batch)
-        monitor.advance(len(batch))
+    run = _Inferring.of(particles, trained, config, monitor)
+    for _ in run.batches(monitor):
+        pass
     return run.found
 
 
@@ -175,8 +189,43 @@ class _Inferring:
         blank = Inferred.blank(problem.half, problem.grid.box, trained.prior)
         noise = self._preparations.noise_power()
         self.found = replace(blank, noise_power=noise)
+        self._taken = torch.zeros(len(blank), dtype=torch.bool)
 
-    def take(self, batch: ParticleBatch) -> None:
+    @classmethod
+    def of(
+        cls,
+        particles: Particles,
+        trained: TrainedEncoder,
+        config: InferConfig,
+        monitor: Monitor,
+    ) -> Self:
+        """Return the beginning of a pass over particles that the encoder can see."""
+        require_alike(particles, trained)
+        problem = _problem(particles, trained, config)
+        return cls(problem, trained, config, monitor)
+
+    def state(self) -> dict[str, object]:
+        """Return all that the next batch depends on."""
+        own = {"taken": self._taken, "generator": self._generator.get_state()}
+        return own | self.found.to_state()
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Invert :meth:`state`."""
+        self.found = Inferred.of_state(saved, self._problem.grid.box)
+        self._taken = saved["taken"]
+        self._generator.set_state(saved["generator"])
+
+    def batches(self, monitor: Monitor) -> Iterator[None]:
+        """Take what is left batch by batch, and yield after each."""
+        left = torch.nonzero(~self._taken).squeeze(1)
+        monitor.stage("inference", len(left))
+        for batch in self._problem.batches(left):
+            self._take(batch)
+            self._taken[batch.index] = True
+            monitor.advance(len(batch))
+            yield
+
+    def _take(self, batch: ParticleBatch) -> None:
         """Infer and insert a batch of one optics group, box and half."""
         good = is_finite(batch.images)
         if not bool(good.all()):

@@ -8,18 +8,19 @@ import torch
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.workflows.infer import InferConfig, infer_particles
+from cryoinfer.workflows import infer as infer_workflow
+from cryoinfer.workflows import problem
+from cryoinfer.workflows.infer import InferConfig, infer, infer_particles
 from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.train import TrainedEncoder
 
 BOX = 36
+SET = {"pixel_size_angstrom": 2.8, "max_shift_angstrom": 2.0, "snr_db": 0.0}
 
 
 @pytest.fixture(scope="module")
 def made(simulated):
-    return simulated(
-        box=BOX, pixel_size_angstrom=2.8, max_shift_angstrom=2.0, snr_db=0.0
-    )
+    return simulated(box=BOX, **SET)
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +50,28 @@ def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
     assert float(near.double().mean()) > 0.95
     with pytest.raises(InputError, match="another box"):
         Inferred.of_state(loaded, BOX + 4)
+
+
+def test_a_resumed_inference_is_bitwise_the_uninterrupted_one(
+    trained, simulated, kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Images of a smaller area, so that random noise fills what they lack.
+    smaller = simulated(box=BOX - 4, **SET).particles
+    config = InferConfig(seed=1)
+    monkeypatch.setattr(problem, "CHUNK", 25)
+    monkeypatch.setattr(infer_workflow, "_KEEP_SECONDS", 0.0)
+    complete = infer(smaller, trained, config, SilentMonitor())
+    stopped = kept(at=3)
+    with pytest.raises(KeyboardInterrupt):
+        infer(smaller, trained, config, stopped)
+    assert int(stopped.state["taken"].sum()) == 3 * 25
+    last = kept(stopped.state)
+    again = infer(smaller, trained, config, last)
+    assert bool(last.state["taken"].all())
+    pose, expected = again.latents.pose, complete.latents.pose
+    assert pose.rotation.isfinite().all()
+    assert torch.equal(pose.rotation, expected.rotation)
+    assert torch.equal(pose.shift_angstrom, expected.shift_angstrom)
+    assert torch.equal(again.covariance, complete.covariance)
+    assert torch.equal(again.novelty_nats, complete.novelty_nats)
+    assert torch.equal(again.reconstruction.half1, complete.reconstruction.half1)
