@@ -27,8 +27,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.workflows.dynamics import infer_dynamics
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 
 STRUCTURE = "adenylate-kinase-open"
@@ -117,7 +116,7 @@ def judged(found: Dynamics, truth: Simulation) -> Row:
         "intervals": listed(inside.double().mean(0), ".1%"),
         "r2": listed(1 - left, ".3f"),
         "sd": listed(motions.sd.median(0).values, ".2f"),
-        "widening": listed(found.widening[[0, 3, 5, 6]], ".3f"),
+        "widening": listed(found.inference.widening[[0, 3, 5, 6]], ".3f"),
         "trial_50%": trial.share_in(0.5),
         "trial_90%": trial.share_in(0.9),
         "trial_95%": trial.share_in(0.95),

@@ -13,7 +13,7 @@ from cryoinfer.inference.novelty import Fit, fit, novelty
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics
 from cryoinfer.workflows.train import TrainedEncoder
 from cryoinfer.workflows.trial import CLIMBED, SEARCHED, Trial
 

@@ -30,8 +30,7 @@ from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
-from cryoinfer.workflows.dynamics import infer_dynamics
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 from cryoinfer.workflows.trial import Trial
 

@@ -31,8 +31,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.workflows.dynamics import infer_dynamics
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 
 DATA = HERE.parent.parent / "shared" / "data"
@@ -126,7 +125,7 @@ def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:
         "open_agreement": float((is_open == truly_open).double().mean()),
         "median_degrees": float(angle.median()),
         "lost": float((angle > LOST_DEGREES).double().mean()),
-        "unexplained": found.imaged.unexplained,
+        "unexplained": found.inference.imaged.unexplained,
         "trial_90%": trial.share_in(0.9),
         "verdict": found.verdict,
     }

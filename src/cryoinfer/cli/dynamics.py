@@ -19,8 +19,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.workflows.dynamics import infer_dynamics
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, Poses
 from cryoinfer.workflows.train import require_picture
 
@@ -166,13 +165,15 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
         "particles": len(known),
         "unreadable": int((~known).sum()),
         "learned_angstrom": found.model.departure_angstrom(model),
-        "gain": found.imaged.gain,
-        "unexplained": found.imaged.unexplained,
-        "amplitude_prior_sd_angstrom": list(found.prior.conformation_sd_angstrom),
+        "gain": found.inference.imaged.gain,
+        "unexplained": found.inference.imaged.unexplained,
+        "amplitude_prior_sd_angstrom": list(
+            found.inference.problem.prior.conformation_sd_angstrom
+        ),
         "amplitude_sd_angstrom": motions.sd[known].median(0).values.tolist(),
         "identifiability": asdict(amplitude_identifiability(motions.covariance[known])),
         "verdict": found.verdict,
-        "posterior_widening": found.widening.tolist(),
+        "posterior_widening": found.inference.widening.tolist(),
         "trials": {name: asdict(trial) for name, trial in found.trials.items()},
     }
 

@@ -20,7 +20,8 @@ from cryoinfer.io.latents import write_columns
 from cryoinfer.io.nmd import write_nmd
 from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
-from cryoinfer.workflows.dynamics_result import Dynamics, Motions
+from cryoinfer.workflows.dynamics import Dynamics
+from cryoinfer.workflows.motion_result import Motions
 
 _FRAMES = 11  # along a mode
 _CENTRES = 5

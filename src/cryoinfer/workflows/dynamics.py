@@ -1,6 +1,7 @@
 """From an atomic model and particles to the motion of every particle."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -8,7 +9,6 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
-from cryoinfer.workflows.dynamics_result import Dynamics
 from cryoinfer.workflows.motion_encoder import MotionEncoder
 from cryoinfer.workflows.motion_inference import (
     FromSearch,
@@ -17,6 +17,7 @@ from cryoinfer.workflows.motion_inference import (
 )
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
+from cryoinfer.workflows.motion_result import Motions
 from cryoinfer.workflows.motion_start import refined
 from cryoinfer.workflows.motion_trial import tried
 from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
@@ -26,6 +27,35 @@ from cryoinfer.workflows.trial import CLIMBED, ENCODER, SEARCHED, Trial
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
 _FIRST, _LEARNING = "first encoder", "learning"
 _TRAINING, _PARTICLES = "encoder", "particles"
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A finished inference of motions.
+
+    Attributes
+    ----------
+    motions : Motions
+    inference : MotionInference
+        What found them, for these particles (whose rows it may need) or, where poses
+        were not given, for others like them. It knows the model, the given one or the
+        learned, its prior, noise and gain of the images and what the model leaves
+        unexplained of them, and the widths that simulated images want.
+    trials : dict of str to Trial
+        Posteriors put to the test on simulated images.
+    verdict : str
+        Of the encoder's training; empty without one.
+    """
+
+    motions: Motions
+    inference: MotionInference
+    trials: dict[str, Trial]
+    verdict: str
+
+    @property
+    def model(self) -> MovingModel:
+        """The model by which motions were found."""
+        return self.inference.problem.model
 
 
 def infer_dynamics(
@@ -71,13 +101,9 @@ def infer_dynamics(
         inference, trials = tried(inference, name, others, monitor)
     return Dynamics(
         inference.all_motions(parts.monitor(_PARTICLES)),
-        problem.model,
-        problem.prior,
-        inference.imaged,
+        inference,
         trials,
         "" if encoder is None else encoder.training.verdict,
-        inference.widening,
-        inference,
     )
 
 

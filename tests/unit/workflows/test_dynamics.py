@@ -21,8 +21,7 @@ from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.workflows.dynamics import infer_dynamics
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 from cryoinfer.workflows.moving_noise import first_look
 
@@ -82,12 +81,12 @@ def test_known_amplitudes_come_back(found: Dynamics, truth: torch.Tensor) -> Non
 
 def test_the_gain_and_the_noise_are_found(found: Dynamics) -> None:
     # 60 images of 700 coefficients tell both to a percent or two.
-    assert found.imaged.gain == pytest.approx(1.0, abs=0.03)
+    assert found.inference.imaged.gain == pytest.approx(1.0, abs=0.03)
     true = Simulation.of(SETTINGS).model.noise
-    spectrum = found.imaged.noise_power[0][4:15] / true.spectrum[4:15]
+    spectrum = found.inference.imaged.noise_power[0][4:15] / true.spectrum[4:15]
     assert float(spectrum.mean()) == pytest.approx(1.0, abs=0.03)
-    assert found.imaged.unexplained is not None
-    assert found.imaged.unexplained < 0.05
+    assert found.inference.imaged.unexplained is not None
+    assert found.inference.imaged.unexplained < 0.05
 
 
 def test_images_in_other_units_have_another_gain(

@@ -25,8 +25,7 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
 from cryoinfer.workflows import motion_trial, moving_noise
-from cryoinfer.workflows.dynamics import infer_dynamics
-from cryoinfer.workflows.dynamics_result import Dynamics
+from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
@@ -98,7 +97,7 @@ def test_a_hinge_that_the_model_has_wrong_is_found(
     assert before == pytest.approx(HINGE_ANGSTROM, rel=0.15)
     # At 6 A from 100 images: most of it is found, local detail is not.
     assert apart(learned.model, true_nodes) < 0.4 * before
-    assert learned.prior.conformation_sd_angstrom == (
+    assert learned.inference.problem.prior.conformation_sd_angstrom == (
         learned.model.amplitude_sd_angstrom
     )
 
@@ -107,8 +106,9 @@ def test_the_model_explains_more_of_the_images(
     learned: Dynamics, particles: Particles, given: MovingModel
 ) -> None:
     as_given = replace(CONFIG, learning_rounds=0)
-    before = infer_dynamics(particles, given, as_given, SilentMonitor()).imaged
-    after = learned.imaged
+    before = infer_dynamics(particles, given, as_given, SilentMonitor())
+    before = before.inference.imaged
+    after = learned.inference.imaged
     assert before.unexplained is not None
     assert after.unexplained is not None
     assert after.unexplained < 0.5 * before.unexplained

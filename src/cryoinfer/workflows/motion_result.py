@@ -1,16 +1,11 @@
-"""What is known of the motion of every particle, and how it came about."""
+"""What is known of the motion of every particle."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.interfaces import Inference
-from cryoinfer.workflows.moving_noise import Imaged
-from cryoinfer.workflows.trial import Trial
 
 _TAIL = 0.05  # on either side of an interval
 
@@ -93,36 +88,3 @@ class Motions:
     def known(self) -> Tensor:
         """Which particles were readable, shape (n,)."""
         return ~self.weight.isnan()
-
-
-@dataclass(frozen=True)
-class Dynamics:
-    """A finished inference of motions.
-
-    Attributes
-    ----------
-    motions : Motions
-    model : MovingModel
-        By which they were found: the given one, or the learned.
-    prior : PosePrior
-    imaged : Imaged
-        Noise and gain that were used, and what the model leaves unexplained.
-    trials : dict of str to Trial
-        Posteriors put to the test on simulated images.
-    verdict : str
-        Of the encoder's training; empty without one.
-    widening : Tensor of float64, shape (6 + c,)
-        What standard deviations were multiplied by, as simulated images want it.
-    inference : Inference
-        What found them, for these particles (whose rows it may need) or, where poses
-        were not given, for others like them.
-    """
-
-    motions: Motions
-    model: MovingModel
-    prior: PosePrior
-    imaged: Imaged
-    trials: dict[str, Trial]
-    verdict: str
-    widening: Tensor
-    inference: Inference
