@@ -8,6 +8,7 @@ every round; and particles that began at a wrong pose are found by a search with
 model that half of the rounds have learned.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,7 +56,7 @@ frames of a simulated transition by 0.4 A; at 0.01 it moved them by 1 A, which t
 the error of the model at rest."""
 
 _OF_ALL_POSES = ("unknown", "searched")  # that may have begun at a wrong one
-_LOOKED_AT = 500  # particles, for noise and gain
+_LOOKED_AT = 500  # particles of a group, for noise and gain
 _LEAST_SD = 0.05  # of an amplitude, over that of the widest
 
 
@@ -171,12 +172,13 @@ def _looked(
     subject = _subject(problem, state, beads)
 
     def pilots() -> Iterator[Shown]:
-        count = 0
+        looked: Counter[int] = Counter()
         for one in state.seen:
-            if count < _LOOKED_AT:
+            group = int(problem.particles.optics.group[one.index[0]])
+            if looked[group] < _LOOKED_AT:
                 images = _whitened(problem, state.imaged, one, radius)
                 yield shown_of(subject, images, one.poses.latents)
-                count += len(images)
+                looked[group] += len(images)
 
     return replace(state, imaged=second_look(pilots(), state.imaged))
 

@@ -6,7 +6,7 @@ particles; when poses are known, images with what the model shows of them.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -181,6 +181,7 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
     Parameters
     ----------
     pilots : iterable of Shown
+        Several of one group count as one; a group without any keeps its noise.
     before : Imaged
 
     Returns
@@ -200,16 +201,15 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
         own.index_add_(0, ring, shown.abs().square().double().sum(0))
     factor = max(float(along.sum()) / max(float(own.sum()), 1e-300), 1e-3)
     fade = _fade(along / factor, own)
+    by_group: dict[int, list[Shown]] = {}
     for one in found:
-        group, images, shown = one.group, one.images, one.shown
-        disc = images.disc
-        left = radial_power(
-            images.coefficients - factor * fade[disc.ring.long()] * shown, disc
-        )
-        whole = radial_power(images.coefficients, disc)
+        by_group.setdefault(one.group, []).append(one)
+    for group, parts in by_group.items():
+        left, whole = _power_left(parts, factor * fade), _power_left(parts, 0 * fade)
+        disc, n = parts[0].images.disc, sum(len(one.images) for one in parts)
         rings = len(left)
         around = before.background[group][:rings] / before.noise_power[group][:rings]
-        count = torch.bincount(disc.ring, minlength=rings) * len(images)
+        count = torch.bincount(disc.ring, minlength=rings) * n
         told = int(_TOLD_RINGS * rings)
         left_sum += float((count * (left - around))[:told].sum())
         above_sum += float((count * (whole - around))[:told].sum())
@@ -223,6 +223,24 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
         fade=before.fade * fade,
         unexplained=min(max(unexplained, 0.0), 1.0),
     )
+
+
+def _power_left(parts: Sequence[Shown], share: Tensor) -> Tensor:
+    """Return the power that shares of the model leave of one group's images, by ring.
+
+    Parameters
+    ----------
+    parts : sequence of Shown
+        To one radius.
+    share : Tensor, shape (rings,)
+        Of what the model shows, ring by ring.
+    """
+    sums = []
+    for one in parts:
+        disc = one.images.disc
+        left = one.images.coefficients - share[disc.ring.long()] * one.shown
+        sums.append(radial_power(left, disc) * len(one.images))
+    return torch.stack(sums).sum(0) / sum(len(one.images) for one in parts)
 
 
 def _fade(along: Tensor, own: Tensor) -> Tensor:

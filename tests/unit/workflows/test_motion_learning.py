@@ -1,7 +1,7 @@
 """A model at rest and its modes, learned where the given ones are wrong."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,17 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
-from cryoinfer.workflows import motion_trial, moving_noise
+from cryoinfer.workflows import motion_learning, motion_trial, moving_noise
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
-from cryoinfer.workflows.moving_noise import first_look
+from cryoinfer.workflows.moving_noise import (
+    Imaged,
+    Shown,
+    first_look,
+    second_look,
+)
 
 NAME = "adenylate-kinase-open"
 HINGE_ANGSTROM = 2.5
@@ -175,6 +180,31 @@ def test_particles_that_begin_at_a_wrong_pose_are_found(
     found = int(told.split("likelier poses of ")[1].split()[0])
     # Random poses of a protein of two unlike domains; and one or two that had moved.
     assert 8 <= found <= 14
+
+
+def test_noise_of_every_optics_group_is_looked_at(
+    particles: Particles, given: MovingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = torch.arange(len(particles)) % 2
+    table = replace(particles.table, optics=replace(particles.optics, group=group))
+    grouped = replace(particles, table=table)
+    problem = MotionProblem.of(grouped, given, replace(CONFIG, poses="given"))
+    generator = torch.Generator().manual_seed(0)
+    imaged = first_look(grouped, given, problem.grid, problem.prior, generator)
+    assert particles.pose is not None
+    finder = Astray(problem.subject(imaged), particles.pose)
+    seen = []
+
+    def look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
+        found = list(pilots)
+        seen.append([one.group for one in found])
+        return second_look(found, before)
+
+    # Those of one group are more than enough for all.
+    monkeypatch.setattr(motion_learning, "_LOOKED_AT", 1)
+    monkeypatch.setattr(motion_learning, "second_look", look)
+    learned_model(MotionInference.of(problem, finder, imaged), 1, SilentMonitor())
+    assert [sorted(groups) for groups in seen] == [[0, 1]]
 
 
 def broken(particles: Particles, rows: slice, folder: Path) -> Particles:

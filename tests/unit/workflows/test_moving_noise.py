@@ -1,5 +1,7 @@
 """How images show a model: gain, fade and noise from images and what it shows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,12 +29,16 @@ def pilots(fade: torch.Tensor, signal: float) -> tuple[WhitenedImages, torch.Ten
     return type(images)(**{**vars(images), "coefficients": seen}), shown
 
 
-def looked(fade: torch.Tensor, signal: float) -> Imaged:
+def looked(
+    fade: torch.Tensor, signal: float, part: int = COUNT, loud: float = 1.0
+) -> Imaged:
     rings = torch.ones(BOX // 2 + 1)
     rows = (torch.arange(COUNT),)
     before = Imaged((rings,), 1.0, rings, None, (rings,), rows)
     images, shown = pilots(fade, signal)
-    return second_look([Shown(images, shown)], before)
+    images = replace(images, coefficients=loud * images.coefficients)
+    parts = torch.arange(COUNT).split(part)
+    return second_look([Shown(images.select(one), shown[one]) for one in parts], before)
 
 
 def test_a_right_model_does_not_fade() -> None:
@@ -58,3 +64,16 @@ def test_detail_that_is_not_shown_fades() -> None:
 def test_images_that_say_nothing_leave_the_model_as_it_is() -> None:
     found = looked(torch.ones(BOX // 2 + 1), 1e-4)
     assert float((found.fade - 1).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("part", [150, 110])
+def test_images_that_come_in_parts_are_looked_at_once(part: int) -> None:
+    # Louder than was believed: where the ratio of each part was applied, noise of two
+    # parts came out as 1.2 to the fourth.
+    plain = torch.ones(BOX // 2 + 1)
+    whole, parts = looked(plain, 1.0, loud=1.2), looked(plain, 1.0, part, loud=1.2)
+    assert whole.noise_power[0][:16] == pytest.approx(1.44 * torch.ones(16), abs=0.15)
+    # Sums in another order.
+    assert parts.noise_power[0] == pytest.approx(whole.noise_power[0], rel=1e-4)
+    assert parts.gain == pytest.approx(whole.gain, rel=1e-5)
+    assert parts.unexplained == pytest.approx(whole.unexplained, abs=1e-4)
