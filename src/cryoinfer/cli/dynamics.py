@@ -10,7 +10,12 @@ from cryoinfer.cli import run_files
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.run_folder import REPORT, RunFolder, RunRecord
+from cryoinfer.cli.run_folder import (
+    REPORT,
+    RunFolder,
+    RunRecord,
+    require_elsewhere,
+)
 from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
 from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import aligned, say
@@ -111,6 +116,8 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     if options.resume and is_finished(options.out):
         say(console, f"The run in {options.out} is finished: nothing to do.")
         return
+    read = [options.particles, Path(options.structure)]
+    require_elsewhere(options.out, *(path.parent for path in read if path.is_file()))
     model = MovingModel.of(
         told_atoms(options.structure, console),
         options.modes,

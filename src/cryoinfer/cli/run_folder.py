@@ -201,12 +201,17 @@ def require_free(
     if overwrite:
         return
     held = [name for name in (RECORD, *RESULTS) if (folder / name).exists()]
-    if not resume and held:
+    if held and RECORD not in held:
         raise OutputError(
-            f"{folder} already holds {held[0]} of another run. Give another folder, "
-            "--resume to go on with that run, or --overwrite to replace it."
+            f"{folder} holds {held[0]} but no {RECORD}: there is no run to go on with. "
+            "Give another folder, or --overwrite to replace what is there."
         )
-    if resume and RECORD in held:
+    if held and not resume:
+        raise OutputError(
+            f"{folder} already holds a run. Give another folder, --resume to go on "
+            "with that run, or --overwrite to replace it."
+        )
+    if held:
         _require_same(RunRecord.read(folder), record, folder)
 
 

@@ -19,7 +19,12 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.processes import processes_on_this_machine
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
-from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_free
+from cryoinfer.cli.run_folder import (
+    RunFolder,
+    RunRecord,
+    require_elsewhere,
+    require_free,
+)
 from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
@@ -66,6 +71,8 @@ def run(options: RunOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
+    read = [options.particles, *([options.map] if options.map else [])]
+    require_elsewhere(options.out, *(path.parent for path in read if path.is_file()))
     job = _Job.prepare(options)
     record = job.record()
     require_free(options.out, record, options.resume, options.overwrite)

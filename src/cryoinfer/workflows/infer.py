@@ -28,8 +28,8 @@ from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
 
 _KEEP_SECONDS = 120.0
-"""Of inference after which a checkpoint is written: of a million particles of 128
-pixels it has a gigabyte."""
+"""Of inference after which a checkpoint is written: 0.9 GB of a million particles of
+128 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

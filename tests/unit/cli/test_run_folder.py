@@ -58,11 +58,22 @@ def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
     assert (folder / "log.txt").read_text().endswith("  one line\n")
 
 
-@pytest.mark.parametrize("name", ["run.json", "map.mrc", "particles.star"])
-def test_a_taken_folder_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "resume", "message"),
+    [
+        ("run.json", False, "already holds a run.*--resume"),
+        ("map.mrc", False, "holds map.mrc but no run.json"),
+        # Resuming used to begin anew here, which removed them.
+        ("map.mrc", True, "holds map.mrc but no run.json"),
+        ("particles.star", True, "holds particles.star but no run.json"),
+    ],
+)
+def test_a_taken_folder_is_refused(
+    tmp_path: Path, name: str, resume: bool, message: str
+) -> None:
     (tmp_path / name).write_text("precious")
-    with pytest.raises(OutputError, match=f"already holds {name}.*--resume"):
-        RunFolder(tmp_path, RECORD)
+    with pytest.raises(OutputError, match=message):
+        RunFolder(tmp_path, RECORD, resume=resume)
     assert (tmp_path / name).read_text() == "precious"
 
 

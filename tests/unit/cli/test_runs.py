@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -349,3 +350,25 @@ def test_the_truth_of_other_particles_is_refused(
         (tmp_path / name).write_bytes((simulated / name).read_bytes())
     with pytest.raises(InputError, match="None of the particles"):
         evaluation.evaluate(finished, tmp_path, screen)
+
+
+@pytest.mark.parametrize("read", ["particles", "map"])
+def test_nothing_is_written_where_the_inputs_are(
+    options: RunOptions,
+    workflow,
+    screen: Console,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read: str,
+) -> None:
+    monkeypatch.setattr(runs, "refine", workflow)
+    density = tmp_path / "own" / "map.mrc"
+    density.parent.mkdir()
+    write_map(density, np.zeros((32, 32, 32), np.float32), 3.2)
+    out = density.parent if read == "map" else options.particles.parent
+    here = replace(options, workflow="refine", map=density, out=out, overwrite=True)
+    before = options.particles.read_bytes()
+    with pytest.raises(OutputError, match="holds what is read"):
+        runs.run(here, screen)
+    assert options.particles.read_bytes() == before
+    assert density.exists()
