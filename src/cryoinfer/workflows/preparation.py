@@ -196,6 +196,10 @@ def prepare(
                 found[group, box] = Preparation(way, noise, power)
                 continue
         pilots = _pilots(particles, group, box, generator)
+        if pilots is None:
+            # No image will ask for it.
+            found[group, box] = Preparation(way, torch.ones(2), torch.ones(2))
+            continue
         one = _measured(pilots, way, trained, generator)
         found[group, box] = one
         _tell(monitor, (group, box, pixel_size), grid, one, differences)
@@ -246,18 +250,19 @@ def _rows_of(particles: Particles, group: int, box: int) -> Tensor:
 
 def _pilots(
     particles: Particles, group: int, box: int, generator: torch.Generator
-) -> ParticleBatch:
-    """Read some images of a kind, as many as the noise is measured on."""
+) -> ParticleBatch | None:
+    """Read some images of a kind, as many as the noise is measured on.
+
+    None, if no image at all is finite.
+    """
     rows = _rows_of(particles, group, box)
-    chosen = rows[torch.randperm(len(rows), generator=generator)[:_BACKGROUNDS]]
-    batch = particles.batch(chosen.sort().values)
-    good = is_finite(batch.images)
-    if not bool(good.any()):
-        raise InputError(
-            f"no image of optics group {group + 1} is finite: its noise cannot be "
-            "measured. Run `cryoinfer check` on the particles"
-        )
-    return batch[good]
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    for chosen in order.split(_BACKGROUNDS):
+        batch = particles.batch(chosen.sort().values)
+        good = is_finite(batch.images)
+        if bool(good.any()):
+            return batch[good]
+    return None
 
 
 def _measured(

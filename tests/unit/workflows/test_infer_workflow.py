@@ -350,3 +350,18 @@ def test_a_group_of_another_data_set_is_not_taken_for_the_one_that_was_learned(
     listener = Listener()
     infer(replace(made.particles, table=table), trained, InferConfig(), listener)
     assert "200 kV in the place of 300 kV" in " ".join(listener.said)
+
+
+def test_a_group_without_a_readable_image_does_not_end_an_inference(
+    trained, made, tmp_path: Path
+) -> None:
+    images = made.particles.images(torch.arange(len(made.particles)))
+    images[::2, 5, 5] = torch.nan
+    broken = rewritten(made.particles, images, tmp_path / "broken")
+    # Of a group that the encoder has not learned, whose noise would be measured.
+    group = (torch.arange(len(images)) % 2 == 0).long()
+    table = replace(broken.table, optics=replace(broken.optics, group=group))
+    found = infer(replace(broken, table=table), trained, InferConfig(), SilentMonitor())
+    assert torch.equal(found.unreadable, group.bool())
+    assert found.log_likelihood[group == 0].isfinite().all()
+    assert float(found.reconstruction.density.abs().max()) > 0
