@@ -17,7 +17,7 @@ from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder
 
-FORMAT = 8
+FORMAT = 9
 """Raised whenever the network or what stands in the file changes."""
 
 

@@ -33,12 +33,15 @@ class Imaging:
     Attributes
     ----------
     voltage_kv : float
+    has_ctf : bool
+        Whether a CTF is stated.
     corner_variance : float or None
         Of the pixels outside the circle that fits into the image; None if there were
         too few images.
     """
 
     voltage_kv: float
+    has_ctf: bool
     corner_variance: float | None
 
     @classmethod
@@ -71,7 +74,7 @@ class Imaging:
         variance = None
         if len(images) >= _FEWEST:
             variance = float(images[:, outside].double().var())
-        return cls(float(batch.optics.voltage_kv[0]), variance)
+        return cls(float(batch.optics.voltage_kv[0]), particles.has_ctf, variance)
 
     def differences(self, learned: "Imaging") -> list[str]:
         """Say in what these images differ from those that were learned."""
@@ -79,6 +82,11 @@ class Imaging:
         if abs(self.voltage_kv - learned.voltage_kv) > _LIKE_KV:
             said.append(
                 f"{self.voltage_kv:g} kV in the place of {learned.voltage_kv:g} kV"
+            )
+        if self.has_ctf != learned.has_ctf:
+            words = "no CTF", "a CTF"
+            said.append(
+                f"{words[self.has_ctf]} in the place of {words[learned.has_ctf]}"
             )
         found, before = self.corner_variance, learned.corner_variance
         if found is None or before is None:

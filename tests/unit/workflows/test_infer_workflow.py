@@ -350,6 +350,10 @@ def test_a_group_of_another_data_set_is_not_taken_for_the_one_that_was_learned(
     listener = Listener()
     infer(replace(made.particles, table=table), trained, InferConfig(), listener)
     assert "200 kV in the place of 300 kV" in " ".join(listener.said)
+    listener = Listener()
+    stated = replace(made.particles.table, has_ctf=not made.particles.has_ctf)
+    infer(replace(made.particles, table=stated), trained, InferConfig(), listener)
+    assert "a CTF in the place of no CTF" in " ".join(listener.said)
 
 
 def test_a_group_without_a_readable_image_does_not_end_an_inference(
