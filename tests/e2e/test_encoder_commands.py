@@ -331,6 +331,27 @@ def test_options_that_make_no_sense_are_refused(
     assert message in answer.stderr
 
 
+def test_what_a_watch_has_left_is_told_where_nothing_came_of_it(
+    encoder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "broken.star").write_text("no particles")
+    answer = watch(encoder, folder, tmp_path / "run")
+    assert answer.exit_code == 2
+    assert "no particles could be inferred" in answer.stderr
+    assert "broken.star: " in answer.stderr
+
+
+def test_an_encoder_whose_training_was_not_finished_is_not_used(
+    files, tmp_path: Path
+) -> None:
+    RunRecord.of_now("train", {}, {}, 0, 1).write(tmp_path)
+    answer = cryoinfer("infer", tmp_path, files[0], "--out", tmp_path / "run")
+    assert answer.exit_code == 2
+    assert "is running, not finished. Finish it with --resume" in answer.stderr
+
+
 def test_a_training_that_was_not_finished_has_no_report(tmp_path: Path) -> None:
     tmp_path.mkdir(exist_ok=True)
     RunRecord.of_now("train", {}, {}, 0, 1).write(tmp_path)

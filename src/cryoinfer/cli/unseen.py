@@ -14,6 +14,7 @@ from cryoinfer.cli.run_folder import (
     RunFolder,
     RunRecord,
     require_elsewhere,
+    require_finished,
     require_free,
 )
 from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
@@ -76,9 +77,20 @@ class InferOptions:
         )
 
     def encoder_file(self) -> Path:
-        """Return the file of the encoder."""
+        """Return the file of the encoder.
+
+        Raises
+        ------
+        InputError
+            If it is to be in the folder of a run that has not finished.
+        """
         source = self.encoder
-        return source / run_folder.ENCODER if source.is_dir() else source
+        if not source.is_dir():
+            return source
+        file = source / run_folder.ENCODER
+        if not file.exists() and (source / run_folder.RECORD).exists():
+            require_finished(source)
+        return file
 
     def arguments(self, symmetry: str) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
@@ -157,12 +169,13 @@ def _infer_file(
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
         _begin(folder, monitor, trained)
-        try:
-            with explained_interruption(folder, console), monitor:
-                result = infer(particles, trained, config, monitor)
-        finally:
-            folder.add_times(monitor.stage_seconds)
-        write_results(folder, particles, result)
+        with explained_interruption(folder, console):
+            try:
+                with monitor:
+                    result = infer(particles, trained, config, monitor)
+            finally:
+                folder.add_times(monitor.stage_seconds)
+            write_results(folder, particles, result)
         for line in _summary(folder):
             monitor.message(line)
 
@@ -190,9 +203,10 @@ def _watch(
         finally:
             folder.add_times(monitor.stage_seconds)
         if not watch.has_results:
+            left = "".join(f". {name}: {why}" for name, why in watch.left.items())
             raise InputError(
                 f"no particles could be inferred: expected .star or .cs files in "
-                f"{options.particles}"
+                f"{options.particles}{left}"
             )
         folder.finish()
         for line in _summary(folder):

@@ -110,6 +110,11 @@ class Watch:
         """Whether any file has been inferred and written."""
         return self._particles is not None
 
+    @property
+    def left(self) -> dict[str, str]:
+        """Why files were left for later, by name."""
+        return {name: one.reason for name, one in self._failed.items()}
+
     def follow(self, source: Path, until_idle: float | None) -> None:
         """Infer files as they arrive, until Ctrl-C or until nothing has arrived.
 

@@ -142,8 +142,13 @@ class Inferred:
         Raises
         ------
         InputError
-            If it is of maps of another box.
+            If it is of maps of another box, or of another version of the program.
         """
+        if not {*_PER_PARTICLE, "noise_power", "sums"} <= state.keys():
+            raise InputError(
+                "the state that was kept is of another version of cryoinfer: begin "
+                "anew with --overwrite, or resume with that version"
+            )
         first, second = (
             SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
         )

@@ -50,6 +50,9 @@ def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
     assert float(near.double().mean()) > 0.95
     with pytest.raises(InputError, match="another box"):
         Inferred.of_state(loaded, BOX + 4)
+    del loaded["prepared"]
+    with pytest.raises(InputError, match="another version"):
+        Inferred.of_state(loaded, BOX)
 
 
 def test_a_resumed_inference_is_bitwise_the_uninterrupted_one(
