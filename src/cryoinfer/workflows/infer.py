@@ -86,11 +86,13 @@ def infer(
     saved = monitor.load_checkpoint()
     if saved is not None:
         run.load(saved)
-    kept = time.monotonic()
+    begun = kept = time.monotonic()
     for _ in run.batches(monitor):
         if time.monotonic() - kept >= _KEEP_SECONDS:
             monitor.save_checkpoint(run.state())
             kept = time.monotonic()
+    if time.monotonic() - begun >= _KEEP_SECONDS:
+        monitor.save_checkpoint(run.state())
     monitor.stage("maps and FSC", 1)
     result = reconstruct_inferred(particles, run.found, trained, config)
     monitor.advance()

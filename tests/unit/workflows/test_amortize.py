@@ -13,6 +13,7 @@ from cryoinfer.fourier.transform import map_to_fourier
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows.amortize import (
     AmortizeConfig,
     Amortized,
@@ -233,6 +234,22 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(whole, particles, part) 
         [one.name for one in found.result.iterations] for found in (again, complete)
     ]
     assert names[0] == names[1]
+
+
+def test_a_pass_over_all_particles_goes_on_where_it_stopped(
+    whole, particles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete, monitor = whole
+    monkeypatch.setattr(infer_workflow, "_KEEP_SECONDS", 0.0)
+    # The first batch, of two halves.
+    stopped = FileMonitor(monitor.kept, stop_after=1)
+    with pytest.raises(Interrupted):
+        amortize(particles, _never, CONFIG, stopped)
+    resumed = FileMonitor(stopped.kept)
+    again = amortize(particles, _never, CONFIG, resumed)
+    expected = tensors(complete)
+    for name, value in tensors(again).items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_poses_see_no_further_than_they_are_told(whole, particles) -> None:
