@@ -109,8 +109,9 @@ def verdict(checks: list[Check], lost_degrees: float) -> str:
     gained = half.loss_nats - last.loss_nats
     if gained > _SETTLED_NATS:
         return (
-            f"still learning: the second half of the training gained {gained:.1f} "
-            "nats an image; more steps will help"
+            f"still learning: median error {last.median_degrees:.2f} degrees on "
+            "simulated images held back, but the second half of the training gained "
+            f"{gained:.1f} nats an image; more steps will help"
         )
     return (
         f"converged: median error {last.median_degrees:.2f} degrees on simulated "
