@@ -116,8 +116,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     if options.resume and is_finished(options.out):
         say(console, f"The run in {options.out} is finished: nothing to do.")
         return
-    read = [options.particles, Path(options.structure)]
-    require_elsewhere(options.out, *(path.parent for path in read if path.is_file()))
+    require_elsewhere(options.out, options.particles, Path(options.structure))
     model = MovingModel.of(
         told_atoms(options.structure, console),
         options.modes,

@@ -218,11 +218,16 @@ def require_free(
 def require_elsewhere(out: Path, *inputs: Path) -> None:
     """Refuse to write where the inputs are, which --overwrite would remove.
 
+    Inputs are files or folders; names of what is built in stand for neither.
+
     Raises
     ------
     OutputError
     """
-    if out.resolve() in [folder.resolve() for folder in inputs]:
+    folders = [
+        path if path.is_dir() else path.parent for path in inputs if path.exists()
+    ]
+    if out.resolve() in [folder.resolve() for folder in folders]:
         raise OutputError(f"{out} holds what is read: give another folder.")
 
 

@@ -71,8 +71,8 @@ def run(options: RunOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    read = [options.particles, *([options.map] if options.map else [])]
-    require_elsewhere(options.out, *(path.parent for path in read if path.is_file()))
+    maps = [options.map] if options.map else []
+    require_elsewhere(options.out, options.particles, *maps)
     job = _Job.prepare(options)
     record = job.record()
     require_free(options.out, record, options.resume, options.overwrite)

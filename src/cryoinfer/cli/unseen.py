@@ -158,7 +158,7 @@ def _infer_file(
 ) -> None:
     particles = options.load(options.particles)
     path = options.encoder_file()
-    require_elsewhere(options.out, path.parent, options.particles.parent)
+    require_elsewhere(options.out, path, options.particles)
     require_alike(particles, trained)
     inputs = run_files.fingerprint(particles, options.particles, path)
     record = _record(options, config, inputs)
@@ -187,7 +187,7 @@ def _watch(
     console: Console,
 ) -> None:
     path = options.encoder_file()
-    require_elsewhere(options.out, path.parent, options.particles)
+    require_elsewhere(options.out, path, options.particles)
     inputs: dict[str, object] = {"encoder": {"sha256": run_files.content_sha256(path)}}
     record = _record(options, config, inputs)
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
