@@ -93,15 +93,12 @@ def read_content(folder: Path) -> ReportContent:
     curves = read_fsc(folder)
     table, pose = read_posed(folder / run_folder.PARTICLES)
     posteriors = Posteriors.read(folder)
-    size = LATENT_DIMENSIONS
-    covariance = (
-        torch.zeros(len(pose), size, size)
-        if posteriors is None
-        else posteriors.covariance()
-    )
+    variance = torch.zeros(len(pose), LATENT_DIMENSIONS)
+    if posteriors is not None:
+        variance = posteriors.variance()
     posed = read_flags(record, table) != UNREADABLE
     if bool(posed.any()):  # of none at all, what is written instead is shown
-        pose, covariance = pose[posed], covariance[posed]
+        pose, variance = pose[posed], variance[posed]
     return ReportContent(
         title=folder.absolute().name,
         workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
@@ -115,7 +112,7 @@ def read_content(folder: Path) -> ReportContent:
         fsc_randomised=curves.get(RANDOMISED),
         noise_spectrum=read_noise(folder),
         pose=pose,
-        covariance=covariance,
+        variance=variance,
         stage_seconds=record.stage_seconds,
         independence=_independence(record),
         warnings=_warnings(record),

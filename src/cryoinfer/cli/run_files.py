@@ -101,6 +101,10 @@ class Posteriors:
         path = folder / run_folder.POSTERIORS
         replace_file(path, lambda partial: np.savez(partial, **vars(self)))
 
+    def variance(self) -> Tensor:
+        """Return the diagonals of the covariance, shape (n, 6)."""
+        return torch.from_numpy(self.covariance_upper[:, _UPPER[0] == _UPPER[1]])
+
     def covariance(self) -> Tensor:
         """Return the full matrices, float64, shape (n, 6, 6)."""
         size = LATENT_DIMENSIONS

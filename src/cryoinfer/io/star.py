@@ -26,6 +26,8 @@ STRING = np.dtypes.StringDType()
 _TOKEN = re.compile(r"""'.*?'(?=\s|$)|".*?"(?=\s|$)|#.*|\S+""")
 _NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
 _VERSION = re.compile(r"(?m)^\s*# version (\d+)")
+_ROWS_AT_ONCE = 10_000
+"""That are words of Python while they are written, each of 50 bytes and more."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +150,9 @@ def read_star(path: Path | str) -> StarFile:
 
 def write_star(path: Path | str, star: StarFile) -> None:
     """Write a STAR file that :func:`read_star` and RELION read back unchanged."""
-    lines = []
-    previous = None
-    for block in star.blocks:
-        if block.name != previous:
-            if star.version is not None:
-                lines += ["", f"# version {star.version}"]
-            lines += ["", f"data_{block.name}"]
-        previous = block.name
-        lines += ["", *_lines_of_block(block), ""]
     try:
-        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with Path(path).open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in _lines(star))
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}") from error
 
@@ -242,16 +236,31 @@ def _require_width(line: str, width: int, place: str) -> None:
         )
 
 
+def _lines(star: StarFile) -> Iterator[str]:
+    previous = None
+    for block in star.blocks:
+        if block.name != previous:
+            if star.version is not None:
+                yield from ("", f"# version {star.version}")
+            yield from ("", f"data_{block.name}")
+        previous = block.name
+        yield ""
+        yield from _lines_of_block(block)
+        yield ""
+
+
 def _lines_of_block(block: StarBlock) -> Iterator[str]:
-    columns = [_quoted(values.tolist()) for values in block.columns.values()]
     if not block.is_loop:
-        for label, values in zip(block.columns, columns, strict=True):
-            yield f"_{label} {values[0]}"
+        for label, values in block.columns.items():
+            yield f"_{label} {_quoted(values.tolist())[0]}"
         return
     yield "loop_"
     for number, label in enumerate(block.columns, 1):
         yield f"_{label} #{number}"
-    yield from map(" ".join, zip(*columns, strict=True))
+    for first in range(0, len(block), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        words = [_quoted(values[rows].tolist()) for values in block.columns.values()]
+        yield from map(" ".join, zip(*words, strict=True))
 
 
 def _quoted(words: list[str]) -> list[str]:

@@ -106,9 +106,9 @@ class ReportContent:
     fsc, fsc_unmasked : Tensor, shape (n // 2 + 1,)
         Between half-maps; ``fsc`` is masked and corrected for the mask.
     pose : Pose of n particles
-    covariance : Tensor, shape (n, 6, 6)
-        Rotation vector in the image frame (radian), shift (angstrom), defocus
-        (angstrom); zero rows and columns where nothing was inferred.
+    variance : Tensor, shape (n, 6)
+        Of the rotation vector in the image frame (radian squared), the shift and the
+        defocus (angstrom squared); zero where nothing was inferred.
     stage_seconds : mapping from stage to seconds, in the order of the run
     independence : str
         How the half-maps were kept independent, in a sentence or two.
@@ -133,7 +133,7 @@ class ReportContent:
     fsc: Tensor
     fsc_unmasked: Tensor
     pose: Pose
-    covariance: Tensor
+    variance: Tensor
     stage_seconds: Mapping[str, float]
     independence: str
     iterations: Sequence[IterationLike] = ()
@@ -194,5 +194,5 @@ class ReportContent:
         return (beam @ group).flatten(0, 1)
 
     def _root_mean_variance(self, part: slice) -> Tensor | None:
-        variance = self.covariance.diagonal(dim1=-2, dim2=-1)[:, part]
+        variance = self.variance[:, part]
         return variance.mean(-1).sqrt() if (variance > 0).any() else None

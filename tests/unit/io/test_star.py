@@ -73,7 +73,9 @@ def test_nothing_is_lost_by_writing(star_path, tmp_path):
     assert same(star, read_star(tmp_path / "out.star"))
 
 
-def test_words_that_need_quotes_survive(tmp_path):
+@pytest.mark.parametrize("at_once", [1, 3, 5, 10, 11])
+def test_words_that_need_quotes_survive(at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoinfer.io.star._ROWS_AT_ONCE", at_once)
     words = ["", "_x", "a b", '"', "#5", "it's", "'", 'say "hi" now', "data_x", "[1,2]"]
     column = np.array(words, dtype=STRING)
     star = StarFile((StarBlock("x", {"n": column[::-1].copy(), "word": column}),))

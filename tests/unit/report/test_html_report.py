@@ -53,7 +53,7 @@ def content() -> ReportContent:
         fsc=fsc,
         fsc_unmasked=fsc**2,
         pose=pose,
-        covariance=torch.diag(variance).expand(COUNT, 6, 6),
+        variance=variance.expand(COUNT, 6),
         stage_seconds={"search": 61.0, "refine": 20.0},
         independence="Each half has been refined alone.",
         iterations=(
@@ -144,7 +144,7 @@ def test_truth_is_shown_when_known(content: ReportContent) -> None:
 def test_a_bare_run_can_be_reported(content: ReportContent) -> None:
     bare = replace(
         content,
-        covariance=torch.zeros(COUNT, 6, 6),
+        variance=torch.zeros(COUNT, 6),
         iterations=(),
         noise_spectrum=None,
         arguments={},
@@ -194,8 +194,8 @@ def test_each_fault_raises_its_caution(content: ReportContent) -> None:
         content.pose.shift_angstrom,
     )
     assert "hardly measured" in cautions(replace(content, pose=one_view))
-    loose = content.covariance + 0.1 * torch.eye(6)
-    assert "uncertain by more than 10°" in cautions(replace(content, covariance=loose))
+    loose = content.variance + 0.1
+    assert "uncertain by more than 10°" in cautions(replace(content, variance=loose))
     steps = (
         content.iterations[0],
         replace(content.iterations[1], resolution_angstrom=7),
