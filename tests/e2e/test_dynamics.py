@@ -117,6 +117,9 @@ def test_what_is_there_is_not_lost(run: Path) -> None:
     finished = cryoinfer(*words, "--resume")
     assert finished.exit_code == 0
     assert "nothing to do" in finished.output
+    other = cryoinfer(*words, "--resume", "--seed", 7)
+    assert other.exit_code == 2
+    assert "was started with seed = 0" in other.output
 
 
 @pytest.mark.parametrize(

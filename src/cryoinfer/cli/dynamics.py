@@ -16,9 +16,9 @@ from cryoinfer.cli.run_folder import (
     RunRecord,
     require_elsewhere,
 )
-from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
+from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
 from cryoinfer.cli.structures import told_atoms
-from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.terminal import aligned
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import amplitude_identifiability
@@ -113,9 +113,6 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    if options.resume and is_finished(options.out):
-        say(console, f"The run in {options.out} is finished: nothing to do.")
-        return
     require_elsewhere(options.out, options.particles, Path(options.structure))
     model = MovingModel.of(
         told_atoms(options.structure, console),
@@ -139,6 +136,8 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         options.seed,
         use_threads(options.threads),
     )
+    if is_done(options.out, record, options.resume, options.overwrite, console):
+        return
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.checkpoint)

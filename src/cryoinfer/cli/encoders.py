@@ -20,10 +20,9 @@ from cryoinfer.cli.run_folder import (
     RunRecord,
     require_elsewhere,
     require_finished,
-    require_free,
 )
-from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
-from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
+from cryoinfer.cli.terminal import aligned
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
@@ -166,9 +165,7 @@ def _lead(
         options.seed,
         use_threads(options.threads),
     )
-    require_free(options.out, record, options.resume, options.overwrite)
-    if options.resume and is_finished(options.out):
-        say(console, f"The encoder in {options.out} is finished: nothing to do.")
+    if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         # The folder is ours.

@@ -75,17 +75,33 @@ def run(options: RunOptions, console: Console) -> None:
     require_elsewhere(options.out, options.particles, *maps)
     job = _Job.prepare(options)
     record = job.record()
-    require_free(options.out, record, options.resume, options.overwrite)
+    if is_done(options.out, record, options.resume, options.overwrite, console):
+        return
     if options.dry_run:
         job.print_plan(console)
-        return
-    if options.resume and is_finished(options.out):
-        say(console, f"The run in {options.out} is finished: there is nothing to do.")
         return
     job.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         with explained_interruption(folder, console):
             _run_in(folder, job, console)
+
+
+def is_done(
+    out: Path, record: RunRecord, resume: bool, overwrite: bool, console: Console
+) -> bool:
+    """Tell, and say, whether the run that is asked for has been finished before.
+
+    Raises
+    ------
+    OutputError
+        As :func:`require_free`.
+    """
+    require_free(out, record, resume, overwrite)
+    there = (out / run_folder.RECORD).exists()
+    if not (resume and there and RunRecord.read(out).status == "finished"):
+        return False
+    say(console, f"The run in {out} is finished: there is nothing to do.")
+    return True
 
 
 @contextmanager
@@ -326,12 +342,6 @@ def _require_lengths(options: RunOptions, particles: Particles) -> None:
 def _read_start(path: Path) -> StartingMap:
     found = read_map(path)
     return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
-
-
-def is_finished(folder: Path) -> bool:
-    """Tell whether a folder holds a run that has ended well."""
-    there = (folder / run_folder.RECORD).exists()
-    return there and RunRecord.read(folder).status == "finished"
 
 
 def _summary(folder: RunFolder, options: RunOptions) -> list[str]:

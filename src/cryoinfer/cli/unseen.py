@@ -15,10 +15,9 @@ from cryoinfer.cli.run_folder import (
     RunRecord,
     require_elsewhere,
     require_finished,
-    require_free,
 )
-from cryoinfer.cli.runs import explained_interruption, is_finished, use_threads
-from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
+from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -162,9 +161,7 @@ def _infer_file(
     require_alike(particles, trained)
     inputs = run_files.fingerprint(particles, options.particles, path)
     record = _record(options, config, inputs)
-    require_free(options.out, record, options.resume, options.overwrite)
-    if options.resume and is_finished(options.out):
-        say(console, f"The run in {options.out} is finished: there is nothing to do.")
+    if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         monitor = RichMonitor(console, folder.log, folder.checkpoint)
