@@ -44,6 +44,8 @@ class RichMonitor:
     ----------
     stage_seconds : dict of str to float
         By stage, in the order of the run; stages of one name are added up.
+    stage_steps : dict of str to int
+        How far the stages have come, likewise.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RichMonitor:
         checkpoint: Path | None = None,
     ) -> None:
         self.stage_seconds: dict[str, float] = {}
+        self.stage_steps: dict[str, int] = {}
         self._console = console
         self._log = log
         self._checkpoint = checkpoint
@@ -149,6 +152,11 @@ class RichMonitor:
             ) from error
         return state
 
+    def forget_stages(self) -> None:
+        """Begin to count seconds and steps anew."""
+        self.stage_seconds.clear()
+        self.stage_steps.clear()
+
     def end_stage(self) -> None:
         """End the stage, if there is one: what comes now is none of its time."""
         if self._task is None:
@@ -156,6 +164,8 @@ class RichMonitor:
         seconds = time.perf_counter() - self._started
         total = self.stage_seconds.get(self._name, 0.0) + seconds
         self.stage_seconds[self._name] = total
+        steps = self.stage_steps.get(self._name, 0) + self._done
+        self.stage_steps[self._name] = steps
         self._progress.remove_task(self._task)
         self._task = None
         if self._log is not None:

@@ -22,8 +22,9 @@ from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.report.style import format_duration
 from cryoinfer.workflows.encoder_file import load_encoder
-from cryoinfer.workflows.infer import InferConfig, infer
+from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
 from cryoinfer.workflows.preparation import require_alike
 from cryoinfer.workflows.train import TrainedEncoder
 
@@ -173,7 +174,7 @@ def _infer_file(
             finally:
                 folder.add_times(monitor.stage_seconds)
             write_results(folder, particles, result)
-        for line in _summary(folder):
+        for line in _summary(folder, monitor):
             monitor.message(line)
 
 
@@ -206,7 +207,7 @@ def _watch(
                 f"{options.particles}{left}"
             )
         folder.finish()
-        for line in _summary(folder):
+        for line in _summary(folder, monitor):
             monitor.message(line)
         monitor.message("The same command with --resume infers what comes later.")
 
@@ -225,19 +226,21 @@ def _begin(folder: RunFolder, monitor: RichMonitor, trained: TrainedEncoder) -> 
     monitor.message(f"The training of this encoder: {trained.verdict}")
 
 
-def _summary(folder: RunFolder) -> list[str]:
+def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
     """Return what a finished inference has found."""
     found = folder.record.results
     left_out = LeftOut.of_results(found)
     assert left_out is not None
-    seconds = sum(folder.record.stage_seconds.values())
-    speed = found["particles"] / seconds
+    time = format_duration(sum(folder.record.stage_seconds.values()))
+    # Of what was resumed neither images nor seconds are known; a watch tells of files.
+    if images := monitor.stage_steps.get(INFERENCE):
+        time += f", {images / monitor.stage_seconds[INFERENCE]:,.0f} images a second"
     rows = {
         "Resolution": f"{found['resolution_angstrom']:.2f} A (FSC 0.143 of halves that "
         "were posed against one map)",
         "Flagged": left_out.novel_words(),
         "Unreadable": left_out.unreadable_words(),
-        "Time": f"{seconds:.1f} s, {speed:,.0f} images a second",
+        "Time": time,
         "Particles": f"{folder.path / run_folder.PARTICLES}",
         "Report": f"{folder.path / run_folder.REPORT}",
     }

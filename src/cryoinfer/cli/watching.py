@@ -236,7 +236,7 @@ class Watch:
         """End the stage and add its time to the run's: waiting is no work."""
         self._monitor.end_stage()
         self._folder.add_times(self._monitor.stage_seconds)
-        self._monitor.stage_seconds.clear()
+        self._monitor.forget_stages()
 
     def _first(self) -> list[Particles]:
         """Return particles that later ones have to go with, if there are any."""

@@ -27,6 +27,9 @@ from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
 
+INFERENCE = "inference"
+"""Name of the stage whose steps are images."""
+
 _KEEP_SECONDS = 120.0
 """Of inference after which a checkpoint is written: 0.9 GB of a million particles of
 128 pixels."""
@@ -220,7 +223,7 @@ class _Inferring:
     def batches(self, monitor: Monitor) -> Iterator[None]:
         """Take what is left batch by batch, and yield after each."""
         left = torch.nonzero(~self._taken).squeeze(1)
-        monitor.stage("inference", len(left))
+        monitor.stage(INFERENCE, len(left))
         for batch in self._problem.batches(left):
             self._take(batch)
             self._taken[batch.index] = True

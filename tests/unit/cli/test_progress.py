@@ -33,6 +33,16 @@ def test_stages_of_one_name_are_added_up(monkeypatch: pytest.MonkeyPatch) -> Non
         monitor.stage("map", 1)
         monitor.stage("search", 3)
     assert monitor.stage_seconds == {"search": 3.0, "map": 3.0}
+    assert monitor.stage_steps == {"search": 0, "map": 0}
+
+
+def test_steps_of_stages_of_one_name_are_added_up() -> None:
+    with RichMonitor(plain_console()) as monitor:
+        for steps in (2, 3):
+            monitor.stage("search", 3)
+            monitor.advance(steps)
+            monitor.end_stage()
+    assert monitor.stage_steps == {"search": 5}
 
 
 def test_lines_go_to_console_and_log() -> None:
