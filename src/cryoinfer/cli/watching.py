@@ -34,7 +34,7 @@ from cryoinfer.workflows.infer import (
     infer_particles,
     reconstruct_inferred,
 )
-from cryoinfer.workflows.inferred import Inferred
+from cryoinfer.workflows.inferred import Inferred, require_state_of
 from cryoinfer.workflows.train import TrainedEncoder
 
 _LOOK_SECONDS = 2.0
@@ -309,11 +309,7 @@ class Watch:
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the last state was written."""
         box = self._trained.encoder.grid.box
-        if "groups" not in state:
-            raise InputError(
-                "the state of this watch is of an earlier version: begin anew with "
-                "--overwrite"
-            )
+        require_state_of(state, "files", "given", "groups")
         self._inferred = Inferred.of_state(state, box)
         self._done = {name: (size, time) for name, size, time in state["files"]}
         particles = self._load(self._folder.path / run_folder.PARTICLES)

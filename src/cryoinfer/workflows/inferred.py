@@ -144,11 +144,7 @@ class Inferred:
         InputError
             If it is of maps of another box, or of another version of the program.
         """
-        if not {*_PER_PARTICLE, "noise_power", "sums"} <= state.keys():
-            raise InputError(
-                "the state that was kept is of another version of cryoinfer: begin "
-                "anew with --overwrite, or resume with that version"
-            )
+        require_state_of(state, *_PER_PARTICLE, "noise_power", "sums")
         first, second = (
             SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
         )
@@ -162,6 +158,20 @@ class Inferred:
             **{name: state[name] for name in _PER_PARTICLE},
             noise_power=tuple(state["noise_power"]),
             sums=(replace(first, sums=one), replace(second, sums=other)),
+        )
+
+
+def require_state_of(state: Mapping[str, Any], *names: str) -> None:
+    """Refuse a state that does not hold what it would, had this version kept it.
+
+    Raises
+    ------
+    InputError
+    """
+    if not set(names) <= state.keys():
+        raise InputError(
+            "the state that was kept is of another version of cryoinfer: begin anew "
+            "with --overwrite, or resume with that version"
         )
 
 
