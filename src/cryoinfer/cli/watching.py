@@ -4,9 +4,10 @@ A file is inferred when it and its stacks have not changed for some seconds and 
 read; one that cannot, because its stack is still being written or because it is
 damaged, is reported once and tried again. The sums of all slices are kept, so that
 renewing the map costs the same however many they are; ``particles.star`` and the
-posteriors are written anew for all particles each time. Kept as well is which files are
-in: a watch that was stopped, or killed, goes on after the last map that it wrote, and
-nothing is in a map twice.
+posteriors are written anew for all particles each time. Of a file that has changed
+since, as extraction adds to it, those images are inferred that are not in yet. Kept as
+well is which files are in: a watch that was stopped, or killed, goes on after the last
+map that it wrote, and no image is in a map twice.
 """
 
 import re
@@ -26,7 +27,7 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_found
 from cryoinfer.cli.run_folder import RunFolder
-from cryoinfer.data.joining import Joined, join, require_joinable
+from cryoinfer.data.joining import Joined, is_further, join, require_joinable
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.workflows.infer import (
@@ -199,19 +200,28 @@ class Watch:
             What of that has changed just now.
         """
         name, failure = path.name, self._failed.get(path.name)
-        if name in self._done:
-            self._tell_of_change(name, now[name])
+        if self._done.get(name) == now[name]:
             return False
         if failure and failure.folder == now and look < failure.look + _RETRY_LOOKS:
             return False
         started = time.perf_counter()
         try:
             particles = self._load(path)
-            require_joinable([*self._first(), particles])
+            require_joinable([*self._known()[:1], particles])
             stacks = [stack.path for stack in particles.stacks]
             if any(one.parent == path.parent and one.name in fresh for one in stacks):
                 return False
             before = [_stamp(one) for one in (path, *stacks)]
+            further = is_further(particles, self._known())
+            if not bool(further.all()):
+                taken = int((~further).sum())
+                self._monitor.message(
+                    f"{name}: {taken:,} of {len(particles):,} particles are in already."
+                )
+            if not bool(further.any()):
+                self._done[name] = now[name]
+                return False
+            particles = particles.select(further)
             found = infer_particles(
                 particles, self._trained, self._seeded(), self._monitor
             )
@@ -226,7 +236,7 @@ class Watch:
         finally:
             self._keep_times()
         self._failed.pop(name, None)
-        self._add(name, before[0], particles, found)
+        self._add(name, now[name], particles, found)
         self._tell(name, found, time.perf_counter() - started)
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
@@ -238,11 +248,10 @@ class Watch:
         self._folder.add_times(self._monitor.stage_seconds)
         self._monitor.forget_stages()
 
-    def _first(self) -> list[Particles]:
-        """Return particles that later ones have to go with, if there are any."""
-        if self._particles is not None:
-            return [self._particles]
-        return [particles for particles, _ in self._waiting[:1]]
+    def _known(self) -> list[Particles]:
+        """Return what has been inferred, part by part."""
+        written = [] if self._particles is None else [self._particles]
+        return written + [particles for particles, _ in self._waiting]
 
     def _add(
         self, name: str, stamp: Stamp, particles: Particles, found: Inferred
@@ -335,13 +344,6 @@ class Watch:
         doubt = left_out.doubt()
         if doubt is not None:
             self._monitor.message(f"{name}: {doubt}")
-
-    def _tell_of_change(self, name: str, stamp: Stamp) -> None:
-        if self._done[name] != stamp:
-            self._done[name] = stamp
-            self._monitor.message(
-                f"{name} has changed after it was inferred, and is not inferred again."
-            )
 
 
 def _stamps(source: Path) -> dict[str, Stamp]:

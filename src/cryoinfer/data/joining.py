@@ -1,6 +1,7 @@
 """Particles of several files as one set."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -102,6 +103,38 @@ def require_joinable(parts: Sequence[Particles]) -> None:
         )
 
 
+def is_further(particles: Particles, known: Sequence[Particles]) -> Tensor:
+    """Tell which particles are images that none of the known ones are.
+
+    Parameters
+    ----------
+    particles : Particles
+        Of length n.
+    known : sequence of Particles
+
+    Returns
+    -------
+    Tensor of bool, shape (n,)
+        By file and row; what an image shows is not looked at.
+    """
+    files: dict[str, int] = {}
+
+    def places(part: Particles) -> NDArray[np.int64]:
+        paths = [os.path.realpath(stack.path) for stack in part.stacks]
+        numbers = [files.setdefault(path, len(files)) for path in paths]
+        images = part.table.images
+        file = np.array(numbers, dtype=np.int64)[images.path_index]
+        return np.stack([file, images.row], 1)
+
+    before = [places(part) for part in known]
+    own = places(particles)
+    rows = 1 + max(int(part[:, 1].max(initial=0)) for part in (own, *before))
+    taken = np.concatenate(
+        [np.empty(0, dtype=np.int64), *(b @ (rows, 1) for b in before)]
+    )
+    return torch.from_numpy(~np.isin(own @ (rows, 1), taken))
+
+
 @dataclass(frozen=True)
 class _Group:
     """An optics group of a set: its number where it came from, and what it is like."""
@@ -149,7 +182,10 @@ def _named(
     for name, stack in zip(part.table.images.paths, part.stacks, strict=True):
         taken = name in stacks and stacks[name][1].path != stack.path
         key = str(stack.path) if taken else name
-        place.append(stacks.setdefault(key, (len(stacks), stack))[0])
+        number, before = stacks.setdefault(key, (len(stacks), stack))
+        if len(stack) > len(before):  # it has grown since
+            stacks[key] = (number, stack)
+        place.append(number)
     images = part.table.images
     return np.array(place, dtype=np.int64)[images.path_index], images.row
 

@@ -106,6 +106,33 @@ def test_going_on_adds_no_defocus_twice(
         )
 
 
+def test_of_a_file_that_grows_the_further_particles_are_inferred(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source, run = tmp_path / "in", tmp_path / "run"
+    deliver(simulated, source, "one")
+    star = source / "one.star"
+    whole, text = Particles.load(star), star.read_text()
+    whole.select(torch.arange(50, 120)).save(star)
+    watch, screen = start(False)
+    watch.follow(source, 0.2)
+    assert "one.star: 70 particles" in screen.getvalue()
+    star.write_text(text)
+    watch.follow(source, 0.2)
+    assert "one.star: 70 of 120 particles are in already" in screen.getvalue()
+    assert "one.star: 50 particles" in screen.getvalue()
+    # Not again where nothing, or nothing but the time, has changed.
+    for _ in range(2):
+        watch, screen = start(True)
+        watch.follow(source, 0.2)
+        assert "Going on after 1 files, 120 particles" in screen.getvalue()
+        assert "one.star: 120 particles" not in screen.getvalue()
+        star.touch()
+    found = Particles.load(run / "particles.star")
+    order = torch.cat([torch.arange(50, 120), torch.arange(50)])
+    assert torch.equal(found.images(torch.arange(120)), whole.images(order))
+
+
 def test_files_with_and_without_ctf_at_once_do_not_end_a_watch(
     start: Start, simulated: Path, tmp_path: Path
 ) -> None:

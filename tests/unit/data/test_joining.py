@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryoinfer.data.joining import join
+from cryoinfer.data.joining import is_further, join
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError
@@ -83,6 +83,31 @@ def test_one_stack_named_twice_is_one(parts, tmp_path: Path) -> None:
     assert len(joined.stacks) == 1
     shutil.rmtree(tmp_path / "b")
     assert len(joined.images(torch.arange(24))) == 24
+
+
+def test_images_are_told_by_file_and_row(parts, tmp_path: Path) -> None:
+    first, second = parts
+    some, others = torch.arange(3, 8), torch.tensor([11, 0])
+    known = [first.select(some), first.select(others)]
+    further = torch.ones(12, dtype=torch.bool)
+    further[some] = further[others] = False
+    assert torch.equal(is_further(first, known), further)
+    # Stacks of one name in two folders are two.
+    assert bool(is_further(second, known).all())
+    assert bool(is_further(first, []).all())
+    # And by whichever way they are reached.
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    again = Particles.load(tmp_path / "link" / "particles.star")
+    assert torch.equal(is_further(again, known), further)
+
+
+def test_a_stack_that_has_grown_is_as_long_as_it_was_last(parts) -> None:
+    first, _ = parts
+    (stack,) = first.stacks
+    short = replace(stack, shape=(6, *stack.shape[1:]))
+    before = replace(first.select(torch.arange(6)), stacks=(short,))
+    joined = join([before, first.select(torch.arange(6, 12))]).particles
+    assert torch.equal(joined.images(torch.arange(12)), first.images(torch.arange(12)))
 
 
 def test_groups_are_numbered_without_a_gap(parts, tmp_path: Path) -> None:
