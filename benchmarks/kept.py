@@ -75,8 +75,8 @@ class Kept:
 
     Attributes
     ----------
-    folder : Path
-        Of the set.
+    folder, file : Path
+        Of the set, and of the encoder.
     seen, unseen : Particles
     truth : Particles
         Of the unseen, true poses and defoci.
@@ -88,6 +88,7 @@ class Kept:
     """
 
     folder: Path
+    file: Path
     seen: Particles
     unseen: Particles
     truth: Particles
@@ -115,6 +116,7 @@ def kept_encoder(case: Case) -> Kept:
     rotation, mirrored, origin = made["alignment"]
     return Kept(
         folder,
+        file,
         particles.select(seen),
         particles.select(unseen),
         truth.select(unseen),

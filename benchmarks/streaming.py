@@ -1,46 +1,74 @@
 """One pass of an encoder over 1,000 to 1,000,000 images: rate, memory, break-even.
 
-Shows the 9,000 images of set G of cryoPoseNet (128 x 128, 0 dB, CTF), read again and
-again, through the encoder alone, and through encoder and climb: images a second from
-pixels on disk to poses and covariances on disk, and the most memory that does not
-merely map files. Each is a process of its own, start-up included in the seconds.
+Shows the 9,000 images of set G of cryoPoseNet (0 dB, CTF; at 64 x 64 pixels over the
+same length, and its own 128 x 128), named again and again, without and with climbs:
+
+- by the library: from pixels on disk to poses and covariances on disk, of which nothing
+  is kept;
+- by the program, `cryoinfer infer`: from a STAR file to a run folder. It judges images,
+  inserts them into a map, and keeps posteriors, to write and to draw them.
+
+Of each, a process of its own: the seconds of all of it and of the images' share, and
+the most memory that does not merely map files.
 
 Break-even is the number of particles from which on search of 8,000, training and one
-pass cost less than a search of all; seconds of the search are those of
-``scaling.py``, of the training those of the encoder.
+pass of the program cost less than a search of all, by what each further particle costs:
+in the search by ``scaling.py``, in the pass by the fewest and the most images here.
+Both at 128 x 128 pixels; seconds of the training are those of the encoder.
 
     python benchmarks/streaming.py
 """
 
 import argparse
-import math
+import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
 from kept import Case, kept_encoder
 from measure import argument_parser, results_of, run_process
-from rows import Column, Results, Row, print_table
+from rows import HERE, Column, Results, Row, print_table
 
+from cryoinfer.cli import run_folder
 from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.workflows.infer import INFERENCE
 
+BOXES = (64, 128)
 CHUNK = 500
-IMAGES = {"encoder": (10**3, 10**4, 10**5, 10**6), "climb": (10**3, 10**4, 10**5)}
+LIBRARY, PROGRAM = "library", "program"
+FEW = (10**3, 10**4, 10**5)
+CASES = (
+    (LIBRARY, "encoder", 64, (*FEW, 10**6)),
+    (PROGRAM, "encoder", 64, (*FEW, 10**6)),
+    (PROGRAM, "with a climb", 64, FEW),
+    (LIBRARY, "encoder", 128, FEW),
+    (PROGRAM, "encoder", 128, FEW),
+    (PROGRAM, "with a climb", 128, FEW),
+)
 COLUMNS = (
+    Column("by the", "way"),
     Column("inference", "inference"),
+    Column("box", "box"),
     Column("images", "images", ",d"),
     Column("wall (s)", "wall_seconds", ".1f"),
-    Column("in the stream (s)", "stream_seconds", ".1f"),
-    Column("images/s in it", "images_per_second", ",.0f"),
-    Column("anonymous (MB)", "peak_anonymous_mb", ".0f"),
+    Column("inference in it (s)", "inference_seconds", ".1f"),
+    Column("images/s in that", "images_per_second", ",.0f"),
+    Column("each further 1,000 (s)", "more_wall_seconds", ".3f"),
+    Column("anonymous (MB)", "peak_anonymous_mb", ",.0f"),
+    Column("each further 1,000 (MB)", "more_peak_anonymous_mb", ".2f"),
     Column("break-even (particles)", "break_even", ",.0f"),
 )
 
 
+# --- By the library -----------------------------------------------------------------
+
+
 def stream(case: Case, inference: str, count: int, folder: Path) -> None:
-    """Infer ``count`` images and write what was found; in its own process."""
+    """Infer so many images and write what was found; in its own process."""
     kept = kept_encoder(case)
     model = kept.model
     chosen = model.encoder if inference == "encoder" else model.semi_amortized()
@@ -64,59 +92,128 @@ def stream(case: Case, inference: str, count: int, folder: Path) -> None:
                 # The first batch compiles the kernels, and is not counted.
                 started = started or time.perf_counter()
     seconds = time.perf_counter() - started
-    rate = (count - CHUNK) / seconds
-    (folder / "rate.txt").write_text(f"{seconds} {rate}")
-
-
-def search_seconds() -> tuple[float, float]:
-    """Return the seconds of a search of no images, and of each further one."""
-    rows = sorted(Results("scaling", trial=False).rows(), key=lambda r: r["images"])
-    if len(rows) < 2:
-        return math.nan, math.nan
-    few, many = rows[0], rows[-1]
-    more = many["wall_seconds"] - few["wall_seconds"]
-    each = more / (many["images"] - few["images"])
-    return few["wall_seconds"] - each * few["images"], each
-
-
-def measure(case: Case, inference: str, count: int, options: argparse.Namespace) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--work", inference, str(count), folder]
-        command += ["--steps", str(case.steps)]
-        for name in ("n", "box"):
-            if getattr(options, name):
-                command += [f"--{name}", str(getattr(options, name))]
-        row = run_process(command)
-        seconds, rate = map(float, (Path(folder) / "rate.txt").read_text().split())
-    kept = kept_encoder(case)
-    school = kept.row["abinitio_seconds"] + kept.row["training_seconds"]
-    first, each = search_seconds()
-    return row | {
-        "stream_seconds": seconds,
-        "images_per_second": rate,
-        "school_seconds": school,
-        "break_even": (school - first) / (each - 1 / rate),
+    rate = {
+        "inference_seconds": seconds,
+        "images_per_second": (count - CHUNK) / seconds,
     }
+    (folder / "rate.json").write_text(json.dumps(rate))
+
+
+def by_library(case: Case, inference: str, count: int, folder: Path) -> Row:
+    """Measure :func:`stream`."""
+    simulation = case.simulation
+    numbers = (simulation.n, simulation.box, case.steps, count)
+    command = [sys.executable, __file__, "--work", inference, str(folder)]
+    row = run_process([*command, *map(str, numbers)])
+    return row | json.loads((folder / "rate.json").read_text())
+
+
+# --- By the program -----------------------------------------------------------------
+
+
+def by_program(case: Case, inference: str, count: int, folder: Path) -> Row:
+    """Measure ``cryoinfer infer`` on a STAR file of so many rows."""
+    kept = kept_encoder(case)
+    particles, out = folder / "particles.star", folder / "out"
+    kept.seen.select(torch.arange(count) % len(kept.seen)).save(particles)
+    command = [sys.executable, "-m", "cryoinfer", "infer", str(kept.file)]
+    command += [str(particles), "--out", str(out)]
+    row = run_process(command + ["--no-climb"] * (inference == "encoder"))
+    record = json.loads((out / run_folder.RECORD).read_text())
+    seconds = record["stage_seconds"][INFERENCE]
+    return row | {"inference_seconds": seconds, "images_per_second": count / seconds}
+
+
+# --- What further particles cost ----------------------------------------------------
+
+
+def with_growth(rows: list[Row]) -> list[Row]:
+    """Return rows of one kind with what further images cost in them."""
+    ordered = sorted(rows, key=lambda row: int(row["images"]))
+    grown = ordered[:1]
+    for before, row in pairwise(ordered):
+        added = {
+            f"more_{name}": 1e3 * each(name, before, row)
+            for name in ("wall_seconds", "peak_anonymous_mb")
+        }
+        grown.append(row | added)
+    few, many = grown[0], grown[-1]
+    if (many["way"], many["box"]) == (PROGRAM, BOXES[-1]) and few is not many:
+        one = each("wall_seconds", few, many)
+        grown[-1] = many | {"break_even": break_even(many["school_seconds"], one)}
+    return grown
+
+
+def break_even(school_seconds: float, each_seconds: float) -> float | None:
+    """Return from how many particles on an encoder is worth its training, if ever."""
+    searches = sorted(
+        Results("scaling", trial=False).rows(), key=lambda row: int(row["images"])
+    )
+    if len(searches) < 2:
+        return None
+    few, many = searches[0], searches[-1]
+    one = each("wall_seconds", few, many)
+    first = few["wall_seconds"] - one * few["images"]
+    saved = one - each_seconds
+    return (school_seconds - first) / saved if saved > 0 else None
+
+
+def each(name: str, few: Row, many: Row) -> float:
+    """Return by how much a value grows with every image, between two rows."""
+    return float((many[name] - few[name]) / (many["images"] - few["images"]))
+
+
+# --- The script ---------------------------------------------------------------------
+
+
+def case_of(box: int, options: argparse.Namespace) -> Case:
+    """Return set G with another box over the same length."""
+    case = Case.of_set("G", options)
+    length = case.simulation.box * case.simulation.pixel_size_angstrom
+    simulation = replace(case.simulation, box=box, pixel_size_angstrom=length / box)
+    return replace(case, simulation=simulation)
+
+
+def measure_all(results: Results, options: argparse.Namespace) -> None:
+    ways = {LIBRARY: by_library, PROGRAM: by_program}
+    for way, inference, box, counts in CASES:
+        case = case_of(options.box or box, options)
+        for count in options.images or counts:
+            key = {"way": way, "inference": inference, "box": case.simulation.box}
+            key["images"] = count
+            if results.has(key) and not options.again:
+                continue
+            print(key, flush=True)
+            school = kept_encoder(case).row
+            with tempfile.TemporaryDirectory(dir=HERE / "runs") as folder:
+                row = ways[way](case, inference, count, Path(folder))
+            seconds = school["abinitio_seconds"] + school["training_seconds"]
+            results.put(key, row | {"school_seconds": seconds})
+
+
+def kind(row: Row) -> tuple[int, str, str]:
+    return row["box"], row["way"], row["inference"]
 
 
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, help="of the training (default: by set)")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--images", type=int, nargs="+", help="how many (default: 1,000 and more)"
+    )
+    parser.add_argument("--work", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    case = Case.of_set("G", options)
     if options.work:
-        inference, count, folder = options.work
-        stream(case, inference, int(count), Path(folder))
+        inference, folder, *numbers = options.work
+        options.n, options.box, options.steps, count = map(int, numbers)
+        stream(case_of(options.box, options), inference, count, Path(folder))
         return
     results = results_of("streaming", options)
-    for inference, counts in () if options.table else IMAGES.items():
-        kept_encoder(case)
-        for count in counts:
-            key = {"inference": inference, "images": count}
-            if options.again or not results.has(key):
-                results.put(key, measure(case, inference, count, options))
-    print_table(results.rows(), COLUMNS)
+    if not options.table:
+        measure_all(results, options)
+    grouped = groupby(sorted(results.rows(), key=kind), kind)
+    table = [row for _, own in grouped for row in with_growth(list(own))]
+    print_table(table, COLUMNS)
 
 
 if __name__ == "__main__":
