@@ -356,11 +356,10 @@ def _smooth_on_sphere(directions: Array) -> tuple[Array, Array, Array]:
     )
     radius = np.sqrt(1 - height**2)
     points = np.stack([radius * np.cos(turn), radius * np.sin(turn), height], axis=-1)
+    points, directions = points.astype(np.float32), directions.astype(np.float32)
     density = np.zeros(height.shape)
-    for few in np.array_split(
-        directions.astype(np.float32), len(directions) // 500 + 1
-    ):
-        density += np.exp(kappa * (points.astype(np.float32) @ few.T - 1)).sum(-1)
+    for few in np.array_split(directions, len(directions) // 500 + 1):
+        density += np.exp(kappa * (points @ few.T - 1)).sum(-1)
     density *= 2 * kappa / -np.expm1(-2 * kappa) / len(directions)
     return density, longitude, latitude
 
