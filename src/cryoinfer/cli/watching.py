@@ -207,21 +207,22 @@ class Watch:
         started = time.perf_counter()
         try:
             particles = self._load(path)
-            require_joinable([*self._known()[:1], particles])
+            known = self._known()
+            require_joinable([*known[:1], particles])
             stacks = [stack.path for stack in particles.stacks]
             if any(one.parent == path.parent and one.name in fresh for one in stacks):
                 return False
             before = [_stamp(one) for one in (path, *stacks)]
-            further = is_further(particles, self._known())
+            further = is_further(particles, known)
             if not bool(further.all()):
                 taken = int((~further).sum())
                 self._monitor.message(
                     f"{name}: {taken:,} of {len(particles):,} particles are in already."
                 )
-            if not bool(further.any()):
+                particles = particles.select(further)
+            if not len(particles):
                 self._done[name] = now[name]
                 return False
-            particles = particles.select(further)
             found = infer_particles(
                 particles, self._trained, self._seeded(), self._monitor
             )

@@ -1,9 +1,11 @@
 """Particles of several files as one set."""
 
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -118,21 +120,29 @@ def is_further(particles: Particles, known: Sequence[Particles]) -> Tensor:
         By file and row; what an image shows is not looked at.
     """
     files: dict[str, int] = {}
+    for stack in particles.stacks:
+        files.setdefault(_real_path(stack.path), len(files))
 
     def places(part: Particles) -> NDArray[np.int64]:
-        paths = [os.path.realpath(stack.path) for stack in part.stacks]
-        numbers = [files.setdefault(path, len(files)) for path in paths]
         images = part.table.images
-        file = np.array(numbers, dtype=np.int64)[images.path_index]
-        return np.stack([file, images.row], 1)
+        numbers = [files.get(_real_path(stack.path), -1) for stack in part.stacks]
+        # Headers of stacks count their images in 32 bits.
+        return np.array(numbers, dtype=np.int64)[images.path_index] << 32 | images.row
 
-    before = [places(part) for part in known]
     own = places(particles)
-    rows = 1 + max(int(part[:, 1].max(initial=0)) for part in (own, *before))
-    taken = np.concatenate(
-        [np.empty(0, dtype=np.int64), *(b @ (rows, 1) for b in before)]
-    )
-    return torch.from_numpy(~np.isin(own @ (rows, 1), taken))
+    sharing = [
+        part
+        for part in known
+        if any(_real_path(stack.path) in files for stack in part.stacks)
+    ]
+    taken = np.concatenate([own[:0], *map(places, sharing)])
+    return torch.from_numpy(~np.isin(own, taken))
+
+
+@functools.cache
+def _real_path(path: Path) -> str:
+    # A watch asks for all stacks so far with every file that arrives.
+    return os.path.realpath(path)
 
 
 @dataclass(frozen=True)
