@@ -17,14 +17,21 @@ import itertools
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from cryoposenet_figures import METHODS, best_of, draw
-from measure import argument_parser, resized, resolution_inside, results_of, simulated
+from measure import (
+    argument_parser,
+    in_box,
+    resized,
+    resolution_inside,
+    results_of,
+    simulated,
+)
 from rows import HERE, Column, Row, print_table
 from torch import Tensor
 
@@ -262,9 +269,7 @@ def kind(row: Row) -> tuple[str, int, int, int]:
 
 def images_of(letter: str, box: int) -> SimulationConfig:
     """Return a set of the publication in a box of other pixels over the same length."""
-    preset = simulation_preset(f"cryoposenet-{letter.lower()}")
-    pixel_size = preset.pixel_size_angstrom * preset.box / box
-    return replace(preset, box=box, pixel_size_angstrom=pixel_size)
+    return in_box(simulation_preset(f"cryoposenet-{letter.lower()}"), box)
 
 
 def measure_all(options: argparse.Namespace) -> None:

@@ -7,17 +7,15 @@ own, in batches of 500, beside a copy of as many bytes in memory; and a STAR fil
     python benchmarks/files.py
 """
 
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import torch
-from measure import argument_parser, results_of
-from rows import HERE, Column, Row, print_table
+from measure import argument_parser, results_of, scratch_folder
+from rows import Column, Row, print_table
+from throughput import seconds_of
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
@@ -25,7 +23,6 @@ from cryoinfer.io.star import STRING, StarBlock, StarFile, read_star, write_star
 
 IMAGES, BATCH, BOX = 2_000, 500, 128
 ROWS, NUMBERS = 200_000, 25
-TIMES = 5
 COLUMNS = (
     Column("what", "what"),
     Column("units", "units", ",d"),
@@ -36,18 +33,13 @@ COLUMNS = (
 
 
 def measured(function: Callable[[], object], units: int, size: int) -> Row:
-    """Return the median of some times, after one more that nobody looks at."""
-    seconds = []
-    for _ in range(TIMES + 1):
-        started = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds[1:])
+    """Return the rates of a function that handles so many units and bytes."""
+    seconds = seconds_of(function)
     return {
         "units": units,
-        "seconds": median,
-        "units_per_second": units / median,
-        "megabytes_per_second": size / median / 1e6,
+        "seconds": seconds,
+        "units_per_second": units / seconds,
+        "megabytes_per_second": size / seconds / 1e6,
     }
 
 
@@ -95,9 +87,7 @@ def main() -> None:
     options = argument_parser(__doc__).parse_args()
     results = results_of("files", options)
     if not options.table and (options.again or not results.rows()):
-        runs = HERE / "runs"
-        runs.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=runs) as name:
+        with scratch_folder() as name:
             folder = Path(name)
             rows = image_rates(folder, options.n or IMAGES, options.box or BOX)
             for what, row in (rows | table_rates(folder)).items():

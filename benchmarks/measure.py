@@ -152,10 +152,14 @@ def simulated(config: SimulationConfig) -> Path:
 
 def resized(config: SimulationConfig, options: argparse.Namespace) -> SimulationConfig:
     """Return the set with the images' number and box that were asked for."""
-    box = options.box or config.box
-    pixel_size = config.pixel_size_angstrom * config.box / box
     n = options.n or config.n
-    return replace(config, n=n, box=box, pixel_size_angstrom=pixel_size)
+    return replace(in_box(config, options.box or config.box), n=n)
+
+
+def in_box(config: SimulationConfig, box: int) -> SimulationConfig:
+    """Return the set in a box of other pixels over the same length."""
+    pixel_size = config.pixel_size_angstrom * config.box / box
+    return replace(config, box=box, pixel_size_angstrom=pixel_size)
 
 
 # --- Runs ---------------------------------------------------------------------------
@@ -180,9 +184,7 @@ def run_abinitio(
         Costs (``wall_seconds``, ``cpu_seconds``, ``peak_mb``, ``peak_anonymous_mb``,
         ``stage_seconds``) and the values of :func:`accuracy`.
     """
-    runs = HERE / "runs"
-    runs.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=runs) as folder:
+    with scratch_folder() as folder:
         file = Path(folder) / "result.pt"
         settings = json.dumps(asdict(config))
         command = [sys.executable, __file__, str(set_dir), settings, str(file)]
@@ -191,6 +193,13 @@ def run_abinitio(
     costs["stage_seconds"] = saved.pop("stage_seconds")
     costs["passes"] = saved.pop("passes")
     return costs | accuracy(saved, set_dir, true_symmetry)
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder in ``runs/`` that is gone when its block ends."""
+    runs = HERE / "runs"
+    runs.mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=runs)
 
 
 def run_process(command: Sequence[str]) -> Row:

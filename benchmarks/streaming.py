@@ -1,12 +1,13 @@
 """One pass of an encoder over 1,000 to 1,000,000 images: rate, memory, break-even.
 
 Shows the 9,000 images of set G of cryoPoseNet (0 dB, CTF; at 64 x 64 pixels over the
-same length, and its own 128 x 128), named again and again, without and with climbs:
+same length, and its own 128 x 128), named again and again:
 
 - by the library: from pixels on disk to poses and covariances on disk, of which nothing
   is kept;
-- by the program, `cryoinfer infer`: from a STAR file to a run folder. It judges images,
-  inserts them into a map, and keeps posteriors, to write and to draw them.
+- by the program, `cryoinfer infer`, without and with climbs: from a STAR file to a run
+  folder. It judges images, inserts them into a map, and keeps posteriors, to write and
+  to draw them.
 
 Of each, a process of its own: the seconds of all of it and of the images' share, and
 the most memory that does not merely map files.
@@ -22,16 +23,21 @@ Both at 128 x 128 pixels; seconds of the training are those of the encoder.
 import argparse
 import json
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
-from kept import Case, kept_encoder
-from measure import argument_parser, results_of, run_process
-from rows import HERE, Column, Results, Row, print_table
+from kept import Case, Kept, kept_encoder
+from measure import (
+    argument_parser,
+    in_box,
+    results_of,
+    run_process,
+    scratch_folder,
+)
+from rows import Column, Results, Row, print_table
 
 from cryoinfer.cli import run_folder
 from cryoinfer.inference.posteriors import PoseMixture
@@ -67,17 +73,16 @@ COLUMNS = (
 # --- By the library -----------------------------------------------------------------
 
 
-def stream(case: Case, inference: str, count: int, folder: Path) -> None:
+def stream(case: Case, count: int, folder: Path) -> None:
     """Infer so many images and write what was found; in its own process."""
     kept = kept_encoder(case)
-    model = kept.model
-    chosen = model.encoder if inference == "encoder" else model.semi_amortized()
+    encoder = kept.model.encoder
     particles, done, started = kept.seen, 0, 0.0
     with (folder / "posteriors.f32").open("wb") as file:
         while done < count:
             rows = torch.arange(min(len(particles), count - done))
             for batch in particles.batches(CHUNK, rows):
-                posterior = chosen.infer(batch)
+                posterior = encoder.infer(batch)
                 assert isinstance(posterior, PoseMixture)
                 numbers = torch.cat(
                     [
@@ -99,11 +104,11 @@ def stream(case: Case, inference: str, count: int, folder: Path) -> None:
     (folder / "rate.json").write_text(json.dumps(rate))
 
 
-def by_library(case: Case, inference: str, count: int, folder: Path) -> Row:
+def by_library(case: Case, count: int, folder: Path) -> Row:
     """Measure :func:`stream`."""
     simulation = case.simulation
     numbers = (simulation.n, simulation.box, case.steps, count)
-    command = [sys.executable, __file__, "--work", inference, str(folder)]
+    command = [sys.executable, __file__, "--work", str(folder)]
     row = run_process([*command, *map(str, numbers)])
     return row | json.loads((folder / "rate.json").read_text())
 
@@ -111,9 +116,8 @@ def by_library(case: Case, inference: str, count: int, folder: Path) -> Row:
 # --- By the program -----------------------------------------------------------------
 
 
-def by_program(case: Case, inference: str, count: int, folder: Path) -> Row:
+def by_program(kept: Kept, inference: str, count: int, folder: Path) -> Row:
     """Measure ``cryoinfer infer`` on a STAR file of so many rows."""
-    kept = kept_encoder(case)
     particles, out = folder / "particles.star", folder / "out"
     kept.seen.select(torch.arange(count) % len(kept.seen)).save(particles)
     command = [sys.executable, "-m", "cryoinfer", "infer", str(kept.file)]
@@ -169,13 +173,10 @@ def each(name: str, few: Row, many: Row) -> float:
 def case_of(box: int, options: argparse.Namespace) -> Case:
     """Return set G with another box over the same length."""
     case = Case.of_set("G", options)
-    length = case.simulation.box * case.simulation.pixel_size_angstrom
-    simulation = replace(case.simulation, box=box, pixel_size_angstrom=length / box)
-    return replace(case, simulation=simulation)
+    return replace(case, simulation=in_box(case.simulation, box))
 
 
 def measure_all(results: Results, options: argparse.Namespace) -> None:
-    ways = {LIBRARY: by_library, PROGRAM: by_program}
     for way, inference, box, counts in CASES:
         case = case_of(options.box or box, options)
         for count in options.images or counts:
@@ -184,10 +185,13 @@ def measure_all(results: Results, options: argparse.Namespace) -> None:
             if results.has(key) and not options.again:
                 continue
             print(key, flush=True)
-            school = kept_encoder(case).row
-            with tempfile.TemporaryDirectory(dir=HERE / "runs") as folder:
-                row = ways[way](case, inference, count, Path(folder))
-            seconds = school["abinitio_seconds"] + school["training_seconds"]
+            kept = kept_encoder(case)
+            with scratch_folder() as name:
+                if way == LIBRARY:
+                    row = by_library(case, count, Path(name))
+                else:
+                    row = by_program(kept, inference, count, Path(name))
+            seconds = kept.row["abinitio_seconds"] + kept.row["training_seconds"]
             results.put(key, row | {"school_seconds": seconds})
 
 
@@ -201,12 +205,12 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, nargs="+", help="how many (default: 1,000 and more)"
     )
-    parser.add_argument("--work", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        inference, folder, *numbers = options.work
+        folder, *numbers = options.work
         options.n, options.box, options.steps, count = map(int, numbers)
-        stream(case_of(options.box, options), inference, count, Path(folder))
+        stream(case_of(options.box, options), count, Path(folder))
         return
     results = results_of("streaming", options)
     if not options.table:
