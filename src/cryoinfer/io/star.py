@@ -10,10 +10,11 @@ a word like ``data_2019/a.mrc``.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TextIO, cast
 
 import numpy as np
 from gemmi import cif
@@ -25,9 +26,12 @@ STRING = np.dtypes.StringDType()
 
 _TOKEN = re.compile(r"""'.*?'(?=\s|$)|".*?"(?=\s|$)|#.*|\S+""")
 _NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
+_REASON = re.compile(r"(?s)string:(?P<line>\d*)(:\d+\(\d+\))?:?\s*(?P<reason>.*)")
+"""An error of gemmi: its line, its column and the rest, which may begin `in data_x`."""
+
 _VERSION = re.compile(r"(?m)^\s*# version (\d+)")
 _ROWS_AT_ONCE = 10_000
-"""That are words of Python while they are written, each of 50 bytes and more."""
+"""That are words of Python while they are read or written, each of 50 bytes or more."""
 
 
 @dataclass(frozen=True)
@@ -128,22 +132,18 @@ def read_star(path: Path | str) -> StarFile:
     if not path.is_file():
         raise MissingFileError(f"No such STAR file: {path}")
     try:
-        text = path.read_bytes().decode("utf-8")
+        with path.open(encoding="utf-8", newline="\n") as file:
+            outline, loops = _read_loops(file, path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a STAR file: it is not text") from error
-    text = _to_strict_cif(text, path)
-    try:
-        document = cif.read_string(text)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).removeprefix("string:")
-        raise InputError(
-            f"{path} is not a STAR file that can be read: line {reason}"
-        ) from error
+    document = _parse(outline, path)
     if len(document) == 0:
         raise InputError(f"{path} is empty: it holds no data_ block")
-    version = _VERSION.search(text)
+    version = _VERSION.search(outline)
     return StarFile(
-        blocks=tuple(block for part in document for block in _tables(part)),
+        blocks=tuple(
+            block for part in document for block in _tables(part, loops, path)
+        ),
         version=int(version[1]) if version else None,
     )
 
@@ -169,8 +169,37 @@ def _number_or_nan(word: str) -> float:
         return float("nan")
 
 
-def _tables(part: cif.Block) -> Iterator[StarBlock]:
-    """Yield the loops and runs of pairs of one ``data_`` block, in order."""
+def _parse(text: str, path: Path, numbers: Sequence[int] = ()) -> cif.Document:
+    """Parse CIF, whose lines have these numbers in the file, if not their own.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        return cif.read_string(text)
+    except (ValueError, RuntimeError) as error:
+        found = _REASON.fullmatch(str(error))
+        assert found is not None
+        line, reason = found["line"], found["reason"]
+        if line and numbers:
+            line = numbers[min(int(line), len(numbers)) - 1]
+        place = f"line {line}: " if line else ""
+        raise InputError(
+            f"{path} is not a STAR file that can be read: {place}{reason}"
+        ) from error
+
+
+def _tables(
+    part: cif.Block, loops: Mapping[int, "_Loop"], path: Path
+) -> Iterator[StarBlock]:
+    """Yield the loops and runs of pairs of one ``data_`` block, in order.
+
+    Raises
+    ------
+    InputError
+        If a row stands on the line of a label.
+    """
     name = part.name.strip()
     pairs: dict[str, NDArray[Any]] = {}
     for item in part:
@@ -182,21 +211,21 @@ def _tables(part: cif.Block) -> Iterator[StarBlock]:
             yield StarBlock(name, pairs, is_loop=False)
             pairs = {}
         if item.loop is not None:
-            columns = {tag[1:]: _column(part, tag) for tag in item.loop.tags}
-            yield StarBlock(name, columns)
+            loop = loops.get(item.line_number)
+            if loop is None or item.loop.length() != min(1, loop.rows):
+                raise InputError(
+                    f"{path}, line {item.line_number}: expected every row of the loop "
+                    "on a line of its own, below the labels. Write the table anew."
+                )
+            labels = [tag[1:] for tag in item.loop.tags]
+            columns = loop.columns()
+            yield StarBlock(name, dict(zip(labels, columns, strict=True)))
     if pairs:
         yield StarBlock(name, pairs, is_loop=False)
 
 
-def _column(part: cif.Block, tag: str) -> NDArray[Any]:
-    words = list(part.find_loop(tag))
-    if any(word[0] in "'\"" for word in words):
-        words = [word[1:-1] if word[0] in "'\"" else word for word in words]
-    return np.array(words, dtype=STRING)
-
-
-def _to_strict_cif(text: str, path: Path) -> str:
-    """Return the text as CIF has it, where every row of a loop is one whole line.
+def _read_loops(file: TextIO, path: Path) -> tuple[str, dict[int, "_Loop"]]:
+    """Return a file with one row a loop, and all rows by the lines of the loops.
 
     CIF lets rows run over lines and reserves words that begin with ``data_``. RELION
     reads line by line and writes such words, in paths, without quotes.
@@ -206,34 +235,94 @@ def _to_strict_cif(text: str, path: Path) -> str:
     InputError
         If a row has too few or too many values.
     """
-    lines = text.split("\n")
-    width, in_loop, in_rows = 0, False, False
-    for i, line in enumerate(lines):
+    most = _count_lines(path)
+    outline: list[str] = []
+    loops: dict[int, _Loop] = {}
+    loop: _Loop | None = None
+    for number, line in enumerate(file, 1):
         words = line.split()
         if not words or words[0][0] == "#":
-            continue
-        if len(words) == 1 and words[0].startswith(("data_", "loop_")):
-            width, in_loop, in_rows = 0, words[0] == "loop_", False
-            continue
+            pass
+        elif words[0].lower() == "loop_":
+            loop = loops[number] = _Loop(path, most)
+            loop.width = sum(word[0] == "_" for word in words)
+        elif len(words) == 1 and words[0].startswith("data_"):
+            loop = None
+        elif loop is not None and words[0][0] != "_":
+            loop.add(number, line, len(words))
+            # The first stands for all: without one, a pair below would be a label.
+            line = "? " * loop.width * (loop.rows == 1) + "\n"
+        elif loop is not None and loop.rows:
+            loop = None
+        elif loop is not None:
+            loop.width += 1
+        outline.append(line)
+    return "".join(outline), loops
+
+
+def _count_lines(path: Path) -> int:
+    """Return how many lines a file has, the last of which may have no end."""
+    with path.open("rb") as file:
+        return 1 + sum(
+            part.count(b"\n") for part in iter(partial(file.read, 2**20), b"")
+        )
+
+
+class _Loop:
+    """The rows of one loop, parsed some thousands at a time.
+
+    A whole file of words of Python would take several times what its columns do.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        self.width = 0
+        self.rows = 0
+        self._path, self._most = path, most
+        self._lines: list[str] = []
+        self._numbers: list[int] = []
+        self._columns: list[NDArray[Any]] = []
+
+    def add(self, number: int, line: str, words: int) -> None:
+        """Take one row: a line, its number, and how many words it seems to be."""
+        if words != self.width or '"' in line or "'" in line or "#" in line:
+            tokens = [token for token in _TOKEN.findall(line) if token[0] != "#"]
+            if len(tokens) != self.width:
+                raise InputError(
+                    f"{self._path}, line {number}: expected {self.width} values, one "
+                    f"for each column, found {len(tokens)}. The file may have been cut "
+                    "off or edited."
+                )
         if "data_" in line:
             tokens = _TOKEN.findall(line)
-            lines[i] = " ".join(_quote(t) if t[:5] == "data_" else t for t in tokens)
-        if in_loop and words[0][0] == "_" and not in_rows:
-            width += 1
-        elif in_loop:
-            in_rows = True
-            if len(words) != width or '"' in line or "'" in line:
-                _require_width(line, width, f"{path}, line {i + 1}")
-    return "\n".join(lines)
+            line = " ".join(_quote(t) if t[:5] == "data_" else t for t in tokens) + "\n"
+        self.rows += 1
+        self._lines.append(line)
+        self._numbers.append(number)
+        if len(self._lines) == _ROWS_AT_ONCE:
+            self._parse()
+
+    def columns(self) -> list[NDArray[Any]]:
+        """Return all rows by column."""
+        self._parse()
+        return [column[: self.rows] for column in self._columns]
+
+    def _parse(self) -> None:
+        if not self._columns:  # of pages that take no memory before they are written
+            self._columns = [np.empty(self._most, STRING) for _ in range(self.width)]
+        tags = " ".join(f"_{i}" for i in range(self.width))
+        text = f"data_ loop_ {tags}\n{''.join(self._lines)}"
+        document = _parse(text, self._path, [0, *self._numbers])
+        words = document[0][0].loop.values
+        rows = slice(self.rows - len(self._lines), self.rows)
+        for i, column in enumerate(self._columns):
+            column[rows] = _unquoted(words[i :: self.width])
+        self._lines, self._numbers = [], []
 
 
-def _require_width(line: str, width: int, place: str) -> None:
-    found = sum(token[0] != "#" for token in _TOKEN.findall(line))
-    if found != width:
-        raise InputError(
-            f"{place}: expected {width} values, one for each column, found {found}. "
-            "The file may have been cut off or edited."
-        )
+def _unquoted(words: list[str]) -> list[str]:
+    if not any(word[0] in "'\"" for word in words):
+        return words
+    return [word[1:-1] if word[0] in "'\"" else word for word in words]
 
 
 def _lines(star: StarFile) -> Iterator[str]:

@@ -82,6 +82,26 @@ def test_words_that_need_quotes_survive(at_once, tmp_path, monkeypatch):
     assert same(star, read_star(tmp_path / "x.star"))
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_rows_are_read_in_pieces(at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoinfer.io.star._ROWS_AT_ONCE", at_once)
+    path = tmp_path / "x.star"
+    path.write_text(
+        "data_x\nloop_\n_a #1\n_b\n1 'one two'\n\n2 two # a word\n# three\n3 \"\"\n"
+        "_c 4\n\nloop_\n_d\n5\n6\n"
+    )
+    loop, pair, last = read_star(path).blocks
+    assert loop.columns["a"].tolist() == ["1", "2", "3"]
+    assert loop.columns["b"].tolist() == ["one two", "two", ""]
+    assert {name: values.tolist() for name, values in pair.columns.items()} == {
+        "c": ["4"]
+    }
+    assert last.columns["d"].tolist() == ["5", "6"]
+    path.write_text("data_x\nloop_\n_a\n_b\n1 2\n# none\n3 4\n\n5 6\n7 'a\"\n")
+    with pytest.raises(InputError, match="line 10: "):
+        read_star(path)
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_line_ends_of_either_kind(tmp_path, ending):
     path = tmp_path / "x.star"
@@ -105,7 +125,12 @@ def test_an_independent_reader_agrees(star_path, tmp_path):
         ("data_x\nloop_\n_a\n_b\n1 2 3\n4\n", "line 5: expected 2 values.*found 3"),
         ("hello", "is not a STAR file"),
         ("", "is empty"),
+        ("data_x\nloop_\n_a\n_b\n1 #2\n", "line 5: expected 2 values.*found 1"),
         ("data_x\nloop_\n_a\n_a\n1 2\n", "duplicate"),
+        ("data_x\n_a 1\ndata_x\n_b 2\n", "read: duplicate"),
+        ("data_x\nloop_ _a\n_b 1 2\n", "line 2: expected every row"),
+        ("data_x\nloop_ _a\n_b 1 2\n3 4\n", "line 2: expected every row.*own"),
+        ("data_x\n loop_\n_a\n'1\n", "line 4: "),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line(tmp_path, text, message):
