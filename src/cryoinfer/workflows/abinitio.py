@@ -115,10 +115,11 @@ def _begin(
         radius, config.starts, iterations=30, minibatch=250
     )
     start = random_start(problem, noise, start_config, generator, monitor)
-    explained = tuple(spectrum * start.noise_ratio for spectrum in noise)
+    for spectrum in noise:  # farther out the map explains nothing
+        spectrum[: radius + 1] *= start.noise_ratio
     return MarchState(
         estimate=Estimate.unknown(len(problem.particles)),
-        noise=explained,
+        noise=noise,
         maps=(start.density, start.density),
         map_radius=radius,
         radius=radius,

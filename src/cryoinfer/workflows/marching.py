@@ -241,7 +241,9 @@ def _advance(
     first, second = (solve(s, snr, box, map_box) * mask for s in sums)
     latest = Round(plan.radius, state.maps, (first, second))
     rounds = (latest, *state.rounds)[:_MEMORY]
-    hidden = 1 + 2 * fsc.clamp(min=0.0) * own_share(problem, sums[0], len(fsc))
+    # Of what an image adds to the sums the mask leaves the share of its volume.
+    own = own_share(problem, sums[0], len(fsc)) * mask.mean()
+    hidden = 1 + 2 * fsc.clamp(min=0.0) * own
     noise = tuple(
         _updated(spectrum, ratio * _at_rings(hidden, len(ratio)))
         for spectrum, ratio in zip(state.noise, outcome.noise_ratio, strict=True)
@@ -308,10 +310,10 @@ def agreement_radius(fsc: Tensor) -> int:
 
 
 def own_share(problem: Problem, sums: SliceAccumulator, shells: int) -> Tensor:
-    """Return the share of a particle's own image in its reference, shape (shells,).
+    """Return the share of a particle's own image in the sums, shape (shells,).
 
-    Its noise is missing from its residual twice over by this share, times the Wiener
-    filter.
+    Its noise is missing from its residual twice over by this share of the reference,
+    that is times the Wiener filter and what the mask leaves.
     """
     disc = FourierDisc.of_box(problem.grid.box, sums.radius)
     images = len(problem.particles) / 2 * len(problem.symmetry_rotation)

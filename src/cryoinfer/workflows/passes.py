@@ -169,13 +169,10 @@ class _ResidualPower:
         self._count = [torch.zeros(len(spectrum)) for spectrum in noise]
 
     def add(self, group: int, images: WhitenedImages, residual: Tensor) -> None:
-        ring = images.disc.ring
-        # The outermost ring is cut by the disc: left to the next pass.
-        whole = ring < ring.max()
-        power = residual.abs().square().sum(0)[whole]
-        self._sum[group].index_add_(0, ring[whole], power)
+        ring, power = images.disc.ring, residual.abs().square().sum(0)
+        self._sum[group].index_add_(0, ring, power)
         count = torch.full_like(power, float(len(residual)))
-        self._count[group].index_add_(0, ring[whole], count)
+        self._count[group].index_add_(0, ring, count)
 
     def mean(self) -> tuple[Tensor, ...]:
         return tuple(
@@ -261,9 +258,10 @@ class _Pass:
         self._change[index] = geodesic_angle(found.poses.rotation, same)
         measured = self._problem.noise_rows[index]
         if bool(measured.any()):
-            sampled = near.select(measured)
-            poses = found.poses.select(measured)
-            left = residual(self._references[half], sampled, poses)
+            # As far as there is a map, so that the next pass knows its new rings.
+            volume = self._references[half]
+            sampled = images.prefix(min(reach, volume.radius)).select(measured)
+            left = residual(volume, sampled, found.poses.select(measured))
             self._residual.add(group, sampled, left)
         placed = found if half == 0 else found.moved_to(self._frame)
         self._estimate.put(index, placed)

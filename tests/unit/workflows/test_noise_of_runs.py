@@ -1,0 +1,31 @@
+"""The noise that runs measure beside their maps."""
+
+import pytest
+
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
+from cryoinfer.workflows.refine import RefineConfig, refine
+
+
+@pytest.fixture
+def made(simulated):
+    return simulated(400, snr_db=0.0, defocus_range_angstrom=(8000.0, 16000.0))
+
+
+def test_every_ring_of_the_noise_is_measured(made) -> None:
+    """Also the outermost, and though every image has a share in the map."""
+    config = RefineConfig(particle_diameter_angstrom=80.0)
+    found = refine(made.with_poses(), None, config, SilentMonitor()).noise_power[0]
+    ratio = found / made.simulation.model.noise.spectrum[: len(found)]
+    # Known to 3 % in ring 1, of 1,200 coefficients, and better farther out. The noise
+    # of the map of 200 images adds a few per cent there.
+    assert ((ratio > 0.92) & (ratio < 1.1)).all()
+
+
+def test_noise_beyond_the_resolution_of_a_run_is_the_power_of_images(made) -> None:
+    config = AbinitioConfig(particle_diameter_angstrom=80.0, resolution_angstrom=15.0)
+    found = abinitio(made.particles, config, SilentMonitor()).noise_power[0]
+    ratio = found / made.simulation.model.noise.spectrum[: len(found)]
+    # At 0 dB images are hardly stronger than the noise out there. Within, as above, and
+    # poses that see no further leave some of the signal.
+    assert ((ratio > 0.88) & (ratio < 1.15)).all()
