@@ -12,7 +12,7 @@ are averaged, so that all have the same weights, those of one process.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,15 @@ from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
 from cryoinfer.inference.processes import place, told_by_first
-from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.widths import fitted_narrowing
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 
-_HELD_BACK = 500
+_HELD_BACK, _OF_ONE_GROUP = 500, 25
+"""Images held back, and how many of them are of one optics group before the next is
+drawn."""
+
 _LONGEST_GRADIENT = 1.0
 
 _FITTED = 2000
@@ -60,7 +63,8 @@ class TrainingConfig:
     check_every : int
         Steps between looks at the images held back, and checkpoints.
     mixed_precision : bool
-        Whether the network computes in bfloat16, all but its last layer.
+        Whether the network computes in bfloat16, all but its last layer, while it
+        learns; a finished one does anyway.
     """
 
     steps: int = 7000
@@ -213,9 +217,11 @@ class _Run:
         self._shared: nn.Module = self._loss
         if self._processes > 1:
             self._shared = DistributedDataParallel(self._loss)
-        held_back, self._true = images.draw(_HELD_BACK, generator)
         self._side = network.config.side
-        self._held_back = encoder_inputs(held_back, self._side)
+        drawn = drawn_batches(images, _HELD_BACK, generator, _OF_ONE_GROUP)
+        self._held_back = [
+            (encoder_inputs(some, self._side), latents) for some, latents in drawn
+        ]
         self._checks: list[Check] = []
         self._lost_degrees = lost_degrees(network.prior.turns, symmetry)
         self.step = 0
@@ -237,9 +243,12 @@ class _Run:
         value = self._shared(inputs, latents[own]).mean()
         self._network.zero_grad(set_to_none=True)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _LONGEST_GRADIENT)
-        self._optimiser.step(self._rate())
-        self._average.update_parameters(self._network)
+        weights = self._network.parameters()
+        length = torch.nn.utils.clip_grad_norm_(weights, _LONGEST_GRADIENT)
+        # One batch that overflows must not be the end of all weights.
+        if bool(length.isfinite()):
+            self._optimiser.step(self._rate())
+            self._average.update_parameters(self._network)
         self.step += 1
 
     def _rate(self) -> float:
@@ -250,34 +259,40 @@ class _Run:
     def fit_widths(self) -> None:
         """Make the widths of the averaged network's posteriors true."""
         network = self._averaged()
-        look = Loss(network, self._symmetry, self._config.mixed_precision)
-        said, rotation, offset = [], [], []
-        for _ in range(math.ceil(_FITTED / self._config.batch)):
-            drawn, latents = self._images.draw(self._config.batch, self._generator)
-            with torch.no_grad():
-                said.append(look.parameters_of(encoder_inputs(drawn, self._side)))
-            rotation.append(latents.pose.rotation.float())
-            offset.append(network.offset_of(latents))
-        parameters = MixtureParameters.joined(said)
-        truths = torch.cat(rotation), torch.cat(offset)
-        network.narrowing.copy_(fitted_narrowing(parameters, *truths, self._symmetry))
+        batch = self._config.batch
+        drawn = drawn_batches(self._images, _FITTED, self._generator, batch)
+        said = self._said(
+            network, ((encoder_inputs(some, self._side), true) for some, true in drawn)
+        )
+        network.narrowing.copy_(fitted_narrowing(*said, self._symmetry))
 
     def check(self) -> str:
         """Look at the images held back, and say what is seen."""
         network = self._averaged()
-        with torch.no_grad():
-            look = Loss(network, self._symmetry, self._config.mixed_precision)
-            parameters = look.parameters_of(self._held_back)
-            value = float(look.of(parameters, self._true).mean())
-            posterior = network.posterior(parameters)
-        found, true = posterior.mode().pose.rotation, self._true.pose.rotation
-        apart = geodesic_angle(found, nearest_mates(true, found, self._symmetry))
-        degrees = math.degrees(float(apart.median()))
+        parameters, true, offset = self._said(network, self._held_back)
+        density = parameters.log_prob_of_orbit(true, offset, self._symmetry)
+        value = -float(density.mean())
+        found = network.posterior(parameters).mode().pose.rotation
+        mates = nearest_mates(true.double(), found, self._symmetry)
+        degrees = math.degrees(float(geodesic_angle(found, mates).median()))
         self._checks.append(Check(self.step, value, degrees))
         return (
             f"step {self.step}: {value:.2f} nats, median error {degrees:.2f} degrees "
             "on simulated images held back"
         )
+
+    def _said(
+        self, network: PoseNetwork, drawn: Iterable[tuple[EncoderInputs, Latents]]
+    ) -> tuple[MixtureParameters, Tensor, Tensor]:
+        """Return what a network says of images, and their rotations and offsets."""
+        look = Loss(network, self._symmetry, self._config.mixed_precision)
+        said, rotation, offset = [], [], []
+        for inputs, latents in drawn:
+            with torch.no_grad():
+                said.append(look.parameters_of(inputs))
+            rotation.append(latents.pose.rotation.float())
+            offset.append(network.offset_of(latents))
+        return MixtureParameters.joined(said), torch.cat(rotation), torch.cat(offset)
 
     def _averaged(self) -> PoseNetwork:
         network = self._average.module

@@ -5,6 +5,7 @@ the exact posterior of what is shown (forward Kullback-Leibler divergence), for 
 that it, the CTFs and the noise explain.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -75,3 +76,14 @@ class TrainingImages(Generic[S]):
             rotation = random_rotations(count, generator)
         conformation = drawn[:, 3:] if len(sd) > 3 else None
         return Latents(Pose(rotation, drawn[:, :2]), drawn[:, 2], conformation)
+
+
+def drawn_batches(
+    source: TrainingImages[S],
+    count: int,
+    generator: torch.Generator,
+    of_one_group: int = 100,
+) -> Iterator[tuple[WhitenedImages, Latents]]:
+    """Yield simulated images and their truths, in batches of one optics group each."""
+    for rows in torch.arange(count).split(of_one_group):
+        yield source.draw(len(rows), generator)

@@ -5,10 +5,9 @@ from torch import Tensor
 
 from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.subjects import MapSubject
-from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.widths import fitted_widening, nearest_modes
 from cryoinfer.interfaces import Monitor
-from cryoinfer.workflows.simulated_images import drawn_batches
 
 
 def widening_of_climbs(

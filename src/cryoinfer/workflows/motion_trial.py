@@ -7,12 +7,12 @@ import torch
 
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.training_images import TrainingImages
+from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.inference.widths import fitted_widening
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.motion_inference import MotionInference
-from cryoinfer.workflows.simulated_images import drawn_batches, templates_of
+from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.trial import Trial
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500

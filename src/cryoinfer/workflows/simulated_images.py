@@ -1,16 +1,11 @@
 """Images that are simulated through the CTFs and the noise of particles."""
 
-from collections.abc import Iterator
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import grid_of
-from cryoinfer.inference.subjects import Subject
-from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
     ReferenceGrid,
     WhitenedImages,
@@ -18,24 +13,13 @@ from cryoinfer.inference.whitening import (
     is_finite,
     whiten,
 )
-from cryoinfer.records import Latents
 from cryoinfer.workflows.problem import CHUNK
 
 _TEMPLATES = 2000
 """Particles a group that lend their CTF."""
 
-_OF_ONE_GROUP = 100
-"""Images that are simulated with the optics of one group, before the next is drawn."""
-
-S = TypeVar("S", bound=Subject)
-
-
-def drawn_batches(
-    source: TrainingImages[S], count: int, generator: torch.Generator
-) -> Iterator[tuple[WhitenedImages, Latents]]:
-    """Yield simulated images and their truths, in batches of one optics group each."""
-    for rows in torch.arange(count).split(_OF_ONE_GROUP):
-        yield source.draw(len(rows), generator)
+_MOST_TEMPLATES = 20_000
+"""Of all groups together: there may be hundreds, one of every beam shift."""
 
 
 def templates_of(
@@ -44,7 +28,7 @@ def templates_of(
     radius: int,
     noise: tuple[Tensor, ...],
     generator: torch.Generator,
-    most: int | None = None,
+    most: int = _MOST_TEMPLATES,
 ) -> tuple[WhitenedImages, ...]:
     """Return particles of every optics group, whitened, to lend their CTFs and noise.
 
@@ -58,8 +42,8 @@ def templates_of(
         As :attr:`Lesson.noise_power`.
     generator : torch.Generator
         Of the choice.
-    most : int, optional
-        Of all groups together, one of each at least; without it 2,000 of each group.
+    most : int
+        Of all groups together, one of each at least and 2,000 of each at most.
 
     Raises
     ------
@@ -68,7 +52,7 @@ def templates_of(
     """
     templates = []
     groups = particles.optics.group.unique().tolist()
-    most_of_group = _TEMPLATES if most is None else max(1, most // len(groups))
+    most_of_group = min(_TEMPLATES, max(1, most // len(groups)))
     for group in groups:
         members = torch.nonzero(particles.optics.group == group).squeeze(1)
         order = torch.randperm(len(members), generator=generator)[:most_of_group]

@@ -24,10 +24,10 @@ from cryoinfer.evaluation.calibration import (
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.training_images import drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
-from cryoinfer.workflows.simulated_images import drawn_batches
 from cryoinfer.workflows.train import TrainedEncoder
 
 IMAGES = 1000
