@@ -11,7 +11,7 @@ from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
 from cryoinfer.records import Optics, ParticleBatch
 
-_ROUNDING = 5e-4
+ROUNDING_PX = 5e-4
 """Of a radius in pixels: lengths read from files are rounded, to 1e-7 in maps. The
 kernels allow twice as much."""
 
@@ -238,7 +238,7 @@ def require_finite(batch: ParticleBatch) -> None:
 
 def _image_radius(radius: int, scale: float, box: int) -> int:
     """Return the image's radius of a radius of the reference."""
-    return min(box // 2 - 1, math.floor(radius / scale + _ROUNDING))
+    return min(box // 2 - 1, math.floor(radius / scale + ROUNDING_PX))
 
 
 def _frequencies(disc: FourierDisc, optics: Optics) -> tuple[Tensor, Tensor]:

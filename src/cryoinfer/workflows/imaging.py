@@ -25,6 +25,9 @@ _LIKE = 1.2
 
 _LIKE_KV = 1.0
 
+_STRONG = 2.0
+"""Variance of an image over that of most: beyond it a hot pixel, or no particle."""
+
 
 @dataclass(frozen=True)
 class Imaging:
@@ -68,6 +71,7 @@ class Imaging:
         images = batch.images[is_finite(batch.images)]
         if not len(images):
             return None
+        images = images[is_usual(images)]
         box = images.shape[-1]
         axis = torch.arange(box) - box // 2
         outside = axis[:, None] ** 2 + axis**2 > (box / 2) ** 2
@@ -95,3 +99,13 @@ class Imaging:
             times = math.sqrt(found / before) if before > 0 else math.inf
             said.append(f"noise {times:.3g} times as strong")
         return said
+
+
+def is_usual(images: Tensor) -> Tensor:
+    """Tell which of some finite images are no stronger than twice most, shape (b,).
+
+    A mean over images would show one hot pixel of 200 standard deviations as noise of
+    all of them.
+    """
+    variance = images.double().var((-2, -1))
+    return variance <= _STRONG * variance.median()

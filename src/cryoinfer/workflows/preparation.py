@@ -23,6 +23,7 @@ from cryoinfer.inference.novelty import fit
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.whitening import (
+    ROUNDING_PX,
     ReferenceGrid,
     WhitenedImages,
     is_finite,
@@ -31,7 +32,7 @@ from cryoinfer.inference.whitening import (
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.records import Latents, ParticleBatch
-from cryoinfer.workflows.imaging import Imaging
+from cryoinfer.workflows.imaging import Imaging, is_usual
 from cryoinfer.workflows.passes import residual
 from cryoinfer.workflows.train import TrainedEncoder
 
@@ -50,9 +51,6 @@ _LEAST_CONTRAST = 1e-3  # whose logarithm is taken
 
 _OF_PARTICLE = 0.99
 """Of the power of the map: what lies within the particle's radius."""
-
-_AREA_ROUNDING = 1e-5
-"""Relative difference of areas that costs no ring of coefficients."""
 
 
 @dataclass(frozen=True)
@@ -179,15 +177,16 @@ def prepare(
     """
     grid, learned = trained.encoder.grid, trained.encoder.noise_power
     found: dict[tuple[int, int], Preparation] = {}
-    for group, box, pixel_size in _kinds(particles):
+    unknown = []
+    for kind in _kinds(particles):
+        group, box, pixel_size = kind
         off = abs(box * pixel_size / grid.length_angstrom - 1)
         alike = box == grid.box and off <= SAME_AREA
         way = None
-        if not alike or off > _AREA_ROUNDING:
+        if not alike or off * grid.box / 2 > ROUNDING_PX:  # that would cost a ring
             way = _resampling(box, pixel_size, grid)
-        known = trained.knows(group)
-        differences = []
-        if alike and known:
+        differences: list[str] = []
+        if alike and trained.knows(group):
             rows = _rows_of(particles, group, box)
             differences = _differences(particles, rows, trained.imaging[group])
             if not differences:
@@ -195,14 +194,19 @@ def prepare(
                 power = noise if way is None else way.spectrum(noise)
                 found[group, box] = Preparation(way, noise, power)
                 continue
+        # Where no image is finite none will ask for it.
+        found[group, box] = Preparation(way, torch.ones(2), torch.ones(2))
+        unknown.append((kind, way, differences))
+    if unknown:
+        monitor.stage("noise that was not learned", len(unknown))
+    for kind, way, differences in unknown:
+        group, box, _ = kind
         pilots = _pilots(particles, group, box, generator)
-        if pilots is None:
-            # No image will ask for it.
-            found[group, box] = Preparation(way, torch.ones(2), torch.ones(2))
-            continue
-        one = _measured(pilots, way, trained, generator)
-        found[group, box] = one
-        _tell(monitor, (group, box, pixel_size), grid, one, differences)
+        if pilots is not None:
+            one = _measured(pilots, way, trained, generator)
+            found[group, box] = one
+            _tell(monitor, kind, grid, one, differences)
+        monitor.advance()
     return Preparations(found)
 
 
@@ -259,9 +263,9 @@ def _pilots(
     order = rows[torch.randperm(len(rows), generator=generator)]
     for chosen in order.split(_BACKGROUNDS):
         batch = particles.batch(chosen.sort().values)
-        good = is_finite(batch.images)
-        if bool(good.any()):
-            return batch[good]
+        batch = batch[is_finite(batch.images)]
+        if len(batch):
+            return batch[is_usual(batch.images)]
     return None
 
 
@@ -318,7 +322,7 @@ class _Pilots:
             pixel_size = way.pixel_size_angstrom
         group = min(int(self.batch.optics.group[0]), len(encoder.noise_power) - 1)
         learned = encoder.noise_power[group]
-        if len(learned) <= seen.stop:  # no particles of this group were learned
+        if len(learned) < seen.stop:  # no particles of this group were learned
             learned = max(encoder.noise_power, key=len)
         ratio = float((preparation.noise_power[seen] / learned[seen]).median())
         other = math.sqrt(ratio) * pixel_size / encoder.grid.pixel_size_angstrom

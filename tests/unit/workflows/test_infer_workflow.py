@@ -332,6 +332,26 @@ def test_the_noise_of_groups_that_were_not_learned_is_measured(made, trained) ->
         assert float(spectrum[2:RADIUS].mean() / learned) == pytest.approx(1, abs=0.1)
 
 
+def test_one_hot_pixel_does_not_make_noise_of_a_group(
+    trained, made, tmp_path: Path
+) -> None:
+    images = made.particles.images(torch.arange(len(made.particles)))
+    images[7, 0, 0] = 1e4 * images.std()
+    hot = rewritten(made.particles, images, tmp_path / "hot")
+    listener = Listener()
+    infer(hot, trained, InferConfig(), listener)
+    assert listener.said == []
+    # Nor of one that is measured, as it was not learned.
+    group = torch.ones(len(hot), dtype=torch.int64)
+    table = replace(hot.table, optics=replace(hot.optics, group=group))
+    found = infer(replace(hot, table=table), trained, InferConfig(), listener)
+    assert "group 2" in " ".join(listener.said)
+    learned = trained.encoder.noise_power[0][2:RADIUS].mean()
+    # Of 200 images, 1 % a ring; what the map leaves is a few percent more or less.
+    ratio = float(found.noise_power[1][2:RADIUS].mean() / learned)
+    assert ratio == pytest.approx(1, abs=0.1)
+
+
 def test_a_group_of_another_data_set_is_not_taken_for_the_one_that_was_learned(
     trained, made, tmp_path: Path
 ) -> None:
