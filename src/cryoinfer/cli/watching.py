@@ -151,10 +151,12 @@ class Watch:
         before: dict[str, Stamp] = {}
         since: dict[str, float] = {}
         look, changed = 0, time.monotonic()
-        while until_idle is None or time.monotonic() - changed < until_idle:
+        while True:
             now, clock = self._seen(source, before), time.monotonic()
             if now != before:
                 changed = clock
+            elif until_idle is not None and clock - changed >= until_idle:
+                return
             since = {
                 name: since[name] if before.get(name) == stamp else clock
                 for name, stamp in now.items()

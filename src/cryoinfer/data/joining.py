@@ -106,7 +106,7 @@ def require_joinable(parts: Sequence[Particles]) -> None:
 
 
 def is_further(particles: Particles, known: Sequence[Particles]) -> Tensor:
-    """Tell which particles are images that none of the known ones are.
+    """Tell which particles are images that none of the known ones, or before, are.
 
     Parameters
     ----------
@@ -136,7 +136,9 @@ def is_further(particles: Particles, known: Sequence[Particles]) -> Tensor:
         if any(_real_path(stack.path) in files for stack in part.stacks)
     ]
     taken = np.concatenate([own[:0], *map(places, sharing)])
-    return torch.from_numpy(~np.isin(own, taken))
+    is_first = np.zeros(len(own), dtype=bool)
+    is_first[np.unique(own, return_index=True)[1]] = True
+    return torch.from_numpy(is_first & ~np.isin(own, taken))
 
 
 @functools.cache

@@ -124,6 +124,8 @@ def define_problem(
     subset = particles.random_subset
     if subset is None:
         half = torch.randperm(n, generator=generator) % 2
+        if n % 2:  # or files of one particle each would all fill the first half
+            half = (half + torch.randint(2, (), generator=generator)) % 2
     else:
         half = subset - 1
     # The shifts' prior is wide: three times the reach at two standard deviations.

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -274,6 +275,29 @@ def test_what_changes_while_it_is_inferred_is_inferred_again(
         assert not watch._take(path, watching._stamps(source), 0, ())
     assert "changed while it was inferred" in screen.getvalue()
     assert watch._take(path, watching._stamps(source), 1, ())
+
+
+def test_what_arrives_during_a_long_inference_does_not_find_a_watch_ended(
+    start: Start, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, screen = start(False)
+    infer, calls = watching.infer_particles, []
+
+    def slow(*given: object) -> Inferred:
+        calls.append(1)
+        if len(calls) == 1:
+            # Longer than the folder may be idle, and to no avail.
+            time.sleep(0.4)
+            (source / "one.mrcs").touch()
+            deliver(simulated, source, "two")
+        return infer(*given)
+
+    monkeypatch.setattr(watching, "infer_particles", slow)
+    watch.follow(source, 0.3)
+    assert "one.star is left for later" in screen.getvalue()
+    assert len(Particles.load(tmp_path / "run" / "particles.star")) == 240
 
 
 def test_waiting_is_no_time_of_the_work(

@@ -95,6 +95,8 @@ def test_images_are_told_by_file_and_row(parts, tmp_path: Path) -> None:
     # Stacks of one name in two folders are two.
     assert bool(is_further(second, known).all())
     assert bool(is_further(first, []).all())
+    twice = first.select(torch.tensor([3, 3, 4]))
+    assert is_further(twice, []).tolist() == [True, False, True]
     # And by whichever way they are reached.
     (tmp_path / "link").symlink_to(tmp_path / "a")
     again = Particles.load(tmp_path / "link" / "particles.star")

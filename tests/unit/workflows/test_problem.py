@@ -67,6 +67,20 @@ def test_batches_hold_one_group_and_every_particle_once(simulated) -> None:
     assert sorted(seen.tolist()) == sorted(wanted.tolist())
 
 
+def test_files_of_one_particle_fill_both_halves(simulated) -> None:
+    one = simulated().particles.select(torch.tensor([3]))
+    halves = [
+        int(
+            define_problem(
+                one, "C1", None, None, 0.0, torch.Generator().manual_seed(seed)
+            ).half
+        )
+        for seed in range(20)
+    ]
+    # All alike in one of 500,000 choices of seeds.
+    assert 0 < sum(halves) < 20
+
+
 def test_map_boxes_hold_their_radius(simulated) -> None:
     problem = problem_of(simulated().particles)
     for radius in range(1, 12):
