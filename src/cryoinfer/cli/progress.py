@@ -145,6 +145,8 @@ class RichMonitor:
             state: dict[str, object] = torch.load(
                 self._checkpoint, map_location="cpu", weights_only=True
             )
+        except (OSError, MemoryError):
+            raise  # which say nothing of the file
         except Exception as error:  # torch raises whatever its unpickler stumbles on
             raise InputError(
                 f"The checkpoint {self._checkpoint} cannot be read "

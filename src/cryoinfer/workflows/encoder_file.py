@@ -62,7 +62,7 @@ def load_encoder(path: Path) -> TrainedEncoder:
         values: dict[str, Any] = torch.load(path, weights_only=True)
         found = values["format"]
         return _trained(values) if found == FORMAT else _refuse(path, found)
-    except (CryoinferError, PermissionError):
+    except (CryoinferError, OSError, MemoryError):
         raise
     except Exception as error:  # zip, pickle and torch have errors of their own
         raise InputError(

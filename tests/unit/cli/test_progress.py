@@ -1,3 +1,4 @@
+import errno
 import io
 from pathlib import Path
 
@@ -113,4 +114,18 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"half a file")
     with pytest.raises(InputError, match="Delete it"):
+        RichMonitor(plain_console(), checkpoint=path).load_checkpoint()
+
+
+def test_a_file_server_that_fails_does_not_condemn_a_checkpoint(
+    tmp_path, monkeypatch
+) -> None:
+    path = tmp_path / "state.pt"
+    RichMonitor(plain_console(), checkpoint=path).save_checkpoint({"done": 1})
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(torch, "load", stale)
+    with pytest.raises(OSError, match="Stale"):
         RichMonitor(plain_console(), checkpoint=path).load_checkpoint()
