@@ -274,9 +274,9 @@ class _Pass:
         if plan.search is None:
             return _refined(volume, images, known, self._problem, plan)
         if (group, half) not in self._slices:
-            self._slices[group, half] = _grid_slices(
-                self._problem, volume, images, plan.search
-            )
+            # Of one group and half after another: hundreds of groups would fill GBs.
+            slices = _grid_slices(self._problem, volume, images, plan.search)
+            self._slices = {(group, half): slices}
         slices = self._slices[group, half]
         return _searched(volume, images, known, self._problem, plan.search, slices)
 
