@@ -1,7 +1,7 @@
 """One command in several processes, as ``torchrun`` starts them.
 
 The first process does all that users see: folder, log, progress, results. The others
-only share its work.
+only share its work; what they cannot read they refuse as it does.
 """
 
 import os

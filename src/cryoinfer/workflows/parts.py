@@ -10,7 +10,7 @@ class Parts:
     """One monitor, and its one checkpoint, for the parts of a run.
 
     What the last checkpoint of a part that is over holds stays beside that of the
-    part under way: a training's is its end, from which it returns at once. One that is
+    part under way: a training's is its end, which takes no step again. One that is
     large is to be dropped, and gives way to what it has left.
 
     Parameters
