@@ -17,6 +17,7 @@ Encoders are kept in ``runs/``; one that lies there is not trained again.
     python benchmarks/calibration.py --sets F
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -310,14 +311,17 @@ def main() -> None:
         "--defocus-sd",
         type=float,
         default=0.0,
-        help="of the error of given defoci that the encoder allows for, in angstrom",
+        help="of the error of given defoci, in angstrom, which the encoder allows for",
     )
     parser.add_argument("--steps", type=int, help="of the training (default: by set)")
     options = parser.parse_args()
     results = results_of("calibration", options)
     for name in () if options.table else options.sets:
         case = Case.of_set(name, options)
-        case = replace(case, defocus_sd_angstrom=options.defocus_sd)
+        sd = options.defocus_sd
+        # Uniform in as much as gives that sd.
+        wrong = replace(case.simulation, defocus_error_angstrom=sd * math.sqrt(3))
+        case = replace(case, simulation=wrong, defocus_sd_angstrom=sd)
         key = {
             "set": name,
             "steps": case.steps,

@@ -1,6 +1,8 @@
 """Posteriors of many images, and what is asked of them in more than one measurement."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from measure import LEVELS
@@ -8,12 +10,18 @@ from rows import Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import coverage_curve
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.geometry.so3_grid import asymmetric_unit
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.novelty import Fit, fit, novelty
 from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.refine import covariance_of
+from cryoinfer.inference.search import global_search
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.workflows.dynamics import Dynamics
+from cryoinfer.workflows.passes import initial_search_plan
 from cryoinfer.workflows.train import TrainedEncoder
 from cryoinfer.workflows.trial import CLIMBED, SEARCHED, Trial
 
@@ -35,6 +43,51 @@ def batches_of(particles: Particles) -> Iterable[ParticleBatch]:
 def trial_of(found: Dynamics) -> Trial:
     """Return the trial of the posteriors that motions were inferred by."""
     return found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search of all poses on the map of an encoder, and the climbs after it.
+
+    Of the same images, prior and radii: all that an encoder's pass takes the place of.
+
+    Attributes
+    ----------
+    model : TrainedEncoder
+    coarse_radius : int
+        Of the exhaustive grid, as ab initio chooses it.
+    """
+
+    model: TrainedEncoder
+    coarse_radius: int
+
+    def infer(self, batch: ParticleBatch) -> PoseMixture:
+        """Return the posterior of every particle; all must be of one optics group."""
+        climbs, grid = self.model.semi_amortized().climbs, self.model.encoder.grid
+        images = self.model.encoder.whitened(batch, climbs.radii[-1])
+        step = grid.resolution_at(self.coarse_radius) / 3
+        plan = initial_search_plan(self.coarse_radius, step, climbs.symmetry)
+        plan = replace(plan, radius=climbs.radii[0])
+        near = images.prefix(plan.radius)
+        volume = climbs.subject.volume
+        modes = global_search(volume, self._slices, near, None, climbs.prior, plan)
+        named = PoseMixture.of_modes(
+            modes.rotation,
+            modes.shift_angstrom,
+            modes.defocus_offset_angstrom,
+            modes.weight,
+            covariance_of(modes.information),
+        )
+        return climbs.from_modes(images, named)
+
+    @cached_property
+    def _slices(self) -> GridSlices:
+        climbs, grid = self.model.semi_amortized().climbs, self.model.encoder.grid
+        step = grid.resolution_at(self.coarse_radius) / 3
+        shifts = shift_grid(2 * climbs.prior.shift_sd_angstrom, step)
+        poses = PoseGrid(asymmetric_unit(GRID_ORDER, climbs.symmetry), shifts)
+        disc = FourierDisc.of_box(grid.box, self.coarse_radius)
+        return GridSlices.of(climbs.subject.volume, poses, disc, 1.0)
 
 
 def infer_all(
