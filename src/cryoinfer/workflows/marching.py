@@ -244,10 +244,6 @@ def _advance(
     # Of what an image adds to the sums the mask leaves the share of its volume.
     own = own_share(problem, sums[0], len(fsc)) * mask.mean()
     hidden = 1 + 2 * fsc.clamp(min=0.0) * own
-    noise = tuple(
-        _updated(spectrum, ratio * _at_rings(hidden, len(ratio)))
-        for spectrum, ratio in zip(state.noise, outcome.noise_ratio, strict=True)
-    )
     change = math.degrees(outcome.pose_change_radian)
     iteration = Iteration(
         name=plan.name,
@@ -271,7 +267,7 @@ def _advance(
     return (
         MarchState(
             outcome.estimate,
-            noise,
+            _measured_noise(state.noise, outcome.noise_ratio, hidden),
             next_references(rounds),
             plan.map_radius,
             min(radius, plan.map_radius),
@@ -324,16 +320,20 @@ def own_share(problem: Problem, sums: SliceAccumulator, shells: int) -> Tensor:
     return (returned / inserted.clamp(min=1)).clamp(max=0.3)
 
 
-def _at_rings(shells: Tensor, rings: int) -> Tensor:
-    """Return the values of shells at as many rings, the last one repeated."""
-    return shells[torch.arange(rings).clamp(max=len(shells) - 1)]
+def _measured_noise(
+    before: tuple[Tensor, ...], ratios: tuple[Tensor, ...], hidden: Tensor
+) -> tuple[Tensor, ...]:
+    """Return noise power times that of the residual, where it was measured.
 
-
-def _updated(spectrum: Tensor, ratio: Tensor) -> Tensor:
-    """Return noise power times the residual's power, where that was measured."""
-    measured = torch.where(ratio > 0, ratio, torch.ones(()))
-    measured[0] = measured[1]
-    return spectrum * measured.clamp(min=1e-6)
+    ``hidden`` is by shell what the residual lacks; beyond the last it repeats.
+    """
+    noise = []
+    for spectrum, ratio in zip(before, ratios, strict=True):
+        shell = torch.arange(len(ratio)).clamp(max=len(hidden) - 1)
+        measured = torch.where(ratio > 0, ratio * hidden[shell], torch.ones(()))
+        measured[0] = measured[1]
+        noise.append(spectrum * measured.clamp(min=1e-6))
+    return tuple(noise)
 
 
 def _describe(iteration: Iteration, number: int) -> str:
