@@ -308,16 +308,18 @@ def climb(
     start: Array,
     steps: int,
     limits: Array,
+    damping: Array,
     rotation: Array,
     moved: Array,
     out: Array,
 ) -> None:
     """Take Levenberg-Marquardt steps on the posterior of every image.
 
-    ``factor`` is voxels per Fourier pixel of the image. ``rotation`` (n, 3, 3) and
+    ``factor`` is voxels per Fourier pixel of the image. ``rotation`` (n, 3, 3),
     ``moved`` (n, 6), whose entries 3 to 5 are shift (pixels) and defocus beyond
-    ``start`` (n, 6), are changed in place. ``limits`` are the longest rotation and
-    defocus of one step, and the promise that is taken without another look.
+    ``start`` (n, 6), and ``damping`` (n) are changed in place. ``limits`` are the
+    longest rotation and defocus of one step, and the promise that is taken without
+    another look.
     ``out`` (n, 28) receives the normal equations at the end.
     """
     origin: Any = np.float32(centre)
@@ -328,10 +330,10 @@ def climb(
         here, there = np.empty(PACKED), np.empty(PACKED)
         best, trial = rotation[i].copy(), np.empty((3, 3))
         at, step = moved[i].copy(), np.zeros(6)
-        damping, loss, promised = 1e-3, 0.0, 0.0
+        loss, promised = 0.0, 0.0
         for attempt in range(steps + 1):
             if attempt > 0:
-                promised = _step(here, precision, start[i], at, damping, step)
+                promised = _step(here, precision, start[i], at, damping[i], step)
                 turn = math.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
                 cut = min(1.0, limits[0] / max(turn, 1e-12))
                 cut = min(cut, limits[1] / max(abs(step[5]), 1e-12))
@@ -375,9 +377,9 @@ def climb(
                 best[:] = trial
                 at[:] = tried
                 here[:] = there
-                damping *= 0.1
+                damping[i] *= 0.1 ** min(attempt, 1)  # the first is no step
             else:
-                damping = min(damping * 300.0, 1e4)
+                damping[i] = min(damping[i] * 300.0, 1e4)
         rotation[i] = best
         moved[i] = at
         out[i] = here

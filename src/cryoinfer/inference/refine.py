@@ -7,7 +7,7 @@ of the Laplace posterior.
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ _NEGLIGIBLE_NATS = 0.1
 """Gain of a step that is taken without another look at the image: half a standard
 deviation, where the posterior is Gaussian, and as little as the rounding of two sums
 of thousands of squares can tell apart."""
+
+_FIRST_DAMPING = 1e-4
 
 _UPPER_TRIANGLE = tuple(itertools.combinations_with_replacement(range(6), 2))
 
@@ -202,19 +204,34 @@ def gauss_newton(
     -------
     LocalPoses
     """
+    pace = _Pace.first(len(start), steps, max_turn_radian)
     if prior.defocus_sd_angstrom <= 0:
-        return _climb(volume, images, start, prior, steps, max_turn_radian)
-    poses = start
+        return _climb(volume, images, start, prior, pace)
+    poses, single = start, replace(pace, steps=1)
     for _ in range(steps):
-        poses = _climb(volume, images, poses, prior, 1, max_turn_radian)
-    return _climb(volume, images, poses, prior, 0, max_turn_radian)
+        poses = _climb(volume, images, poses, prior, single)
+    return _climb(volume, images, poses, prior, replace(pace, steps=0))
 
 
 def information(
     volume: FourierVolume, images: WhitenedImages, poses: LocalPoses, prior: PosePrior
 ) -> Tensor:
     """Return the information at given poses, as ``LocalPoses.information``."""
-    return _climb(volume, images, poses, prior, 0, 0.0).information
+    return _climb(volume, images, poses, prior, _Pace.first(len(poses), 0)).information
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How many steps, how long at most, and how damped, which steps change in place."""
+
+    steps: int
+    max_turn_radian: float
+    damping: Tensor
+
+    @classmethod
+    def first(cls, n: int, steps: int, max_turn_radian: float = 0.0) -> "_Pace":
+        damping = torch.full((n,), _FIRST_DAMPING, dtype=torch.float64)
+        return cls(steps, max_turn_radian, damping)
 
 
 def _climb(
@@ -222,8 +239,7 @@ def _climb(
     images: WhitenedImages,
     poses: LocalPoses,
     prior: PosePrior,
-    steps: int,
-    max_turn_radian: float,
+    pace: _Pace,
 ) -> LocalPoses:
     """Run the compiled loop, with a CTF that is linear in the defocus."""
     slope = images.ctf.new_empty((len(poses), 0))
@@ -243,7 +259,7 @@ def _climb(
     moved = torch.zeros_like(origin)
     packed = torch.empty(len(poses), climb_kernel.PACKED, dtype=torch.float64)
     limits = torch.tensor(
-        [max_turn_radian, longest_defocus, _NEGLIGIBLE_NATS], dtype=torch.float64
+        [pace.max_turn_radian, longest_defocus, _NEGLIGIBLE_NATS], dtype=torch.float64
     )
     climb_kernel.climb(
         volume.values.numpy(),
@@ -257,8 +273,9 @@ def _climb(
         images.disc.box,
         precision.numpy(),
         origin.numpy(),
-        steps,
+        pace.steps,
         limits.numpy(),
+        pace.damping.numpy(),
         rotation.numpy(),
         moved.numpy(),
         packed.numpy(),

@@ -193,6 +193,23 @@ def test_climbing_never_lowers_the_posterior(scene) -> None:
     torch.testing.assert_close(rotation, eye, rtol=0, atol=1e-9)
 
 
+def test_a_step_that_was_refused_is_not_tried_again(scene) -> None:
+    made = scene(200, noise_sd=2.0)
+    start = perturbed(made.truth, 15.0, 3.0)
+
+    def after(steps: int) -> torch.Tensor:
+        poses = gauss_newton(
+            made.volume, made.images, start, WITH_DEFOCUS, steps, max_turn_radian=1.0
+        )
+        return poses.rotation.flatten(1)
+
+    five, six, twelve = after(5), after(6), after(12)
+    refused = (five == six).all(1)
+    assert refused.sum() > 50
+    # Steps become shorter until one leads up: six more are more than that takes.
+    assert not bool((six == twelve)[refused].all(1).any())
+
+
 def test_each_image_is_climbed_on_its_own(scene) -> None:
     made = scene(6, noise_sd=0.3)
     start = perturbed(made.truth, 3.0, 1.0)
