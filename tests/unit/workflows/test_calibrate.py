@@ -1,10 +1,14 @@
 """The factor by which noise in the reference sharpens posteriors falsely."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.refine import LocalPoses, information
+from cryoinfer.inference.whitening import whiten
+from cryoinfer.workflows import calibrate
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.problem import define_problem, initial_noise
 
@@ -47,6 +51,39 @@ def test_a_prior_is_not_taken_for_noise_of_the_reference(
     ctf = {"defocus_range_angstrom": (8000.0, 16000.0), "snr_db": snr_db}
     factor = inflation(simulated, (0.0, 0.0), 4.0, defocus_sd, **ctf)
     torch.testing.assert_close(factor, torch.ones(6).double(), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.15])
+def test_the_sandwich_is_that_of_the_true_slopes(simulated, level: float) -> None:
+    made = simulated()
+    generator = torch.Generator().manual_seed(0)
+    problem = define_problem(made.particles, "C1", 80.0, 4.0, 0.0, generator)
+    (noise,) = initial_noise(problem)
+    images = whiten(made.particles.batch(torch.arange(200)), problem.grid, 10, noise)
+    pose = made.true_pose
+    poses = LocalPoses.at(pose.rotation, pose.shift_angstrom, torch.zeros(200))
+
+    def volume(level: float) -> FourierVolume:
+        drawn = torch.randn(24, 24, 24, generator=generator) * made.density.std()
+        return FourierVolume.from_map(made.density + level * drawn, 10, 1.5)
+
+    filtered, other, clean = volume(level), volume(level), volume(0.0)
+    both = replace(filtered, values=filtered.values + other.values)
+    found = calibrate._ratio(problem, images, poses, (filtered, other, both))
+    naive, true = (
+        information(one, images, poses, problem.prior)[:, :5, :5]
+        for one in (filtered, clean)
+    )
+    bread = torch.linalg.inv(true)
+    parts = (
+        (bread @ naive @ bread).diagonal(dim1=1, dim2=2),
+        torch.linalg.inv(naive).diagonal(dim1=1, dim2=2),
+    )
+    for column, unknown in enumerate((slice(0, 3), slice(3, 5))):
+        top, bottom = (part[:, unknown].sum(1) for part in parts)
+        expected = (top / bottom).median()
+        # Products of two noises have no sign, and average out over a median of 200.
+        assert float(found[:, column].median() / expected) == pytest.approx(1, abs=0.03)
 
 
 def test_noise_in_the_reference_widens_posteriors(simulated) -> None:
