@@ -19,7 +19,8 @@ from throughput import seconds_of
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.io.star import STRING, StarBlock, StarFile, read_star, write_star
+from cryoinfer.io.star import StarBlock, StarFile, read_star, write_star
+from cryoinfer.io.star_text import STRING
 
 IMAGES, BATCH, BOX = 2_000, 500, 128
 ROWS, NUMBERS = 200_000, 25

@@ -10,28 +10,28 @@ a word like ``data_2019/a.mrc``.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, TextIO, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from gemmi import cif
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError, MissingFileError, OutputError
+from cryoinfer.io.star_text import (
+    HEADER,
+    ROWS_AT_ONCE,
+    STRING,
+    LoopRows,
+    parse_cif,
+    quote,
+    read_loops,
+)
 
-STRING = np.dtypes.StringDType()
-
-_TOKEN = re.compile(r"""'.*?'(?=\s|$)|".*?"(?=\s|$)|#.*|\S+""")
 _NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
-_REASON = re.compile(r"(?s)string:(?P<line>\d*)(:\d+\(\d+\))?:?\s*(?P<reason>.*)")
-"""An error of gemmi: its line, its column and the rest, which may begin `in data_x`."""
-
 _VERSION = re.compile(r"(?m)^\s*# version (\d+)")
-_ROWS_AT_ONCE = 10_000
-"""That are words of Python while they are read or written, each of 50 bytes or more."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def read_star(path: Path | str) -> StarFile:
         raise MissingFileError(f"No such STAR file: {path}")
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
-            outline, loops = _read_loops(file, path)
+            outline, loops = read_loops(file, path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a STAR file: it is not text") from error
-    document = _parse(outline, path)
+    document = parse_cif(outline, path)
     if len(document) == 0:
         raise InputError(f"{path} is empty: it holds no data_ block")
     version = _VERSION.search(outline)
@@ -169,29 +169,8 @@ def _number_or_nan(word: str) -> float:
         return float("nan")
 
 
-def _parse(text: str, path: Path, numbers: Sequence[int] = ()) -> cif.Document:
-    """Parse CIF, whose lines have these numbers in the file, if not their own.
-
-    Raises
-    ------
-    InputError
-    """
-    try:
-        return cif.read_string(text)
-    except (ValueError, RuntimeError) as error:
-        found = _REASON.fullmatch(str(error))
-        assert found is not None
-        line, reason = found["line"], found["reason"]
-        if line and numbers:
-            line = numbers[min(int(line), len(numbers)) - 1]
-        place = f"line {line}: " if line else ""
-        raise InputError(
-            f"{path} is not a STAR file that can be read: {place}{reason}"
-        ) from error
-
-
 def _tables(
-    part: cif.Block, loops: Mapping[int, "_Loop"], path: Path
+    part: cif.Block, loops: Mapping[int, "LoopRows"], path: Path
 ) -> Iterator[StarBlock]:
     """Yield the loops and runs of pairs of one ``data_`` block, in order.
 
@@ -224,107 +203,6 @@ def _tables(
         yield StarBlock(name, pairs, is_loop=False)
 
 
-def _read_loops(file: TextIO, path: Path) -> tuple[str, dict[int, "_Loop"]]:
-    """Return a file with one row a loop, and all rows by the lines of the loops.
-
-    CIF lets rows run over lines and reserves words that begin with ``data_``. RELION
-    reads line by line and writes such words, in paths, without quotes.
-
-    Raises
-    ------
-    InputError
-        If a row has too few or too many values.
-    """
-    most = _count_lines(path)
-    outline: list[str] = []
-    loops: dict[int, _Loop] = {}
-    loop: _Loop | None = None
-    for number, line in enumerate(file, 1):
-        words = line.split()
-        if not words or words[0][0] == "#":
-            pass
-        elif words[0].lower() == "loop_":
-            loop = loops[number] = _Loop(path, most)
-            loop.width = sum(word[0] == "_" for word in words)
-        elif len(words) == 1 and words[0].startswith("data_"):
-            loop = None
-        elif loop is not None and words[0][0] != "_":
-            loop.add(number, line, len(words))
-            # The first stands for all: without one, a pair below would be a label.
-            line = "? " * loop.width * (loop.rows == 1) + "\n"
-        elif loop is not None and loop.rows:
-            loop = None
-        elif loop is not None:
-            loop.width += 1
-        outline.append(line)
-    return "".join(outline), loops
-
-
-def _count_lines(path: Path) -> int:
-    """Return how many lines a file has, the last of which may have no end."""
-    with path.open("rb") as file:
-        return 1 + sum(
-            part.count(b"\n") for part in iter(partial(file.read, 2**20), b"")
-        )
-
-
-class _Loop:
-    """The rows of one loop, parsed some thousands at a time.
-
-    A whole file of words of Python would take several times what its columns do.
-    """
-
-    def __init__(self, path: Path, most: int) -> None:
-        self.width = 0
-        self.rows = 0
-        self._path, self._most = path, most
-        self._lines: list[str] = []
-        self._numbers: list[int] = []
-        self._columns: list[NDArray[Any]] = []
-
-    def add(self, number: int, line: str, words: int) -> None:
-        """Take one row: a line, its number, and how many words it seems to be."""
-        if words != self.width or '"' in line or "'" in line or "#" in line:
-            tokens = [token for token in _TOKEN.findall(line) if token[0] != "#"]
-            if len(tokens) != self.width:
-                raise InputError(
-                    f"{self._path}, line {number}: expected {self.width} values, one "
-                    f"for each column, found {len(tokens)}. The file may have been cut "
-                    "off or edited."
-                )
-        if "data_" in line:
-            tokens = _TOKEN.findall(line)
-            line = " ".join(_quote(t) if t[:5] == "data_" else t for t in tokens) + "\n"
-        self.rows += 1
-        self._lines.append(line)
-        self._numbers.append(number)
-        if len(self._lines) == _ROWS_AT_ONCE:
-            self._parse()
-
-    def columns(self) -> list[NDArray[Any]]:
-        """Return all rows by column."""
-        self._parse()
-        return [column[: self.rows] for column in self._columns]
-
-    def _parse(self) -> None:
-        if not self._columns:  # of pages that take no memory before they are written
-            self._columns = [np.empty(self._most, STRING) for _ in range(self.width)]
-        tags = " ".join(f"_{i}" for i in range(self.width))
-        text = f"data_ loop_ {tags}\n{''.join(self._lines)}"
-        document = _parse(text, self._path, [0, *self._numbers])
-        words = document[0][0].loop.values
-        rows = slice(self.rows - len(self._lines), self.rows)
-        for i, column in enumerate(self._columns):
-            column[rows] = _unquoted(words[i :: self.width])
-        self._lines, self._numbers = [], []
-
-
-def _unquoted(words: list[str]) -> list[str]:
-    if not any(word[0] in "'\"" for word in words):
-        return words
-    return [word[1:-1] if word[0] in "'\"" else word for word in words]
-
-
 def _lines(star: StarFile) -> Iterator[str]:
     previous = None
     for block in star.blocks:
@@ -346,17 +224,15 @@ def _lines_of_block(block: StarBlock) -> Iterator[str]:
     yield "loop_"
     for number, label in enumerate(block.columns, 1):
         yield f"_{label} #{number}"
-    for first in range(0, len(block), _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
+    for first in range(0, len(block), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
         words = [_quoted(values[rows].tolist()) for values in block.columns.values()]
+        if len(words) == 1:  # or a value could be the header of a block
+            words = [[quote(w) if HEADER.fullmatch(w) else w for w in words[0]]]
         yield from map(" ".join, zip(*words, strict=True))
 
 
 def _quoted(words: list[str]) -> list[str]:
     if not words or not _NEEDS_QUOTES.search("\n".join(words)):
         return words
-    return [_quote(word) if _NEEDS_QUOTES.search(word) else word for word in words]
-
-
-def _quote(word: str) -> str:
-    return f"'{word}'" if '"' in word else f'"{word}"'
+    return [quote(word) if _NEEDS_QUOTES.search(word) else word for word in words]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cryoinfer.errors import InputError, MissingFileError
-from cryoinfer.io.star import STRING, StarBlock, StarFile, read_star, write_star
+from cryoinfer.io.star import StarBlock, StarFile, read_star, write_star
+from cryoinfer.io.star_text import STRING
 
 REAL_FILES = Path(__file__).parents[4] / "shared/data/stacks"
 
@@ -74,17 +75,29 @@ def test_nothing_is_lost_by_writing(star_path, tmp_path):
 
 @pytest.mark.parametrize("at_once", [1, 3, 5, 10, 11])
 def test_words_that_need_quotes_survive(at_once, tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoinfer.io.star._ROWS_AT_ONCE", at_once)
+    for module in ("star", "star_text"):
+        monkeypatch.setattr(f"cryoinfer.io.{module}.ROWS_AT_ONCE", at_once)
     words = ["", "_x", "a b", '"', "#5", "it's", "'", 'say "hi" now', "data_x", "[1,2]"]
+    words += ["Data_2019/a.mrc", "data_2019/a.mrc", "save_", "LOOP_1", "global_x", "_"]
     column = np.array(words, dtype=STRING)
-    star = StarFile((StarBlock("x", {"n": column[::-1].copy(), "word": column}),))
+    # Beside another column, in one alone, and in pairs.
+    blocks = [
+        StarBlock("x", {"n": column[::-1].copy(), "word": column}),
+        StarBlock("y", {"word": column}),
+        *(
+            StarBlock(f"z{i}", {"word": column[i : i + 1]}, is_loop=False)
+            for i in range(len(column))
+        ),
+    ]
+    star = StarFile(tuple(blocks))
     write_star(tmp_path / "x.star", star)
     assert same(star, read_star(tmp_path / "x.star"))
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 def test_rows_are_read_in_pieces(at_once, tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoinfer.io.star._ROWS_AT_ONCE", at_once)
+    for module in ("star", "star_text"):
+        monkeypatch.setattr(f"cryoinfer.io.{module}.ROWS_AT_ONCE", at_once)
     path = tmp_path / "x.star"
     path.write_text(
         "data_x\nloop_\n_a #1\n_b\n1 'one two'\n\n2 two # a word\n# three\n3 \"\"\n"
@@ -100,6 +113,21 @@ def test_rows_are_read_in_pieces(at_once, tmp_path, monkeypatch):
     path.write_text("data_x\nloop_\n_a\n_b\n1 2\n# none\n3 4\n\n5 6\n7 'a\"\n")
     with pytest.raises(InputError, match="line 10: "):
         read_star(path)
+
+
+def test_what_is_no_row_ends_a_table(tmp_path):
+    path = tmp_path / "x.star"
+    path.write_text(
+        "DATA_x # one\nloop_ # _no\n_a _b # _c\n_d\n1 2 3\n\ndata_y # another\n"
+        "loop_\n_a\nx/a.mrc\ndata_2019/a.mrc\nData_z\nloop_\n_e\n_f\n"
+    )
+    first, second, third = read_star(path).blocks
+    assert [block.name for block in (first, second, third)] == ["x", "y", "z"]
+    values = {name: column.tolist() for name, column in first.columns.items()}
+    assert values == {"a": ["1"], "b": ["2"], "d": ["3"]}
+    assert second.columns["a"].tolist() == ["x/a.mrc", "data_2019/a.mrc"]
+    assert list(third.columns) == ["e", "f"]
+    assert len(third) == 0
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])

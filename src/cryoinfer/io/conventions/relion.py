@@ -42,13 +42,13 @@ from cryoinfer.io.conventions.table import (
     group_numbers,
 )
 from cryoinfer.io.star import (
-    STRING,
     StarBlock,
     StarFile,
     read_star,
     text_column,
     write_star,
 )
+from cryoinfer.io.star_text import STRING
 from cryoinfer.records import Optics, Pose
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cryoinfer.io.conventions.poses import rotation_to_euler_degrees
 from cryoinfer.io.conventions.table import ParticleTable
-from cryoinfer.io.star import STRING, text_column
+from cryoinfer.io.star import text_column
+from cryoinfer.io.star_text import STRING
 from cryoinfer.records import Optics, Pose
 
 IMAGE = "rlnImageName"
