@@ -150,10 +150,11 @@ class Watch:
         # By this clock, which that of a file server need not agree with.
         before: dict[str, Stamp] = {}
         since: dict[str, float] = {}
+        fresh: set[str] = set()
         look, changed = 0, time.monotonic()
         while True:
             now, clock = self._seen(source, before), time.monotonic()
-            if now != before:
+            if now != before or fresh:
                 changed = clock
             elif until_idle is not None and clock - changed >= until_idle:
                 return

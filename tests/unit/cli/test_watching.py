@@ -300,6 +300,37 @@ def test_what_arrives_during_a_long_inference_does_not_find_a_watch_ended(
     assert len(Particles.load(tmp_path / "run" / "particles.star")) == 240
 
 
+def test_a_watch_does_not_end_before_what_arrived_has_settled(
+    start: Start, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "one")
+    watch, _ = start(False)
+    infer = watching.infer_particles
+
+    def slow(particles: Particles, *given: object) -> Inferred:
+        name = particles.stacks[0].path.name
+        if name == "one.mrcs":
+            time.sleep(0.5)  # while the other is still fresh, and in vain
+            raise InputError("not today")
+        return infer(particles, *given)
+
+    look = watching._stamps
+
+    def delivering(folder: Path) -> dict[str, watching.Stamp]:
+        # Just before the look at which the first is taken.
+        if len(looks := [*calls, 1]) == 3:
+            deliver(simulated, source, "two")
+        calls[:] = looks
+        return look(folder)
+
+    calls: list[int] = []
+    monkeypatch.setattr(watching, "infer_particles", slow)
+    monkeypatch.setattr(watching, "_stamps", delivering)
+    watch.follow(source, 0.3)
+    assert len(Particles.load(tmp_path / "run" / "particles.star")) == 120
+
+
 def test_waiting_is_no_time_of_the_work(
     start: Start, simulated: Path, tmp_path: Path
 ) -> None:
