@@ -21,6 +21,7 @@ from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.frames import Frame, relative_frame
+from cryoinfer.workflows.imaging import is_usual
 from cryoinfer.workflows.problem import Problem
 
 MODES = 3
@@ -260,6 +261,7 @@ class _Pass:
         if bool(measured.any()):
             # As far as there is a map, so that the next pass knows its new rings.
             volume = self._references[half]
+            measured[measured.clone()] = is_usual(batch.images[measured])
             sampled = images.prefix(min(reach, volume.radius)).select(measured)
             left = residual(volume, sampled, found.poses.select(measured))
             self._residual.add(group, sampled, left)

@@ -16,6 +16,7 @@ from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
 from cryoinfer.records import ParticleBatch
+from cryoinfer.workflows.imaging import is_usual
 
 CHUNK = 500
 """Images in memory at a time: 32 MB of pixels at a box of 128."""
@@ -124,8 +125,8 @@ def define_problem(
     subset = particles.random_subset
     if subset is None:
         half = torch.randperm(n, generator=generator) % 2
-        if n % 2:  # or files of one particle each would all fill the first half
-            half = (half + torch.randint(2, (), generator=generator)) % 2
+        if n == 1:  # or files of one particle each would all fill the first half
+            half = torch.randint(2, (1,), generator=generator)
     else:
         half = subset - 1
     # The shifts' prior is wide: three times the reach at two standard deviations.
@@ -158,15 +159,17 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
         if len(index) == 0:
             spectra.append(torch.ones(2))
             continue
-        powers = []
+        powers, counted = [], 0
         for batch in problem.batches(index):
             require_finite(batch)
+            batch = batch[is_usual(batch.images)]
+            counted += len(batch)
             disc = FourierDisc.of_box(
                 batch.images.shape[-1], batch.images.shape[-1] // 2 - 1
             )
             coefficients = disc.gather(image_to_fourier(batch.images))
             powers.append(radial_power(coefficients, disc) * len(batch))
-        spectrum = torch.stack(powers).sum(0) / len(index)
+        spectrum = torch.stack(powers).sum(0) / counted
         if not bool((spectrum > 0).all()):
             raise InputError(
                 f"the images of optics group {group + 1} are constant: expected "

@@ -21,6 +21,7 @@ from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.workflows.abinitio import start_radius
 from cryoinfer.workflows.finish import march_to_result
+from cryoinfer.workflows.imaging import is_usual
 from cryoinfer.workflows.marching import (
     MarchState,
     agreement_radius,
@@ -201,6 +202,7 @@ def _scale_to_images(
     sample = torch.nonzero(problem.noise_rows).squeeze(1)[:500]
     sample = sample[problem.particles.optics.group[sample] == 0]
     batch = problem.particles.batch(sample)
+    batch = batch[is_usual(batch.images)]
     box = batch.images.shape[-1]
     images = whiten(batch, problem.grid, radius, torch.ones_like(noise[0]))
     disc = FourierDisc.of_box(box, radius)
@@ -211,7 +213,7 @@ def _scale_to_images(
     ).to(total)
     excess = (total - background[: len(total)]).clamp(min=0.0)
     volume = FourierVolume.from_map(density, radius)
-    rotations = random_rotations(len(sample), generator)
+    rotations = random_rotations(len(batch), generator)
     slices = extract_slices(volume, rotations, images.disc, images.scale)
     expected = radial_power(slices * images.ctf, images.disc)
     return float((excess[1:].sum() / expected[1:].sum().clamp(min=1e-30)).sqrt())

@@ -1,6 +1,7 @@
 """The noise that runs measure beside their maps."""
 
 import pytest
+import torch
 
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
@@ -29,3 +30,17 @@ def test_noise_beyond_the_resolution_of_a_run_is_the_power_of_images(made) -> No
     # At 0 dB images are hardly stronger than the noise out there. Within, as above, and
     # poses that see no further leave some of the signal.
     assert ((ratio > 0.88) & (ratio < 1.15)).all()
+
+
+def test_one_hot_pixel_is_no_noise_of_a_run(simulated, stack) -> None:
+    made = simulated(200, snr_db=0.0)  # of whatever pixel size: poses are rotations
+    images = made.particles.images(torch.arange(200))
+    images[11, 0, 0] = 1e4 * images.std()
+    particles = stack(images).with_results(pose=made.true_pose)
+    config = RefineConfig(particle_diameter_angstrom=44.0)
+    (found,) = refine(particles, None, config, SilentMonitor()).noise_power
+    ratio = found / made.simulation.model.noise.spectrum[: len(found)]
+    # The map shows the pixel, and leaves some of it in all images, at low frequencies
+    # most; itself it would make this 800 in every ring.
+    assert (ratio < 15).all()
+    assert (ratio[5:] < 1.5).all()
