@@ -92,6 +92,8 @@ def verdict(checks: list[Check], lost_degrees: float) -> str:
         Of :func:`lost_degrees`.
     """
     last = checks[-1]
+    if not math.isfinite(last.loss_nats):
+        return "not converged: the loss is not finite; report this, with the log"
     if last.median_degrees > lost_degrees:
         return (
             f"not converged: the median error, {last.median_degrees:.0f} degrees, is "

@@ -223,6 +223,7 @@ class _Run:
             (encoder_inputs(some, self._side), latents) for some, latents in drawn
         ]
         self._checks: list[Check] = []
+        self._left_out = 0
         self._lost_degrees = lost_degrees(network.prior.turns, symmetry)
         self.step = 0
 
@@ -249,6 +250,8 @@ class _Run:
         if bool(length.isfinite()):
             self._optimiser.step(self._rate())
             self._average.update_parameters(self._network)
+        else:
+            self._left_out += 1
         self.step += 1
 
     def _rate(self) -> float:
@@ -278,8 +281,15 @@ class _Run:
         self._checks.append(Check(self.step, value, degrees))
         return (
             f"step {self.step}: {value:.2f} nats, median error {degrees:.2f} degrees "
-            "on simulated images held back"
+            "on simulated images held back" + self._overflows()
         )
+
+    def _overflows(self) -> str:
+        """Say how many batches were left out since the last look, if any."""
+        count, self._left_out = self._left_out, 0
+        if not count:
+            return ""
+        return f"; {count} batch{'es' * (count > 1)} that overflowed left out"
 
     def _said(
         self, network: PoseNetwork, drawn: Iterable[tuple[EncoderInputs, Latents]]
