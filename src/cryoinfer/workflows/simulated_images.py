@@ -43,7 +43,7 @@ def templates_of(
     generator : torch.Generator
         Of the choice.
     most : int
-        Of all groups together, one of each at least and 2,000 of each at most.
+        Of all groups together; of each its share, one at least and 2,000 at most.
 
     Raises
     ------
@@ -52,10 +52,11 @@ def templates_of(
     """
     templates = []
     groups = particles.optics.group.unique().tolist()
-    most_of_group = min(_TEMPLATES, max(1, most // len(groups)))
     for group in groups:
         members = torch.nonzero(particles.optics.group == group).squeeze(1)
-        order = torch.randperm(len(members), generator=generator)[:most_of_group]
+        share = max(1, round(most * len(members) / len(particles)))
+        order = torch.randperm(len(members), generator=generator)
+        order = order[: min(share, _TEMPLATES)]
         parts = []
         for batch in particles.batches(CHUNK, members[order]):
             batch = batch[is_finite(batch.images)]

@@ -1,5 +1,6 @@
 """Lessons, encoders in files, and particles that an encoder may not see."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +131,23 @@ def test_particles_that_cannot_be_read_lend_nothing(stack, monkeypatch) -> None:
     images[:, 3, 3] = torch.nan
     with pytest.raises(InputError, match="all 40 images of optics group 1"):
         lent(images)
+
+
+def test_optics_groups_lend_by_their_share(stack) -> None:
+    images = torch.randn(100, BOX, BOX, generator=torch.Generator().manual_seed(0))
+    particles = stack(images)
+    group = (torch.arange(100) < 20).long() + 2 * (torch.arange(100) == 99)
+    table = replace(particles.table, optics=replace(particles.optics, group=group))
+    grid, noise = ReferenceGrid(BOX, 2.0), (torch.ones(BOX // 2 + 1),) * 3
+    templates = templates_of(
+        replace(particles, table=table),
+        grid,
+        7,
+        noise,
+        torch.Generator().manual_seed(1),
+        most=10,
+    )
+    assert [len(one) for one in templates] == [8, 2, 1]
 
 
 class Foretold:
