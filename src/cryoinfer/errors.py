@@ -34,5 +34,15 @@ class OutputError(CryoinferError):
     """The output cannot be written where it was asked for."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the machine has lacked memory, by whichever name.
+
+    PyTorch has one error of its own for GPUs, and for CPUs one that its words tell:
+    known by these, so that it need not be imported.
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in str(error)
+
+
 class ResourceError(CryoinferError):
     """The machine lacks the memory, disk or device that the work needs."""

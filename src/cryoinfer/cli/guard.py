@@ -27,10 +27,11 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from cryoinfer.errors import CryoinferError
+from cryoinfer.errors import CryoinferError, is_out_of_memory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_AWAY = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
 
 
 class Terminated(KeyboardInterrupt):
@@ -105,8 +106,12 @@ def mendable(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in _FORBIDDEN:
         return f"Cannot access {error.filename}: {error.strerror}."
-    # PyTorch's own error, known by name, so that torch need not be imported for it.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, OSError) and error.errno in _AWAY:
+        return (
+            f"Cannot reach {error.filename or 'a file'}: {error.strerror}. Try again "
+            "when the file system answers; a run can be continued with --resume."
+        )
+    if is_out_of_memory(error):
         return (
             "There is not enough memory. See with --dry-run how much a run needs, and "
             "use a smaller box or fewer particles."

@@ -20,7 +20,7 @@ from rich.progress import (
 
 from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.cli.terminal import say
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, is_out_of_memory
 from cryoinfer.report.style import format_duration
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -145,9 +145,9 @@ class RichMonitor:
             state: dict[str, object] = torch.load(
                 self._checkpoint, map_location="cpu", weights_only=True
             )
-        except (OSError, MemoryError):
-            raise  # which say nothing of the file
         except Exception as error:  # torch raises whatever its unpickler stumbles on
+            if isinstance(error, OSError) or is_out_of_memory(error):
+                raise  # which says nothing of the file
             raise InputError(
                 f"The checkpoint {self._checkpoint} cannot be read "
                 f"({type(error).__name__}). Delete it to begin anew with --resume."

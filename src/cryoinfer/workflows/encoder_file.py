@@ -6,7 +6,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from cryoinfer.errors import CryoinferError, InputError, MissingFileError
+from cryoinfer.errors import (
+    CryoinferError,
+    InputError,
+    MissingFileError,
+    is_out_of_memory,
+)
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check
@@ -62,9 +67,11 @@ def load_encoder(path: Path) -> TrainedEncoder:
         values: dict[str, Any] = torch.load(path, weights_only=True)
         found = values["format"]
         return _trained(values) if found == FORMAT else _refuse(path, found)
-    except (CryoinferError, OSError, MemoryError):
+    except (CryoinferError, OSError):
         raise
     except Exception as error:  # zip, pickle and torch have errors of their own
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{path} is not an encoder, or is cut short: expected a file written by "
             "`cryoinfer train`. Copy it again, or train anew."
