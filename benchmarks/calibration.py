@@ -326,6 +326,7 @@ def main() -> None:
             "set": name,
             "steps": case.steps,
             "defocus_sd_angstrom": options.defocus_sd,
+            "defocus_error_angstrom": wrong.defocus_error_angstrom,
         }
         if options.again or not results.has(key):
             for label, row in measure_case(case).items():

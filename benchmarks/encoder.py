@@ -4,8 +4,8 @@ Shows, for sets of cryoPoseNet: ab initio on 8,000 images of 128 x 128 pixels, a
 encoder trained on images simulated from the map found, and of the 1,000 images held
 back its own poses, those after a short climb, and those of a search of all poses on the
 same map with the same climbs after it: errors, images a second, and how often 50 and
-90 % sets hold the truth. A seed, of ab initio and of training, has converged if the
-encoder alone errs by no more than 2 degrees of view (A, D) or 3 (F, G).
+90 % sets of the climbs hold the truth. A seed, of ab initio and of training, has
+converged if the encoder alone errs by 2 degrees of view at most (A, D), or 3 (F, G).
 
     python benchmarks/encoder.py --sets F
     python benchmarks/encoder.py --seeds 10

@@ -67,7 +67,7 @@ class Search:
         images = self.model.encoder.whitened(batch, climbs.radii[-1])
         step = grid.resolution_at(self.coarse_radius) / 3
         plan = initial_search_plan(self.coarse_radius, step, climbs.symmetry)
-        plan = replace(plan, radius=climbs.radii[0])
+        plan = replace(plan, radius=max(climbs.radii[0], self.coarse_radius))
         near = images.prefix(plan.radius)
         volume = climbs.subject.volume
         modes = global_search(volume, self._slices, near, None, climbs.prior, plan)
