@@ -319,14 +319,15 @@ def main() -> None:
     for name in () if options.table else options.sets:
         case = Case.of_set(name, options)
         sd = options.defocus_sd
-        # Uniform in as much as gives that sd.
-        wrong = replace(case.simulation, defocus_error_angstrom=sd * math.sqrt(3))
+        # Uniform within as much as has that sd.
+        error = float(round(sd * math.sqrt(3)))
+        wrong = replace(case.simulation, defocus_error_angstrom=error)
         case = replace(case, simulation=wrong, defocus_sd_angstrom=sd)
         key = {
             "set": name,
             "steps": case.steps,
             "defocus_sd_angstrom": options.defocus_sd,
-            "defocus_error_angstrom": wrong.defocus_error_angstrom,
+            "defocus_error_angstrom": error,
         }
         if options.again or not results.has(key):
             for label, row in measure_case(case).items():
