@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from measure import LEVELS
@@ -10,14 +9,11 @@ from rows import Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import coverage_curve
-from cryoinfer.fourier.grids import FourierDisc
-from cryoinfer.geometry.so3_grid import asymmetric_unit
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import GRID_ORDER
 from cryoinfer.inference.novelty import Fit, fit, novelty
+from cryoinfer.inference.pose_search import PoseSearch
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import covariance_of
-from cryoinfer.inference.search import global_search
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.workflows.dynamics import Dynamics
@@ -63,31 +59,22 @@ class Search:
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
-        climbs, grid = self.model.semi_amortized().climbs, self.model.encoder.grid
-        images = self.model.encoder.whitened(batch, climbs.radii[-1])
-        step = grid.resolution_at(self.coarse_radius) / 3
+        encoder, climbs = self.model.encoder, self.model.semi_amortized().climbs
+        images = encoder.whitened(batch, climbs.radii[-1])
+        step = encoder.grid.resolution_at(self.coarse_radius) / 3
         plan = initial_search_plan(self.coarse_radius, step, climbs.symmetry)
         plan = replace(plan, radius=max(climbs.radii[0], self.coarse_radius))
-        near = images.prefix(plan.radius)
-        volume = climbs.subject.volume
-        modes = global_search(volume, self._slices, near, None, climbs.prior, plan)
-        named = PoseMixture.of_modes(
-            modes.rotation,
-            modes.shift_angstrom,
-            modes.defocus_offset_angstrom,
-            modes.weight,
-            covariance_of(modes.information),
+        search = PoseSearch(
+            climbs.subject.volume,
+            encoder.grid,
+            encoder.noise_power[int(batch.optics.group[0])],
+            climbs.prior,
+            2 * climbs.prior.shift_sd_angstrom,
+            GRID_ORDER,
+            plan,
         )
+        named = search.infer_whitened(images.prefix(plan.radius))
         return climbs.from_modes(images, named)
-
-    @cached_property
-    def _slices(self) -> GridSlices:
-        climbs, grid = self.model.semi_amortized().climbs, self.model.encoder.grid
-        step = grid.resolution_at(self.coarse_radius) / 3
-        shifts = shift_grid(2 * climbs.prior.shift_sd_angstrom, step)
-        poses = PoseGrid(asymmetric_unit(GRID_ORDER, climbs.symmetry), shifts)
-        disc = FourierDisc.of_box(grid.box, self.coarse_radius)
-        return GridSlices.of(climbs.subject.volume, poses, disc, 1.0)
 
 
 def infer_all(

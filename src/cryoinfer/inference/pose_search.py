@@ -10,8 +10,34 @@ from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior, covariance_of
 from cryoinfer.inference.search import SearchPlan, global_search
-from cryoinfer.inference.whitening import ReferenceGrid, whiten
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
+
+
+def grid_slices(
+    volume: FourierVolume,
+    images: WhitenedImages,
+    max_shift_angstrom: float,
+    grid_order: int,
+    plan: SearchPlan,
+) -> GridSlices:
+    """Return the slices of a volume that a search compares images with first.
+
+    Parameters
+    ----------
+    volume : FourierVolume
+    images : WhitenedImages
+        Of the box that the slices are of.
+    max_shift_angstrom : float
+        Largest shift of the exhaustive grid.
+    grid_order : int
+        Of the exhaustive grid of rotations.
+    plan : SearchPlan
+    """
+    shifts = shift_grid(max_shift_angstrom, plan.shift_step_angstrom)
+    poses = PoseGrid(asymmetric_unit(grid_order, plan.symmetry), shifts)
+    disc = images.prefix(plan.coarse_radius).disc
+    return GridSlices.of(volume, poses, disc, images.scale)
 
 
 @dataclass(frozen=True)
@@ -46,12 +72,14 @@ class PoseSearch:
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
-        images = whiten(batch, self.grid, self.plan.radius, self.noise_power)
-        shifts = shift_grid(self.max_shift_angstrom, self.plan.shift_step_angstrom)
-        rotation = asymmetric_unit(self.grid_order, self.plan.symmetry)
-        poses = PoseGrid(rotation, shifts)
-        disc = images.prefix(self.plan.coarse_radius).disc
-        slices = GridSlices.of(self.volume, poses, disc, images.scale)
+        noise = self.noise_power
+        return self.infer_whitened(whiten(batch, self.grid, self.plan.radius, noise))
+
+    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+        """Return the posterior of images that were whitened to the plan's radius."""
+        slices = grid_slices(
+            self.volume, images, self.max_shift_angstrom, self.grid_order, self.plan
+        )
         modes = global_search(self.volume, slices, images, None, self.prior, self.plan)
         return PoseMixture.of_modes(
             modes.rotation,

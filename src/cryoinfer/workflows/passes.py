@@ -12,9 +12,10 @@ from cryoinfer.fourier.slices import (
     insert_slices,
 )
 from cryoinfer.geometry.rotations import geodesic_angle
-from cryoinfer.geometry.so3_grid import asymmetric_unit, grid_step_radian
+from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.geometry.symmetry import nearest_mates
-from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices
+from cryoinfer.inference.pose_search import grid_slices
 from cryoinfer.inference.refine import LocalPoses, gauss_newton
 from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import WhitenedImages, whiten
@@ -257,11 +258,11 @@ class _Pass:
             known.poses.rotation, found.poses.rotation, self._problem.symmetry_rotation
         )
         self._change[index] = geodesic_angle(found.poses.rotation, same)
-        measured = self._problem.noise_rows[index]
-        if bool(measured.any()):
+        measured = torch.nonzero(self._problem.noise_rows[index]).squeeze(1)
+        if len(measured):
             # As far as there is a map, so that the next pass knows its new rings.
             volume = self._references[half]
-            measured[measured.clone()] = is_usual(batch.images[measured])
+            measured = measured[is_usual(batch.images[measured])]
             sampled = images.prefix(min(reach, volume.radius)).select(measured)
             left = residual(volume, sampled, found.poses.select(measured))
             self._residual.add(group, sampled, left)
@@ -277,7 +278,8 @@ class _Pass:
             return _refined(volume, images, known, self._problem, plan)
         if (group, half) not in self._slices:
             # Of one group and half after another: hundreds of groups would fill GBs.
-            slices = _grid_slices(self._problem, volume, images, plan.search)
+            reach = self._problem.max_shift_angstrom
+            slices = grid_slices(volume, images, reach, GRID_ORDER, plan.search)
             self._slices = {(group, half): slices}
         slices = self._slices[group, half]
         return _searched(volume, images, known, self._problem, plan.search, slices)
@@ -292,15 +294,6 @@ class _Pass:
             float(self._change.median()),
             float(far),
         )
-
-
-def _grid_slices(
-    problem: Problem, volume: FourierVolume, images: WhitenedImages, plan: SearchPlan
-) -> GridSlices:
-    shifts = shift_grid(problem.max_shift_angstrom, plan.shift_step_angstrom)
-    grid = PoseGrid(asymmetric_unit(GRID_ORDER, plan.symmetry), shifts)
-    disc = images.prefix(plan.coarse_radius).disc
-    return GridSlices.of(volume, grid, disc, images.scale)
 
 
 def _refined(
