@@ -116,7 +116,7 @@ class Loss(nn.Module):
 
     def forward(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
         """Return minus the log density of the true latents, in nats, shape (b,)."""
-        return self.of(self.parameters_of(inputs), latents)
+        return self.of(self.parameters_of(inputs), *self.truths_of(latents))
 
     def parameters_of(self, inputs: EncoderInputs) -> MixtureParameters:
         """Return what the network says of images."""
@@ -125,10 +125,14 @@ class Loss(nn.Module):
             said: MixtureParameters = self._network(inputs)
         return said
 
-    def of(self, parameters: MixtureParameters, latents: Latents) -> Tensor:
+    def truths_of(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """Return rotations, and the other unknowns over the prior's sd."""
+        return latents.pose.rotation.float(), self._network.offset_of(latents)
+
+    def of(
+        self, parameters: MixtureParameters, rotation: Tensor, offset: Tensor
+    ) -> Tensor:
         """Return the loss of what was said of images, shape (b,)."""
-        rotation = latents.pose.rotation.float()
-        offset = self._network.offset_of(latents)
         return -parameters.log_prob_of_orbit(rotation, offset, self._symmetry)
 
 
@@ -264,17 +268,18 @@ class _Run:
         network = self._averaged()
         batch = self._config.batch
         drawn = drawn_batches(self._images, _FITTED, self._generator, batch)
-        said = self._said(
-            network, ((encoder_inputs(some, self._side), true) for some, true in drawn)
+        look = Loss(network, self._symmetry, self._config.mixed_precision)
+        said = _said(
+            look, ((encoder_inputs(some, self._side), true) for some, true in drawn)
         )
         network.narrowing.copy_(fitted_narrowing(*said, self._symmetry))
 
     def check(self) -> str:
         """Look at the images held back, and say what is seen."""
         network = self._averaged()
-        parameters, true, offset = self._said(network, self._held_back)
-        density = parameters.log_prob_of_orbit(true, offset, self._symmetry)
-        value = -float(density.mean())
+        look = Loss(network, self._symmetry, self._config.mixed_precision)
+        parameters, true, offset = _said(look, self._held_back)
+        value = float(look.of(parameters, true, offset).mean())
         found = network.posterior(parameters).mode().pose.rotation
         mates = nearest_mates(true.double(), found, self._symmetry)
         degrees = math.degrees(float(geodesic_angle(found, mates).median()))
@@ -290,19 +295,6 @@ class _Run:
         if not count:
             return ""
         return f"; {count} batch{'es' * (count > 1)} that overflowed left out"
-
-    def _said(
-        self, network: PoseNetwork, drawn: Iterable[tuple[EncoderInputs, Latents]]
-    ) -> tuple[MixtureParameters, Tensor, Tensor]:
-        """Return what a network says of images, and their rotations and offsets."""
-        look = Loss(network, self._symmetry, self._config.mixed_precision)
-        said, rotation, offset = [], [], []
-        for inputs, latents in drawn:
-            with torch.no_grad():
-                said.append(look.parameters_of(inputs))
-            rotation.append(latents.pose.rotation.float())
-            offset.append(network.offset_of(latents))
-        return MixtureParameters.joined(said), torch.cat(rotation), torch.cat(offset)
 
     def _averaged(self) -> PoseNetwork:
         network = self._average.module
@@ -334,3 +326,17 @@ class _Run:
         self._optimiser.load(state["optimiser"])
         self._generator.set_state(state["generator"])
         self._checks = [Check(**entry) for entry in state["checks"]]
+
+
+def _said(
+    look: Loss, drawn: Iterable[tuple[EncoderInputs, Latents]]
+) -> tuple[MixtureParameters, Tensor, Tensor]:
+    """Return what a network says of images, and their rotations and offsets."""
+    said, rotation, offset = [], [], []
+    for inputs, latents in drawn:
+        with torch.no_grad():
+            said.append(look.parameters_of(inputs))
+        true, others = look.truths_of(latents)
+        rotation.append(true)
+        offset.append(others)
+    return MixtureParameters.joined(said), torch.cat(rotation), torch.cat(offset)

@@ -170,7 +170,7 @@ def _number_or_nan(word: str) -> float:
 
 
 def _tables(
-    part: cif.Block, loops: Mapping[int, "LoopRows"], path: Path
+    part: cif.Block, loops: Mapping[int, LoopRows], path: Path
 ) -> Iterator[StarBlock]:
     """Yield the loops and runs of pairs of one ``data_`` block, in order.
 
