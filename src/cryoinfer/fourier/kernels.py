@@ -8,15 +8,23 @@ The order of the sums never depends on the number of threads.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.fourier.vector import read_cell, write_edge
+from cryoinfer.fourier.vector import fetch_cell, read_cell, write_edge
 
 Array = NDArray[Any]
+
+PIECE = 512
+"""Coefficients whose places are found before the first is read: vector instructions
+find them, and they stay in the innermost cache."""
+
+AHEAD = 16
+"""Cells that are asked for before they are read. A slice touches voxels that no cache
+holds; waiting for one after the other took most of the time of reading."""
 
 _ONE = np.float32(1.0)
 
@@ -38,24 +46,26 @@ def parallel(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-@compiled
-def locate(volume: Array, centre: float, x: float, y: float, z: float) -> Any:
-    """Find the cell of a point in voxels.
+class Cells(NamedTuple):
+    """Where the coefficients of a piece lie in a volume.
 
-    Returns the sign of the imaginary part there (F(-k) = conj F(k) folds the point
-    to x >= 0), the cell's lowest corner in floats, and the place in the cell.
+    Attributes
+    ----------
+    corner : array of uint64, shape (PIECE,)
+        Lowest corner of the cell, in floats.
+    inside : array of float32, shape (4, PIECE)
+        Place in the cell along x, y and z, and the sign of the imaginary part there:
+        F(-k) = conj F(k) folds a point to x >= 0.
     """
-    sign = _ONE
-    if x < 0:
-        x, y, z, sign = -x, -y, -z, -_ONE
-    y += centre
-    z += centre
-    ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-    row, plane = strides(volume)
-    # Unsigned: a signed index is tested for being negative at every use.
-    corner = np.uint64(iz) * plane + np.uint64(iy) * row
-    corner += np.uint64(ix) * np.uint64(volume.shape[3])
-    return sign, corner, x - ix, y - iy, z - iz
+
+    corner: Array
+    inside: Array
+
+
+@compiled
+def no_cells() -> Cells:
+    """Return room for the cells of a piece."""
+    return Cells(np.empty(PIECE, np.uint64), np.empty((4, PIECE), np.float32))
 
 
 @compiled
@@ -65,13 +75,53 @@ def strides(volume: Array) -> Any:
     return row, np.uint64(volume.shape[1]) * row
 
 
-@compiled
-def interpolate(volume: Array, centre: float, x: float, y: float, z: float) -> Any:
-    """Return the trilinear value (real, imaginary) at a point in voxels."""
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def place(
+    volume: Array, centre: float, r: Array, kx: Array, ky: Array, cells: Cells
+) -> None:
+    """Find the cells of some coefficients of the slice of ``r``, a piece at most."""
     row, plane = strides(volume)
-    sign, corner, dx, dy, dz = locate(volume, centre, x, y, z)
-    real, imag = read_cell(volume, corner, row, plane, dx, dy, dz)
-    return real, sign * imag
+    step = np.uint64(volume.shape[3])
+    corner, inside = cells.corner, cells.inside
+    for p in range(kx.shape[0]):
+        u, v = kx[p], ky[p]
+        x = u * r[0, 0] + v * r[1, 0]
+        y = u * r[0, 1] + v * r[1, 1]
+        z = u * r[0, 2] + v * r[1, 2]
+        sign = _ONE if x >= 0 else -_ONE
+        x, y, z = sign * x, sign * y + centre, sign * z + centre
+        ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+        # Unsigned: a signed index is tested for being negative at every use.
+        corner[p] = np.uint64(iz) * plane + np.uint64(iy) * row + np.uint64(ix) * step
+        inside[0, p], inside[1, p], inside[2, p] = x - ix, y - iy, z - iz
+        inside[3, p] = sign
+
+
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def read_slice(
+    volume: Array,
+    centre: float,
+    r: Array,
+    kx: Array,
+    ky: Array,
+    cells: Cells,
+    out: Array,
+) -> None:
+    """Fill ``out`` (p, 2) with the slice of ``r`` (2, 3)."""
+    row, plane = strides(volume)
+    corner, inside = cells.corner, cells.inside
+    for first in range(0, kx.shape[0], PIECE):
+        last = min(first + PIECE, kx.shape[0])
+        place(volume, centre, r, kx[first:last], ky[first:last], cells)
+        for ahead in range(last - first + AHEAD):
+            if ahead < last - first:
+                fetch_cell(volume, corner[ahead], row, plane)
+            q = ahead - AHEAD
+            if q >= 0:
+                x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
+                real, imag = read_cell(volume, corner[q], row, plane, x, y, z)
+                out[first + q, 0] = real
+                out[first + q, 1] = sign * imag
 
 
 @parallel
@@ -79,20 +129,9 @@ def extract(
     volume: Array, centre: float, rows: Array, kx: Array, ky: Array, out: Array
 ) -> None:
     """Fill ``out`` (n, p, 2) with the slices of ``rows`` (n, 2, 3)."""
-    origin = np.float32(centre)
+    origin: Any = np.float32(centre)
     for i in numba.prange(rows.shape[0]):
-        r = rows[i]
-        for p in range(kx.shape[0]):
-            u, v = kx[p], ky[p]
-            real, imag = interpolate(
-                volume,
-                origin,
-                u * r[0, 0] + v * r[1, 0],
-                u * r[0, 1] + v * r[1, 1],
-                u * r[0, 2] + v * r[1, 2],
-            )
-            out[i, p, 0] = real
-            out[i, p, 1] = imag
+        read_slice(volume, origin, rows[i], kx, ky, no_cells(), out[i])
 
 
 @parallel
@@ -151,33 +190,37 @@ def _insert_band(
 ) -> None:
     """Add the coefficients from ``first`` up to ``last`` of all images."""
     row, plane = strides(accumulator)
+    cells = no_cells()
+    corner, inside = cells.corner, cells.inside
     for i in range(rows.shape[0]):
-        r = rows[i]
-        for p in range(first, last):
-            u, v = kx[p], ky[p]
-            sign, corner, dx, dy, dz = locate(
-                accumulator,
-                origin,
-                u * r[0, 0] + v * r[1, 0],
-                u * r[0, 1] + v * r[1, 1],
-                u * r[0, 2] + v * r[1, 2],
-            )
-            real, imag = values[i, p, 0], sign * values[i, p, 1]
-            weight = weights[i, p]
-            ex, ey, ez = _ONE - dx, _ONE - dy, _ONE - dz
-            for edge in range(4):
-                share = (dy if edge & 1 else ey) * (dz if edge & 2 else ez)
-                place = corner
-                if edge & 1:
-                    place += row
-                if edge & 2:
-                    place += plane
-                write_edge(
-                    accumulator,
-                    place,
-                    ex * share,
-                    dx * share,
-                    real,
-                    imag,
-                    weight,
-                )
+        for start in range(first, last, PIECE):
+            end = min(start + PIECE, last)
+            place(accumulator, origin, rows[i], kx[start:end], ky[start:end], cells)
+            for ahead in range(end - start + AHEAD):
+                if ahead < end - start:
+                    fetch_cell(accumulator, corner[ahead], row, plane)
+                q = ahead - AHEAD
+                if q < 0:
+                    continue
+                p = start + q
+                x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
+                real, imag = values[i, p, 0], sign * values[i, p, 1]
+                weight = weights[i, p]
+                for edge in range(4):
+                    share = (y if edge & 1 else _ONE - y) * (
+                        z if edge & 2 else _ONE - z
+                    )
+                    voxel = corner[q]
+                    if edge & 1:
+                        voxel += row
+                    if edge & 2:
+                        voxel += plane
+                    write_edge(
+                        accumulator,
+                        voxel,
+                        (_ONE - x) * share,
+                        x * share,
+                        real,
+                        imag,
+                        weight,
+                    )

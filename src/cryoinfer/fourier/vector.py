@@ -45,14 +45,27 @@ class _Vectors:
             self._builder.gep(data, [index]), kind.as_pointer()
         )
 
-    def edges(self, data: Any, corner: Any, row: Any, plane: Any) -> tuple[Any, ...]:
-        """Load the edges (0, 0), (y, 0), (0, z) and (y, z) of a cell."""
+    def corners(self, corner: Any, row: Any, plane: Any) -> tuple[Any, ...]:
+        """Return where the edges (0, 0), (y, 0), (0, z) and (y, z) of a cell begin."""
         b = self._builder
         above = b.add(corner, plane)
+        return corner, b.add(corner, row), above, b.add(above, row)
+
+    def edges(self, data: Any, corner: Any, row: Any, plane: Any) -> tuple[Any, ...]:
+        """Load the four edges of a cell."""
         return tuple(
-            b.load(self.pointer(data, index, _FOUR), align=4)
-            for index in (corner, b.add(corner, row), above, b.add(above, row))
+            self._builder.load(self.pointer(data, index, _FOUR), align=4)
+            for index in self.corners(corner, row, plane)
         )
+
+    def fetch(self, pointer: Any) -> None:
+        """Bring a line of memory into all caches, for reading."""
+        kinds = [pointer.type, _INDEX, _INDEX, _INDEX]
+        prefetch = self._builder.module.declare_intrinsic(
+            "llvm.prefetch", (pointer.type,), ir.FunctionType(ir.VoidType(), kinds)
+        )
+        read, keep, data = self._lane(0), self._lane(3), self._lane(1)
+        self._builder.call(prefetch, [pointer, read, keep, data])
 
     def splat(self, scalar: Any) -> Any:
         return self.pack(_FOUR, [scalar] * 4)
@@ -100,6 +113,29 @@ def _require_plain(*arrays: Any) -> None:
 
 def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
+
+
+@_instruction
+def fetch_cell(
+    _typing: Any, volume: Any, corner: Any, row: Any, plane: Any
+) -> tuple[Any, _Codegen]:
+    """Ask the memory for the four edges of a cell that will be read soon.
+
+    Nothing waits for them. See :func:`read_cell`.
+    """
+    _require_plain(volume)
+    offset = types.uint64
+    signature = types.void(volume, offset, offset, offset)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, corner, row, plane = args
+        v = _Vectors(builder)
+        data = _data(context, builder, signature.args[0], array)
+        for index in v.corners(corner, row, plane):
+            v.fetch(v.pointer(data, index, ir.IntType(8)))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @_instruction

@@ -9,12 +9,18 @@ from typing import Any
 import numba
 import numpy as np
 
-from cryoinfer.fourier.kernels import Array, locate, parallel, strides
-from cryoinfer.fourier.vector import read_cell_and_slope
+from cryoinfer.fourier.kernels import (
+    AHEAD,
+    PIECE,
+    Array,
+    Cells,
+    no_cells,
+    parallel,
+    place,
+    strides,
+)
+from cryoinfer.fourier.vector import fetch_cell, read_cell_and_slope
 from cryoinfer.inference.score_kernel import shift_tables, unshifted
-
-# Coefficients whose slice and slopes stay in the innermost cache.
-_PIECE = 512
 
 # Entries of the packed normal equations.
 PACKED = 28
@@ -27,34 +33,32 @@ def _slice_and_slopes(
     r: Array,
     kx: Array,
     ky: Array,
-    first: int,
-    last: int,
+    cells: Cells,
     out: Array,
 ) -> None:
-    """Fill ``out`` (8, last - first) with a slice and its slopes along the volume.
+    """Fill ``out`` (8, PIECE) with a slice and its slopes along the volume.
 
-    Value, then derivatives along x, y and z, each with its real part first.
+    Value, then derivatives along x, y and z, each with its real part first; of a piece
+    at most.
     """
     row, plane = strides(volume)
-    for p in range(first, last):
-        u, v = kx[p], ky[p]
-        sign, corner, dx, dy, dz = locate(
-            volume,
-            centre,
-            u * r[0, 0] + v * r[1, 0],
-            u * r[0, 1] + v * r[1, 1],
-            u * r[0, 2] + v * r[1, 2],
-        )
-        sr, si, xr, xi, yr, yi, zr, zi = read_cell_and_slope(
-            volume, corner, row, plane, dx, dy, dz
-        )
-        # F(-k) = conj F(k): a mirrored point has the conjugate value, and derivatives
-        # along the mirrored axes change sign once more.
-        q = p - first
-        out[0, q], out[1, q] = sr, sign * si
-        out[2, q], out[3, q] = sign * xr, xi
-        out[4, q], out[5, q] = sign * yr, yi
-        out[6, q], out[7, q] = sign * zr, zi
+    place(volume, centre, r, kx, ky, cells)
+    corner, inside = cells.corner, cells.inside
+    for ahead in range(kx.shape[0] + AHEAD):
+        if ahead < kx.shape[0]:
+            fetch_cell(volume, corner[ahead], row, plane)
+        q = ahead - AHEAD
+        if q >= 0:
+            x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
+            sr, si, xr, xi, yr, yi, zr, zi = read_cell_and_slope(
+                volume, corner[q], row, plane, x, y, z
+            )
+            # A mirrored point has the conjugate value, and derivatives along the
+            # mirrored axes change sign once more.
+            out[0, q], out[1, q] = sr, sign * si
+            out[2, q], out[3, q] = sign * xr, xi
+            out[4, q], out[5, q] = sign * yr, yi
+            out[6, q], out[7, q] = sign * zr, zi
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
@@ -183,6 +187,7 @@ def _normal_equations(
     defocus: float,
     box: int,
     table: Array,
+    cells: Cells,
     slices: Array,
     out: Array,
 ) -> None:
@@ -194,13 +199,16 @@ def _normal_equations(
     entries leaves the defocus out. ``out`` packs the upper triangle of sum Re(J* J),
     row by row (21), sum Re(J* residual) (6) and the squared residual (1).
 
-    Reading the volume and adding up take turns over pieces as long as ``slices``
-    (8, m): the one is vectorised within a coefficient, the other across them.
+    Reading the volume and adding up take turns over pieces, for one of which ``cells``
+    and ``slices`` (8, PIECE) have room: the one is vectorised within a coefficient, the
+    other across them.
     """
     out[:] = 0.0
-    for first in range(0, kx.shape[0], slices.shape[1]):
-        last = min(first + slices.shape[1], kx.shape[0])
-        _slice_and_slopes(volume, centre, r, kx, ky, first, last, slices)
+    for first in range(0, kx.shape[0], PIECE):
+        last = min(first + PIECE, kx.shape[0])
+        _slice_and_slopes(
+            volume, centre, r, kx[first:last], ky[first:last], cells, slices
+        )
         _add_normal_equations(
             slices,
             r,
@@ -325,7 +333,8 @@ def climb(
     origin: Any = np.float32(centre)
     for i in numba.prange(rotation.shape[0]):
         table = np.empty((4, box), np.float32)
-        slices = np.empty((8, _PIECE), np.float32)
+        cells = no_cells()
+        slices = np.empty((8, PIECE), np.float32)
         scaled = np.empty((3, 3), np.float32)
         here, there = np.empty(PACKED), np.empty(PACKED)
         best, trial = rotation[i].copy(), np.empty((3, 3))
@@ -366,6 +375,7 @@ def climb(
                 shifted,
                 box,
                 table,
+                cells,
                 slices,
                 there,
             )

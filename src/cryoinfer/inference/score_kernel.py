@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from cryoinfer.fourier.kernels import Array, compiled, interpolate, parallel
+from cryoinfer.fourier.kernels import Array, compiled, no_cells, parallel, read_slice
 
 _ONE = np.float32(1.0)
 _TWO = np.float32(2.0)
@@ -78,26 +78,17 @@ def score(
                 )
                 moved[s, p, 0] = c * re
                 moved[s, p, 1] = c * im
-        piece = np.empty((size, 2), np.float32)
+        cells = no_cells()
+        shown = np.empty((size, 2), np.float32)
         for j in range(count):
-            r = rows[i, j]
+            read_slice(volume, origin, rows[i, j], kx, ky, cells, shown)
             power = np.float32(0.0)
             for p in range(size):
-                u, v = kx[p], ky[p]
-                re, im = interpolate(
-                    volume,
-                    origin,
-                    u * r[0, 0] + v * r[1, 0],
-                    u * r[0, 1] + v * r[1, 1],
-                    u * r[0, 2] + v * r[1, 2],
-                )
-                piece[p, 0] = re
-                piece[p, 1] = im
                 c = ctf[i, p]
-                power += c * c * (re * re + im * im)
+                power += c * c * (shown[p, 0] ** 2 + shown[p, 1] ** 2)
             for s in range(moves):
                 product = np.float32(0.0)
                 one = moved[s]
                 for p in range(size):
-                    product += one[p, 0] * piece[p, 0] + one[p, 1] * piece[p, 1]
+                    product += one[p, 0] * shown[p, 0] + one[p, 1] * shown[p, 1]
                 out[i, j, s] = product - power

@@ -29,6 +29,9 @@ from cryoinfer.geometry.rotations import random_rotations
 # and the eight products to 1e-7; both relative to the largest coefficient.
 SINGLE = 1e-5
 
+# 2 coefficients, fewer than are asked for ahead; 188, a piece; 1,500, three pieces.
+SIZES = pytest.mark.parametrize(("box", "radius"), [(8, 1), (24, 11), (64, 31)])
+
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -231,8 +234,8 @@ def test_insertion_is_the_adjoint_of_slicing(padding: float, scale: float) -> No
     assert float(total) == pytest.approx(float(weights.double().sum()), rel=SINGLE)
 
 
-def test_compiled_and_plain_slicing_agree() -> None:
-    box, radius = 24, 11
+@SIZES
+def test_compiled_and_plain_slicing_agree(box: int, radius: int) -> None:
     volume = FourierVolume.from_map(noise_map(box), radius, 1.5)
     disc, rotation = FourierDisc.of_box(box, radius), random_rotations(30, seeded(1))
     rotation[0] = torch.eye(3)
@@ -242,8 +245,8 @@ def test_compiled_and_plain_slicing_agree() -> None:
     torch.testing.assert_close(found, plain, rtol=0, atol=atol)
 
 
-def test_compiled_and_plain_insertion_agree() -> None:
-    box, radius = 24, 11
+@SIZES
+def test_compiled_and_plain_insertion_agree(box: int, radius: int) -> None:
     disc, rotation = FourierDisc.of_box(box, radius), random_rotations(30, seeded(1))
     rotation[0] = torch.eye(3)
     values, weights = random_slices(30, disc)
