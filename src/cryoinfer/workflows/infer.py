@@ -232,17 +232,22 @@ class _Inferring:
 
     def _take(self, batch: ParticleBatch) -> None:
         """Infer and insert a batch of one optics group, box and half."""
-        good = is_finite(batch.images)
-        if not bool(good.all()):
-            self.found.unreadable[batch.index[~good]] = True
-            batch = batch[good]
+        batch = self._readable(batch, is_finite(batch.images))
         if not len(batch):
             return
-        found, index, grid = self.found, batch.index, self._problem.grid
-        half = int(found.half[index[0]])
+        found, grid = self.found, self._problem.grid
         prepared = self._preparations.of(batch)
-        found.prepared[index] = not prepared.is_none
         images = prepared.whitened(batch, grid, self._generator)
+        # Over the noise a finite image may be too bright for single precision.
+        clear = images.coefficients.abs().square().sum(1).isfinite()
+        if not bool(clear.all()):
+            images = images.select(torch.nonzero(clear).squeeze(1))
+        batch = self._readable(batch, clear)
+        if not len(batch):
+            return
+        index = batch.index
+        half = int(found.half[index[0]])
+        found.prepared[index] = not prepared.is_none
         posterior = self._inference.infer_whitened(images)
         found.put(index, posterior)
         mode = posterior.mode()
@@ -255,6 +260,13 @@ class _Inferring:
         if len(known):
             kept, placed = images.select(known), poses.select(known)
             insert_images(found.sums[half], kept, placed, grid.box // 2 - 1)
+
+    def _readable(self, batch: ParticleBatch, good: Tensor) -> ParticleBatch:
+        """Return the good ones of a batch, and note the others."""
+        if bool(good.all()):
+            return batch
+        self.found.unreadable[batch.index[~good]] = True
+        return batch[good]
 
     def _novelty(self, near: WhitenedImages, mode: Latents) -> Tensor:
         trained = self._trained
