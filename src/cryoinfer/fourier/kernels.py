@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.fourier.vector import fetch_cell, read_cell, write_edge
+from cryoinfer.fourier.vector import add_to_cell, fetch_cell, read_cell
 
 Array = NDArray[Any]
 
@@ -200,27 +200,11 @@ def _insert_band(
                 if ahead < end - start:
                     fetch_cell(accumulator, corner[ahead], row, plane)
                 q = ahead - AHEAD
-                if q < 0:
-                    continue
-                p = start + q
-                x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
-                real, imag = values[i, p, 0], sign * values[i, p, 1]
-                weight = weights[i, p]
-                for edge in range(4):
-                    share = (y if edge & 1 else _ONE - y) * (
-                        z if edge & 2 else _ONE - z
-                    )
-                    voxel = corner[q]
-                    if edge & 1:
-                        voxel += row
-                    if edge & 2:
-                        voxel += plane
-                    write_edge(
-                        accumulator,
-                        voxel,
-                        (_ONE - x) * share,
-                        x * share,
-                        real,
-                        imag,
-                        weight,
+                if q >= 0:
+                    x, y, z = inside[0, q], inside[1, q], inside[2, q]
+                    real, imag = values[i, start + q, 0], values[i, start + q, 1]
+                    imag *= inside[3, q]
+                    weight = weights[i, start + q]
+                    add_to_cell(
+                        accumulator, corner[q], row, plane, x, y, z, real, imag, weight
                     )

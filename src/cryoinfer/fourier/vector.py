@@ -217,38 +217,45 @@ def read_cell_and_slope(
 
 
 @_instruction
-def write_edge(
+def add_to_cell(
     _typing: Any,
     sums: Any,
     corner: Any,
-    near: Any,
-    far: Any,
+    row: Any,
+    plane: Any,
+    x: Any,
+    y: Any,
+    z: Any,
     real: Any,
     imaginary: Any,
     weight: Any,
 ) -> tuple[Any, _Codegen]:
-    """Add a value and its weight to the two voxels of an edge.
+    """Add a value and its weight to the eight voxels of a cell.
 
     ``sums`` is a contiguous float32 array of four channels: real part, imaginary
-    part, weight, and weight times its share. ``near`` and ``far`` are the shares of
-    the two voxels; ``corner`` (uint64) is the place of the first, in floats.
+    part, weight, and weight times its share. Each voxel gets its trilinear share; the
+    place of the cell and in the cell are those of :func:`read_cell`.
     """
     _require_plain(sums)
-    one = types.float32
-    signature = types.void(sums, types.uint64, one, one, one, one, one)
+    one, offset = types.float32, types.uint64
+    signature = types.void(sums, *[offset] * 3, *[one] * 6)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array, corner, near, far, real, imaginary, weight = args
+        array, corner, row, plane, x, y, z, real, imaginary, weight = args
         v = _Vectors(builder)
         data = _data(context, builder, signature.args[0], array)
-        place = v.pointer(data, corner, _EIGHT)
-        lanes = []
-        for share in (near, far):
-            lanes += [real, imaginary, weight, v.multiply(share, weight)]
-        shares = v.pack(_EIGHT, [near] * 4 + [far] * 4)
-        old = builder.load(place, align=4)
-        new = v.along(old, shares, v.pack(_EIGHT, lanes))
-        builder.store(new, place, align=4)
+        zero, full = ir.Constant(_FLOAT, 0.0), ir.Constant(_FLOAT, 1.0)
+        before_y, before_z = v.subtract(full, y), v.subtract(full, z)
+        along_x = v.pack(_EIGHT, [v.subtract(full, x)] * 4 + [x] * 4)
+        value = v.pack(_EIGHT, [real, imaginary, weight, zero] * 2)
+        own = v.pack(_EIGHT, [zero, zero, zero, weight] * 2)
+        shares = [v.multiply(b, a) for a in (before_z, z) for b in (before_y, y)]
+        for index, share in zip(v.corners(corner, row, plane), shares, strict=True):
+            part = v.multiply(along_x, v.pack(_EIGHT, [share] * 8))
+            place = v.pointer(data, index, _EIGHT)
+            old = builder.load(place, align=4)
+            new = v.along(old, part, v.along(value, part, own))
+            builder.store(new, place, align=4)
         return context.get_dummy_value()
 
     return signature, codegen
