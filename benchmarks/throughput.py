@@ -27,6 +27,7 @@ from cryoinfer.fourier.slices import (
 )
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.so3_grid import rotation_grid
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import (
     GRID_ORDER,
     GridSlices,
@@ -52,7 +53,7 @@ _NORMAL_EQUATIONS = 237
 _POWER, _SHIFTED_PRODUCT, _SHIFT = 6, 4, 14
 # Bytes a coefficient: eight corners, then frequencies, images and CTFs.
 _CORNERS_READ = 8 * 8
-_CORNERS_ADDED = 2 * 8 * 12
+_CORNERS_ADDED = 2 * 8 * 16
 _FREQUENCY, _COMPLEX, _REAL = 8, 8, 4
 
 
@@ -184,7 +185,7 @@ def search_rates(bench: Bench) -> list[Rate]:
     n, p = len(coarse), len(disc)
     g, t = len(grid.rotation), len(grid.shift_angstrom)
     step = bench.length_angstrom / _START_RADIUS / 3
-    plan = initial_search_plan(_START_RADIUS, step)
+    plan = initial_search_plan(_START_RADIUS, step, symmetry_rotations("C1"))
     radius = min(3 * _START_RADIUS, bench.volume.radius)
     near = bench.images.prefix(radius)
     cells = exhaustive_cells(slices, coarse, plan.cells)
