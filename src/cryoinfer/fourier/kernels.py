@@ -51,8 +51,9 @@ class Cells(NamedTuple):
 
     Attributes
     ----------
-    corner : array of uint64, shape (PIECE,)
-        Lowest corner of the cell, in floats.
+    corner : array of uint64, shape (PIECE + AHEAD,)
+        Lowest corner of the cell, in floats. The last is repeated, so that every loop
+        can ask for the cell that is ``AHEAD`` of the one it needs.
     inside : array of float32, shape (4, PIECE)
         Place in the cell along x, y and z, and the sign of the imaginary part there:
         F(-k) = conj F(k) folds a point to x >= 0.
@@ -65,7 +66,7 @@ class Cells(NamedTuple):
 @compiled
 def no_cells() -> Cells:
     """Return room for the cells of a piece."""
-    return Cells(np.empty(PIECE, np.uint64), np.empty((4, PIECE), np.float32))
+    return Cells(np.empty(PIECE + AHEAD, np.uint64), np.empty((4, PIECE), np.float32))
 
 
 @compiled
@@ -79,11 +80,15 @@ def strides(volume: Array) -> Any:
 def place(
     volume: Array, centre: float, r: Array, kx: Array, ky: Array, cells: Cells
 ) -> None:
-    """Find the cells of some coefficients of the slice of ``r``, a piece at most."""
+    """Find the cells of some coefficients of the slice of ``r``, a piece at most.
+
+    The first of them are asked for.
+    """
     row, plane = strides(volume)
     step = np.uint64(volume.shape[3])
     corner, inside = cells.corner, cells.inside
-    for p in range(kx.shape[0]):
+    count = kx.shape[0]
+    for p in range(count):
         u, v = kx[p], ky[p]
         x = u * r[0, 0] + v * r[1, 0]
         y = u * r[0, 1] + v * r[1, 1]
@@ -95,6 +100,9 @@ def place(
         corner[p] = np.uint64(iz) * plane + np.uint64(iy) * row + np.uint64(ix) * step
         inside[0, p], inside[1, p], inside[2, p] = x - ix, y - iy, z - iz
         inside[3, p] = sign
+    corner[count : count + AHEAD] = corner[count - 1]
+    for p in range(AHEAD):
+        fetch_cell(volume, corner[p], row, plane)
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
@@ -113,15 +121,12 @@ def read_slice(
     for first in range(0, kx.shape[0], PIECE):
         last = min(first + PIECE, kx.shape[0])
         place(volume, centre, r, kx[first:last], ky[first:last], cells)
-        for ahead in range(last - first + AHEAD):
-            if ahead < last - first:
-                fetch_cell(volume, corner[ahead], row, plane)
-            q = ahead - AHEAD
-            if q >= 0:
-                x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
-                real, imag = read_cell(volume, corner[q], row, plane, x, y, z)
-                out[first + q, 0] = real
-                out[first + q, 1] = sign * imag
+        for q in range(last - first):
+            fetch_cell(volume, corner[q + AHEAD], row, plane)
+            x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
+            real, imag = read_cell(volume, corner[q], row, plane, x, y, z)
+            out[first + q, 0] = real
+            out[first + q, 1] = sign * imag
 
 
 @parallel
@@ -196,15 +201,12 @@ def _insert_band(
         for start in range(first, last, PIECE):
             end = min(start + PIECE, last)
             place(accumulator, origin, rows[i], kx[start:end], ky[start:end], cells)
-            for ahead in range(end - start + AHEAD):
-                if ahead < end - start:
-                    fetch_cell(accumulator, corner[ahead], row, plane)
-                q = ahead - AHEAD
-                if q >= 0:
-                    x, y, z = inside[0, q], inside[1, q], inside[2, q]
-                    real, imag = values[i, start + q, 0], values[i, start + q, 1]
-                    imag *= inside[3, q]
-                    weight = weights[i, start + q]
-                    add_to_cell(
-                        accumulator, corner[q], row, plane, x, y, z, real, imag, weight
-                    )
+            for q in range(end - start):
+                fetch_cell(accumulator, corner[q + AHEAD], row, plane)
+                x, y, z = inside[0, q], inside[1, q], inside[2, q]
+                real, imag = values[i, start + q, 0], values[i, start + q, 1]
+                imag *= inside[3, q]
+                weight = weights[i, start + q]
+                add_to_cell(
+                    accumulator, corner[q], row, plane, x, y, z, real, imag, weight
+                )

@@ -44,21 +44,18 @@ def _slice_and_slopes(
     row, plane = strides(volume)
     place(volume, centre, r, kx, ky, cells)
     corner, inside = cells.corner, cells.inside
-    for ahead in range(kx.shape[0] + AHEAD):
-        if ahead < kx.shape[0]:
-            fetch_cell(volume, corner[ahead], row, plane)
-        q = ahead - AHEAD
-        if q >= 0:
-            x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
-            sr, si, xr, xi, yr, yi, zr, zi = read_cell_and_slope(
-                volume, corner[q], row, plane, x, y, z
-            )
-            # A mirrored point has the conjugate value, and derivatives along the
-            # mirrored axes change sign once more.
-            out[0, q], out[1, q] = sr, sign * si
-            out[2, q], out[3, q] = sign * xr, xi
-            out[4, q], out[5, q] = sign * yr, yi
-            out[6, q], out[7, q] = sign * zr, zi
+    for q in range(kx.shape[0]):
+        fetch_cell(volume, corner[q + AHEAD], row, plane)
+        x, y, z, sign = inside[0, q], inside[1, q], inside[2, q], inside[3, q]
+        sr, si, xr, xi, yr, yi, zr, zi = read_cell_and_slope(
+            volume, corner[q], row, plane, x, y, z
+        )
+        # A mirrored point has the conjugate value, and derivatives along the mirrored
+        # axes change sign once more.
+        out[0, q], out[1, q] = sr, sign * si
+        out[2, q], out[3, q] = sign * xr, xi
+        out[4, q], out[5, q] = sign * yr, yi
+        out[6, q], out[7, q] = sign * zr, zi
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True)
