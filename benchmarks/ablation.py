@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 from unittest.mock import patch
 
 import roma
@@ -32,6 +33,7 @@ from cryoinfer.inference.encoder_inputs import (
     encoder_inputs,
     picture_radius,
 )
+from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
@@ -107,7 +109,7 @@ def widths_as_learned() -> AbstractContextManager[object]:
 
 @contextmanager
 def blind_to_optics() -> Iterator[None]:
-    def blind(images, side):
+    def blind(images: WhitenedImages, side: int) -> EncoderInputs:
         inputs = encoder_inputs(images, side)
         return replace(inputs, features=torch.zeros_like(inputs.features))
 
@@ -121,7 +123,12 @@ def blind_to_optics() -> Iterator[None]:
 def mates_apart() -> AbstractContextManager[object]:
     true = training.Loss.__init__
 
-    def apart(loss, network, symmetry, mixed_precision=True):
+    def apart(
+        loss: training.Loss,
+        network: PoseNetwork,
+        symmetry: Tensor,
+        mixed_precision: bool = True,
+    ) -> None:
         true(loss, network, symmetry[:1], mixed_precision)
 
     return patch.object(training.Loss, "__init__", apart)
@@ -136,13 +143,13 @@ def frequency_marching() -> Iterator[None]:
     share = 1.0
     step = training._Run.advance
 
-    def advance(run):
+    def advance(run: training._Run) -> None:
         nonlocal share
         share = min(1.0, 2 * run.step / run._config.steps)
         step(run)
         share = 1.0  # images held back are shown whole
 
-    def marched(images, side):
+    def marched(images: WhitenedImages, side: int) -> EncoderInputs:
         reach = FIRST_RADIUS + share * (picture_radius(side) - FIRST_RADIUS)
         shown = images.coefficients * (images.disc.ring <= reach)
         return encoder_inputs(replace(images, coefficients=shown), side)
@@ -224,7 +231,7 @@ def evidence_bound_at_last() -> AbstractContextManager[object]:
     """Take the last third of the steps by the bound on the particles themselves."""
     step = training._Run.advance
 
-    def advance(run):
+    def advance(run: training._Run) -> None:
         if 3 * run.step < 2 * run._config.steps:
             return step(run)
         bound = EvidenceBound(run)
@@ -234,7 +241,7 @@ def evidence_bound_at_last() -> AbstractContextManager[object]:
     return patch.object(training._Run, "advance", advance)
 
 
-def with_training(**values: float) -> Callable[[EncoderConfig], EncoderConfig]:
+def with_training(**values: Any) -> Callable[[EncoderConfig], EncoderConfig]:
     return lambda config: replace(config, training=replace(config.training, **values))
 
 

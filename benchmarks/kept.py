@@ -165,4 +165,5 @@ def _made(
     }
     monitor.message(f"{row}")
     frame = [alignment.rotation, alignment.mirrored, alignment.origin_angstrom]
-    return {"alignment": frame, "row": row}
+    left: Row = {"alignment": frame, "row": row}
+    return left

@@ -339,4 +339,4 @@ def _said(
         true, others = look.truths_of(latents)
         rotation.append(true)
         offset.append(others)
-    return MixtureParameters.joined(said), torch.cat(rotation), torch.cat(offset)
+    return said[0].joined(said), torch.cat(rotation), torch.cat(offset)
