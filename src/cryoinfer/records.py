@@ -5,6 +5,7 @@ radians, lengths angstrom, voltages kilovolt and Cs millimetre; files speak
 degrees and are translated in :mod:`cryoinfer.io.conventions` alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -139,6 +140,20 @@ class Latents(_Indexable):
         if self.conformation is not None:
             parts.append(self.conformation)
         return torch.cat(parts, -1)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Latents]") -> "Latents":
+        """Return the latents of several along the leading dimension."""
+        poses = [part.pose for part in parts]
+        moving = [p.conformation for p in parts if p.conformation is not None]
+        return cls(
+            Pose(
+                torch.cat([pose.rotation for pose in poses]),
+                torch.cat([pose.shift_angstrom for pose in poses]),
+            ),
+            torch.cat([part.defocus_offset_angstrom for part in parts]),
+            torch.cat(moving) if moving else None,
+        )
 
 
 @dataclass(frozen=True)

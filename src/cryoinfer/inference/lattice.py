@@ -141,19 +141,9 @@ class Sheet:
 
 def joined(sheets: list[Sheet]) -> Sheet:
     """Return the points of several sheets in one."""
-    poses = [sheet.latents.pose for sheet in sheets]
-    found = [sheet.latents.conformation for sheet in sheets]
-    moving = [one for one in found if one is not None]
     return Sheet(
         torch.cat([sheet.points for sheet in sheets]),
-        Latents(
-            Pose(
-                torch.cat([pose.rotation for pose in poses]),
-                torch.cat([pose.shift_angstrom for pose in poses]),
-            ),
-            torch.cat([sheet.latents.defocus_offset_angstrom for sheet in sheets]),
-            torch.cat(moving) if moving else None,
-        ),
+        Latents.joined([sheet.latents for sheet in sheets]),
         torch.cat([sheet.log_mass for sheet in sheets]),
         torch.cat([sheet.log_density for sheet in sheets]),
     )

@@ -12,7 +12,6 @@ counts for every mode by a share, and nothing counts twice.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from cryoinfer.inference.posteriors import (
     log_exponential_volume,
 )
 from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.subjects import Scored
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
@@ -39,14 +39,6 @@ _LEAST_WEIGHT = 0.01
 _LEAST_EFFECTIVE = 2.0
 """Effective points an unknown, below which moments are noise and Laplace's stay; one
 unknown whose top tells its width has 2.8 on the lattice."""
-
-
-class Scored(Protocol):
-    """What tells how likely an image is."""
-
-    def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
-        """Return minus the squared residual of each whitened image, float64, (n,)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The posterior of search and encoder alike: a mixture of Gaussians about modes."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -112,6 +113,13 @@ class PoseMixture:
             conformation,
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the mixtures of several, of one prior, in one."""
+        names = [one.name for one in fields(cls) if one.name != "prior_variance"]
+        whole = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
+        return cls(**whole, prior_variance=parts[0].prior_variance)
+
     def folded(self, symmetry: Tensor) -> Self:
         """Return every mode at its mate nearest to the first, the densest first.
 
@@ -124,12 +132,15 @@ class PoseMixture:
         """
         if len(symmetry) == 1:
             return self
-        near = self._about_first(symmetry)
-        pose = Pose(near.rotation.movedim(1, 0), near.shift_angstrom.movedim(1, 0))
-        offset, conformation = near.defocus_offset_angstrom, near.conformation
+        return self._about_first(symmetry).densest_first()._about_first(symmetry)
+
+    def densest_first(self) -> Self:
+        """Return the modes in the order of the density at their centres."""
+        pose = Pose(self.rotation.movedim(1, 0), self.shift_angstrom.movedim(1, 0))
+        offset, conformation = self.defocus_offset_angstrom, self.conformation
         at = Latents(pose, offset.mT, self._given(conformation.movedim(1, 0)))
-        order = near.log_prob(at).mT.argsort(dim=1, descending=True, stable=True)
-        return near.in_order(order)._about_first(symmetry)
+        order = self.log_prob(at).mT.argsort(dim=1, descending=True, stable=True)
+        return self.in_order(order)
 
     def _about_first(self, symmetry: Tensor) -> Self:
         first = self.rotation[:, :1].expand_as(self.rotation)
@@ -227,19 +238,31 @@ class PoseMixture:
         latents : Latents
             Leading dimensions (..., n). Unknowns that were held are not looked at.
         """
-        rotation = latents.pose.rotation.unsqueeze(-3)
-        turn = rotation_vector(rotation @ self.rotation.mT)
+        parts = self.log_parts(latents, self.departures(latents))
+        return torch.logsumexp(parts, dim=-1)
+
+    def departures(self, latents: Latents) -> Tensor:
+        """Return how far latents (..., n) are from each mode, (..., n, m, 6 + c).
+
+        Rotation vectors in the image frame in radian, all else in angstrom.
+        """
+        turn = rotation_vector(latents.pose.rotation.unsqueeze(-3) @ self.rotation.mT)
         away = latents.offsets_angstrom.unsqueeze(-2) - self._others_of_modes()
-        step = torch.cat([turn, away], dim=-1)
+        return torch.cat([turn, away], dim=-1)
+
+    def log_parts(self, latents: Latents, departures: Tensor) -> Tensor:
+        """Return the log density of each mode and the background, (..., n, m + 1).
+
+        Each times its weight. ``departures`` are those of the latents.
+        """
         precision, log_volume, free = self._precision()
-        square = torch.einsum("...i,...ij,...j->...", step, precision, step)
+        square = torch.einsum("...i,...ij,...j->...", departures, precision, departures)
         constant = 0.5 * (free.sum(-1) * math.log(2 * math.pi) + log_volume)
-        gaussian = self.weight.log() - 0.5 * square - constant
-        near = gaussian
+        near = self.weight.log() - 0.5 * square - constant
         if self._turns() == ALL_TURNS:
-            near = near - log_exponential_volume(turn.norm(dim=-1))
+            near = near - log_exponential_volume(departures[..., :3].norm(dim=-1))
         far = self.background.log() + self._log_background(latents)
-        return torch.logsumexp(torch.cat([near, far[..., None]], -1), dim=-1)
+        return torch.cat([near, far[..., None]], -1)
 
     def _others_of_modes(self) -> Tensor:
         offset = self.defocus_offset_angstrom[..., None]

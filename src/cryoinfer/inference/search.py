@@ -17,6 +17,7 @@ from cryoinfer.inference import score_kernel
 from cryoinfer.inference.coarse import GridSlices, shift_grid
 from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
 from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.records import Pose
 
 _MEMORY_ELEMENTS = 2**21
 """Log-likelihoods held at a time: 8 MB stay in the cache."""
@@ -145,12 +146,48 @@ def nested_cells(
     Candidates
         Eight for every cell.
     """
-    n, m = cells.log_likelihood.shape
+    n = len(cells.log_likelihood)
     rotation = children(cells.rotation, plan.cell_radian).flatten(1, 2)
     step = plan.shift_step_angstrom
     around = shift_grid(step / 2, step / 2) if step > 0 else torch.zeros(1, 2)
     shift = cells.shift_angstrom[:, :1] + around.double()
-    scores = torch.empty(n, 8 * m, len(around))
+    scores = _scores(volume, images, rotation, shift)
+    value, move = scores.max(2)
+    return Candidates(rotation, shift[torch.arange(n)[:, None], move], value)
+
+
+def log_likelihood(
+    volume: FourierVolume, images: WhitenedImages, poses: Pose
+) -> Tensor:
+    """Return minus the squared residual of each image at a pose of its own, (n,).
+
+    Parameters
+    ----------
+    volume : FourierVolume
+    images : WhitenedImages
+        Of n images, within the volume's radius.
+    poses : Pose
+        Of the same images.
+
+    Returns
+    -------
+    Tensor of float64, shape (n,)
+        Summed in single precision: to a millionth of the images' power.
+    """
+    rotation, shift = poses.rotation[:, None], poses.shift_angstrom[:, None]
+    scores = _scores(volume, images, rotation, shift)[:, 0, 0]
+    power = torch.view_as_real(images.coefficients).square().sum((1, 2))
+    return scores.double() - power.double()
+
+
+def _scores(
+    volume: FourierVolume, images: WhitenedImages, rotation: Tensor, shift: Tensor
+) -> Tensor:
+    """Return the log-likelihood of rotations (n, m) by shifts (n, s), (n, m, s).
+
+    Without the constant of the image.
+    """
+    scores = torch.empty(*rotation.shape[:2], shift.shape[1])
     rows = slice_rows(rotation, volume.padding * images.scale)
     score_kernel.score(
         volume.values.numpy(),
@@ -164,8 +201,7 @@ def nested_cells(
         images.disc.box,
         scores.numpy(),
     )
-    value, move = scores.max(2)
-    return Candidates(rotation, shift[torch.arange(n)[:, None], move], value)
+    return scores
 
 
 @dataclass(frozen=True)

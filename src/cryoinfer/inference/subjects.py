@@ -7,11 +7,20 @@ from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
+from cryoinfer.inference.search import log_likelihood
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 
 
-class Subject(Protocol):
+class Scored(Protocol):
+    """What tells how likely an image is."""
+
+    def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
+        """Return minus the squared residual of each whitened image, float64, (n,)."""
+        ...
+
+
+class Subject(Scored, Protocol):
     """A map, or atoms that move."""
 
     def coefficients(self, latents: Latents, images: WhitenedImages) -> Tensor:
@@ -50,6 +59,13 @@ class MapSubject:
         """Return slices of the map."""
         rotation = latents.pose.rotation
         return extract_slices(self.volume, rotation, images.disc, images.scale)
+
+    def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
+        """Compare by the compiled loop of maps, at the defoci of the latents."""
+        offset = latents.defocus_offset_angstrom
+        if bool((offset != 0).any()):
+            images, _ = images.with_defocus_offset(offset)
+        return log_likelihood(self.volume, images, latents.pose)
 
     def climb(
         self,
