@@ -1,4 +1,4 @@
-"""Encoders as inferences: one pass, or one pass and a short climb."""
+"""Encoders as inferences: one pass, and a short climb, and draws about both."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -9,6 +9,7 @@ from torch import Tensor
 from cryoinfer.errors import InputError
 from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.encoder_inputs import encoder_inputs, picture_radius
+from cryoinfer.inference.importance import ImportanceSampling, mixed
 from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.subjects import Subject
@@ -17,6 +18,13 @@ from cryoinfer.records import ParticleBatch
 
 SAME_AREA = 1e-3
 """Relative difference of image areas that a picture does not show."""
+
+
+_WIDER = 1.3
+"""Standard deviations of what is drawn from about a top, over those of the climb: no
+weight makes up for draws that a tail lacks."""
+
+_NAMED_SHARE = 0.5  # of the draws, about what the encoder names
 
 
 def grid_of(batch: ParticleBatch, learned: ReferenceGrid) -> ReferenceGrid:
@@ -123,3 +131,42 @@ class SemiAmortized(Generic[S]):
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of images that were whitened to the last radius."""
         return self.climbs.from_modes(images, self.encoder.infer_whitened(images))
+
+
+@dataclass(frozen=True)
+class Sampled(Generic[S]):
+    """Let an encoder name the modes, climb to their tops, and sample about both.
+
+    An :class:`cryoinfer.interfaces.Inference`. The tops are where the density is, and
+    what the encoder names is what is to be reached.
+
+    Attributes
+    ----------
+    semi : SemiAmortized
+    sampling : ImportanceSampling
+        Of the same subject, prior and symmetry.
+    """
+
+    semi: SemiAmortized[S]
+    sampling: ImportanceSampling
+
+    @classmethod
+    def of(cls, semi: SemiAmortized[S]) -> "Sampled[S]":
+        """Return the inference that goes on from where climbs end."""
+        climbs = semi.climbs
+        sampling = ImportanceSampling(climbs.subject, climbs.prior, climbs.symmetry)
+        return cls(semi, sampling)
+
+    def infer(self, batch: ParticleBatch) -> PoseMixture:
+        """Return the posterior of every particle; all must be of one optics group."""
+        radius = self.semi.climbs.radii[-1]
+        return self.infer_whitened(self.semi.encoder.whitened(batch, radius))
+
+    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+        """Return the posterior of images that were whitened to the last radius."""
+        named = self.semi.encoder.infer_whitened(images)
+        tops = self.semi.climbs.from_modes(images, named)
+        unknowns = tops.covariance.shape[-1]
+        wider = torch.full((unknowns,), _WIDER, dtype=torch.float64)
+        start = mixed(tops.widened(wider), named, _NAMED_SHARE)
+        return self.sampling.of(images, start)
