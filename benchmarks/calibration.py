@@ -18,6 +18,7 @@ Encoders are kept in ``runs/``; one that lies there is not trained again.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -47,6 +48,9 @@ SIMULATED = 5000
 EXACT = 100
 FRESH = 5000
 """Particles that tell a share of a half to within 0.7 points (a standard deviation)."""
+
+ENCODER, CLIMBED = "encoder", "semi-amortized"
+Infer = Callable[[WhitenedImages], PoseMixture]
 
 _NAMED = 3  # modes of the encoder that the exact posterior looks at, beside the truth's
 _STEPS = 8  # of a climb at one radius
@@ -198,28 +202,26 @@ def divergences(
     semi: SemiAmortized[MapSubject],
     images: WhitenedImages,
     truths: PoseMixture,
-    encoded: PoseMixture,
-    climbed: PoseMixture,
-) -> tuple[Row, Row]:
-    """Return the median divergence of both posteriors from the exact one.
+    found: Mapping[str, PoseMixture],
+) -> dict[str, Row]:
+    """Return the median divergence of posteriors from the exact one, by name.
 
     ``truths`` are poses that mass may be at, the true ones first.
     """
+    encoded = found[ENCODER]
     near = modes_near(semi, images, truths, encoded, semi.climbs.radii)
     exact = grid_posterior(semi.climbs.subject, images, semi.climbs.prior, near)
+    rows: dict[str, Row] = {
+        name: {"kl_nats": float(kl_divergence(exact, one).median())}
+        for name, one in found.items()
+    }
     shown = semi.encoder.radius
     lower = tuple(radius for radius in semi.climbs.radii if radius < shown)
     near = modes_near(semi, images, truths, encoded, (*lower, shown))
     images = images.prefix(shown)
     as_shown = grid_posterior(semi.climbs.subject, images, semi.climbs.prior, near)
-    median = torch.Tensor.median
-    return (
-        {
-            "kl_nats": float(median(kl_divergence(exact, encoded))),
-            "kl_as_shown_nats": float(median(kl_divergence(as_shown, encoded))),
-        },
-        {"kl_nats": float(median(kl_divergence(exact, climbed)))},
-    )
+    rows[ENCODER]["kl_as_shown_nats"] = float(kl_divergence(as_shown, encoded).median())
+    return rows
 
 
 # --- Sets ---------------------------------------------------------------------------
@@ -230,29 +232,31 @@ def measure_simulated(
     images: WhitenedImages,
     latents: Latents,
     mates: Tensor,
-) -> tuple[Row, Row]:
-    """Return what simulated images say of the encoder, and of the climb.
+    others: Mapping[str, Infer],
+) -> dict[str, Row]:
+    """Return what simulated images say of posteriors, by name.
 
-    ``mates`` (m, 3, 3) are turns of the map that may leave it much as it is, the
-    identity first.
+    Of the encoder's, of the climbs', and of ``others``. ``mates`` (m, 3, 3) are turns
+    of the map that may leave it much as it is, the identity first.
     """
-    encoder = semi.encoder
+    ways = {ENCODER: semi.encoder.infer_whitened, CLIMBED: semi.infer_whitened}
     chunks = in_chunks(len(images))
-    truths = [latents[rows] for rows in chunks]
-    encoded = [encoder.infer_whitened(images.select(rows)) for rows in chunks]
-    climbed = [semi.infer_whitened(images.select(rows)) for rows in chunks]
+    found = {
+        name: [infer(images.select(rows)) for rows in chunks]
+        for name, infer in (ways | dict(others)).items()
+    }
     few = torch.arange(EXACT)
-    first, second = divergences(
+    rows = divergences(
         semi,
         images.select(few),
         as_modes(latents[few], mates),
-        encoded[0][few],
-        climbed[0][few],
+        {name: posteriors[0][few] for name, posteriors in found.items()},
     )
-    return (
-        judged_by_truths(encoded, truths) | first,
-        judged_by_truths(climbed, truths) | second,
-    )
+    truths = [latents[rows] for rows in chunks]
+    return {
+        name: judged_by_truths(posteriors, truths) | rows[name]
+        for name, posteriors in found.items()
+    }
 
 
 def fresh_particles(case: Case) -> tuple[Particles, Particles]:
@@ -291,13 +295,13 @@ def measure_case(case: Case) -> dict[str, Row]:
     semi = kept.model.semi_amortized()
     images, latents = simulated_images(kept.model, semi, kept.unseen)
     alone = torch.eye(3, dtype=torch.float64)[None]
-    of_simulated = measure_simulated(semi, images, latents, alone)
+    of_simulated = measure_simulated(semi, images, latents, alone, {})
     of_real = measure_real(case, kept)
     wider = kept.model.widening.tolist()
     fitted = {"rotation_widened": wider[0], "shift_widened": wider[3]}
     rows = {
-        "encoder": of_simulated[0] | of_real[0],
-        "semi-amortized": of_simulated[1] | of_real[1] | fitted,
+        ENCODER: of_simulated[ENCODER] | of_real[0],
+        CLIMBED: of_simulated[CLIMBED] | of_real[1] | fitted,
     }
     for label, row in rows.items():
         print(label, {k: round(v, 3) for k, v in row.items()}, flush=True)

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import torch
 from calibration import (
+    CLIMBED,
     COLUMNS,
     SIMULATED,
     climbed_tops,
@@ -32,7 +33,7 @@ from torch import Tensor
 from cryoinfer.data.examples import example_atoms, symmetric_copies
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
@@ -56,6 +57,8 @@ BOX, PIXEL_SIZE = 64, 2.4
 APART_ANGSTROM = 24.0
 CASES = ((2, -3.0), (12, -13.0))
 """Residues that are missing, and the images' signal to noise in dB."""
+
+SAMPLED = "sampled"
 
 FITTED = 10_000
 """Images that widths of climbs are fitted to, as in a training."""
@@ -160,8 +163,8 @@ def more_p_values(
     }
 
 
-def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
-    """Return a row for the encoder, and one for the climb."""
+def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
+    """Return a row for the encoder, one for climbs, and one for draws after these."""
     density = true_map(missing)
     name = f"two-modes-{missing}-{snr_db:.0f}-{steps}.pt"
     file = HERE / "runs" / name
@@ -178,10 +181,12 @@ def measure(missing: int, snr_db: float, steps: int) -> tuple[Row, Row]:
     mates = symmetry_rotations("C2")
     shared = masses(semi, drawn, latents, mates)
     print(shared, flush=True)
-    encoder, climbed = measure_simulated(semi, drawn, latents, mates)
+    sampled = Sampled.of(semi)
+    ways = {SAMPLED: sampled.infer_whitened}
+    rows = measure_simulated(semi, drawn, latents, mates, ways)
     fitted = {"rotation_widened": wider[0].item(), "shift_widened": wider[3].item()}
-    more = more_p_values(semi, source)
-    return encoder | shared, climbed | shared | fitted | more
+    rows[CLIMBED] |= fitted | more_p_values(semi, source)
+    return {name: row | shared for name, row in rows.items()}
 
 
 def main() -> None:
@@ -202,8 +207,7 @@ def main() -> None:
         key = {"set": "nearly C2", "missing": missing, "snr_db": snr_db}
         key |= {"steps": options.steps}
         if options.again or not results.has(key):
-            rows = measure(missing, snr_db, options.steps)
-            for label, row in zip(("encoder", "semi-amortized"), rows, strict=True):
+            for label, row in measure(missing, snr_db, options.steps).items():
                 results.put({**key, "posterior": label}, row)
     first = (
         Column("missing residues", "missing"),
