@@ -7,7 +7,7 @@ degrees and are translated in :mod:`cryoinfer.io.conventions` alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class _Indexable:
-    """Gives a record of tensors ``record[index]`` along the leading dimension."""
+    """Takes apart and joins records of tensors along the leading dimension."""
 
     def __getitem__(self, index: object) -> Self:
         values = {}
@@ -23,6 +23,18 @@ class _Indexable:
             value = getattr(self, field.name)
             values[field.name] = None if value is None else value[index]
         return replace(self, **values)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the records of several along the leading dimension."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            own = [getattr(part, field.name) for part in parts]
+            if isinstance(own[0], _Indexable):
+                values[field.name] = type(own[0]).joined(own)
+            else:
+                values[field.name] = None if own[0] is None else torch.cat(own)
+        return replace(parts[0], **values)
 
 
 @dataclass(frozen=True)
@@ -140,20 +152,6 @@ class Latents(_Indexable):
         if self.conformation is not None:
             parts.append(self.conformation)
         return torch.cat(parts, -1)
-
-    @classmethod
-    def joined(cls, parts: "Sequence[Latents]") -> "Latents":
-        """Return the latents of several along the leading dimension."""
-        poses = [part.pose for part in parts]
-        moving = [p.conformation for p in parts if p.conformation is not None]
-        return cls(
-            Pose(
-                torch.cat([pose.rotation for pose in poses]),
-                torch.cat([pose.shift_angstrom for pose in poses]),
-            ),
-            torch.cat([part.defocus_offset_angstrom for part in parts]),
-            torch.cat(moving) if moving else None,
-        )
 
 
 @dataclass(frozen=True)

@@ -205,13 +205,10 @@ def _named(
 def _joined_optics(
     parts: Sequence[Particles], groups: Sequence[dict[int, int]]
 ) -> Optics:
-    values: dict[str, Tensor] = {
-        name: torch.cat([getattr(part.optics, name) for part in parts])
-        for name in vars(parts[0].optics)
-    }
     numbers = []
     for part, mapping in zip(parts, groups, strict=True):
         table = torch.zeros(max(mapping) + 1, dtype=torch.int64)
         table[list(mapping)] = torch.tensor(list(mapping.values()))
         numbers.append(table[part.optics.group])
-    return Optics(**{**values, "group": torch.cat(numbers)})
+    optics = Optics.joined([part.optics for part in parts])
+    return replace(optics, group=torch.cat(numbers))

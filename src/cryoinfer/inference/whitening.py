@@ -249,13 +249,9 @@ def _frequencies(disc: FourierDisc, optics: Optics) -> tuple[Tensor, Tensor]:
 def concatenate(parts: list[WhitenedImages]) -> WhitenedImages:
     """Join images of one optics group that were whitened alike."""
     first = parts[0]
-    fields = {
-        name: torch.cat([getattr(part.optics, name) for part in parts])
-        for name in vars(first.optics)
-    }
     return replace(
         first,
         coefficients=torch.cat([part.coefficients for part in parts]),
         ctf=torch.cat([part.ctf for part in parts]),
-        optics=Optics(**fields),
+        optics=Optics.joined([part.optics for part in parts]),
     )
