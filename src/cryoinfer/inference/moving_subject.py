@@ -106,9 +106,7 @@ class MovingSubject:
 
     def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
         """Return minus the squared residual of each whitened image, float64, (n,)."""
-        offset = latents.defocus_offset_angstrom
-        if bool((offset != 0).any()):
-            images, _ = images.with_defocus_offset(offset)
+        images = images.at_defocus_offset(latents.defocus_offset_angstrom)
         with widest_instructions():
             shown = self._values(images, latents)
         residual = images.coefficients - images.ctf * shown

@@ -150,8 +150,7 @@ def fit_at(volume: FourierVolume, images: WhitenedImages, poses: LocalPoses) -> 
     -------
     Fit
     """
-    if bool(poses.defocus_offset_angstrom.any()):
-        images, _ = images.with_defocus_offset(poses.defocus_offset_angstrom)
+    images = images.at_defocus_offset(poses.defocus_offset_angstrom)
     slices = extract_slices(volume, poses.rotation, images.disc, images.scale)
     seen = images.moved_back(poses.shift_angstrom)
     expected = images.ctf * slices

@@ -62,9 +62,7 @@ class MapSubject:
 
     def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
         """Compare by the compiled loop of maps, at the defoci of the latents."""
-        offset = latents.defocus_offset_angstrom
-        if bool((offset != 0).any()):
-            images, _ = images.with_defocus_offset(offset)
+        images = images.at_defocus_offset(latents.defocus_offset_angstrom)
         return log_likelihood(self.volume, images, latents.pose)
 
     def climb(

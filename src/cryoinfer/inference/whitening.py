@@ -104,6 +104,19 @@ class WhitenedImages:
         factor = by_ring.to(self.ctf)[self.disc.ring]
         return replace(self, ctf=self.ctf * factor, weight=self.weight * factor)
 
+    def at_defocus_offset(self, offset_angstrom: Tensor) -> "WhitenedImages":
+        """Return the images with the CTF at another defocus, these if it is theirs.
+
+        Parameters
+        ----------
+        offset_angstrom : Tensor, shape (b,)
+            As of :meth:`with_defocus_offset`.
+        """
+        # The CTF is dear, and most defoci are held.
+        if not bool(offset_angstrom.any()):
+            return self
+        return self.with_defocus_offset(offset_angstrom)[0]
+
     def with_defocus_offset(
         self, offset_angstrom: Tensor
     ) -> tuple["WhitenedImages", Tensor]:

@@ -167,9 +167,7 @@ class Shown:
 
 def shown_of(subject: MovingSubject, images: WhitenedImages, at: Latents) -> Shown:
     """Return images of one optics group with what a model at latents shows of them."""
-    offset = at.defocus_offset_angstrom
-    if bool((offset != 0).any()):
-        images, _ = images.with_defocus_offset(offset)
+    images = images.at_defocus_offset(at.defocus_offset_angstrom)
     shown = subject.coefficients(at, images) * images.ctf
     moved = images.moved_back(at.pose.shift_angstrom)
     return Shown(replace(images, coefficients=moved), shown)

@@ -334,9 +334,8 @@ def insert_images(
     sums: SliceAccumulator, images: WhitenedImages, poses: LocalPoses, radius: int
 ) -> None:
     """Add images at their poses to the sums of their half, up to a Fourier radius."""
-    moved = images.prefix(radius)
-    if bool(poses.defocus_offset_angstrom.any()):
-        moved, _ = moved.with_defocus_offset(poses.defocus_offset_angstrom)
+    offset = poses.defocus_offset_angstrom
+    moved = images.prefix(radius).at_defocus_offset(offset)
     values = moved.moved_back(poses.shift_angstrom) * moved.ctf
     insert_slices(
         sums, poses.rotation, moved.disc, values, moved.ctf.square(), moved.scale
@@ -347,8 +346,7 @@ def residual(
     volume: FourierVolume, images: WhitenedImages, poses: LocalPoses
 ) -> Tensor:
     """Return what a map at given poses leaves of whitened images, shape (b, p)."""
-    if bool(poses.defocus_offset_angstrom.any()):
-        images, _ = images.with_defocus_offset(poses.defocus_offset_angstrom)
+    images = images.at_defocus_offset(poses.defocus_offset_angstrom)
     slices = extract_slices(volume, poses.rotation, images.disc, images.scale)
     return images.moved_back(poses.shift_angstrom) - images.ctf * slices
 

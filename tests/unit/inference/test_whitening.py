@@ -172,6 +172,8 @@ def test_another_defocus_is_that_of_other_optics() -> None:
     moved = replace(batch, optics=optics)
     expected = whiten(moved, GRID, 12, torch.full((BOX // 2,), 2.0))
     torch.testing.assert_close(found.ctf, expected.ctf)
+    assert torch.equal(images.at_defocus_offset(offset).ctf, found.ctf)
+    assert images.at_defocus_offset(0 * offset) is images
     ahead, _ = images.with_defocus_offset(offset + 10)
     behind, _ = images.with_defocus_offset(offset - 10)
     # Single precision over a step of 20 angstrom.
