@@ -19,7 +19,6 @@ from cryoinfer.records import ParticleBatch
 SAME_AREA = 1e-3
 """Relative difference of image areas that a picture does not show."""
 
-
 _WIDER = 1.3
 """Standard deviations of what is drawn from about a top, over those of the climb: no
 weight makes up for draws that a tail lacks."""
@@ -126,7 +125,11 @@ class SemiAmortized(Generic[S]):
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
-        return self.infer_whitened(self.encoder.whitened(batch, self.climbs.radii[-1]))
+        return self.infer_whitened(self.whitened(batch))
+
+    def whitened(self, batch: ParticleBatch) -> WhitenedImages:
+        """Whiten images of one optics group to the last radius."""
+        return self.encoder.whitened(batch, self.climbs.radii[-1])
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of images that were whitened to the last radius."""
@@ -159,8 +162,7 @@ class Sampled(Generic[S]):
 
     def infer(self, batch: ParticleBatch) -> PoseMixture:
         """Return the posterior of every particle; all must be of one optics group."""
-        radius = self.semi.climbs.radii[-1]
-        return self.infer_whitened(self.semi.encoder.whitened(batch, radius))
+        return self.infer_whitened(self.semi.whitened(batch))
 
     def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
         """Return the posterior of images that were whitened to the last radius."""

@@ -43,6 +43,12 @@ _LEAST_MASS = 1e-6  # of a component that is moved
 _AT_ONCE = 2**14  # draws, of all images
 _COEFFICIENTS = 2**24  # of them that are compared at once: 0.2 GB
 
+_OF_COMPONENTS = (
+    *("rotation", "shift_angstrom", "defocus_offset_angstrom"),
+    *("conformation", "covariance"),
+)
+"""What a mixture says of each component, beside its weight."""
+
 
 @dataclass(frozen=True)
 class ImportanceSampling:
@@ -87,7 +93,7 @@ class ImportanceSampling:
         Returns
         -------
         PoseMixture
-            Of ``components``, the densest first.
+            Of ``components``, or as many as the start has; the densest first.
         """
         generator = torch.Generator().manual_seed(self.seed)
         size = max(1, _AT_ONCE // self.draws)
@@ -136,7 +142,7 @@ class ImportanceSampling:
     def _log_posterior(self, images: WhitenedImages, drawn: Latents) -> Tensor:
         """Return it at draws (s, n), up to a constant of each image, (s, n)."""
         shape = drawn.defocus_offset_angstrom.shape
-        draw, owner = torch.nonzero(torch.ones(shape)).unbind(1)
+        draw, owner = torch.cartesian_prod(*map(torch.arange, shape)).unbind(1)
         flat = drawn[draw, owner]
         size = max(1, _COEFFICIENTS // len(images.disc))
         score = torch.cat(
@@ -207,9 +213,8 @@ class _Seen:
         """
         # Rounds are of one size: what all were drawn from is the mean of the mixtures.
         log_ratio = self.score - torch.logsumexp(self.log_drawn, 0)
-        low, high = torch.zeros(2, log_ratio.shape[1], dtype=torch.float64)
-        high = high + 1
-        power = high
+        low = torch.zeros(log_ratio.shape[1], dtype=torch.float64)
+        power = high = torch.ones_like(low)
         for _ in range(_HALVINGS):
             few = _effective(power * log_ratio) < _LEAST_EFFECTIVE
             low, high = torch.where(few, low, power), torch.where(few, power, high)
@@ -283,14 +288,12 @@ def mixed(first: PoseMixture, second: PoseMixture, share: float) -> PoseMixture:
     """
     beside = {
         name: torch.cat([getattr(first, name), getattr(second, name)], 1)
-        for name in ("rotation", "shift_angstrom", "defocus_offset_angstrom")
+        for name in _OF_COMPONENTS
     }
     weights = (1 - share) * first.weight, share * second.weight
     return replace(
         second,
         **beside,
-        conformation=torch.cat([first.conformation, second.conformation], 1),
-        covariance=torch.cat([first.covariance, second.covariance], 1),
         weight=torch.cat(weights, 1),
         background=(1 - share) * first.background + share * second.background,
     )

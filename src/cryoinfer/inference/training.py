@@ -339,4 +339,5 @@ def _said(
         true, others = look.truths_of(latents)
         rotation.append(true)
         offset.append(others)
+    # Of whichever class the network says: benchmarks/densities.py has others.
     return said[0].joined(said), torch.cat(rotation), torch.cat(offset)

@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,10 +12,11 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.symmetry import nearest_mates, symmetry_rotations
-from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
 from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
 from cryoinfer.inference.encoder_inputs import encoder_inputs
+from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.posteriors import ALL_TURNS, PoseMixture
 from cryoinfer.inference.refine import PosePrior
@@ -27,7 +28,7 @@ from cryoinfer.inference.training import (
     train,
 )
 from cryoinfer.inference.training_images import TrainingImages
-from cryoinfer.inference.whitening import ReferenceGrid, whiten
+from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Optics, ParticleBatch, Pose
@@ -239,6 +240,38 @@ def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
     assert whole.weight.shape == (20, 2)
     torch.testing.assert_close(whole.weight.sum(1), torch.ones(20).double())
     assert whole.covariance.isfinite().all()
+
+
+@dataclass(frozen=True)
+class Told(PoseEncoder):
+    """An encoder that has been told what to name."""
+
+    named: PoseMixture
+
+    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+        return self.named
+
+
+def test_draws_come_nearer_to_the_exact_posterior_than_climbs() -> None:
+    batch, true, sd = particles(8, seeded(5))
+    # Eight times as much as there is: posteriors are wide, and no Gaussians any more.
+    noise = torch.full((BOX // 2,), (8 * sd) ** 2)
+    wide = torch.tensor([0.3, 0.3, 0.3, 2.0, 2.0, 0.0], dtype=torch.float64)
+    near = PoseMixture.of_modes(
+        true.rotation[:, None],
+        true.shift_angstrom[:, None],
+        torch.zeros(8, 1, dtype=torch.float64),
+        torch.ones(8, 1, dtype=torch.float64),
+        wide.square().diag().expand(8, 1, 6, 6),
+    )
+    encoder = Told(network(), GRID, (noise,), C1, near)
+    semi = SemiAmortized(encoder, climbs(volume(), C1))
+    climbed, sampled = semi.infer(batch), Sampled.of(semi).infer(batch)
+    images = semi.whitened(batch)
+    exact = grid_posterior(semi.climbs.subject, images, PRIOR, climbed)
+    before, after = (kl_divergence(exact, one) for one in (climbed, sampled))
+    assert before.median() > 0.05, before
+    assert after.median() < 0.5 * before.median(), (before, after)
 
 
 def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
