@@ -31,8 +31,7 @@ INFERENCE = "inference"
 """Name of the stage whose steps are images."""
 
 _KEEP_SECONDS = 120.0
-"""Of inference after which a checkpoint is written: 0.9 GB of a million particles of
-128 pixels."""
+"""Of inference after which a checkpoint is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,9 +252,9 @@ class _Inferring:
         mode = posterior.mode()
         poses = LocalPoses.of(mode)
         near = images.prefix(self._trained.encoder.radius)
-        found.novelty_nats[index] = strange = self._novelty(near, mode)
+        found.novelty_nats[index] = strange = self._novelty(near, mode).float()
         left = residual(self._trained.shown_volume, near, poses)
-        found.log_likelihood[index] = -left.abs().square().sum(1).double()
+        found.log_likelihood[index] = -left.abs().square().sum(1)
         known = torch.nonzero(~is_novel(strange)).squeeze(1)
         if len(known):
             kept, placed = images.select(known), poses.select(known)

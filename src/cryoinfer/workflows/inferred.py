@@ -23,6 +23,9 @@ _VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
 class Inferred:
     """Posteriors of n particles, and the sums of slices of those that show the map.
 
+    In single precision, which is what files hold: these are the bytes that grow with
+    the particles of a pass.
+
     Attributes
     ----------
     half : Tensor of int64, shape (n,)
@@ -85,18 +88,18 @@ class Inferred:
             covariance.diagonal()[3:].clamp(min=1e-30),
             torch.zeros(1, 1, 0, dtype=torch.float64),
         )
-        zeros = torch.zeros(n, dtype=torch.float64)
+        zeros = torch.zeros(n)
         first, second = (
             SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
         )
         return cls(
             half,
-            torch.eye(3, dtype=torch.float64).repeat(n, MODES, 1, 1),
-            torch.zeros(n, MODES, 2, dtype=torch.float64),
-            torch.zeros(n, MODES, dtype=torch.float64),
+            torch.eye(3).repeat(n, MODES, 1, 1),
+            torch.zeros(n, MODES, 2),
+            torch.zeros(n, MODES),
             zeros,
-            covariance.repeat(n, 1, 1),
-            nothing.entropy().repeat(n),
+            covariance.float().repeat(n, 1, 1),
+            nothing.entropy().float().repeat(n),
             zeros - torch.inf,
             zeros + torch.inf,
             torch.zeros(n, dtype=torch.bool),
@@ -108,12 +111,14 @@ class Inferred:
     def put(self, index: Tensor, posterior: PoseMixture) -> None:
         """Overwrite the posteriors of some particles."""
         count = min(MODES, posterior.weight.shape[1])
-        self.rotation[index, :count] = posterior.rotation[:, :count]
-        self.shift_angstrom[index, :count] = posterior.shift_angstrom[:, :count]
-        self.weight[index, :count] = posterior.weight[:, :count]
-        self.entropy_nats[index] = posterior.entropy()
-        self.defocus_offset_angstrom[index] = posterior.defocus_offset_angstrom[:, 0]
-        self.covariance[index] = posterior.covariance[:, 0]
+        self.rotation[index, :count] = posterior.rotation[:, :count].float()
+        shift = posterior.shift_angstrom[:, :count]
+        self.shift_angstrom[index, :count] = shift.float()
+        self.weight[index, :count] = posterior.weight[:, :count].float()
+        self.entropy_nats[index] = posterior.entropy().float()
+        offset = posterior.defocus_offset_angstrom[:, 0]
+        self.defocus_offset_angstrom[index] = offset.float()
+        self.covariance[index] = posterior.covariance[:, 0].float()
 
     def add(self, later: "Inferred") -> "Inferred":
         """Return these particles and later ones, with the noise of these.

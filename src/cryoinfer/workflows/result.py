@@ -80,7 +80,7 @@ class RunResult:
     reconstruction : Reconstruction
     latents : Latents
         The posterior's mode, length n.
-    covariance : Tensor of float64, shape (n, 6, 6)
+    covariance : Tensor, shape (n, 6, 6)
         Of (rotation vector in the image frame in radian, shift in angstrom, defocus
         in angstrom) about the mode; zero where an unknown was held.
     log_likelihood : Tensor, shape (n,)
