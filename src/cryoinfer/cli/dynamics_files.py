@@ -15,6 +15,7 @@ from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.io.atoms import AtomicModel
+from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.latents import write_columns
 from cryoinfer.io.nmd import write_nmd
@@ -119,9 +120,9 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
 
 def _write_latents(folder: Path, motions: Motions) -> None:
     """Write a row a particle; those that could not be read have NaN."""
-    star = read_star(folder / run_folder.PARTICLES)
-    names = [str(one) for one in star.blocks[-1].columns["rlnImageName"].tolist()]
-    columns: dict[str, NDArray[np.float64] | list[str]] = {"rlnImageName": names}
+    star = read_star(folder / run_folder.PARTICLES, only=[IMAGE])
+    names = [str(one) for one in star.blocks[-1].columns[IMAGE].tolist()]
+    columns: dict[str, NDArray[np.float64] | list[str]] = {IMAGE: names}
     for mode in range(motions.mean.shape[1]):
         name = f"mode_{mode + 1}"
         columns[name] = motions.mean[:, mode].numpy()

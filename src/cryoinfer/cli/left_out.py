@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.cli.run_files import FLAG
 from cryoinfer.cli.run_folder import RunRecord
 from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
-from cryoinfer.io.conventions.table import ParticleTable
 
 RECORD_KEY = "left_out"
 """Under which they stand in the record of a run."""
@@ -110,12 +109,17 @@ class LeftOut:
         return self.novel / max(1, self.readable)
 
 
-def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:
+def flags_of(record: RunRecord, written: NDArray[Any] | None, n: int) -> Tensor:
     """Return what the encoder of a run made of its particles: 0, 1 or 2, shape (n,).
 
-    Zeros where the run had none: flags that its particles have brought along are of
-    an earlier one.
+    Parameters
+    ----------
+    record : RunRecord
+    written : array, shape (n,), or None
+        The column of flags of the particles, if they have one. Where the run had no
+        encoder it is of an earlier run, and told as zeros.
+    n : int
     """
-    if RECORD_KEY not in record.results or FLAG not in table.results:
-        return torch.zeros(len(table), dtype=torch.int64)
-    return torch.from_numpy(table.results[FLAG]).long()
+    if RECORD_KEY not in record.results or written is None:
+        return torch.zeros(n, dtype=torch.int64)
+    return torch.from_numpy(written).long()

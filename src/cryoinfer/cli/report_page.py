@@ -7,18 +7,18 @@ import torch
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
-from cryoinfer.cli.left_out import LeftOut, read_flags
+from cryoinfer.cli.left_out import LeftOut, flags_of
 from cryoinfer.cli.run_files import (
     CORRECTED,
-    LATENT_DIMENSIONS,
+    FLAG,
     MASKED,
     RANDOMISED,
     UNMASKED,
     UNREADABLE,
-    Posteriors,
+    PosedParticles,
     read_fsc,
     read_noise,
-    read_posed,
+    read_numbers,
     read_run_map,
 )
 from cryoinfer.cli.run_folder import RunRecord, replace_file
@@ -91,14 +91,11 @@ def read_content(folder: Path) -> ReportContent:
     record = RunRecord.read(folder)
     map_file = read_run_map(folder)
     curves = read_fsc(folder)
-    table, pose = read_posed(folder / run_folder.PARTICLES)
-    posteriors = Posteriors.read(folder)
-    variance = torch.zeros(len(pose), LATENT_DIMENSIONS)
-    if posteriors is not None:
-        variance = posteriors.variance()
-    posed = read_flags(record, table) != UNREADABLE
+    particles = PosedParticles.read(folder)
+    flags = flags_of(record, read_numbers(folder, FLAG), len(particles.pose))
+    posed = flags != UNREADABLE
     if bool(posed.any()):  # of none at all, what is written instead is shown
-        pose, variance = pose[posed], variance[posed]
+        particles = particles[posed]
     return ReportContent(
         title=folder.absolute().name,
         workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
@@ -111,8 +108,8 @@ def read_content(folder: Path) -> ReportContent:
         fsc_masked=curves.get(MASKED),
         fsc_randomised=curves.get(RANDOMISED),
         noise_spectrum=read_noise(folder),
-        pose=pose,
-        variance=variance,
+        pose=particles.pose,
+        variance=particles.variance,
         stage_seconds=record.stage_seconds,
         independence=_independence(record),
         warnings=_warnings(record),

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +19,6 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.novelty import is_novel
 from cryoinfer.io.conventions.relion import RelionParticles
-from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.mrc import MapFile, read_map, write_map
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.records import Latents, Pose
@@ -27,6 +26,7 @@ from cryoinfer.workflows.result import Reconstruction, RunResult
 
 LATENT_DIMENSIONS = 6  # rotation vector, shift, defocus
 _UPPER = np.triu_indices(LATENT_DIMENSIONS)
+_DIAGONAL = np.flatnonzero(_UPPER[0] == _UPPER[1])
 CORRECTED = "rlnFourierShellCorrelationCorrected"
 UNMASKED = "rlnFourierShellCorrelationUnmaskedMaps"
 MASKED = "rlnFourierShellCorrelationMaskedMaps"
@@ -101,10 +101,6 @@ class Posteriors:
         path = folder / run_folder.POSTERIORS
         replace_file(path, lambda partial: np.savez(partial, **vars(self)))
 
-    def variance(self) -> Tensor:
-        """Return the diagonals of the covariance, shape (n, 6)."""
-        return torch.from_numpy(self.covariance_upper[:, _UPPER[0] == _UPPER[1]])
-
     def covariance(self) -> Tensor:
         """Return the full matrices, float64, shape (n, 6, 6)."""
         size = LATENT_DIMENSIONS
@@ -112,6 +108,46 @@ class Posteriors:
         full[:, _UPPER[0], _UPPER[1]] = self.covariance_upper
         full[:, _UPPER[1], _UPPER[0]] = self.covariance_upper
         return torch.from_numpy(full)
+
+
+@dataclass(frozen=True)
+class PosedParticles:
+    """What a report shows of n particles.
+
+    Attributes
+    ----------
+    pose : Pose
+    variance : Tensor, shape (n, 6)
+        Of rotation vector, shift and defocus; zero where nothing was inferred.
+    """
+
+    pose: Pose
+    variance: Tensor
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the poses of a run, and of what else grows with the particles nothing.
+
+        Raises
+        ------
+        InputError
+            If it has no poses.
+        """
+        path = folder / run_folder.POSTERIORS
+        if path.exists():
+            with np.load(path) as arrays:
+                rotation, shift = arrays["rotation"], arrays["shift_angstrom"]
+                variance = arrays["covariance_upper"][:, _DIAGONAL]
+            pose = Pose(torch.from_numpy(rotation), torch.from_numpy(shift))
+            return cls(pose, torch.from_numpy(variance))
+        path = folder / run_folder.PARTICLES
+        given = RelionParticles.read(path).table().pose
+        if given is None:
+            raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
+        return cls(given, torch.zeros(len(given), LATENT_DIMENSIONS))
+
+    def __getitem__(self, index: Tensor) -> Self:
+        return replace(self, pose=self.pose[index], variance=self.variance[index])
 
 
 def write_reconstruction(folder: Path, reconstruction: Reconstruction) -> None:
@@ -146,7 +182,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
     The defocus changes only where it was inferred.
     """
     latents: Latents = result.latents
-    variance = result.covariance.detach().cpu().double().diagonal(dim1=-2, dim2=-1)
+    variance = result.covariance.diagonal(dim1=-2, dim2=-1).detach().cpu().double()
     rotation_sd = torch.rad2deg(variance[:, :3].mean(1).sqrt())
     columns = {
         "cryoinferRotationSdDegrees": rotation_sd.numpy(),
@@ -267,18 +303,11 @@ def read_run_map(folder: Path, name: str = run_folder.MAP) -> MapFile:
     return read_map(folder / name)
 
 
-def read_posed(path: Path) -> tuple[ParticleTable, Pose]:
-    """Return what a STAR file says, and its poses, without looking for its images.
-
-    Raises
-    ------
-    InputError
-        If it has no poses.
-    """
-    table = RelionParticles.read(path).table()
-    if table.pose is None:
-        raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
-    return table, table.pose
+def read_numbers(folder: Path, label: str) -> NDArray[np.float64] | None:
+    """Return one column of the particles of a run, or None if they have none such."""
+    star = read_star(folder / run_folder.PARTICLES, only=[label])
+    block = next((block for block in star.blocks if label in block), None)
+    return None if block is None else block.numbers(label)
 
 
 def fingerprint(

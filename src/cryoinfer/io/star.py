@@ -10,7 +10,7 @@ a word like ``data_2019/a.mrc``.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -118,8 +118,14 @@ class StarFile:
         )
 
 
-def read_star(path: Path | str) -> StarFile:
-    """Read all blocks, columns and rows of a STAR file.
+def read_star(path: Path | str, only: Collection[str] | None = None) -> StarFile:
+    """Read all blocks and rows of a STAR file.
+
+    Parameters
+    ----------
+    path : path
+    only : collection of str, optional
+        Labels of the columns of loops to return; by default all of them.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def read_star(path: Path | str) -> StarFile:
         raise MissingFileError(f"No such STAR file: {path}")
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
-            outline, loops = read_loops(file, path)
+            outline, loops = read_loops(file, path, only)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a STAR file: it is not text") from error
     document = parse_cif(outline, path)
@@ -159,7 +165,11 @@ def write_star(path: Path | str, star: StarFile) -> None:
 
 def text_column(values: NDArray[Any], pattern: str) -> NDArray[Any]:
     """Return numbers as a column of text, each formatted like ``"%.6f"``."""
-    return np.array([pattern % value for value in values.tolist()], dtype=STRING)
+    text = np.empty(len(values), dtype=STRING)
+    for first in range(0, len(values), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        text[rows] = [pattern % value for value in values[rows].tolist()]
+    return text
 
 
 def _number_or_nan(word: str) -> float:
@@ -196,9 +206,7 @@ def _tables(
                     f"{path}, line {item.line_number}: expected every row of the loop "
                     "on a line of its own, below the labels. Write the table anew."
                 )
-            labels = [tag[1:] for tag in item.loop.tags]
-            columns = loop.columns()
-            yield StarBlock(name, dict(zip(labels, columns, strict=True)))
+            yield StarBlock(name, loop.columns())
     if pairs:
         yield StarBlock(name, pairs, is_loop=False)
 

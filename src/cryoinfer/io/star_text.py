@@ -5,7 +5,7 @@ line by line and writes such words, in paths, without quotes.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,8 +32,18 @@ ROWS_AT_ONCE = 10_000
 """That are words of Python while they are read or written, each of 50 bytes or more."""
 
 
-def read_loops(file: TextIO, path: Path) -> tuple[str, dict[int, "LoopRows"]]:
+def read_loops(
+    file: TextIO, path: Path, only: Collection[str] | None = None
+) -> tuple[str, dict[int, "LoopRows"]]:
     """Return a file with one row a loop, and all rows by the lines of the loops.
+
+    Parameters
+    ----------
+    file : TextIO
+    path : Path
+        Of the file, for messages.
+    only : collection of str, optional
+        Labels of the columns to keep; of others nothing stays in memory.
 
     Raises
     ------
@@ -48,16 +58,16 @@ def read_loops(file: TextIO, path: Path) -> tuple[str, dict[int, "LoopRows"]]:
         if not words or words[0][0] == "#":
             pass
         elif words[0].lower() == "loop_":
-            loop = loops[number] = LoopRows(path)
-            loop.width = _count_labels(words)
+            loop = loops[number] = LoopRows(path, only)
+            loop.labels += _labels(words)
         elif HEADER.fullmatch(words[0]) and _is_alone(words):
             loop = None
         elif loop is not None and words[0][0] != "_":
             loop.add(number, line, len(words))
             # The first stands for all: without one, a pair below would be a label.
-            line = "? " * loop.width * (loop.rows == 1) + "\n"
+            line = "? " * len(loop.labels) * (loop.rows == 1) + "\n"
         elif loop is not None and not loop.rows:
-            loop.width += _count_labels(words)
+            loop.labels += _labels(words)
         else:
             loop = None
             line = _with_quotes(line, first=1)
@@ -70,10 +80,10 @@ def _is_alone(words: list[str]) -> bool:
     return len(words) == 1 or words[1][0] == "#"
 
 
-def _count_labels(words: list[str]) -> int:
-    """Return how many words are labels, before a comment if there is one."""
+def _labels(words: list[str]) -> list[str]:
+    """Return the words that are labels, before a comment if there is one."""
     comment = next((i for i, word in enumerate(words) if word[0] == "#"), len(words))
-    return sum(word[0] == "_" for word in words[:comment])
+    return [word[1:] for word in words[:comment] if word[0] == "_"]
 
 
 def _with_quotes(line: str, first: int = 0) -> str:
@@ -99,19 +109,20 @@ class LoopRows:
     A whole file of words of Python would take several times what its columns do.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.width = 0
+    def __init__(self, path: Path, only: Collection[str] | None) -> None:
+        self.labels: list[str] = []
         self.rows = 0
-        self._path = path
+        self._path, self._only = path, only
         self._lines: list[str] = []
         self._numbers: list[int] = []
-        self._parts: list[list[NDArray[Any]]] = []
+        self._parts: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, number: int, line: str, words: int) -> None:
         """Take one row: a line, its number, and how many words it seems to be."""
-        if words != self.width or '"' in line or "'" in line or "#" in line:
+        width = len(self.labels)
+        if words != width or '"' in line or "'" in line or "#" in line:
             found = sum(token[0] != "#" for token in _TOKEN.findall(line))
-            if found != self.width:
+            if found != width:
                 raise self._refusal(number, found)
         self.rows += 1
         self._lines.append(line)
@@ -119,17 +130,18 @@ class LoopRows:
         if len(self._lines) == ROWS_AT_ONCE:
             self._parse()
 
-    def columns(self) -> list[NDArray[Any]]:
-        """Return all rows by column, and forget them."""
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return all rows by the label of their column, and forget them."""
         self._parse()
-        columns = []
-        for parts in self._parts:
-            columns.append(np.concatenate(parts))
+        columns = {}
+        for label, parts in self._parts.items():
+            columns[label] = np.concatenate(parts)
             parts.clear()
         return columns
 
     def _parse(self) -> None:
-        tags = " ".join(f"_{i}" for i in range(self.width))
+        width = len(self.labels)
+        tags = " ".join(f"_{i}" for i in range(width))
         rows = "".join(self._lines)
         if _holds_reserved(rows):
             rows = "".join(map(_with_quotes, self._lines))
@@ -137,18 +149,18 @@ class LoopRows:
             f"data_ loop_ {tags}\n{rows}", self._path, [0, *self._numbers]
         )
         words = document[0][0].loop.values
-        if len(words) != self.width * len(self._lines):
+        if len(words) != width * len(self._lines):
             raise self._refusal(self._numbers[0], len(words))
-        self._parts = self._parts or [[] for _ in range(self.width)]
-        for i, parts in enumerate(self._parts):
-            column = _unquoted(words[i :: self.width])
-            parts.append(np.array(column, dtype=STRING))
+        for i, label in enumerate(self.labels):
+            if self._only is None or label in self._only:
+                column = np.array(_unquoted(words[i::width]), dtype=STRING)
+                self._parts.setdefault(label, []).append(column)
         self._lines, self._numbers = [], []
 
     def _refusal(self, number: int, found: int) -> InputError:
         return InputError(
-            f"{self._path}, line {number}: expected {self.width} values, one for each "
-            f"column, found {found}. The file may have been cut off or edited."
+            f"{self._path}, line {number}: expected {len(self.labels)} values, one for "
+            f"each column, found {found}. The file may have been cut off or edited."
         )
 
 

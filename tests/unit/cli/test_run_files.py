@@ -7,6 +7,7 @@ import torch
 
 from cryoinfer.cli import run_files
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.io.star import read_star
 from cryoinfer.workflows.result import Reconstruction, RunResult
 
@@ -80,8 +81,37 @@ def test_images_resolve_from_the_run_folder(
     assert torch.equal(again.images(first), particles.images(first))
     assert again.random_subset is not None
     assert torch.equal(again.random_subset, result.random_subset)
-    table, pose = run_files.read_posed(tmp_path / "particles.star")
-    assert len(table) == len(pose) == 120
+
+
+def test_what_a_report_shows_is_what_was_written(
+    tmp_path: Path, simulated: Path, result: RunResult
+) -> None:
+    particles = Particles.load(simulated / "particles.star")
+    run_files.write_inference(tmp_path, particles, result)
+    found = run_files.PosedParticles.read(tmp_path)
+    for estimated, true in (
+        (found.pose.rotation, result.latents.pose.rotation),
+        (found.pose.shift_angstrom, result.latents.pose.shift_angstrom),
+        (found.variance, result.covariance.diagonal(dim1=1, dim2=2)),
+    ):
+        assert torch.equal(estimated, true.float())
+    spread = run_files.read_numbers(tmp_path, "cryoinferShiftSdAngst")
+    expected = found.variance[:, 3:5].double().mean(1).sqrt()
+    # Both means are of numbers in single precision.
+    assert spread is not None
+    np.testing.assert_allclose(spread, expected, rtol=1e-6)
+    assert run_files.read_numbers(tmp_path, "cryoinferFlag") is None
+    # A reconstruction has poses that were given, and has inferred nothing.
+    (tmp_path / "posteriors.npz").unlink()
+    given = run_files.PosedParticles.read(tmp_path)
+    assert not bool(given.variance.any())
+    # Angles are written with six decimals, 2e-8 radian each.
+    torch.testing.assert_close(
+        given.pose.rotation, result.latents.pose.rotation.double(), rtol=0, atol=1e-7
+    )
+    particles.save(tmp_path / "particles.star")
+    with pytest.raises(InputError, match="has no poses"):
+        run_files.PosedParticles.read(tmp_path)
 
 
 def test_fsc_is_written_as_relion_does(

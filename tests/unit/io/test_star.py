@@ -115,6 +115,19 @@ def test_rows_are_read_in_pieces(at_once, tmp_path, monkeypatch):
         read_star(path)
 
 
+def test_columns_that_are_not_asked_for_are_left_out(star_path):
+    whole, part = read_star(star_path), read_star(star_path, only=["rlnImageName"])
+    assert [block.name for block in part.blocks] == [b.name for b in whole.blocks]
+    for all_columns, some in zip(whole.blocks, part.blocks, strict=True):
+        expected = all_columns.columns
+        if all_columns.is_loop:
+            wanted = set(expected) & {"rlnImageName"}
+            expected = {label: expected[label] for label in wanted}
+        assert some.columns.keys() == expected.keys()
+        for label, values in expected.items():
+            assert some.columns[label].tolist() == values.tolist()
+
+
 def test_what_is_no_row_ends_a_table(tmp_path):
     path = tmp_path / "x.star"
     path.write_text(
