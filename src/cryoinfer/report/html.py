@@ -118,10 +118,10 @@ def _resolution_section(content: ReportContent) -> str:
     )
     return section(
         "Resolution",
-        f"{content.independence} Their correlation falls below 0.143 at "
+        f"{content.independence} Their correlation stays above 0.143 to "
         f"{content.resolution_angstrom():.2f} Å with the mask, corrected for what the "
-        f"mask itself adds, and at {unmasked:.2f} Å without any mask; the corrected "
-        f"curve falls below 0.5 at {content.resolution_angstrom(0.5):.2f} Å.",
+        f"mask itself adds, and to {unmasked:.2f} Å without any mask; the corrected "
+        f"curve stays above 0.5 to {content.resolution_angstrom(0.5):.2f} Å.",
         figure("fsc", curves, "Fourier shell correlation of the half-maps"),
     )
 
