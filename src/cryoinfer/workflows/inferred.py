@@ -160,7 +160,7 @@ class Inferred:
                 "anew with --overwrite"
             )
         return cls(
-            **{name: state[name] for name in _PER_PARTICLE},
+            **{name: _single(state[name]) for name in _PER_PARTICLE},
             noise_power=tuple(state["noise_power"]),
             sums=(replace(first, sums=one), replace(second, sums=other)),
         )
@@ -178,6 +178,11 @@ def require_state_of(state: Mapping[str, Any], *names: str) -> None:
             "the state that was kept is of another version of cryoinfer: begin anew "
             "with --overwrite, or resume with that version"
         )
+
+
+def _single(values: Tensor) -> Tensor:
+    """Return numbers in single precision, flags and halves as they are."""
+    return values.float() if values.is_floating_point() else values
 
 
 _PER_PARTICLE = (

@@ -140,9 +140,9 @@ class RunResult:
         first = torch.eye(1, modes, dtype=weight.dtype)
         weight = torch.where(total > 0, weight / total.clamp(min=1e-300), first)
         return PoseMixture.of_modes(
-            self.mode_pose.rotation,
-            self.mode_pose.shift_angstrom,
-            self.latents.defocus_offset_angstrom[:, None].expand(-1, modes),
+            self.mode_pose.rotation.double(),
+            self.mode_pose.shift_angstrom.double(),
+            self.latents.defocus_offset_angstrom.double()[:, None].expand(-1, modes),
             weight,
-            self.covariance[:, None].expand(-1, modes, -1, -1),
+            self.covariance.double()[:, None].expand(-1, modes, -1, -1),
         )

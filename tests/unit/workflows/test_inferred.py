@@ -50,9 +50,25 @@ def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
     assert float(near.double().mean()) > 0.95
     with pytest.raises(InputError, match="another box"):
         Inferred.of_state(loaded, BOX + 4)
+    double = {
+        name: value.double() if torch.is_floating_point(value) else value
+        for name, value in loaded.items()
+        if isinstance(value, torch.Tensor)
+    }
+    again = Inferred.of_state(loaded | double, BOX)
+    assert torch.equal(again.covariance, first.covariance)
+    assert again.covariance.dtype == again.entropy_nats.dtype == torch.float32
     del loaded["prepared"]
     with pytest.raises(InputError, match="another version"):
         Inferred.of_state(loaded, BOX)
+
+
+def test_what_is_inferred_is_a_posterior(trained, made) -> None:
+    result = infer(made.particles, trained, InferConfig(), SilentMonitor())
+    posterior = result.posterior()
+    drawn = posterior.sample(3, torch.Generator().manual_seed(1))
+    assert drawn.pose.rotation.isfinite().all()
+    assert posterior.log_prob(drawn).isfinite().all()
 
 
 def test_a_resumed_inference_is_bitwise_the_uninterrupted_one(
