@@ -113,15 +113,21 @@ def _resolution_section(content: ReportContent) -> str:
         content.fsc_masked,
         content.fsc_randomised,
     )
-    unmasked = resolution_at(
-        content.fsc_unmasked, 0.143, content.box, content.pixel_size_angstrom
-    )
+
+    def reach(curve: Tensor, threshold: float) -> str:
+        if float(curve[1]) < threshold:
+            return f"is below {threshold} from the first shell on"
+        finest = resolution_at(
+            curve, threshold, content.box, content.pixel_size_angstrom
+        )
+        return f"stays above {threshold} to {finest:.2f} Å"
+
     return section(
         "Resolution",
-        f"{content.independence} Their correlation stays above 0.143 to "
-        f"{content.resolution_angstrom():.2f} Å with the mask, corrected for what the "
-        f"mask itself adds, and to {unmasked:.2f} Å without any mask; the corrected "
-        f"curve stays above 0.5 to {content.resolution_angstrom(0.5):.2f} Å.",
+        f"{content.independence} Their correlation {reach(content.fsc, 0.143)} with "
+        "the mask, corrected for what the mask itself adds, and "
+        f"{reach(content.fsc_unmasked, 0.143)} without any mask; the corrected curve "
+        f"{reach(content.fsc, 0.5)}.",
         figure("fsc", curves, "Fourier shell correlation of the half-maps"),
     )
 

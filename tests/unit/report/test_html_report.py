@@ -126,6 +126,14 @@ def test_page_says_what_matters(content: ReportContent) -> None:
     assert "Against the truth" not in page
 
 
+def test_page_says_how_far_halves_agree(content: ReportContent) -> None:
+    agreed = torch.ones(BOX // 2 + 1)
+    nowhere = torch.zeros(BOX // 2 + 1)
+    page = render_report(replace(content, fsc=agreed, fsc_unmasked=nowhere))
+    assert "Their correlation stays above 0.143 to 3.00 Å with the mask" in page
+    assert "is below 0.143 from the first shell on without any mask" in page
+
+
 def test_truth_is_shown_when_known(content: ReportContent) -> None:
     level = np.linspace(0, 1, 11)
     truth = TruthComparison(
