@@ -15,6 +15,7 @@ from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.io.atoms import AtomicModel
+from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.latents import write_columns
@@ -121,7 +122,8 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
 def _write_latents(folder: Path, motions: Motions) -> None:
     """Write a row a particle; those that could not be read have NaN."""
     star = read_star(folder / run_folder.PARTICLES, only=[IMAGE])
-    names = [str(one) for one in star.blocks[-1].columns[IMAGE].tolist()]
+    words = RelionParticles(star).particles.columns[IMAGE]
+    names = [str(one) for one in words.tolist()]
     columns: dict[str, NDArray[np.float64] | list[str]] = {IMAGE: names}
     for mode in range(motions.mean.shape[1]):
         name = f"mode_{mode + 1}"

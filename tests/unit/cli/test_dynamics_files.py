@@ -1,0 +1,19 @@
+"""Rows of latents are those of the particles, whatever else a STAR file holds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cryoinfer.cli import dynamics_files
+from cryoinfer.workflows.motion_result import Motions
+
+
+def test_latents_are_named_by_the_particles(tmp_path: Path) -> None:
+    (tmp_path / "particles.star").write_text(
+        "data_particles\nloop_\n_rlnImageName\n1@a.mrcs\n2@a.mrcs\n\n"
+        "data_general\nloop_\n_rlnComment\nnone\n"
+    )
+    dynamics_files._write_latents(tmp_path, Motions.blank(2, 1))
+    table = pd.read_parquet(tmp_path / "latents.parquet")
+    assert table["rlnImageName"].tolist() == ["1@a.mrcs", "2@a.mrcs"]
+    assert table["mode_1"].isna().all()
