@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_folder import ERRORS, EVALUATION, replace_file
 from cryoinfer.report import Coverage, TruthComparison
 
@@ -32,7 +33,7 @@ def read_comparison(folder: Path) -> TruthComparison | None:
     if not (folder / EVALUATION).exists() or not (folder / ERRORS).exists():
         return None
     summary = json.loads((folder / EVALUATION).read_text())
-    with np.load(folder / ERRORS) as arrays:
+    with run_arrays(folder / ERRORS) as arrays:
         coverage = None
         if "nominal" in arrays.files:
             coverage = Coverage(

@@ -8,6 +8,7 @@ import torch
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
 from cryoinfer.cli.left_out import LeftOut, flags_of
+from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_files import (
     CORRECTED,
     FLAG,
@@ -93,6 +94,11 @@ def read_content(folder: Path) -> ReportContent:
     curves = read_fsc(folder)
     particles = PosedParticles.read(folder)
     flags = flags_of(record, read_numbers(folder, FLAG), len(particles.pose))
+    if not record.results or len(flags) != len(particles.pose):
+        raise InputError(
+            f"the run in {folder} is being written, or was interrupted then: wait for "
+            "its end, or resume it"
+        )
     posed = flags != UNREADABLE
     if bool(posed.any()):  # of none at all, what is written instead is shown
         particles = particles[posed]
@@ -149,7 +155,7 @@ def _dynamics_content(folder: Path, record: RunRecord) -> DynamicsContent:
             f"the run in {folder} has not been finished: there is nothing to report. "
             "Resume it with `cryoinfer dynamics --resume`"
         )
-    with np.load(path) as arrays:
+    with run_arrays(path) as arrays:
         known = ~np.isnan(arrays["weight"])
         variance = arrays["covariance"][known].diagonal(axis1=1, axis2=2)
         turned = variance[:, :3].astype(np.float64)

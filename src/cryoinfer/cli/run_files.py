@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
@@ -93,7 +94,7 @@ class Posteriors:
         path = folder / run_folder.POSTERIORS
         if not path.exists():
             return None
-        with np.load(path) as arrays:
+        with run_arrays(path) as arrays:
             return cls(**{name: arrays[name] for name in arrays.files})
 
     def write(self, folder: Path) -> None:
@@ -135,7 +136,7 @@ class PosedParticles:
         """
         path = folder / run_folder.POSTERIORS
         if path.exists():
-            with np.load(path) as arrays:
+            with run_arrays(path) as arrays:
                 rotation, shift = arrays["rotation"], arrays["shift_angstrom"]
                 variance = arrays["covariance_upper"][:, _DIAGONAL]
             pose = Pose(torch.from_numpy(rotation), torch.from_numpy(shift))

@@ -114,6 +114,25 @@ def test_what_a_report_shows_is_what_was_written(
         run_files.PosedParticles.read(tmp_path)
 
 
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_posteriors_that_are_cut_short_are_told_of(
+    tmp_path: Path, result: RunResult, left: int
+) -> None:
+    run_files.Posteriors.of(result).write(tmp_path)
+    path = tmp_path / "posteriors.npz"
+    path.write_bytes(path.read_bytes()[:left])
+    for kind in (run_files.Posteriors, run_files.PosedParticles):
+        with pytest.raises(InputError, match=r"posteriors\.npz is damaged"):
+            kind.read(tmp_path)
+
+
+def test_posteriors_of_another_version_are_told_of(tmp_path: Path) -> None:
+    np.savez(tmp_path / "posteriors.npz", turns=np.zeros(3))
+    for kind in (run_files.Posteriors, run_files.PosedParticles):
+        with pytest.raises(InputError, match="another version"):
+            kind.read(tmp_path)
+
+
 def test_fsc_is_written_as_relion_does(
     tmp_path: Path, reconstruction: Reconstruction
 ) -> None:

@@ -101,6 +101,23 @@ def test_the_report_is_made_from_the_folder(finished: Path, result: RunResult) -
     assert "<svg" in (finished / "report.html").read_text()
 
 
+def test_a_report_of_files_that_do_not_belong_together_is_refused(
+    finished: Path,
+) -> None:
+    record = RunRecord.read(finished)
+    replace(record, results={}).write(finished)
+    with pytest.raises(InputError, match="being written"):
+        read_content(finished)
+    # Posteriors are written before the particles.
+    record.write(finished)
+    found = Particles.load(finished / "particles.star")
+    replace(record, results=record.results | {"left_out": {}}).write(finished)
+    flags = found.with_results(columns={"cryoinferFlag": np.zeros(len(found))})
+    flags.select(torch.arange(100)).save(finished / "particles.star")
+    with pytest.raises(InputError, match="being written"):
+        read_content(finished)
+
+
 def test_a_second_run_is_refused_before_any_work(
     finished: Path, options: RunOptions, screen: Console
 ) -> None:

@@ -1,0 +1,38 @@
+"""Arrays in the folder of a run, read from a file that may have been cut short."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from cryoinfer.errors import InputError
+
+
+@contextmanager
+def run_arrays(path: Path) -> Iterator[NpzFile]:
+    """Open an ``.npz`` file of a run; in the body, nothing but read what it holds.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or an array is missing or not of the shape expected.
+    """
+    try:
+        # Of a broken file that it has opened itself, numpy leaves it open.
+        with path.open("rb") as file, np.load(file) as arrays:
+            yield arrays
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+    ) as error:
+        raise InputError(
+            f"{path} is damaged, or of another version of cryoinfer. Copy it again, "
+            "or make the run anew"
+        ) from error
