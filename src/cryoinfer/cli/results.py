@@ -68,6 +68,8 @@ def write_found(
     numbers : mapping
         What its record is to hold beside the numbers of the map.
     """
+    for earlier in (run_folder.EVALUATION, run_folder.ERRORS):  # of another map
+        (folder.path / earlier).unlink(missing_ok=True)
     reconstruction = result
     iterations = []
     left_out: dict[str, Any] = {}

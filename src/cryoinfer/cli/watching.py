@@ -210,6 +210,7 @@ class Watch:
         started = time.perf_counter()
         try:
             particles = self._load(path)
+            self._require_passthrough(path, particles)
             known = self._known()
             require_joinable([*known[:1], particles])
             stacks = [stack.path for stack in particles.stacks]
@@ -245,6 +246,17 @@ class Watch:
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
         return True
+
+    def _require_passthrough(self, path: Path, particles: Particles) -> None:
+        """Refuse a ``.cs`` whose CTF may lie in a table that has not arrived yet."""
+        if path.suffix != ".cs" or particles.has_ctf:
+            return
+        if any(one is not None and one.has_ctf for one in self._trained.imaging):
+            raise InputError(
+                "expected a CTF, as the encoder's particles have, found none: it may "
+                "be in a passthrough table that is not there yet. If there is no CTF, "
+                "infer the file without --watch"
+            )
 
     def _keep_times(self) -> None:
         """End the stage and add its time to the run's: waiting is no work."""
@@ -326,6 +338,13 @@ class Watch:
         self._inferred = Inferred.of_state(state, box)
         self._done = {name: (size, time) for name, size, time in state["files"]}
         particles = self._load(self._folder.path / run_folder.PARTICLES)
+        lost = len(self._inferred) - len(particles)
+        if lost > 0:
+            raise InputError(
+                f"{self._folder.path / run_folder.PARTICLES} lacks {lost:,} particles "
+                "that were inferred: put it back as it was, or begin anew with "
+                "--overwrite"
+            )
         # Particles are written before the state: there may be more of them.
         known = particles.select(torch.arange(len(self._inferred)))
         given = replace(known.optics, **state["given"])

@@ -151,6 +151,56 @@ def test_files_with_and_without_ctf_at_once_do_not_end_a_watch(
     assert len(Particles.load(tmp_path / "run" / "particles.star")) == 120
 
 
+def test_a_table_whose_ctf_may_still_come_is_left_for_later(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    deliver(simulated, source, "a")
+    table = source / "a.cs"
+    Particles.load(source / "a.star").save(table)
+    (source / "a.star").unlink()
+    particles = Particles.load(table)
+    without = replace(particles, table=replace(particles.table, has_ctf=False))
+    watch, screen = start(False)
+    watch._trained.imaging = (None, SimpleNamespace(has_ctf=True))
+    watch._load = lambda _: without
+    assert not watch._take(table, watching._stamps(source), 0, ())
+    assert "a.cs is left for later: expected a CTF" in screen.getvalue()
+    watch._load = lambda _: particles
+    assert watch._take(table, watching._stamps(source) | {"new": (1, 1)}, 1, ())
+    # Where the encoder has learned images without one, there is nothing to wait for.
+    watch, _ = start(True)
+    watch._trained.imaging = (SimpleNamespace(has_ctf=False),)
+    watch._load = lambda _: without
+    assert watch._take(table, watching._stamps(source), 0, ())
+
+
+def test_a_watch_whose_particles_were_cut_is_refused(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    deliver(simulated, tmp_path / "in", "one")
+    watch, _ = start(False)
+    watch.follow(tmp_path / "in", 0.2)
+    written = tmp_path / "run" / "particles.star"
+    Particles.load(written).select(torch.arange(100)).save(written)
+    with pytest.raises(InputError, match="lacks 20 particles"):
+        start(True)
+
+
+def test_an_evaluation_does_not_outlive_its_map(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    deliver(simulated, tmp_path / "in", "one")
+    watch, _ = start(False)
+    watch.follow(tmp_path / "in", 0.2)
+    for name in ("evaluation.json", "evaluation.npz"):
+        (tmp_path / "run" / name).write_text("of one file")
+    deliver(simulated, tmp_path / "in", "two")
+    watch, _ = start(True)
+    watch.follow(tmp_path / "in", 0.2)
+    assert not list((tmp_path / "run").glob("evaluation.*"))
+
+
 @pytest.mark.parametrize("place", ["_tell", "add"])
 def test_ctrl_c_leaves_no_file_half_in(
     start: Start,
