@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
-from cryoinfer.cli.left_out import flags_of
+from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
@@ -223,9 +223,7 @@ def _read_lesson(
             f"the run in {folder} measured no noise: expected one of `cryoinfer "
             "abinitio` or `refine`, found a reconstruction"
         )
-    written = particles.table.results.get(run_files.FLAG)
-    flags = flags_of(record, written, len(particles))
-    particles = particles.select(flags == 0)
+    particles = particles.select(read_flags(record, particles.table) == 0)
     if not len(particles):
         raise InputError(
             f"all particles of the run in {folder} are flagged: its map shows none of "

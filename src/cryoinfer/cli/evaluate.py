@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
-from cryoinfer.cli.left_out import flags_of
+from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.run_files import FLAG, UNREADABLE, Posteriors, read_run_map
+from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map
 from cryoinfer.cli.run_folder import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
@@ -192,8 +192,7 @@ def _match(record: RunRecord, run: Path, truth: Path) -> _Matched:
     place = {key: i for i, key in enumerate(_keys(true))}
     rows = [place.get(key, -1) for key in _keys(estimated)]
     row = torch.tensor(rows)
-    written = estimated.table.results.get(FLAG)
-    unreadable = flags_of(record, written, len(estimated)) == UNREADABLE
+    unreadable = read_flags(record, estimated.table) == UNREADABLE
     if not bool((row >= 0).any()):
         raise InputError(
             f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer.cli.run_files import FLAG
 from cryoinfer.cli.run_folder import RunRecord
 from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
+from cryoinfer.io.conventions.table import ParticleTable
 
 RECORD_KEY = "left_out"
 """Under which they stand in the record of a run."""
@@ -109,17 +110,19 @@ class LeftOut:
         return self.novel / max(1, self.readable)
 
 
-def flags_of(record: RunRecord, written: NDArray[Any] | None, n: int) -> Tensor:
+def has_flags(record: RunRecord) -> bool:
+    """Tell whether the flags of a run's particles are of its own encoder.
+
+    Those that particles have brought along are of an earlier run.
+    """
+    return RECORD_KEY in record.results
+
+
+def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:
     """Return what the encoder of a run made of its particles: 0, 1 or 2, shape (n,).
 
-    Parameters
-    ----------
-    record : RunRecord
-    written : array, shape (n,), or None
-        The column of flags of the particles, if they have one. Where the run had no
-        encoder it is of an earlier run, and told as zeros.
-    n : int
+    Zeros where the run had none.
     """
-    if RECORD_KEY not in record.results or written is None:
-        return torch.zeros(n, dtype=torch.int64)
-    return torch.from_numpy(written).long()
+    if not has_flags(record) or FLAG not in table.results:
+        return torch.zeros(len(table), dtype=torch.int64)
+    return torch.from_numpy(table.results[FLAG]).long()

@@ -7,7 +7,7 @@ import torch
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
-from cryoinfer.cli.left_out import LeftOut, flags_of
+from cryoinfer.cli.left_out import LeftOut, has_flags
 from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_files import (
     CORRECTED,
@@ -93,15 +93,17 @@ def read_content(folder: Path) -> ReportContent:
     map_file = read_run_map(folder)
     curves = read_fsc(folder)
     particles = PosedParticles.read(folder)
-    flags = flags_of(record, read_numbers(folder, FLAG), len(particles.pose))
+    # Flags are the one thing of particles.star that is shown of an inference.
+    written = read_numbers(folder, FLAG) if has_flags(record) else None
+    flags = np.zeros(len(particles.pose)) if written is None else written
     if not record.results or len(flags) != len(particles.pose):
         raise InputError(
             f"the run in {folder} is being written, or was interrupted then: wait for "
             "its end, or resume it"
         )
-    posed = flags != UNREADABLE
-    if bool(posed.any()):  # of none at all, what is written instead is shown
-        particles = particles[posed]
+    posed = torch.from_numpy(flags != UNREADABLE)
+    if not bool(posed.any()):  # what is written instead is shown
+        posed[:] = True
     return ReportContent(
         title=folder.absolute().name,
         workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
@@ -114,8 +116,8 @@ def read_content(folder: Path) -> ReportContent:
         fsc_masked=curves.get(MASKED),
         fsc_randomised=curves.get(RANDOMISED),
         noise_spectrum=read_noise(folder),
-        pose=particles.pose,
-        variance=particles.variance,
+        pose=particles.pose[posed],
+        variance=particles.variance[posed],
         stage_seconds=record.stage_seconds,
         independence=_independence(record),
         warnings=_warnings(record),

@@ -13,12 +13,13 @@ from cryoinfer.errors import InputError
 
 @contextmanager
 def run_arrays(path: Path) -> Iterator[NpzFile]:
-    """Open an ``.npz`` file of a run; in the body, nothing but read what it holds.
+    """Open an ``.npz`` file of a run, for a body that makes a record of what it holds.
 
     Raises
     ------
     InputError
-        If the file is damaged, or an array is missing or not of the shape expected.
+        If the file is damaged, or anything that the body asks for is missing or not of
+        the shape expected.
     """
     try:
         # Of a broken file that it has opened itself, numpy leaves it open.

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -146,9 +146,6 @@ class PosedParticles:
         if given is None:
             raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
         return cls(given, torch.zeros(len(given), LATENT_DIMENSIONS))
-
-    def __getitem__(self, index: Tensor) -> Self:
-        return replace(self, pose=self.pose[index], variance=self.variance[index])
 
 
 def write_reconstruction(folder: Path, reconstruction: Reconstruction) -> None:

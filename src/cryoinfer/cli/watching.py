@@ -337,13 +337,13 @@ class Watch:
         require_state_of(state, "files", "given", "groups")
         self._inferred = Inferred.of_state(state, box)
         self._done = {name: (size, time) for name, size, time in state["files"]}
-        particles = self._load(self._folder.path / run_folder.PARTICLES)
+        path = self._folder.path / run_folder.PARTICLES
+        particles = self._load(path)
         lost = len(self._inferred) - len(particles)
         if lost > 0:
             raise InputError(
-                f"{self._folder.path / run_folder.PARTICLES} lacks {lost:,} particles "
-                "that were inferred: put it back as it was, or begin anew with "
-                "--overwrite"
+                f"{path} lacks {lost:,} particles that were inferred: put it back as "
+                "it was, or begin anew with --overwrite"
             )
         # Particles are written before the state: there may be more of them.
         known = particles.select(torch.arange(len(self._inferred)))

@@ -156,9 +156,9 @@ class ReportContent:
         """Return the finest resolution that the pixel size can carry."""
         return 2 * self.pixel_size_angstrom
 
-    def resolution_angstrom(self, threshold: float = 0.143) -> float:
-        """Return where the corrected half-map FSC falls below a threshold."""
-        return resolution_at(self.fsc, threshold, self.box, self.pixel_size_angstrom)
+    def resolution_angstrom(self) -> float:
+        """Return where the corrected half-map FSC falls below 0.143."""
+        return resolution_at(self.fsc, 0.143, self.box, self.pixel_size_angstrom)
 
     @property
     def total_seconds(self) -> float:

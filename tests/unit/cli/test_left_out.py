@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from cryoinfer.cli.left_out import LeftOut, flags_of
+from cryoinfer.cli.left_out import LeftOut, read_flags
 from cryoinfer.cli.run_folder import RunRecord
+from cryoinfer.data.particles import Particles
 
 
 def test_counts_and_what_they_mean() -> None:
@@ -36,12 +38,13 @@ def test_what_chance_explains_is_no_caution() -> None:
     assert LeftOut(3, 0, 3, 1).share == 0
 
 
-def test_flags_are_those_of_the_run_itself() -> None:
-    n = 120
-    flag = np.arange(n) % 3
+def test_flags_are_those_of_the_run_itself(simulated: Path) -> None:
+    particles = Particles.load(simulated / "particles.star")
+    flag = np.arange(len(particles)) % 3
+    table = particles.with_results(columns={"cryoinferFlag": flag}).table
     record = RunRecord.of_now("infer", {}, {}, 0, 1)
     own = replace(record, results=LeftOut(120, 40, 40, 3).numbers())
-    assert flags_of(own, flag, n).tolist() == flag.tolist()
+    assert read_flags(own, table).tolist() == flag.tolist()
     # Flags that refined particles have brought along are of an earlier run.
-    assert not bool(flags_of(record, flag, n).any())
-    assert not bool(flags_of(own, None, n).any())
+    assert not bool(read_flags(record, table).any())
+    assert not bool(read_flags(own, particles.table).any())
