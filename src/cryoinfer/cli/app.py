@@ -1,7 +1,7 @@
 """The commands of ``cryoinfer``; each imports what does its work when it is called."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,9 +10,8 @@ from cryoinfer import __version__
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
+from cryoinfer.cli.simulation_command import simulate
 from cryoinfer.cli.structure_commands import beads, dynamics, modes
-
-_MICROMETRE_ANGSTROM = 1e4
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -62,59 +61,10 @@ def demo(
     demonstrate(out, n, seed, overwrite, Console())
 
 
-@app.command(
+app.command(
     epilog="Examples: cryoinfer simulate cryoposenet-g --out set-g; "
     "cryoinfer simulate 4ake.cif --n 5000 --snr-db -10 --defocus 0.5 2.0 --out sim"
-)
-def simulate(
-    structure: opt.Structure,
-    out: opt.Out,
-    n: opt.Count = None,
-    box: opt.Box = None,
-    pixel_size: opt.SimulatedPixelSize = None,
-    snr_db: opt.SnrDb = None,
-    defocus: opt.Defocus = None,
-    max_shift: opt.SimulatedShift = None,
-    noise: opt.Noise = None,
-    views: opt.Views = None,
-    optics_groups: opt.OpticsGroups = None,
-    motions: opt.Motions = None,
-    trajectory: opt.Trajectory = None,
-    seed: opt.Seed = 0,
-    overwrite: opt.Overwrite = False,
-) -> None:
-    """Simulate particles whose truth is known.
-
-    What is not given is that of the preset, or 10,000 images of 128 pixels of 0.8 A
-    at -10 dB without CTF.
-    """
-    from cryoinfer.cli import simulation
-
-    changes: dict[str, Any] = {
-        "n": n,
-        "box": box,
-        "pixel_size_angstrom": pixel_size,
-        "max_shift_angstrom": max_shift,
-        "noise": noise,
-        "views": views,
-        "optics_groups": optics_groups,
-        "seed": seed,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if snr_db is not None:
-        changes["snr_db"] = None if snr_db == float("inf") else snr_db
-    if trajectory is not None:
-        changes["trajectory"] = str(trajectory)
-    if motions:
-        changes["motions"] = simulation.read_motions(motions)
-    if defocus is not None:
-        low, high = defocus
-        changes["defocus_range_angstrom"] = (
-            low * _MICROMETRE_ANGSTROM,
-            high * _MICROMETRE_ANGSTROM,
-        )
-    config = simulation.configure(structure, changes)
-    simulation.simulate(config, out, overwrite, Console())
+)(simulate)
 
 
 @app.command(epilog="Example: cryoinfer check particles.star")

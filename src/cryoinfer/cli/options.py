@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cryoinfer.cli import numbers
+
 Workflow = Literal["abinitio", "refine", "reconstruct"]
 PoseMethod = Literal["search", "amortized", "semi-amortized"]
 
@@ -106,7 +108,7 @@ PixelSize = Annotated[
     typer.Option(
         help="Pixel size in A, where the metadata have none.",
         metavar="A",
-        min=0.0,
+        callback=numbers.pixel_size(),
         rich_help_panel=_INPUT,
         show_default=False,
     ),
@@ -134,7 +136,7 @@ ParticleDiameter = Annotated[
     typer.Option(
         help="Diameter of the particle in A; by default three quarters of the box.",
         metavar="A",
-        min=0.0,
+        callback=numbers.length(),
         rich_help_panel=_PARTICLE,
         show_default=False,
     ),
@@ -144,7 +146,7 @@ Resolution = Annotated[
     typer.Option(
         help="Stop at this resolution in A; by default as far as the data go.",
         metavar="A",
-        min=0.0,
+        callback=numbers.length(),
         rich_help_panel=_PARTICLE,
         show_default=False,
     ),
@@ -155,7 +157,7 @@ MaxShift = Annotated[
         help="How far from the centre of its box a particle may be, in A; by "
         "default 7 % of the box.",
         metavar="A",
-        min=0.0,
+        callback=numbers.distance(),
         rich_help_panel=_PARTICLE,
         show_default=False,
     ),
@@ -166,6 +168,7 @@ Starts = Annotated[
         help="Random starts, of which the best goes on.",
         metavar="COUNT",
         min=1,
+        max=numbers.MOST,
         rich_help_panel=_PARTICLE,
     ),
 ]
@@ -218,6 +221,7 @@ Threads = Annotated[
         metavar="COUNT",
         help="CPU threads; by default all cores that the process may use.",
         min=1,
+        max=numbers.MOST_THREADS,
         rich_help_panel=_RUN,
         show_default=False,
     ),
@@ -232,17 +236,25 @@ Device = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        metavar="NUMBER", help="Of all that is random.", min=0, rich_help_panel=_RUN
+        metavar="NUMBER",
+        help="Of all that is random.",
+        min=0,
+        max=numbers.LARGEST_SEED,
+        rich_help_panel=_RUN,
     ),
 ]
 
-Steps = Annotated[int, typer.Option(metavar="COUNT", help="Of the training.", min=1)]
+Steps = Annotated[
+    int, typer.Option(metavar="COUNT", help="Of the training.", min=1, max=numbers.MOST)
+]
 Side = Annotated[
     int,
     typer.Option(
         metavar="PIXELS",
         help="Side of the picture that the encoder is shown: 16, 32, 64, ..; it "
         "sees as far in frequency as so many pixels over the box hold.",
+        min=8,
+        max=numbers.LARGEST_BOX,
     ),
 ]
 DefocusError = Annotated[
@@ -250,7 +262,7 @@ DefocusError = Annotated[
     typer.Option(
         metavar="A",
         help="Sd of the error of the particles' defoci; 0 takes them as they are.",
-        min=0.0,
+        callback=numbers.distance(),
     ),
 ]
 Encoder = Annotated[
@@ -283,7 +295,7 @@ UntilIdle = Annotated[
     typer.Option(
         metavar="SECONDS",
         help="Stop watching when nothing has arrived for so long; more than 0.",
-        min=0.0,
+        callback=numbers.between(0.0, 1e9, above=True),
         rich_help_panel=_INPUT,
         show_default=False,
     ),
@@ -305,75 +317,9 @@ Climb = Annotated[
     ),
 ]
 
-Structure = Annotated[
-    str,
-    typer.Argument(
-        help="A preset (cryoposenet-a to -g), a built-in structure (such as "
-        "adenylate-kinase-open), or an mmCIF or PDB file.",
-        show_default=False,
-    ),
-]
 Count = Annotated[
     int | None,
-    typer.Option("--n", "-n", metavar="COUNT", help="Number of images.", min=1),
-]
-Box = Annotated[
-    int | None,
-    typer.Option(metavar="PIXELS", help="Their size in pixels, even.", min=8),
-]
-SimulatedPixelSize = Annotated[
-    float | None, typer.Option(metavar="A", help="Pixel size in A.", min=0.0)
-]
-SnrDb = Annotated[
-    float | None,
     typer.Option(
-        metavar="DB",
-        help="Signal to noise, 10 log10 of the ratio of variances; inf for no noise.",
+        "--n", "-n", metavar="COUNT", help="Number of images.", min=1, max=numbers.MOST
     ),
-]
-Defocus = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        metavar="LO HI",
-        help="Lowest and highest defocus in micrometres; without it no CTF.",
-    ),
-]
-SimulatedShift = Annotated[
-    float | None,
-    typer.Option(
-        "--max-shift",
-        "--shift",
-        metavar="A",
-        help="Largest shift in x and in y.",
-        min=0.0,
-    ),
-]
-Noise = Annotated[
-    Literal["white", "coloured"] | None, typer.Option(help="Spectrum of the noise.")
-]
-Motions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--modes",
-        metavar="MOTION",
-        help='Motion along a normal mode, in A: "1:N(0,2)" (mean, sd) or "2:U(-3,3)"; '
-        "may be repeated.",
-    ),
-]
-Trajectory = Annotated[
-    Path | None,
-    typer.Option(
-        "--trajectory",
-        metavar="FILE",
-        help="Frames of molecular dynamics that particles show, all alike likely: "
-        ".dcd, .xtc, or mmCIF or PDB with several models; of the structure's file.",
-        show_default=False,
-    ),
-]
-Views = Annotated[
-    Literal["uniform", "preferred", "one"] | None,
-    typer.Option(help="Distribution of the views."),
-]
-OpticsGroups = Annotated[
-    int | None, typer.Option(metavar="COUNT", help="Number of optics groups.", min=1)
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from cryoinfer.cli import numbers
 from cryoinfer.cli import options as opt
 
 Structure = Annotated[
@@ -24,13 +25,17 @@ Modes = Annotated[
 Amplitude = Annotated[
     float,
     typer.Option(
-        min=0.01,
+        callback=numbers.between(0.01, 1000.0),
         metavar="A",
         help="Expected spread of the softest mode, in A RMSD; others by stiffness.",
     ),
 ]
 Cutoff = Annotated[
-    float, typer.Option(min=1.0, help="Length of the longest spring, in angstrom.")
+    float,
+    typer.Option(
+        callback=numbers.between(1.0, 1000.0),
+        help="Length of the longest spring, in angstrom.",
+    ),
 ]
 KnownPoses = Annotated[
     Literal["unknown", "in-plane", "given", "searched"],
@@ -45,7 +50,7 @@ KnownPoses = Annotated[
 Shift = Annotated[
     float | None,
     typer.Option(
-        min=0.0,
+        callback=numbers.distance(),
         metavar="A",
         help="Expected spread of the shifts; 5 % of the box by default, 0 for "
         "centred particles.",
@@ -56,6 +61,7 @@ Draws = Annotated[
     int,
     typer.Option(
         min=0,
+        max=numbers.MOST,
         help="Starts beside what was found at a lower resolution: for images of so "
         "little signal that posteriors have several tops (6, below -15 dB).",
     ),
@@ -64,6 +70,7 @@ Learn = Annotated[
     int,
     typer.Option(
         min=0,
+        max=numbers.MOST,
         metavar="ROUNDS",
         help="Rounds in which the model at rest and its modes are learned from the "
         "particles, where the structure may be wrong or moves otherwise: 8, say.",
@@ -81,7 +88,10 @@ def modes(
         ),
     ],
     count: Annotated[
-        int, typer.Option("--modes", min=1, help="How many, the softest first.")
+        int,
+        typer.Option(
+            "--modes", min=1, max=numbers.MOST, help="How many, the softest first."
+        ),
     ] = 10,
     cutoff: Cutoff = 15.0,
     springs: Annotated[
@@ -118,11 +128,14 @@ def beads(
             "--out", "-o", metavar="FILE.cif", help="Where to.", show_default=False
         ),
     ],
-    count: Annotated[int, typer.Option("--count", min=4, help="Pseudo-atoms.")] = 300,
+    count: Annotated[
+        int, typer.Option("--count", min=4, max=numbers.MOST, help="Pseudo-atoms.")
+    ] = 300,
     level: Annotated[
         float | None,
         typer.Option(
             metavar="DENSITY",
+            callback=numbers.finite(),
             help="Density below which there is none of the molecule; three tenths of "
             "the highest by default.",
             show_default=False,

@@ -17,11 +17,8 @@ from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles
 from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
-from cryoinfer.io.mrc import (
-    PIXEL_SIZE_RANGE_ANGSTROM,
-    StackFile,
-    is_plausible_pixel_size,
-)
+from cryoinfer.io.mrc import StackFile
+from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
 from cryoinfer.records import Optics
 
 Source = RelionParticles | CryosparcParticles

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError, MissingFileError, OutputError
-
-PIXEL_SIZE_RANGE_ANGSTROM = (0.1, 100.0)
-"""Pixel sizes of electron microscopy; a header outside it was never filled in."""
+from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
 
 _HEADER_BYTES = 1024
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -240,12 +238,6 @@ def write_map(
             mrc.voxel_size = pixel_size_angstrom
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}") from error
-
-
-def is_plausible_pixel_size(pixel_size_angstrom: float) -> bool:
-    """Return whether a pixel size is one that a microscope can have."""
-    low, high = PIXEL_SIZE_RANGE_ANGSTROM
-    return low <= pixel_size_angstrom <= high
 
 
 def _require_file(path: Path) -> None:

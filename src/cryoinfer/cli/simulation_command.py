@@ -1,0 +1,143 @@
+"""The command that simulates particles; app.py registers it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from cryoinfer.cli import numbers
+from cryoinfer.cli import options as opt
+
+_MICROMETRE_ANGSTROM = 1e4
+
+Structure = Annotated[
+    str,
+    typer.Argument(
+        help="A preset (cryoposenet-a to -g), a built-in structure (such as "
+        "adenylate-kinase-open), or an mmCIF or PDB file.",
+        show_default=False,
+    ),
+]
+Box = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Their size in pixels, even.",
+        min=8,
+        max=numbers.LARGEST_BOX,
+    ),
+]
+SimulatedPixelSize = Annotated[
+    float | None,
+    typer.Option(metavar="A", help="Pixel size in A.", callback=numbers.pixel_size()),
+]
+SnrDb = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DB",
+        help="Signal to noise, 10 log10 of the ratio of variances; inf for no noise.",
+        callback=numbers.signal_to_noise,
+    ),
+]
+Defocus = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LO HI",
+        help="Lowest and highest defocus in micrometres; without it no CTF.",
+        callback=numbers.defocus_range,
+    ),
+]
+SimulatedShift = Annotated[
+    float | None,
+    typer.Option(
+        "--max-shift",
+        "--shift",
+        metavar="A",
+        help="Largest shift in x and in y.",
+        callback=numbers.distance(),
+    ),
+]
+Noise = Annotated[
+    Literal["white", "coloured"] | None, typer.Option(help="Spectrum of the noise.")
+]
+Motions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modes",
+        metavar="MOTION",
+        help='Motion along a normal mode, in A: "1:N(0,2)" (mean, sd) or "2:U(-3,3)"; '
+        "may be repeated.",
+    ),
+]
+Trajectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--trajectory",
+        metavar="FILE",
+        help="Frames of molecular dynamics that particles show, all alike likely: "
+        ".dcd, .xtc, or mmCIF or PDB with several models; of the structure's file.",
+        show_default=False,
+    ),
+]
+Views = Annotated[
+    Literal["uniform", "preferred", "one"] | None,
+    typer.Option(help="Distribution of the views."),
+]
+OpticsGroups = Annotated[
+    int | None,
+    typer.Option(
+        metavar="COUNT", help="Number of optics groups.", min=1, max=numbers.MOST
+    ),
+]
+
+
+def simulate(
+    structure: Structure,
+    out: opt.Out,
+    n: opt.Count = None,
+    box: Box = None,
+    pixel_size: SimulatedPixelSize = None,
+    snr_db: SnrDb = None,
+    defocus: Defocus = None,
+    max_shift: SimulatedShift = None,
+    noise: Noise = None,
+    views: Views = None,
+    optics_groups: OpticsGroups = None,
+    motions: Motions = None,
+    trajectory: Trajectory = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Simulate particles whose truth is known.
+
+    What is not given is that of the preset, or 10,000 images of 128 pixels of 0.8 A
+    at -10 dB without CTF.
+    """
+    from cryoinfer.cli import simulation
+
+    changes: dict[str, Any] = {
+        "n": n,
+        "box": box,
+        "pixel_size_angstrom": pixel_size,
+        "max_shift_angstrom": max_shift,
+        "noise": noise,
+        "views": views,
+        "optics_groups": optics_groups,
+        "seed": seed,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if snr_db is not None:
+        changes["snr_db"] = None if snr_db == float("inf") else snr_db
+    if trajectory is not None:
+        changes["trajectory"] = str(trajectory)
+    if motions:
+        changes["motions"] = simulation.read_motions(motions)
+    if defocus is not None:
+        low, high = defocus
+        changes["defocus_range_angstrom"] = (
+            low * _MICROMETRE_ANGSTROM,
+            high * _MICROMETRE_ANGSTROM,
+        )
+    config = simulation.configure(structure, changes)
+    simulation.simulate(config, out, overwrite, Console())
