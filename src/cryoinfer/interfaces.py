@@ -64,6 +64,10 @@ class Monitor(Protocol):
         """Report that steps of the current stage are done."""
         ...
 
+    def extend(self, steps: int) -> None:
+        """Add steps to the current stage, before they begin: it takes longer."""
+        ...
+
     def message(self, text: str) -> None:
         """Tell the user one line, and keep it in the log."""
         ...
@@ -85,6 +89,9 @@ class SilentMonitor:
 
     def advance(self, steps: int = 1) -> None:
         """Ignore the steps."""
+
+    def extend(self, steps: int) -> None:
+        """Ignore them."""
 
     def message(self, text: str) -> None:
         """Ignore the text."""

@@ -12,11 +12,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.cli.terminal import say
@@ -24,6 +26,37 @@ from cryoinfer.errors import InputError, is_out_of_memory
 from cryoinfer.report.style import format_duration
 
 _SECONDS_BETWEEN_LINES = 30.0
+
+
+def time_left(done: float, total: float, seconds: float) -> str:
+    """Say how long a stage still takes, at the speed that it has had.
+
+    One that has not ended is at work, whatever was counted.
+
+    Parameters
+    ----------
+    done, total : float
+        Steps.
+    seconds : float
+        That what is done has taken.
+    """
+    if done >= total:
+        return "nearly done"
+    if done <= 0:
+        return "time left not known yet"
+    left = seconds * (total / done - 1)
+    return "less than 1 s left" if left < 1 else f"about {format_duration(left)} left"
+
+
+class _TimeLeftColumn(ProgressColumn):
+    """The time left in the words of the log."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return it for the stage under way."""
+        total = task.completed if task.total is None else task.total
+        return Text(time_left(task.completed, total, task.elapsed or 0.0))
 
 
 class RichMonitor:
@@ -64,8 +97,7 @@ class RichMonitor:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            _TimeLeftColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -104,15 +136,18 @@ class RichMonitor:
         now = time.perf_counter()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (now - self._started) * (self._total / self._done - 1)
-            text = (
-                f"{self._name}: {self._done} of {self._total}, "
-                f"about {format_duration(max(left, 0.0))} left"
-            )
+            left = time_left(self._done, self._total, now - self._started)
+            text = f"{self._name}: {self._done:,} of {self._total:,}, {left}"
             if not self._console.is_terminal:
                 say(self._console, text)
             if self._log is not None:
                 self._log(text)
+
+    def extend(self, steps: int) -> None:
+        """Put the end of the stage further away."""
+        self._total += steps
+        if self._task is not None:
+            self._progress.update(self._task, total=self._total)
 
     def message(self, text: str) -> None:
         """Print one line, and keep it in the log."""

@@ -225,8 +225,7 @@ class MotionInference:
         saved: Any = monitor.load_checkpoint()
         if saved is not None:
             found, done = Motions(**saved["motions"]), saved["done"]
-        monitor.stage("inference", len(problem.particles))
-        monitor.advance(sum(len(rows) for rows in chunks[:done]))
+        monitor.stage("inference", sum(len(rows) for rows in chunks[done:]))
         for number, rows in enumerate(chunks[done:], done + 1):
             batch = problem.particles.batch(rows)
             good = is_finite(batch.images)

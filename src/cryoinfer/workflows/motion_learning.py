@@ -107,8 +107,7 @@ def learned_model(
     state = _begun(inference) if saved is None else _restored(given.model, saved)
     if done >= rounds:
         return state.model
-    monitor.stage("learning the motion", rounds)
-    monitor.advance(done)
+    monitor.stage("learning the motion", rounds - done)
     beads = given.model.beads(_LAST_ANGSTROM)
     for number in range(done, rounds):
         radius = _radius(given, number, rounds)

@@ -55,6 +55,10 @@ class PartMonitor:
         """Pass it on."""
         self._monitor.advance(steps)
 
+    def extend(self, steps: int) -> None:
+        """Pass it on."""
+        self._monitor.extend(steps)
+
     def message(self, text: str) -> None:
         """Pass it on."""
         self._monitor.message(text)

@@ -112,12 +112,13 @@ def random_start(
     chosen = torch.randperm(n, generator=generator)[:_LARGEST_POOL]
     pool = _load(problem, noise, config.radius, chosen)
     annealing = _Annealing(problem, config, pool)
-    monitor.stage("random starts", config.starts * config.iterations)
+    monitor.stage("random starts", config.starts * annealing.fewest_images)
     best: tuple[Tensor, float] | None = None
     ratios = []
     for start in range(config.starts):
-        density, ratio = annealing.run(generator, monitor)
-        monitor.message(f"random start {start + 1}: unexplained power {ratio:.4f}")
+        name = f"random start {start + 1}"
+        density, ratio = annealing.run(name, generator, monitor)
+        monitor.message(f"{name}: unexplained power {ratio:.4f}")
         ratios.append(ratio)
         if best is None or ratio < best[1]:
             best = density, ratio
@@ -161,12 +162,31 @@ class _Annealing:
         radius = problem.particle_radius_angstrom / voxel
         self._mask = soft_sphere(self._map_box, radius, 1.5)
 
-    def run(self, generator: torch.Generator, monitor: Monitor) -> tuple[Tensor, float]:
-        """Return one start's map and its share of unexplained power."""
+    @property
+    def fewest_images(self) -> int:
+        """How many images a start looks at that ends with its first round."""
+        return self._config.iterations * min(self._config.minibatch, self._total)
+
+    def run(
+        self, name: str, generator: torch.Generator, monitor: Monitor
+    ) -> tuple[Tensor, float]:
+        """Return one start's map and its share of unexplained power.
+
+        The monitor counts images, for later rounds have more of them.
+        """
         volume, density = self._update(self._random_sums(generator))
-        ratio = 1.0
+        ratio, entropy = 1.0, float("inf")
         for round_number in range(_MOST_ROUNDS):
             size = self._config.minibatch * 2**round_number
+            images = min(size, self._total)
+            if round_number:
+                monitor.extend(self._config.iterations * images)
+                monitor.message(
+                    f"{name}: poses are uncertain yet (entropy {entropy:.1f} nats, "
+                    f"below {_CONCENTRATED_NATS:g} is enough): round "
+                    f"{round_number + 1} of at most {_MOST_ROUNDS}, of {images:,} "
+                    "images an iteration"
+                )
             recent: list[_Expectation] = []
             for iteration in range(self._config.iterations):
                 progress = iteration / (_ANNEALED_SHARE * self._config.iterations)
@@ -176,9 +196,10 @@ class _Annealing:
                 ratio *= max(found.residual_power, 1e-3)
                 volume, density = self._update(found.sums)
                 recent.append(replace(found, residual_power=ratio))
-                monitor.advance()
+                monitor.advance(images)
             ratio = sum(found.residual_power for found in recent[-5:]) / 5
-            if recent[-1].entropy_nats < _CONCENTRATED_NATS:
+            entropy = recent[-1].entropy_nats
+            if entropy < _CONCENTRATED_NATS:
                 break
         return density, ratio
 

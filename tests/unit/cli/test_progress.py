@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import progress
-from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.progress import RichMonitor, time_left
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.interfaces import Monitor
 
@@ -69,11 +69,47 @@ def test_time_left_is_told_every_half_minute(monkeypatch: pytest.MonkeyPatch) ->
     assert len(log) == 2
 
 
+def test_a_stage_that_grows_counts_what_was_added(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 40.0, 80.0, 90.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    log: list[str] = []
+    with RichMonitor(plain_console(), log.append) as monitor:
+        monitor.stage("random starts", 1000)
+        monitor.advance(1000)
+        monitor.extend(3000)
+        monitor.advance(1000)
+    # What was counted is done, but the stage has not ended; then 2,000 of 4,000 have
+    # taken 80 s, as the others will.
+    assert log[:2] == [
+        "random starts: 1,000 of 1,000, nearly done",
+        "random starts: 2,000 of 4,000, about 1 min 20 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "words"),
+    [
+        (0, 10, 5.0, "time left not known yet"),
+        (1, 10, 5.0, "about 45 s left"),
+        (999, 1000, 100.0, "less than 1 s left"),
+        (10, 10, 5.0, "nearly done"),
+        (240, 60, 30.0, "nearly done"),
+    ],
+)
+def test_work_that_remains_never_takes_no_time(
+    done: int, total: int, seconds: float, words: str
+) -> None:
+    assert time_left(done, total, seconds) == words
+
+
 def test_a_terminal_sees_a_bar() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with RichMonitor(console) as monitor:
         monitor.stage("search", 3)
         monitor.advance()
+        monitor.extend(3)
         monitor.message("between")
     text = printed(console)
     assert "between" in text

@@ -4,19 +4,51 @@ import pytest
 import torch
 
 from cryoinfer.errors import InputError
-from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.workflows.problem import define_problem, initial_noise
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
 
 RADIUS = 5
 
 
-def start(particles, starts: int = 1, iterations: int = 12, seed: int = 0):
+class CountingMonitor(SilentMonitor):
+    """Keeps what was told, and asks that nothing is done before it was planned."""
+
+    def __init__(self) -> None:
+        self.done, self.total = 0, 0
+        self.planned: list[int] = []
+        self.told: list[str] = []
+
+    def stage(self, name: str, total: int) -> None:
+        self.planned.append(total)
+        self.total += total
+
+    def extend(self, steps: int) -> None:
+        assert self.done == self.total
+        self.planned.append(steps)
+        self.total += steps
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+        assert self.done <= self.total
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def start(
+    particles,
+    starts: int = 1,
+    iterations: int = 12,
+    seed: int = 0,
+    monitor: Monitor | None = None,
+):
     generator = torch.Generator().manual_seed(seed)
     problem = define_problem(particles, "C1", None, 0.0, 0.0, generator)
     config = RandomStartConfig(RADIUS, starts, iterations, minibatch=100)
     noise = initial_noise(problem)
-    found = random_start(problem, noise, config, generator, SilentMonitor())
+    monitor = monitor or SilentMonitor()
+    found = random_start(problem, noise, config, generator, monitor)
     return problem, found
 
 
@@ -33,9 +65,21 @@ def test_a_map_explains_images_with_little_noise(simulated) -> None:
 
 
 def test_pure_noise_stays_unexplained(simulated) -> None:
-    _, found = start(simulated(200, snr_db=-40.0).particles, iterations=4)
+    monitor = CountingMonitor()
+    _, found = start(
+        simulated(200, snr_db=-40.0).particles, iterations=4, monitor=monitor
+    )
     # But for what the last map has learnt by heart from the same 200 images.
     assert 0.7 < found.noise_ratio < 1.1
+    # Minibatches double, but there are no more than all 200 images; each round is
+    # told, with what it waits for, before it begins.
+    assert monitor.planned == [4 * 100, 4 * 200, 4 * 200, 4 * 200]
+    assert monitor.done == monitor.total == 2800
+    assert [text.split(": ")[-1] for text in monitor.told[:3]] == [
+        f"round {number} of at most 4, of 200 images an iteration"
+        for number in (2, 3, 4)
+    ]
+    assert all("below 3 is enough" in text for text in monitor.told[:3])
 
 
 def test_the_best_start_wins(simulated) -> None:
