@@ -10,6 +10,11 @@ from cryoinfer import __version__
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
+from cryoinfer.cli.particle_options import (
+    AS_WRITTEN,
+    ParticleOptions,
+    reads_particles,
+)
 from cryoinfer.cli.simulation_command import simulate
 from cryoinfer.cli.structure_commands import beads, dynamics, modes
 
@@ -68,10 +73,10 @@ app.command(
 
 
 @app.command(epilog="Example: cryoinfer check particles.star")
+@reads_particles
 def check(
     particles: opt.Particles,
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
+    reading: ParticleOptions = AS_WRITTEN,
     particle_diameter: opt.ParticleDiameter = None,
 ) -> None:
     """Look for everything that could spoil a run.
@@ -81,11 +86,7 @@ def check(
     from cryoinfer.cli import particle_files
 
     code = particle_files.check(
-        particles,
-        Console(),
-        datadir=datadir,
-        pixel_size=pixel_size,
-        particle_diameter=particle_diameter,
+        particles, Console(), reading=reading, particle_diameter=particle_diameter
     )
     raise typer.Exit(code)
 
@@ -93,6 +94,7 @@ def check(
 @app.command(
     epilog="Example: cryoinfer abinitio particles.star --symmetry D2 --out run1"
 )
+@reads_particles
 def abinitio(
     particles: opt.Particles,
     out: opt.Out,
@@ -103,9 +105,7 @@ def abinitio(
     max_shift: opt.MaxShift = None,
     starts: opt.Starts = 2,
     refine_defocus: opt.RefineDefocus = False,
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
-    ignore: opt.Ignore = None,
+    reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
@@ -126,9 +126,7 @@ def abinitio(
             max_shift=max_shift,
             starts=starts,
             refine_defocus=refine_defocus,
-            datadir=datadir,
-            pixel_size=pixel_size,
-            ignore=tuple(ignore or ()),
+            reading=reading,
             threads=threads,
             device=device,
             seed=seed,
@@ -142,6 +140,7 @@ def abinitio(
 @app.command(
     epilog="Example: cryoinfer refine particles.star --map run1/map.mrc --out run2"
 )
+@reads_particles
 def refine(
     particles: opt.Particles,
     out: opt.Out,
@@ -158,9 +157,7 @@ def refine(
     resolution: opt.Resolution = None,
     max_shift: opt.MaxShift = None,
     refine_defocus: opt.RefineDefocus = False,
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
-    ignore: opt.Ignore = None,
+    reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
@@ -181,9 +178,7 @@ def refine(
             resolution=resolution,
             max_shift=max_shift,
             refine_defocus=refine_defocus,
-            datadir=datadir,
-            pixel_size=pixel_size,
-            ignore=tuple(ignore or ()),
+            reading=reading,
             threads=threads,
             device=device,
             seed=seed,
@@ -195,14 +190,13 @@ def refine(
 
 
 @app.command(epilog="Example: cryoinfer reconstruct run1/particles.star --out map1")
+@reads_particles
 def reconstruct(
     particles: opt.Particles,
     out: opt.Out,
     symmetry: opt.Symmetry = "C1",
     particle_diameter: opt.ParticleDiameter = None,
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
-    ignore: opt.Ignore = None,
+    reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
@@ -218,9 +212,7 @@ def reconstruct(
             out=out,
             symmetry=symmetry,
             particle_diameter=particle_diameter,
-            datadir=datadir,
-            pixel_size=pixel_size,
-            ignore=tuple(ignore or ()),
+            reading=reading,
             threads=threads,
             device=device,
             seed=seed,
@@ -243,6 +235,7 @@ app.command(epilog="Example: cryoinfer modes adenylate-kinase-open --out modes")
 
 
 @app.command(epilog="Example: cryoinfer evaluate demo/run --truth demo/particles")
+@reads_particles
 def evaluate(
     run: opt.Run,
     truth: Annotated[
@@ -252,11 +245,12 @@ def evaluate(
             show_default=False,
         ),
     ],
+    reading: ParticleOptions = AS_WRITTEN,
 ) -> None:
     """Compare a run on simulated particles with what they were made of."""
     from cryoinfer.cli import evaluate as evaluation
 
-    evaluation.evaluate(run, truth, Console())
+    evaluation.evaluate(run, truth, Console(), reading)
 
 
 @app.command(epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc")
@@ -278,14 +272,13 @@ def fsc(
 
 
 @app.command(epilog="Example: cryoinfer convert particles.cs particles.star")
+@reads_particles
 def convert(
     source: opt.Particles,
     target: Annotated[
         Path, typer.Argument(help="File to write: .star or .cs.", show_default=False)
     ],
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
-    ignore: opt.Ignore = None,
+    reading: ParticleOptions = AS_WRITTEN,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Write particles for another program."""
@@ -295,9 +288,7 @@ def convert(
         source,
         target,
         Console(),
-        datadir=datadir,
-        pixel_size=pixel_size,
-        ignore=tuple(ignore or ()),
+        reading=reading,
         overwrite=overwrite,
     )
 
@@ -306,6 +297,7 @@ def convert(
     epilog="Examples: cryoinfer flip run1 --out run1-flipped; "
     "cryoinfer flip map.mrc particles.star --out flipped"
 )
+@reads_particles
 def flip(
     source: Annotated[
         Path,
@@ -316,12 +308,13 @@ def flip(
         Path | None,
         typer.Argument(help="Particles that go with the map.", show_default=False),
     ] = None,
+    reading: ParticleOptions = AS_WRITTEN,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Mirror map and poses together, to change the hand."""
     from cryoinfer.cli import map_files
 
-    map_files.flip(source, particles, out, overwrite, Console())
+    map_files.flip(source, particles, out, overwrite, Console(), reading)
 
 
 @app.command(epilog="Example: cryoinfer report run1")

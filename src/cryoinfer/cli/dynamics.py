@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cryoinfer.cli import run_files
 from cryoinfer.cli.dynamics_files import write_dynamics
+from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import (
@@ -52,8 +53,7 @@ class DynamicsOptions:
         Of the encoder's training, of its picture, and of starts of climbs.
     learn : int
         Rounds in which the model at rest and its modes are learned.
-    datadir, pixel_size, ignore
-        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    reading : ParticleOptions
     seed : int
     threads : int or None
     resume, overwrite : bool
@@ -72,9 +72,7 @@ class DynamicsOptions:
     side: int
     draws: int
     learn: int
-    datadir: Path | None
-    pixel_size: float | None
-    ignore: tuple[str, ...]
+    reading: ParticleOptions
     seed: int
     threads: int | None
     resume: bool
@@ -83,11 +81,11 @@ class DynamicsOptions:
     def arguments(self) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         found = dict(vars(self))
-        for name in ("out", "datadir", "threads", "resume", "overwrite"):
+        for name in ("out", "reading", "threads", "resume", "overwrite"):
             found.pop(name)
         found["particles"] = str(self.particles.absolute())
-        found["ignore"] = list(self.ignore)
-        return {name.replace("_", "-"): value for name, value in found.items()}
+        found = {name.replace("_", "-"): value for name, value in found.items()}
+        return found | self.reading.deciding_arguments()
 
     def config(self) -> DynamicsConfig:
         """Return what the workflow is told."""
@@ -120,12 +118,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         options.amplitude,
         options.cutoff,
     )
-    particles = Particles.load(
-        options.particles,
-        datadir=options.datadir,
-        pixel_size_angstrom=options.pixel_size,
-        ignore=options.ignore,
-    )
+    particles = options.reading.load(options.particles)
     config = options.config()
     if config.by_encoder:
         require_picture(options.side, particles.box)

@@ -3,15 +3,21 @@
 from rich.console import Console
 
 from cryoinfer.cli import options as opt
+from cryoinfer.cli.particle_options import (
+    AS_WRITTEN,
+    ParticleOptions,
+    reads_particles,
+)
 
 
+@reads_particles
 def train(
     run: opt.Run,
     out: opt.Out,
     steps: opt.Steps = 7000,
     side: opt.Side = 32,
     defocus_error: opt.DefocusError = 0.0,
-    datadir: opt.Datadir = None,
+    reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
@@ -27,7 +33,7 @@ def train(
             steps=steps,
             side=side,
             defocus_error=defocus_error,
-            datadir=datadir,
+            reading=reading,
             seed=seed,
             threads=threads,
             resume=resume,
@@ -37,6 +43,7 @@ def train(
     )
 
 
+@reads_particles
 def infer(
     encoder: opt.Encoder,
     particles: opt.Unseen,
@@ -45,9 +52,7 @@ def infer(
     watch: opt.Watch = False,
     until_idle: opt.UntilIdle = None,
     symmetry: opt.LearnedSymmetry = None,
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
-    ignore: opt.Ignore = None,
+    reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
@@ -65,9 +70,7 @@ def infer(
             watch=watch,
             until_idle=until_idle,
             symmetry=symmetry,
-            datadir=datadir,
-            pixel_size=pixel_size,
-            ignore=tuple(ignore or ()),
+            reading=reading,
             seed=seed,
             threads=threads,
             resume=resume,

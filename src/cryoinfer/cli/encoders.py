@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import read_flags
+from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
@@ -53,8 +54,8 @@ class TrainOptions:
         Of the encoder's picture, in pixels.
     defocus_error : float
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
-    datadir : Path or None
-        To search first for the stacks that the run names.
+    reading : ParticleOptions
+        Of the particles of the run.
     seed : int
     threads : int or None
     resume, overwrite : bool
@@ -65,7 +66,7 @@ class TrainOptions:
     steps: int
     side: int
     defocus_error: float
-    datadir: Path | None
+    reading: ParticleOptions
     seed: int
     threads: int | None
     resume: bool
@@ -124,11 +125,8 @@ class _School:
     def of(cls, options: TrainOptions) -> Self:
         learned = require_finished(options.run)
         require_elsewhere(options.out, options.run)
-        particles = Particles.load(
-            options.run / run_folder.PARTICLES,
-            datadir=options.datadir,
-            ignore=learned.arguments.get("ignore", ()),
-        )
+        reading = options.reading.of_run(learned)
+        particles = reading.load(options.run / run_folder.PARTICLES)
         particles, lesson = _read_lesson(options.run, learned, particles)
         require_picture(options.side, particles.box)
         config = EncoderConfig(

@@ -14,6 +14,7 @@ from torch import Tensor
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
 from cryoinfer.cli.left_out import read_flags
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map
 from cryoinfer.cli.run_folder import RunRecord, require_finished
@@ -74,7 +75,9 @@ class _Hand:
     resolution_angstrom: dict[str, float]
 
 
-def evaluate(run: Path, truth: Path, console: Console) -> None:
+def evaluate(
+    run: Path, truth: Path, console: Console, reading: ParticleOptions = AS_WRITTEN
+) -> None:
     """Compare a run with the truth, print a table and renew the report.
 
     Poses and map are compared after one global alignment, for the hand of the truth
@@ -89,6 +92,8 @@ def evaluate(run: Path, truth: Path, console: Console) -> None:
     truth : Path
         Folder with ``truth.star`` and ``truth.mrc``, as ``cryoinfer simulate`` writes.
     console : Console
+    reading : ParticleOptions
+        Of the particles of both.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def evaluate(run: Path, truth: Path, console: Console) -> None:
         If one of them is absent or they do not belong together.
     """
     record = require_finished(run)
-    matched = _match(record, run, truth)
+    matched = _match(record, run, truth, reading)
     estimated, true, chosen = matched.estimated, matched.true, matched.chosen
     group = symmetry_rotations(record.results["symmetry"])
     maps = _Maps.read(run, truth)
@@ -179,14 +184,16 @@ class _Maps:
         )
 
 
-def _match(record: RunRecord, run: Path, truth: Path) -> _Matched:
+def _match(
+    record: RunRecord, run: Path, truth: Path, reading: ParticleOptions
+) -> _Matched:
     """Return estimated and true poses of the particles in both.
 
     Particles are matched by the image that they are, for a run may have been made on
     some of them or in another order.
     """
-    estimated = Particles.load(_require(run / run_folder.PARTICLES))
-    true = Particles.load(_require(truth / "truth.star"))
+    estimated = reading.of_run(record).load(_require(run / run_folder.PARTICLES))
+    true = reading.load(_require(truth / "truth.star"))
     if estimated.pose is None or true.pose is None:
         raise InputError(f"{run} and {truth} must both have poses; one has none.")
     place = {key: i for i, key in enumerate(_keys(true))}

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_files import (
     CORRECTED,
@@ -82,7 +83,12 @@ def compare(
 
 
 def flip(
-    source: Path, particles: Path | None, out: Path, overwrite: bool, console: Console
+    source: Path,
+    particles: Path | None,
+    out: Path,
+    overwrite: bool,
+    console: Console,
+    reading: ParticleOptions = AS_WRITTEN,
 ) -> None:
     """Mirror maps and poses together: V'(r) = V(S r), R' = S R S, S = diag(1, 1, -1).
 
@@ -96,6 +102,7 @@ def flip(
         A folder; or, for a map alone, a file that ends in ``.mrc``.
     overwrite : bool
     console : Console
+    reading : ParticleOptions
 
     Raises
     ------
@@ -107,7 +114,7 @@ def flip(
     if source.is_dir():
         if particles is not None:
             raise InputError(f"{source} is a run and has its own particles: name none.")
-        _flip_run(source, out, overwrite)
+        _flip_run(source, out, overwrite, reading)
     elif out.suffix in _MAP_ENDINGS and particles is None:
         _require_absent(out, overwrite)
         _flip_map(source, out)
@@ -116,7 +123,7 @@ def flip(
             f"{out} is a map, but particles are given too: name a folder."
         )
     else:
-        _flip_files(source, particles, out, overwrite)
+        _flip_files(source, particles, out, overwrite, reading)
     say(console, f"The mirror image is in {out}")
 
 
@@ -132,12 +139,14 @@ def mirror_density(density: Tensor) -> Tensor:
     return flipped.roll(1, 0) if len(density) % 2 == 0 else flipped
 
 
-def _flip_run(source: Path, out: Path, overwrite: bool) -> None:
+def _flip_run(
+    source: Path, out: Path, overwrite: bool, reading: ParticleOptions
+) -> None:
     """Write the mirror image of a run as a run of its own."""
     record = require_finished(source)
     if source.resolve() == out.resolve():
         raise OutputError(f"{out} is the run itself: give another folder.")
-    flipped = Particles.load(source / run_folder.PARTICLES)
+    flipped = reading.of_run(record).load(source / run_folder.PARTICLES)
     run_folder.require_free(out, record, resume=False, overwrite=overwrite)
     _make_folder(out)
     clear(out)
@@ -156,14 +165,18 @@ def _flip_run(source: Path, out: Path, overwrite: bool) -> None:
 
 
 def _flip_files(
-    source: Path, particles: Path | None, out: Path, overwrite: bool
+    source: Path,
+    particles: Path | None,
+    out: Path,
+    overwrite: bool,
+    reading: ParticleOptions,
 ) -> None:
     targets = [out / run_folder.MAP]
     if particles is not None:
         targets.append(out / run_folder.PARTICLES)
     for target in targets:
         _require_absent(target, overwrite)
-    loaded = None if particles is None else Particles.load(particles)
+    loaded = None if particles is None else reading.load(particles)
     found = read_map(source)
     _make_folder(out)
     if loaded is not None:

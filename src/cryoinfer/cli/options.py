@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cryoinfer.cli import numbers
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 
 Workflow = Literal["abinitio", "refine", "reconstruct"]
 PoseMethod = Literal["search", "amortized", "semi-amortized"]
@@ -28,8 +29,7 @@ class RunOptions:
         To begin a refinement from.
     method : {"search", "amortized", "semi-amortized"}
         How an ab initio run or a refinement poses the particles.
-    datadir, pixel_size, ignore
-        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    reading : ParticleOptions
     symmetry : str
     particle_diameter, resolution, max_shift : float or None
         In angstrom; None lets the workflow choose.
@@ -48,9 +48,7 @@ class RunOptions:
     out: Path
     map: Path | None = None
     method: PoseMethod = "search"
-    datadir: Path | None = None
-    pixel_size: float | None = None
-    ignore: tuple[str, ...] = ()
+    reading: ParticleOptions = AS_WRITTEN
     symmetry: str = "C1"
     particle_diameter: float | None = None
     resolution: float | None = None
@@ -72,14 +70,12 @@ class RunOptions:
         found: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in (*_FOLDER_FIELDS, "workflow"):
+            if field.name in (*_FOLDER_FIELDS, "workflow", "reading"):
                 continue
             if isinstance(value, Path):
                 value = str(value.absolute())
-            if isinstance(value, tuple):
-                value = list(value)
             found[field.name.replace("_", "-")] = value
-        return found
+        return found | self.reading.arguments()
 
 
 Particles = Annotated[
@@ -94,31 +90,12 @@ Run = Annotated[
     Path,
     typer.Argument(help="The folder of a finished run.", show_default=False),
 ]
-Datadir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder to search first for the stacks that the particles name.",
-        rich_help_panel=_INPUT,
-        show_default=False,
-    ),
-]
 PixelSize = Annotated[
     float | None,
     typer.Option(
-        help="Pixel size in A, where the metadata have none.",
+        help="Pixel size in A, where the header has none.",
         metavar="A",
         callback=numbers.pixel_size(),
-        rich_help_panel=_INPUT,
-        show_default=False,
-    ),
-]
-Ignore = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Physics to go without although the metadata ask for it, such as "
-        "beam-tilt; may be repeated.",
         rich_help_panel=_INPUT,
         show_default=False,
     ),

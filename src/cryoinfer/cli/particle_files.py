@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.run_files import save_particles
 from cryoinfer.cli.terminal import say
-from cryoinfer.data.check import check as find_problems
 from cryoinfer.data.finding import Finding
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
@@ -21,8 +21,7 @@ def check(
     path: Path,
     console: Console,
     *,
-    datadir: Path | None,
-    pixel_size: float | None,
+    reading: ParticleOptions,
     particle_diameter: float | None,
 ) -> int:
     """Print everything that could spoil a run.
@@ -31,8 +30,7 @@ def check(
     ----------
     path : Path
     console : Console
-    datadir, pixel_size
-        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    reading : ParticleOptions
     particle_diameter : float, optional
         In angstrom; compared with the box.
 
@@ -42,12 +40,10 @@ def check(
         0 if no run would be stopped, 1 if one would, 2 if the file itself cannot be
         used.
     """
-    findings = find_problems(path, datadir=datadir, pixel_size_angstrom=pixel_size)
+    findings = reading.check(path)
     is_usable = all(finding.severity != "error" for finding in findings)
     if is_usable:
-        particles = Particles.load(
-            path, datadir=datadir, pixel_size_angstrom=pixel_size
-        )
+        particles = reading.load(path)
         findings += _check_diameter(particle_diameter, particles)
     for finding in sorted(findings, key=lambda f: _ORDER.index(f.severity)):
         say(console, f"{finding.severity:<8} {finding.topic}: {finding.message}")
@@ -68,9 +64,7 @@ def convert(
     target: Path,
     console: Console,
     *,
-    datadir: Path | None,
-    pixel_size: float | None,
-    ignore: tuple[str, ...],
+    reading: ParticleOptions,
     overwrite: bool,
 ) -> None:
     """Write particles in the format that the ending of ``target`` says.
@@ -88,9 +82,7 @@ def convert(
         )
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists: give another name, or --overwrite.")
-    particles = Particles.load(
-        source, datadir=datadir, pixel_size_angstrom=pixel_size, ignore=ignore
-    )
+    particles = reading.load(source)
     save_particles(target, particles)
     poses = "with" if particles.pose is not None else "without"
     say(console, f"Wrote {len(particles):,} particles {poses} poses to {target}")

@@ -160,12 +160,7 @@ class _Job:
     @classmethod
     def prepare(cls, options: RunOptions) -> "_Job":
         """Read the inputs and refuse what cannot work."""
-        particles = Particles.load(
-            options.particles,
-            datadir=options.datadir,
-            pixel_size_angstrom=options.pixel_size,
-            ignore=options.ignore,
-        )
+        particles = options.reading.load(options.particles)
         symmetry_rotations(options.symmetry)
         _require_lengths(options, particles)
         if options.workflow == "reconstruct" and particles.pose is None:

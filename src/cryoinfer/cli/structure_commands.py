@@ -8,6 +8,11 @@ from rich.console import Console
 
 from cryoinfer.cli import numbers
 from cryoinfer.cli import options as opt
+from cryoinfer.cli.particle_options import (
+    AS_WRITTEN,
+    ParticleOptions,
+    reads_particles,
+)
 
 Structure = Annotated[
     str,
@@ -154,6 +159,7 @@ def beads(
     )
 
 
+@reads_particles
 def dynamics(
     particles: opt.Particles,
     structure: Structure,
@@ -168,9 +174,7 @@ def dynamics(
     side: opt.Side = 32,
     draws: Draws = 0,
     learn: Learn = 0,
-    datadir: opt.Datadir = None,
-    pixel_size: opt.PixelSize = None,
-    ignore: opt.Ignore = None,
+    reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
@@ -194,9 +198,7 @@ def dynamics(
             side=side,
             draws=draws,
             learn=learn,
-            datadir=datadir,
-            pixel_size=pixel_size,
-            ignore=tuple(ignore or ()),
+            reading=reading,
             seed=seed,
             threads=threads,
             resume=resume,

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import (
@@ -45,8 +46,7 @@ class InferOptions:
         Seconds without a new file after which watching ends; more than 0.
     symmetry : str or None
         None for that of the map that was learned.
-    datadir, pixel_size, ignore
-        As for :meth:`cryoinfer.data.particles.Particles.load`.
+    reading : ParticleOptions
     seed : int
     threads : int or None
     resume, overwrite : bool
@@ -59,9 +59,7 @@ class InferOptions:
     watch: bool
     until_idle: float | None
     symmetry: str | None
-    datadir: Path | None
-    pixel_size: float | None
-    ignore: tuple[str, ...]
+    reading: ParticleOptions
     seed: int
     threads: int | None
     resume: bool
@@ -69,12 +67,7 @@ class InferOptions:
 
     def load(self, path: Path) -> Particles:
         """Read the particles of a file."""
-        return Particles.load(
-            path,
-            datadir=self.datadir,
-            pixel_size_angstrom=self.pixel_size,
-            ignore=self.ignore,
-        )
+        return self.reading.load(path)
 
     def encoder_file(self) -> Path:
         """Return the file of the encoder.
@@ -100,8 +93,7 @@ class InferOptions:
             "watch": self.watch,
             "no-climb": not self.climb,
             "symmetry": symmetry,
-            "pixel-size": self.pixel_size,
-            "ignore": list(self.ignore),
+            **self.reading.deciding_arguments(),
             "seed": self.seed,
         }
 

@@ -14,7 +14,7 @@ from cryoinfer.data.image_checks import check_images
 from cryoinfer.data.optics_checks import check_optics
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.conventions.table import ImageReferences, Microscope, ParticleTable
 from cryoinfer.io.mrc import StackFile
 
 _P = ParamSpec("_P")
@@ -33,6 +33,7 @@ def check(
     pixel_size_angstrom: float | None = None,
     ignore: Collection[str] = (),
     passthrough: Sequence[Path | str] = (),
+    microscope: Microscope = loading.UNKNOWN,
 ) -> list[Finding]:
     """Examine particles and go on after each problem where that is possible.
 
@@ -40,7 +41,7 @@ def check(
 
     Parameters
     ----------
-    path, datadir, pixel_size_angstrom, ignore, passthrough
+    path, datadir, pixel_size_angstrom, ignore, passthrough, microscope
         As for :meth:`~cryoinfer.data.particles.Particles.load`.
 
     Returns
@@ -52,9 +53,13 @@ def check(
     place = loading.Place(path.parent, None if datadir is None else Path(datadir))
     survey = _Survey()
     if loading.is_bare(path):
+        survey.attempt("file", loading.require_no_passthrough, path, passthrough)
+        survey.attempt("file", loading.require_no_microscope, path, microscope)
         opened = survey.bare_stacks(path, place, pixel_size_angstrom)
     else:
-        source = survey.attempt("file", loading.read_source, path, passthrough)
+        source = survey.attempt(
+            "file", loading.read_source, path, passthrough, microscope
+        )
         if source is None:
             return survey.findings
         survey.features(source, ignore)

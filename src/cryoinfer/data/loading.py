@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles
 from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
-from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.conventions.table import (
+    MICROSCOPE_OPTIONS,
+    ImageReferences,
+    Microscope,
+    ParticleTable,
+)
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
 from cryoinfer.records import Optics
 
 Source = RelionParticles | CryosparcParticles
 """Metadata in the terms of the program that wrote them."""
+
+UNKNOWN = Microscope()
 
 _FORMAT_MARK = ":mrcs"
 _BARE = (".mrcs", ".mrc", ".txt")
@@ -58,21 +65,45 @@ class Place:
         return next((c.absolute() for c in candidates if c.is_file()), None)
 
 
-def read_source(path: Path, passthrough: Sequence[Path | str] = ()) -> Source:
-    """Read the metadata of a ``.star`` or ``.cs`` file.
+def read_source(
+    path: Path,
+    passthrough: Sequence[Path | str] = (),
+    microscope: Microscope = UNKNOWN,
+) -> Source:
+    """Read the metadata of a ``.star`` or ``.cs`` file, completed by what is known.
 
     Raises
     ------
     MissingFileError, InputError
     """
     if path.suffix == ".star":
-        return RelionParticles.read(path)
+        require_no_passthrough(path, passthrough)
+        return RelionParticles.read(path).with_microscope(microscope)
     if path.suffix == ".cs":
-        return CryosparcParticles.read(path, passthrough)
+        read = CryosparcParticles.read(path, passthrough)
+        return read.with_microscope(microscope)
     raise InputError(
         f"{path}: expected particles as .star, .cs, .mrcs, .mrc or .txt, "
         f"found {path.suffix or 'no ending'}"
     )
+
+
+def require_no_passthrough(path: Path, passthrough: Sequence[Path | str]) -> None:
+    """Raise :class:`InputError` where a table is given to particles that have none."""
+    if passthrough:
+        raise InputError(
+            f"--passthrough {passthrough[0]} is given, but {path} is no .cs file, "
+            "which alone has such tables. Leave the option out."
+        )
+
+
+def require_no_microscope(path: Path, microscope: Microscope) -> None:
+    """Raise :class:`InputError` where a microscope is given to images without CTF."""
+    for name in microscope.known():
+        raise InputError(
+            f"{MICROSCOPE_OPTIONS[name]} is given, but {path} has no metadata, and so "
+            "no defocus that it would belong to. Leave the option out."
+        )
 
 
 def is_bare(path: Path) -> bool:

@@ -14,7 +14,12 @@ from cryoinfer.data import loading
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles, table_to_cryosparc
 from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
-from cryoinfer.io.conventions.table import Changes, ParticleTable, refuse_features
+from cryoinfer.io.conventions.table import (
+    Changes,
+    Microscope,
+    ParticleTable,
+    refuse_features,
+)
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.records import Optics, ParticleBatch, Pose
 
@@ -49,6 +54,7 @@ class Particles:
         pixel_size_angstrom: float | None = None,
         ignore: Collection[str] = (),
         passthrough: Sequence[Path | str] = (),
+        microscope: Microscope = loading.UNKNOWN,
     ) -> Self:
         """Read particles and find their images.
 
@@ -66,6 +72,8 @@ class Particles:
             metadata ask for and the program does not model.
         passthrough : sequence of paths
             Passthrough tables of a ``.cs`` file; by default those beside it.
+        microscope : Microscope, optional
+            Used where the metadata have a defocus and none of it.
 
         Raises
         ------
@@ -80,11 +88,13 @@ class Particles:
         place = loading.Place(path.parent, None if datadir is None else Path(datadir))
         source: loading.Source
         if loading.is_bare(path):
+            loading.require_no_passthrough(path, passthrough)
+            loading.require_no_microscope(path, microscope)
             names = loading.bare_stack_names(path)
             stacks = loading.open_stacks(names, place)
             source = loading.source_of_stacks(names, stacks, pixel_size_angstrom)
         else:
-            source = loading.read_source(path, passthrough)
+            source = loading.read_source(path, passthrough, microscope)
             refuse_features(source.unsupported(), ignore)
             stacks = loading.open_stacks(source.images().paths, place)
             source = loading.with_pixel_size(source, stacks, pixel_size_angstrom)

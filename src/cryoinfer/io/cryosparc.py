@@ -98,7 +98,7 @@ def _merge(table: NDArray[Any], other: NDArray[Any], path: Path) -> NDArray[Any]
     if len(order) == 0 or not np.array_equal(other["uid"][row], table["uid"]):
         raise InputError(
             f"The passthrough {path} does not hold every particle. "
-            "Give the one of the same job and output group."
+            "Give the one of the same job and output group with --passthrough."
         )
     new = [name for name in field_names(other) if name not in field_names(table)]
     return with_fields(table, {name: other[name][row] for name in new})

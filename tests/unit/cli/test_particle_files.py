@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from cryoinfer.cli import particle_files
+from cryoinfer.cli.particle_options import AS_WRITTEN
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
 
@@ -12,7 +13,7 @@ from cryoinfer.errors import InputError, OutputError
 def check(path: Path, diameter: float | None = None) -> tuple[int, str]:
     screen = Console(file=io.StringIO(), width=200)
     code = particle_files.check(
-        path, screen, datadir=None, pixel_size=None, particle_diameter=diameter
+        path, screen, reading=AS_WRITTEN, particle_diameter=diameter
     )
     assert isinstance(screen.file, io.StringIO)
     return code, screen.file.getvalue()
@@ -50,9 +51,7 @@ def convert(source: Path, target: Path, overwrite: bool = False) -> None:
         source,
         target,
         Console(file=io.StringIO()),
-        datadir=None,
-        pixel_size=None,
-        ignore=(),
+        reading=AS_WRITTEN,
         overwrite=overwrite,
     )
 

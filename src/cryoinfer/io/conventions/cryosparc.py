@@ -21,12 +21,15 @@ from cryoinfer.io.conventions.poses import (
     rotation_to_axis_angle,
 )
 from cryoinfer.io.conventions.table import (
+    MICROSCOPE_OPTIONS,
     Changes,
     Feature,
     ImageReferences,
+    Microscope,
     ParticleTable,
     feature,
     group_numbers,
+    require_same,
 )
 from cryoinfer.io.cryosparc import field_names, read_cs, with_fields, write_cs
 from cryoinfer.records import Optics, Pose
@@ -87,7 +90,7 @@ class CryosparcParticles:
             raise InputError(
                 f"{path} does not say which images its particles are: it lacks "
                 f"{', '.join(missing)}. Give the passthrough file of the same job "
-                "that has them."
+                "that has them with --passthrough."
             )
         if len(particles) == 0:
             raise InputError(f"{path} holds no particles: its table is empty")
@@ -114,6 +117,33 @@ class CryosparcParticles:
         values = np.full(len(self), pixel_size_angstrom, dtype=np.float32)
         return type(self)(with_fields(self.fields, {_PIXEL_SIZE: values}))
 
+    def with_microscope(self, microscope: Microscope) -> Self:
+        """Return the particles with what the table does not say of the microscope.
+
+        Raises
+        ------
+        InputError
+            If the table says otherwise, or has no CTF that it would belong to.
+        """
+        fields = {}
+        for name, value in microscope.known().items():
+            if not self.has_ctf:
+                raise InputError(
+                    f"{MICROSCOPE_OPTIONS[name]} is given, but the particles have no "
+                    f"{_OPTICS['defocus_u_angstrom']}, and so no CTF. Leave the option "
+                    "out, or give the passthrough file that has it with --passthrough."
+                )
+            if self._has(_OPTICS[name]):
+                require_same(name, self._numbers(_OPTICS[name]), value)
+            else:
+                fields[_OPTICS[name]] = np.full(len(self), value, dtype=np.float32)
+        return type(self)(with_fields(self.fields, fields))
+
+    @property
+    def has_ctf(self) -> bool:
+        """Whether there is a defocus."""
+        return self._has(_OPTICS["defocus_u_angstrom"])
+
     def unsupported(self) -> list[Feature]:
         """Return what the table asks for and the program does not model."""
         causes: dict[str, list[str]] = {}
@@ -137,7 +167,7 @@ class CryosparcParticles:
         sign = np.ones(n, dtype=np.float32)
         if self._has(_SIGN):
             sign = np.where(self.fields[_SIGN] < 0, -1.0, 1.0).astype(np.float32)
-        has_ctf = self._has(_OPTICS["defocus_u_angstrom"])
+        has_ctf = self.has_ctf
         split, label = self._integers(_SPLIT), self._integers(_CLASS)
         # Until a refinement splits the data every particle is in half 0.
         is_split = split is not None and bool((split > 0).any())
@@ -237,7 +267,9 @@ class CryosparcParticles:
             if missing:
                 raise InputError(
                     "The table has a defocus but lacks "
-                    f"{', '.join(missing)}, without which the CTF is unknown"
+                    f"{', '.join(missing)}, without which the CTF is unknown. Give the "
+                    "passthrough file that has them with --passthrough, or "
+                    f"{', '.join(MICROSCOPE_OPTIONS.values())}."
                 )
             values = {
                 name: torch.from_numpy(self._numbers(field))

@@ -7,7 +7,7 @@ particle is displaced by their negative.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,14 +32,20 @@ from cryoinfer.io.conventions.relion_columns import (
     result_columns,
 )
 from cryoinfer.io.conventions.relion_features import unsupported_in_relion
+from cryoinfer.io.conventions.relion_rows import (
+    DEFOCUS,
+    MICROSCOPE,
+    RelionRows,
+    as_tensor,
+)
 from cryoinfer.io.conventions.table import (
     RESULT_COLUMNS,
     RESULT_PREFIX,
     Changes,
     Feature,
     ImageReferences,
+    Microscope,
     ParticleTable,
-    group_numbers,
 )
 from cryoinfer.io.star import (
     StarBlock,
@@ -49,7 +55,7 @@ from cryoinfer.io.star import (
     write_star,
 )
 from cryoinfer.io.star_text import STRING
-from cryoinfer.records import Optics, Pose
+from cryoinfer.records import Pose
 
 
 @dataclass(frozen=True)
@@ -125,13 +131,7 @@ class RelionParticles:
 
     def pixel_size_angstrom(self) -> NDArray[np.float64]:
         """Return the pixel size of each particle, NaN where the file has none."""
-        for label in (PIXEL_SIZE, "rlnPixelSize"):
-            if self._has(label):
-                return self._numbers(label)
-        if self._has("rlnDetectorPixelSize") and self._has("rlnMagnification"):
-            micrometre = self._numbers("rlnDetectorPixelSize")
-            return micrometre * 1e4 / self._numbers("rlnMagnification")
-        return np.full(len(self), np.nan)
+        return self._rows.pixel_size_angstrom()
 
     def with_pixel_size(self, pixel_size_angstrom: float) -> Self:
         """Return the particles with a pixel size that the file did not have."""
@@ -148,6 +148,23 @@ class RelionParticles:
         }
         return self._with_block(block, columns)
 
+    def with_microscope(self, microscope: Microscope) -> Self:
+        """Return the particles with what the file does not say of the microscope.
+
+        Raises
+        ------
+        InputError
+            If the file says otherwise, or has no CTF that it would belong to.
+        """
+        particles = self
+        for name, value in microscope.known().items():
+            if self._rows.has_microscope(name, value):
+                continue
+            block = particles.optics or particles.particles
+            column = {MICROSCOPE[name]: _repeat(f"{value:.9g}", block)}
+            particles = particles._with_block(block, column)
+        return particles
+
     def unsupported(self) -> list[Feature]:
         """Return what the file asks for and the program does not model."""
         blocks = [b for b in (self.optics, self.particles) if b is not None]
@@ -162,19 +179,17 @@ class RelionParticles:
             If a column that is needed is absent or holds no numbers, or a particle
             belongs to an optics group that is not described.
         """
-        n = len(self)
         pixel_size = self.pixel_size_angstrom()
-        has_ctf = "rlnDefocusU" in self.particles
-        box = self._numbers("rlnImageSize", default=0.0).astype(np.int64)
+        box = self._rows.numbers("rlnImageSize", default=0.0).astype(np.int64)
         subset = self._labels("rlnRandomSubset")
         if subset is not None and not bool(((subset == 1) | (subset == 2)).all()):
             subset = None
         return ParticleTable(
             images=self.images(),
-            sign=torch.ones(n),
+            sign=torch.ones(len(self)),
             box=torch.from_numpy(box),
-            optics=self._optics_record(pixel_size, box, has_ctf),
-            has_ctf=has_ctf,
+            optics=self._rows.optics_record(box),
+            has_ctf=DEFOCUS in self.particles,
             pose=self._pose(pixel_size),
             random_subset=subset,
             class_number=self._labels("rlnClassNumber"),
@@ -225,7 +240,7 @@ class RelionParticles:
             return self
         names = np.strings.add("opticsGroup", optics.columns[GROUP])
         group_box = np.full(len(optics), box[0])
-        group_box[self._group_row()] = box
+        group_box[self._rows.group_row()] = box
         wanted = {
             "rlnOpticsGroupName": names,
             "rlnImageSize": text_column(group_box, "%d"),
@@ -244,91 +259,14 @@ class RelionParticles:
             blocks.insert(place, optics)
         write_star(path, StarFile(tuple(blocks), self.star.version))
 
-    def _has(self, label: str) -> bool:
-        in_optics = self.optics is not None and label in self.optics
-        return in_optics or label in self.particles
-
-    def _numbers(self, label: str, default: float | None = None) -> NDArray[np.float64]:
-        """Return one number a particle, of its optics group where that has it."""
-        optics = self.optics
-        if optics is not None and label in optics:
-            return optics.numbers(label)[self._group_row()]
-        if label in self.particles:
-            return self.particles.numbers(label)
-        if default is None:
-            raise InputError(
-                f"The STAR file has a defocus but no {label}, without which the CTF "
-                "is unknown. Add the column."
-            )
-        return np.full(len(self), default)
+    @property
+    def _rows(self) -> RelionRows:
+        return RelionRows(self.particles, self.optics)
 
     def _labels(self, label: str) -> Tensor | None:
         if label not in self.particles:
             return None
         return torch.from_numpy(self.particles.integers(label))
-
-    def _group_row(self) -> NDArray[np.int64]:
-        """Return the row of ``optics`` that describes each particle."""
-        optics = self.optics
-        assert optics is not None
-        if GROUP not in optics:
-            raise InputError(f"data_optics has no column {GROUP}. Number the groups.")
-        if GROUP not in self.particles:
-            if len(optics) == 1:
-                return np.zeros(len(self), dtype=np.int64)
-            raise InputError(
-                f"There are {len(optics)} optics groups, but the particles have no "
-                f"column {GROUP} that says which is theirs"
-            )
-        known, wanted = optics.integers(GROUP), self.particles.integers(GROUP)
-        order = np.argsort(known, kind="stable")
-        place = np.searchsorted(known, wanted, sorter=order)
-        row = order[np.minimum(place, len(order) - 1)]
-        bad = np.flatnonzero(known[row] != wanted)
-        if len(bad):
-            raise InputError(
-                f"Row {bad[0] + 1} belongs to optics group {wanted[bad[0]]}, but "
-                f"data_optics describes only {known.tolist()} ({len(bad)} such rows). "
-                "Add the group to data_optics."
-            )
-        return row
-
-    def _radians(self, label: str) -> Tensor:
-        return torch.deg2rad(_tensor(self._numbers(label, default=0.0)))
-
-    def _optics_record(
-        self, pixel_size: NDArray[np.float64], box: NDArray[np.int64], has_ctf: bool
-    ) -> Optics:
-        optics = Optics.without_ctf(len(self), 1.0)
-        if has_ctf:
-            defocus_u = self.particles.numbers("rlnDefocusU")
-            defocus_v = defocus_u
-            if "rlnDefocusV" in self.particles:
-                defocus_v = self.particles.numbers("rlnDefocusV")
-            optics = replace(
-                optics,
-                voltage_kv=_tensor(self._numbers("rlnVoltage")),
-                cs_mm=_tensor(self._numbers("rlnSphericalAberration")),
-                amplitude_contrast=_tensor(self._numbers("rlnAmplitudeContrast")),
-                defocus_u_angstrom=_tensor(defocus_u),
-                defocus_v_angstrom=_tensor(defocus_v),
-                defocus_angle_radian=self._radians("rlnDefocusAngle"),
-                phase_shift_radian=self._radians("rlnPhaseShift"),
-                bfactor_angstrom2=_tensor(self._numbers("rlnCtfBfactor", 0.0)),
-                scale=_tensor(self._numbers("rlnCtfScalefactor", 1.0)),
-            )
-        if self.optics is not None:
-            group = torch.from_numpy(self._group_row())
-        else:
-            group = group_numbers(
-                self._numbers(GROUP, default=0.0),
-                pixel_size,
-                box,
-                optics.voltage_kv.numpy(),
-                optics.cs_mm.numpy(),
-                optics.amplitude_contrast.numpy(),
-            )
-        return replace(optics, pixel_size_angstrom=_tensor(pixel_size), group=group)
 
     def _pose(self, pixel_size: NDArray[np.float64]) -> Pose | None:
         block = self.particles
@@ -342,7 +280,9 @@ class RelionParticles:
             origin = np.stack([block.numbers(x) for x in ORIGIN_PIXELS], axis=1)
             origin = origin * pixel_size[:, None]
         # 0 - origin instead of -origin: no negative zeros.
-        return Pose(euler_degrees_to_rotation(_tensor(euler)), _tensor(0.0 - origin))
+        return Pose(
+            euler_degrees_to_rotation(as_tensor(euler)), as_tensor(0.0 - origin)
+        )
 
     def _origin_columns(
         self, pose: Pose, pixel_size: Tensor
@@ -386,7 +326,3 @@ def table_to_relion(table: ParticleTable) -> RelionParticles:
 
 def _repeat(word: str, block: StarBlock) -> NDArray[Any]:
     return np.full(len(block), word, dtype=STRING)
-
-
-def _tensor(values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))

@@ -108,6 +108,53 @@ class ParticleTable:
 
 
 @dataclass(frozen=True)
+class Microscope:
+    """What a user knows of the microscope and old files lack; None is not known.
+
+    Attributes
+    ----------
+    voltage_kv, cs_mm : float or None
+    amplitude_contrast : float or None
+        Fraction in [0, 1].
+    """
+
+    voltage_kv: float | None = None
+    cs_mm: float | None = None
+    amplitude_contrast: float | None = None
+
+    def known(self) -> dict[str, float]:
+        """Return what is known, by name."""
+        return {name: x for name, x in vars(self).items() if x is not None}
+
+
+MICROSCOPE_OPTIONS = {
+    "voltage_kv": "--voltage",
+    "cs_mm": "--cs",
+    "amplitude_contrast": "--amplitude-contrast",
+}
+"""What gives a value that metadata lack."""
+
+_ROUNDING = 1e-3
+"""Relative difference of values that files have rounded."""
+
+
+def require_same(name: str, values: NDArray[np.float64], given: float) -> None:
+    """Refuse a value of the user that contradicts the metadata.
+
+    Raises
+    ------
+    InputError
+    """
+    other = np.abs(values - given) > _ROUNDING * abs(given)
+    if other.any():
+        option = MICROSCOPE_OPTIONS[name]
+        raise InputError(
+            f"The metadata have {name} = {values[other][0]:g}, but {option} says "
+            f"{given:g}. Correct the metadata, or leave the option out."
+        )
+
+
+@dataclass(frozen=True)
 class Changes:
     """What an inference has found out; None leaves a column as it is.
 

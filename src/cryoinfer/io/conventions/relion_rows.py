@@ -1,0 +1,176 @@
+"""RELION's optics groups and particles as one table of a row a particle."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.relion_columns import GROUP, PIXEL_SIZE
+from cryoinfer.io.conventions.table import (
+    MICROSCOPE_OPTIONS,
+    group_numbers,
+    require_same,
+)
+from cryoinfer.io.star import StarBlock
+from cryoinfer.records import Optics
+
+MICROSCOPE = {
+    "voltage_kv": "rlnVoltage",
+    "cs_mm": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+}
+DEFOCUS = "rlnDefocusU"
+
+
+@dataclass(frozen=True)
+class RelionRows:
+    """What is known of n particles, from their own block or that of their groups.
+
+    Attributes
+    ----------
+    particles : StarBlock
+        Of n rows.
+    optics : StarBlock or None
+        None up to version 3.0.
+    """
+
+    particles: StarBlock
+    optics: StarBlock | None
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def __contains__(self, label: str) -> bool:
+        in_optics = self.optics is not None and label in self.optics
+        return in_optics or label in self.particles
+
+    def numbers(self, label: str, default: float | None = None) -> NDArray[np.float64]:
+        """Return one number a particle, of its optics group where that has it.
+
+        Raises
+        ------
+        InputError
+            If there is neither a column nor a default, or it holds no numbers.
+        """
+        optics = self.optics
+        if optics is not None and label in optics:
+            return optics.numbers(label)[self.group_row()]
+        if label in self.particles:
+            return self.particles.numbers(label)
+        if default is None:
+            option = next(
+                MICROSCOPE_OPTIONS[name] for name, x in MICROSCOPE.items() if x == label
+            )
+            raise InputError(
+                f"The STAR file has a defocus but no {label}, without which the CTF "
+                f"is unknown. Add the column, or give {option}."
+            )
+        return np.full(len(self), default)
+
+    def group_row(self) -> NDArray[np.int64]:
+        """Return the row of ``optics`` that describes each particle, shape (n,).
+
+        Raises
+        ------
+        InputError
+            If there is none for a particle.
+        """
+        optics = self.optics
+        assert optics is not None
+        if GROUP not in optics:
+            raise InputError(f"data_optics has no column {GROUP}. Number the groups.")
+        if GROUP not in self.particles:
+            if len(optics) == 1:
+                return np.zeros(len(self), dtype=np.int64)
+            raise InputError(
+                f"There are {len(optics)} optics groups, but the particles have no "
+                f"column {GROUP} that says which is theirs"
+            )
+        known, wanted = optics.integers(GROUP), self.particles.integers(GROUP)
+        order = np.argsort(known, kind="stable")
+        place = np.searchsorted(known, wanted, sorter=order)
+        row = order[np.minimum(place, len(order) - 1)]
+        bad = np.flatnonzero(known[row] != wanted)
+        if len(bad):
+            raise InputError(
+                f"Row {bad[0] + 1} belongs to optics group {wanted[bad[0]]}, but "
+                f"data_optics describes only {known.tolist()} ({len(bad)} such rows). "
+                "Add the group to data_optics."
+            )
+        return row
+
+    def pixel_size_angstrom(self) -> NDArray[np.float64]:
+        """Return the pixel size of each particle, NaN where the file has none."""
+        for label in (PIXEL_SIZE, "rlnPixelSize"):
+            if label in self:
+                return self.numbers(label)
+        if "rlnDetectorPixelSize" in self and "rlnMagnification" in self:
+            micrometre = self.numbers("rlnDetectorPixelSize")
+            return micrometre * 1e4 / self.numbers("rlnMagnification")
+        return np.full(len(self), np.nan)
+
+    def has_microscope(self, name: str, value: float) -> bool:
+        """Tell whether the file has a value of the microscope, which must be this.
+
+        Raises
+        ------
+        InputError
+            If it is another one, or there is no CTF that it would belong to.
+        """
+        if DEFOCUS not in self.particles:
+            raise InputError(
+                f"{MICROSCOPE_OPTIONS[name]} is given, but the particles have no "
+                f"{DEFOCUS}, and so no CTF. Leave the option out."
+            )
+        label = MICROSCOPE[name]
+        if label not in self:
+            return False
+        require_same(name, self.numbers(label), value)
+        return True
+
+    def optics_record(self, box: NDArray[np.int64]) -> Optics:
+        """Return the optics of all particles, whose image size is ``box``."""
+        optics = Optics.without_ctf(len(self), 1.0)
+        if DEFOCUS in self.particles:
+            optics = self._with_ctf(optics)
+        pixel_size = self.pixel_size_angstrom()
+        if self.optics is not None:
+            group = torch.from_numpy(self.group_row())
+        else:
+            group = group_numbers(
+                self.numbers(GROUP, default=0.0),
+                pixel_size,
+                box,
+                optics.voltage_kv.numpy(),
+                optics.cs_mm.numpy(),
+                optics.amplitude_contrast.numpy(),
+            )
+        return replace(optics, pixel_size_angstrom=as_tensor(pixel_size), group=group)
+
+    def _with_ctf(self, optics: Optics) -> Optics:
+        defocus_v = "rlnDefocusV" if "rlnDefocusV" in self.particles else DEFOCUS
+        values: dict[str, Any] = {
+            name: as_tensor(self.numbers(label)) for name, label in MICROSCOPE.items()
+        }
+        return replace(
+            optics,
+            **values,
+            defocus_u_angstrom=as_tensor(self.particles.numbers(DEFOCUS)),
+            defocus_v_angstrom=as_tensor(self.particles.numbers(defocus_v)),
+            defocus_angle_radian=self._radians("rlnDefocusAngle"),
+            phase_shift_radian=self._radians("rlnPhaseShift"),
+            bfactor_angstrom2=as_tensor(self.numbers("rlnCtfBfactor", 0.0)),
+            scale=as_tensor(self.numbers("rlnCtfScalefactor", 1.0)),
+        )
+
+    def _radians(self, label: str) -> Tensor:
+        return torch.deg2rad(as_tensor(self.numbers(label, default=0.0)))
+
+
+def as_tensor(values: NDArray[np.float64]) -> Tensor:
+    """Return a tensor of numbers, whose rows may be those of another array."""
+    return torch.from_numpy(np.ascontiguousarray(values))
