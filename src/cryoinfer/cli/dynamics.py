@@ -144,8 +144,13 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         write_dynamics(options.out, particles, found)
         numbers = _numbers(model, found)
         folder.describe(numbers, [])
-        warned = cautions(assess_dynamics(read_dynamics(options.out)))
-        folder.describe({**numbers, "cautions": warned}, [])
+        shown = read_dynamics(options.out)
+        numbers["free_energy"] = [
+            {"bandwidth_angstrom": one.bandwidth, "minima_angstrom": list(one.minima)}
+            for one in shown.free_energies
+        ]
+        numbers["cautions"] = warned = cautions(assess_dynamics(shown))
+        folder.describe(numbers, [])
         write_report(options.out)
         folder.finish()
         for line in _summary(options.out, model, found):
@@ -192,6 +197,9 @@ def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
     if found.model is not model:
         away = found.model.departure_angstrom(model)
         rows["Model at rest"] = f"learned, {away:.2f} A from the given one"
+    left = found.inference.imaged.unexplained
+    if left is not None:
+        rows["Explained"] = f"{1 - left:.0%} of the images' signal"
     for mode in range(motions.mean.shape[1]):
         spread = float(motions.mean[known, mode].std())
         sd = float(motions.sd[known, mode].median())

@@ -191,6 +191,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             stage_seconds=record.stage_seconds,
             arguments=_spelled(record),
             versions=record.versions,
+            seed=record.seed,
         )
 
 

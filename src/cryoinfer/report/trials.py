@@ -10,6 +10,9 @@ from cryoinfer.workflows.trial import BINS, ENCODER, SEARCHED, Trial
 _EXACT_SHARE = 0.03
 """Of truths, by which a credible set may miss its level before that is mentioned."""
 
+EXPLAINED_WELL = 0.1
+"""Share of the particles' signal that a model may leave before it is called wrong."""
+
 _CHANCE_DEVIATIONS = 3.0  # by which a share may miss it too
 _JUDGED = (0.5, 0.9, 0.95)
 
@@ -19,23 +22,38 @@ give less once in a hundred times. It is the same however many unknowns and tria
 are: a fault of one unknown is not to hide behind the number of the others."""
 
 
-def judge_trials(trials: Mapping[str, Trial]) -> list[Finding]:
+def judge_trials(
+    trials: Mapping[str, Trial], unexplained: float = 0.0
+) -> list[Finding]:
     """Return what a user of the posteriors should know, one finding a trial.
 
     The one rule for posteriors of all workflows: good where credible sets of 50, 90
     and 95 % hold as many truths as they say, within 3 points or three standard
-    deviations of chance, and the ranks of no unknown have a p-value below 0.01.
+    deviations of chance, the ranks of no unknown have a p-value below 0.01, and what
+    images were simulated from leaves no more than a tenth of the particles' signal.
+
+    Parameters
+    ----------
+    trials : mapping of str to Trial
+    unexplained : float
+        Share of the particles' signal that the model leaves, where that is known.
     """
-    return [_judge(name, trial) for name, trial in trials.items()]
+    return [_judge(name, trial, unexplained) for name, trial in trials.items()]
 
 
-def _judge(name: str, trial: Trial) -> Finding:
+def _judge(name: str, trial: Trial, unexplained: float) -> Finding:
     text = (
         f"Posteriors of the {_spoken(name)}: {trial.share_in(0.9):.1%} of "
         f"{trial.images:,} simulated truths lie in the 90 % sets, "
         f"{trial.share_in(0.5):.1%} in the 50 % sets"
     )
     wrong = [*_judge_width(trial), *_judge_ranks(trial)]
+    if unexplained > EXPLAINED_WELL:
+        wrong.append(
+            "the images were simulated from the model, which leaves "
+            f"{unexplained:.0%} of the particles' signal unexplained: particles are "
+            "known less well than that"
+        )
     if not wrong:
         return Finding("good", f"{text}.")
     return Finding("caution", f"{text}: {'; '.join(wrong)}.")
@@ -71,14 +89,26 @@ def _judge_ranks(trial: Trial) -> Iterator[str]:
         )
 
 
-def trial_section(trials: Mapping[str, Trial]) -> str:
-    """Return coverage, ranks and their p-values."""
+def trial_section(trials: Mapping[str, Trial], unexplained: float | None = None) -> str:
+    """Return coverage, ranks and their p-values.
+
+    Parameters
+    ----------
+    trials : mapping of str to Trial
+    unexplained : float, optional
+        Share of the particles' signal that the model leaves.
+    """
+    leaves = (
+        ""
+        if unexplained is None
+        else f", which leaves {unexplained:.0%} of the particles' signal unexplained"
+    )
     images = next(iter(trials.values())).images
     return section(
         "Are the uncertainties true?",
         f"{images:,} images were simulated, of random poses and through the particles' "
         "own CTFs and noise, and inferred. What is left out here is the error of the "
-        "map, or of the model, itself.",
+        f"map, or of the model, itself{leaves}.",
         figure(
             "trial-coverage",
             draw_shares(trials),
