@@ -5,6 +5,7 @@
     CryoinferError
     |-- InputError        a file, column or value that cannot be used
     |   |-- MissingFileError
+    |   |-- VoxelSizeError     a map does not say how large its voxels are
     |   `-- UnsupportedError   understood, but not honoured by this program
     |-- OutputError       the run folder is taken, the disk is full
     `-- ResourceError     memory or time that the machine does not have
@@ -24,6 +25,10 @@ class InputError(CryoinferError):
 
 class MissingFileError(InputError):
     """A file that the input names does not exist."""
+
+
+class VoxelSizeError(InputError):
+    """A map does not say how large its voxels are; a command has an option for it."""
 
 
 class UnsupportedError(InputError):

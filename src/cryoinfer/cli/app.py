@@ -10,6 +10,8 @@ from cryoinfer import __version__
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
+from cryoinfer.cli.map_commands import flip, fsc
+from cryoinfer.cli.map_options import MapPixelSize
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
     ParticleOptions,
@@ -151,6 +153,7 @@ def refine(
             show_default=False,
         ),
     ] = None,
+    map_pixel_size: MapPixelSize = None,
     symmetry: opt.Symmetry = "C1",
     method: opt.Method = "search",
     particle_diameter: opt.ParticleDiameter = None,
@@ -172,6 +175,7 @@ def refine(
             particles=particles,
             out=out,
             map=map,
+            map_pixel_size=map_pixel_size,
             symmetry=symmetry,
             method=method,
             particle_diameter=particle_diameter,
@@ -245,30 +249,16 @@ def evaluate(
             show_default=False,
         ),
     ],
+    map_pixel_size: MapPixelSize = None,
     reading: ParticleOptions = AS_WRITTEN,
 ) -> None:
     """Compare a run on simulated particles with what they were made of."""
     from cryoinfer.cli import evaluate as evaluation
 
-    evaluation.evaluate(run, truth, Console(), reading)
+    evaluation.evaluate(run, truth, Console(), reading, map_pixel_size)
 
 
-@app.command(epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc")
-def fsc(
-    half1: Annotated[Path, typer.Argument(help="A map.", show_default=False)],
-    half2: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
-    mask: Annotated[
-        Path | None, typer.Option(help="Soft mask, 0 to 1.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="STAR file of curves.", show_default=False),
-    ] = None,
-) -> None:
-    """Measure to what resolution two maps agree."""
-    from cryoinfer.cli import map_files
-
-    map_files.compare(half1, half2, mask, out, Console())
+app.command(epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc")(fsc)
 
 
 @app.command(epilog="Example: cryoinfer convert particles.cs particles.star")
@@ -293,28 +283,10 @@ def convert(
     )
 
 
-@app.command(
+app.command(
     epilog="Examples: cryoinfer flip run1 --out run1-flipped; "
     "cryoinfer flip map.mrc particles.star --out flipped"
-)
-@reads_particles
-def flip(
-    source: Annotated[
-        Path,
-        typer.Argument(help="Folder of a run, or a map.", show_default=False),
-    ],
-    out: opt.Out,
-    particles: Annotated[
-        Path | None,
-        typer.Argument(help="Particles that go with the map.", show_default=False),
-    ] = None,
-    reading: ParticleOptions = AS_WRITTEN,
-    overwrite: opt.Overwrite = False,
-) -> None:
-    """Mirror map and poses together, to change the hand."""
-    from cryoinfer.cli import map_files
-
-    map_files.flip(source, particles, out, overwrite, Console(), reading)
+)(flip)
 
 
 @app.command(epilog="Example: cryoinfer report run1")

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from cryoinfer.cli.run_folder import replace_file
+from cryoinfer.cli.map_inputs import PIXEL_OPTION, read_named_map
+from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.terminal import say_rows
 from cryoinfer.data.bead_model import DALTON_PER_ANGSTROM3, beads_of_map
 from cryoinfer.errors import OutputError
 from cryoinfer.io.ensembles import write_ensemble
-from cryoinfer.io.mrc import read_map
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,8 @@ def write_beads(options: BeadsOptions, console: Console) -> None:
     """
     if options.out.suffix != ".cif":
         raise OutputError(f"expected --out to end in .cif, found {options.out}")
-    if options.out.exists() and not options.overwrite:
-        raise OutputError(
-            f"{options.out} exists: choose another name, or give --overwrite"
-        )
-    density = read_map(options.density, options.pixel_size)
+    require_free_file(options.out, options.density, overwrite=options.overwrite)
+    density = read_named_map(options.density, options.pixel_size, PIXEL_OPTION)
     found = beads_of_map(
         torch.tensor(density.density),
         density.pixel_size_angstrom,
@@ -64,11 +61,10 @@ def write_beads(options: BeadsOptions, console: Console) -> None:
         torch.Generator().manual_seed(options.seed),
     )
 
-    def write(part: Path) -> None:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        write_ensemble(part, options.density.stem, [found.model])
-
-    replace_file(options.out, write)
+    write_file(
+        options.out,
+        lambda part: write_ensemble(part, options.density.stem, [found.model]),
+    )
     volume, spread = found.volume_angstrom3, found.spread_angstrom
     kilodalton = volume * DALTON_PER_ANGSTROM3 / 1000
     say_rows(

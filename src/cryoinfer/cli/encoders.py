@@ -30,8 +30,6 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.report.parts import cautions
-from cryoinfer.report.trials import judge_trials
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -202,8 +200,7 @@ def _summary(
         )
     rows["Encoder"] = str(folder / run_folder.ENCODER)
     rows["Report"] = str(folder / run_folder.REPORT)
-    warned = cautions(judge_trials(trials))
-    return [*aligned(rows), *(f"Caution: {text}" for text in warned)]
+    return aligned(rows)
 
 
 def _read_lesson(
@@ -217,7 +214,7 @@ def _read_lesson(
         If there are none, the run measured no noise, or its map has another grid.
     """
     found = run_files.read_run_map(folder)
-    mask = run_files.read_run_map(folder, run_folder.MASK)
+    mask = run_files.read_run_mask(folder)
     noise = run_files.read_spectra(folder)
     if not noise:
         raise InputError(

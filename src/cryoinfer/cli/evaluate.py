@@ -14,9 +14,10 @@ from torch import Tensor
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
 from cryoinfer.cli.left_out import read_flags
+from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map
+from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map, read_run_mask
 from cryoinfer.cli.run_folder import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
@@ -36,7 +37,7 @@ from cryoinfer.evaluation import (
 )
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.io.conventions.poses import flip_hand
-from cryoinfer.io.mrc import read_map
+from cryoinfer.io.mrc import MapFile
 from cryoinfer.records import Pose
 from cryoinfer.report import Coverage, TruthComparison
 
@@ -76,7 +77,11 @@ class _Hand:
 
 
 def evaluate(
-    run: Path, truth: Path, console: Console, reading: ParticleOptions = AS_WRITTEN
+    run: Path,
+    truth: Path,
+    console: Console,
+    reading: ParticleOptions = AS_WRITTEN,
+    map_pixel_size: float | None = None,
 ) -> None:
     """Compare a run with the truth, print a table and renew the report.
 
@@ -94,6 +99,8 @@ def evaluate(
     console : Console
     reading : ParticleOptions
         Of the particles of both.
+    map_pixel_size : float or None
+        Of the true map in angstrom, instead of what its header says.
 
     Raises
     ------
@@ -104,7 +111,10 @@ def evaluate(
     matched = _match(record, run, truth, reading)
     estimated, true, chosen = matched.estimated, matched.true, matched.chosen
     group = symmetry_rotations(record.results["symmetry"])
-    maps = _Maps.read(run, truth)
+    true_map = read_named_map(
+        _require(truth / "truth.mrc"), map_pixel_size, MAP_OPTION, reading.pixel_size
+    )
+    maps = _Maps.of(run, truth, true_map)
     errors = {name: _align(name, estimated, true, group) for name in _HANDS}
     better = min(_HANDS, key=lambda name: float(errors[name].geodesic_degrees.median()))
     hands = [_compare(name, errors[name], maps, name == better) for name in _HANDS]
@@ -157,8 +167,8 @@ class _Maps:
     pixel_size_angstrom: float
 
     @classmethod
-    def read(cls, run: Path, truth: Path) -> "_Maps":
-        """Read them.
+    def of(cls, run: Path, truth: Path, true: MapFile) -> "_Maps":
+        """Read those of the run.
 
         Raises
         ------
@@ -166,7 +176,6 @@ class _Maps:
             If they are sampled differently.
         """
         estimated = read_run_map(run)
-        true = read_map(_require(truth / "truth.mrc"))
         pixel_size = estimated.pixel_size_angstrom
         same_pixel = abs(true.pixel_size_angstrom / pixel_size - 1) < 0.01
         if true.density.shape != estimated.density.shape or not same_pixel:
@@ -179,7 +188,7 @@ class _Maps:
         return cls(
             torch.tensor(estimated.density),
             torch.tensor(true.density),
-            torch.tensor(read_run_map(run, run_folder.MASK).density),
+            torch.tensor(read_run_mask(run).density),
             pixel_size,
         )
 

@@ -1,7 +1,7 @@
-"""Maps compared and mirrored."""
+"""Maps and poses mirrored."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,120 +10,96 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
+from cryoinfer.cli.outputs import (
+    is_same_file,
+    make_folder,
+    require_free_file,
+    write_file,
+)
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_files import (
-    CORRECTED,
-    MASKED,
-    RANDOMISED,
-    UNMASKED,
     Posteriors,
+    read_run_mask,
     save_map,
     save_particles,
-    write_fsc,
 )
 from cryoinfer.cli.run_folder import clear, require_finished
-from cryoinfer.cli.terminal import say, say_rows
+from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
-from cryoinfer.evaluation import fourier_shell_correlation, masked_fsc, resolution_at
 from cryoinfer.io.conventions.poses import flip_hand
-from cryoinfer.io.mrc import MapFile, read_map
+from cryoinfer.io.mrc import MapFile, read_map, write_map
 
 _MAP_ENDINGS = (".mrc", ".map")
-_THRESHOLDS = (0.143, 0.5)
+_RUN_MAPS = (run_folder.MAP, run_folder.HALF1, run_folder.HALF2)
 # S exp(w) S = exp(-S w): the rotation vector changes its sign in x and y.
 _LATENT_SIGNS = np.array([-1.0, -1.0, 1.0, 1.0, 1.0, 1.0])
 
 
-def compare(
-    first: Path, second: Path, mask: Path | None, out: Path | None, console: Console
-) -> None:
-    """Print the resolution at which two half-maps agree, and write the curves.
+@dataclass(frozen=True)
+class FlipOptions:
+    """What a user asks to be mirrored.
 
-    Raises
-    ------
-    InputError
-        If the maps cannot be used or are sampled differently.
+    Attributes
+    ----------
+    source : Path
+        Folder of a finished run, or a map.
+    out : Path
+        A folder; or, for a map alone, a file that ends in ``.mrc``.
+    particles : Path or None
+        Particles whose poses go with the map; a run has its own.
+    map_pixel_size : float or None
+        In angstrom, instead of the map's header.
+    overwrite : bool
+    reading : ParticleOptions
     """
-    half1, half2 = read_map(first), read_map(second)
-    _require_same_sampling(first, half1, second, half2)
-    if mask is None:
-        maps = torch.tensor(half1.density), torch.tensor(half2.density)
-        curves = {UNMASKED: fourier_shell_correlation(*maps)}
-    else:
-        mask_map = read_map(mask, half1.pixel_size_angstrom)
-        curve = masked_fsc(
-            torch.tensor(half1.density),
-            torch.tensor(half2.density),
-            torch.tensor(mask_map.density),
-            torch.Generator().manual_seed(0),
+
+    source: Path
+    out: Path
+    particles: Path | None = None
+    map_pixel_size: float | None = None
+    overwrite: bool = False
+    reading: ParticleOptions = AS_WRITTEN
+
+    def density(self) -> MapFile:
+        """Read the map."""
+        return read_named_map(
+            self.source, self.map_pixel_size, MAP_OPTION, self.reading.pixel_size
         )
-        curves = {
-            CORRECTED: curve.corrected,
-            UNMASKED: curve.unmasked,
-            MASKED: curve.masked,
-            RANDOMISED: curve.randomised,
-        }
-    names = {
-        CORRECTED: "masked, corrected",
-        MASKED: "masked, uncorrected",
-        UNMASKED: "unmasked",
-    }
-    box, pixel_size = len(half1.density), half1.pixel_size_angstrom
-    rows = {}
-    for label in names.keys() & curves.keys():
-        for threshold in _THRESHOLDS:
-            found = resolution_at(curves[label], threshold, box, pixel_size)
-            rows[f"FSC {threshold}, {names[label]}"] = f"{found:.2f} A"
-    say_rows(console, dict(sorted(rows.items())))
-    if out is not None:
-        write_fsc(out, curves, pixel_size)
-        say(console, f"Curves written to {out}")
 
 
-def flip(
-    source: Path,
-    particles: Path | None,
-    out: Path,
-    overwrite: bool,
-    console: Console,
-    reading: ParticleOptions = AS_WRITTEN,
-) -> None:
+def flip(options: FlipOptions, console: Console) -> None:
     """Mirror maps and poses together: V'(r) = V(S r), R' = S R S, S = diag(1, 1, -1).
 
     Parameters
     ----------
-    source : Path
-        Folder of a finished run, or a map.
-    particles : Path or None
-        Particles whose poses go with the map; a run has its own.
-    out : Path
-        A folder; or, for a map alone, a file that ends in ``.mrc``.
-    overwrite : bool
+    options : FlipOptions
     console : Console
-    reading : ParticleOptions
 
     Raises
     ------
     InputError
         If the source cannot be used, or particles have no poses.
     OutputError
-        If the target exists and must not be replaced.
+        If the target is what is read, or exists and must not be replaced.
     """
+    source, particles, out = options.source, options.particles, options.out
     if source.is_dir():
         if particles is not None:
             raise InputError(f"{source} is a run and has its own particles: name none.")
-        _flip_run(source, out, overwrite, reading)
+        _flip_run(options)
     elif out.suffix in _MAP_ENDINGS and particles is None:
-        _require_absent(out, overwrite)
-        _flip_map(source, out)
+        require_free_file(out, source, overwrite=options.overwrite)
+        density, pixel_size = _mirrored(options.density())
+        write_file(out, lambda part: write_map(part, density, pixel_size))
     elif out.suffix in _MAP_ENDINGS:
         raise OutputError(
             f"{out} is a map, but particles are given too: name a folder."
         )
     else:
-        _flip_files(source, particles, out, overwrite, reading)
+        _flip_files(options)
     say(console, f"The mirror image is in {out}")
 
 
@@ -139,64 +115,61 @@ def mirror_density(density: Tensor) -> Tensor:
     return flipped.roll(1, 0) if len(density) % 2 == 0 else flipped
 
 
-def _flip_run(
-    source: Path, out: Path, overwrite: bool, reading: ParticleOptions
-) -> None:
+def _flip_run(options: FlipOptions) -> None:
     """Write the mirror image of a run as a run of its own."""
+    source, out = options.source, options.out
     record = require_finished(source)
-    if source.resolve() == out.resolve():
+    if is_same_file(source, out):
         raise OutputError(f"{out} is the run itself: give another folder.")
-    flipped = reading.of_run(record).load(source / run_folder.PARTICLES)
-    run_folder.require_free(out, record, resume=False, overwrite=overwrite)
-    _make_folder(out)
+    run_folder.require_free(out, record, resume=False, overwrite=options.overwrite)
+    # All is read before anything is removed.
+    particles = _flipped(options.reading.of_run(record).load(_particles_of(source)))
+    maps = {name: _mirrored(read_map(source / name)) for name in _RUN_MAPS}
+    maps[run_folder.MASK] = _mirrored(read_run_mask(source))
+    posteriors = Posteriors.read(source)
+    make_folder(out)
     clear(out)
     replace(record, status="running").write(out)
-    for name in (run_folder.MAP, run_folder.HALF1, run_folder.HALF2, run_folder.MASK):
-        _flip_map(source / name, out / name)
+    for name, (density, pixel_size) in maps.items():
+        save_map(out / name, density, pixel_size)
     for name in (run_folder.FSC, run_folder.NOISE):
         if (source / name).exists():
             shutil.copyfile(source / name, out / name)
-    _flip_poses(flipped, out / run_folder.PARTICLES)
-    posteriors = Posteriors.read(source)
+    save_particles(_particles_of(out), particles)
     if posteriors is not None:
         _mirror_posteriors(posteriors).write(out)
     write_report(out)
     replace(record, mirrored=not record.mirrored).write(out)
 
 
-def _flip_files(
-    source: Path,
-    particles: Path | None,
-    out: Path,
-    overwrite: bool,
-    reading: ParticleOptions,
-) -> None:
-    targets = [out / run_folder.MAP]
-    if particles is not None:
-        targets.append(out / run_folder.PARTICLES)
+def _flip_files(options: FlipOptions) -> None:
+    out, given = options.out, options.particles
+    inputs = [options.source, *([] if given is None else [given])]
+    targets = [out / run_folder.MAP, *([] if given is None else [_particles_of(out)])]
     for target in targets:
-        _require_absent(target, overwrite)
-    loaded = None if particles is None else reading.load(particles)
-    found = read_map(source)
-    _make_folder(out)
-    if loaded is not None:
-        _flip_poses(loaded, out / run_folder.PARTICLES)
-    density = mirror_density(torch.tensor(found.density))
-    save_map(out / run_folder.MAP, density, found.pixel_size_angstrom)
+        require_free_file(target, *inputs, overwrite=options.overwrite)
+    flipped = None if given is None else _flipped(options.reading.load(given))
+    density, pixel_size = _mirrored(options.density())
+    make_folder(out)
+    if flipped is not None:
+        save_particles(_particles_of(out), flipped)
+    save_map(out / run_folder.MAP, density, pixel_size)
 
 
-def _flip_map(source: Path, target: Path) -> None:
-    found = read_map(source)
-    density = mirror_density(torch.tensor(found.density))
-    save_map(target, density, found.pixel_size_angstrom)
+def _particles_of(folder: Path) -> Path:
+    return folder / run_folder.PARTICLES
 
 
-def _flip_poses(particles: Particles, target: Path) -> None:
+def _mirrored(found: MapFile) -> tuple[Tensor, float]:
+    return mirror_density(torch.tensor(found.density)), found.pixel_size_angstrom
+
+
+def _flipped(particles: Particles) -> Particles:
     if particles.pose is None:
         raise InputError(
             "The particles have no poses to be mirrored: mirror the map alone."
         )
-    save_particles(target, particles.with_results(pose=flip_hand(particles.pose)))
+    return particles.with_results(pose=flip_hand(particles.pose))
 
 
 def _mirror_posteriors(posteriors: Posteriors) -> Posteriors:
@@ -211,27 +184,3 @@ def _mirror_posteriors(posteriors: Posteriors) -> Posteriors:
         covariance_upper=posteriors.covariance_upper * signs,
         mode_rotation=posteriors.mode_rotation * mirror,
     )
-
-
-def _require_same_sampling(
-    first: Path, half1: MapFile, second: Path, half2: MapFile
-) -> None:
-    ratio = half1.pixel_size_angstrom / half2.pixel_size_angstrom
-    if half1.density.shape != half2.density.shape or abs(ratio - 1) > 0.01:
-        raise InputError(
-            f"{first} has {len(half1.density)} voxels of "
-            f"{half1.pixel_size_angstrom:.4g} A, {second} {len(half2.density)} of "
-            f"{half2.pixel_size_angstrom:.4g} A: half-maps must agree in both."
-        )
-
-
-def _require_absent(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: give another name, or --overwrite.")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make {path}: {error.strerror}.") from error

@@ -27,6 +27,8 @@ class RunOptions:
         Where the particles are, and the folder of the run.
     map : Path or None
         To begin a refinement from.
+    map_pixel_size : float or None
+        Of its voxels in angstrom, instead of what its header says.
     method : {"search", "amortized", "semi-amortized"}
         How an ab initio run or a refinement poses the particles.
     reading : ParticleOptions
@@ -47,6 +49,7 @@ class RunOptions:
     particles: Path
     out: Path
     map: Path | None = None
+    map_pixel_size: float | None = None
     method: PoseMethod = "search"
     reading: ParticleOptions = AS_WRITTEN
     symmetry: str = "C1"
@@ -89,16 +92,6 @@ Particles = Annotated[
 Run = Annotated[
     Path,
     typer.Argument(help="The folder of a finished run.", show_default=False),
-]
-PixelSize = Annotated[
-    float | None,
-    typer.Option(
-        help="Pixel size in A, where the header has none.",
-        metavar="A",
-        callback=numbers.pixel_size(),
-        rich_help_panel=_INPUT,
-        show_default=False,
-    ),
 ]
 Symmetry = Annotated[
     str,

@@ -20,7 +20,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.novelty import is_novel
 from cryoinfer.io.conventions.relion import RelionParticles
-from cryoinfer.io.mrc import MapFile, read_map, write_map
+from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.result import Reconstruction, RunResult
@@ -296,9 +296,14 @@ def _write_noise(path: Path, spectra: Sequence[Tensor]) -> None:
     replace_file(path, lambda partial: write_star(partial, StarFile(blocks)))
 
 
-def read_run_map(folder: Path, name: str = run_folder.MAP) -> MapFile:
-    """Read a map of a run."""
-    return read_map(folder / name)
+def read_run_map(folder: Path) -> MapFile:
+    """Read the map of a run."""
+    return read_map(folder / run_folder.MAP)
+
+
+def read_run_mask(folder: Path) -> MapFile:
+    """Read the mask of a run."""
+    return read_mask(folder / run_folder.MASK)
 
 
 def read_numbers(folder: Path, label: str) -> NDArray[np.float64] | None:

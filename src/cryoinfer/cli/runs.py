@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.estimate import Estimate, estimate_run
+from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.processes import processes_on_this_machine
 from cryoinfer.cli.progress import RichMonitor
@@ -30,7 +31,6 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor
-from cryoinfer.io.mrc import read_map
 from cryoinfer.report.style import format_duration
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.amortize import (
@@ -168,7 +168,7 @@ class _Job:
                 f"{options.particles} has no poses, without which nothing can be "
                 "reconstructed. Find them with `cryoinfer abinitio`."
             )
-        start = None if options.map is None else _read_start(options.map)
+        start = _read_start(options)
         if options.workflow == "refine" and start is None and particles.pose is None:
             raise InputError(
                 f"{options.particles} has no poses and there is no map to find them "
@@ -334,8 +334,12 @@ def _require_lengths(options: RunOptions, particles: Particles) -> None:
             )
 
 
-def _read_start(path: Path) -> StartingMap:
-    found = read_map(path)
+def _read_start(options: RunOptions) -> StartingMap | None:
+    if options.map is None:
+        return None
+    found = read_named_map(
+        options.map, options.map_pixel_size, MAP_OPTION, options.reading.pixel_size
+    )
     return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
 
 

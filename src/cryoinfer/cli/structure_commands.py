@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cryoinfer.cli import numbers
 from cryoinfer.cli import options as opt
+from cryoinfer.cli.map_options import VoxelSize
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
     ParticleOptions,
@@ -146,7 +147,7 @@ def beads(
             show_default=False,
         ),
     ] = None,
-    pixel_size: opt.PixelSize = None,
+    pixel_size: VoxelSize = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:

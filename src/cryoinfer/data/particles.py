@@ -309,21 +309,13 @@ class Particles:
         """
         used = np.unique(stack_index)
         if len(used) == 1:
-            return torch.from_numpy(_rows(self.stacks[used[0]], rows))
+            return torch.from_numpy(self.stacks[used[0]].read(rows))
         box = self.stacks[used[0]].shape[1] if len(used) else 0
         images = np.empty((len(rows), box, box), dtype=np.float32)
         for i in used.tolist():
             here = np.flatnonzero(stack_index == i)
-            images[here] = _rows(self.stacks[i], rows[here])
+            images[here] = self.stacks[i].read(rows[here])
         return torch.from_numpy(images)
-
-
-def _rows(stack: StackFile, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return a copy of some images; neighbours are copied in one piece."""
-    view = stack.view()
-    if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-        return np.array(view[rows[0] : rows[-1] + 1], dtype=np.float32)
-    return view[rows].astype(np.float32, copy=False).view(np.ndarray)
 
 
 def _host(values: Tensor, particles: Particles) -> Tensor:

@@ -13,7 +13,6 @@ from cryoinfer.evaluation.calibration import (
     rotation_ranks,
     tarp_levels,
 )
-from cryoinfer.evaluation.free_energy import FreeEnergy, FreeEnergyPlane
 from cryoinfer.evaluation.fsc import (
     FscCurve,
     fourier_shell_correlation,
@@ -39,8 +38,6 @@ from cryoinfer.evaluation.volume_alignment import (
 )
 
 __all__ = [
-    "FreeEnergy",
-    "FreeEnergyPlane",
     "FscCurve",
     "GlobalAlignment",
     "Identifiability",

@@ -4,23 +4,34 @@ Stacks are memory-mapped and never held as a whole. Axes are (z, y, x) for maps
 and (image, y, x) for stacks.
 """
 
-import math
-import warnings
+import bz2
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.errors import InputError, MissingFileError, OutputError
+from cryoinfer.errors import (
+    InputError,
+    MissingFileError,
+    OutputError,
+    VoxelSizeError,
+)
+from cryoinfer.io.mrc_header import DTYPES, HEADER_BYTES, MrcHeader
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
 
-_HEADER_BYTES = 1024
-_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_ROUNDING_OF_MASKS = 1e-3
+"""What a mask may leave its range by: twice the last digit of a float16 at 1."""
+
+_VOLUME_STACK = 401
+_TRAILING_BYTES = 1024  # some programs fill up a block
+_PIECE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -32,10 +43,14 @@ class MapFile:
     density : array of float32, shape (n, n, n)
         Axes (z, y, x).
     pixel_size_angstrom : float
+    origin_angstrom : tuple of float
+        Where the header puts the first voxel, along x, y and z; nothing here uses it
+        but what compares maps.
     """
 
     density: NDArray[np.float32]
     pixel_size_angstrom: float
+    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class StackFile:
         Of the first image.
     pixel_size_angstrom : float or None
         Of the header; None where that is absent or absurd.
+    added : float
+        What the program that wrote it adds to every stored value.
     """
 
     path: Path
@@ -60,15 +77,30 @@ class StackFile:
     dtype: str
     offset_bytes: int
     pixel_size_angstrom: float | None
+    added: float = 0.0
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def view(self) -> NDArray[Any]:
-        """Return the images, shape (images, height, width), memory-mapped."""
+        """Return what is stored, shape (images, height, width), memory-mapped."""
         return np.memmap(
             self.path, self.dtype, "r", offset=self.offset_bytes, shape=self.shape
         )
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return a copy of some images as their program means them.
+
+        Neighbours are copied in one piece.
+        """
+        stored = self.view()
+        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            images = np.array(stored[rows[0] : rows[-1] + 1], dtype=np.float32)
+        else:
+            images = stored[rows].astype(np.float32, copy=False).view(np.ndarray)
+        if self.added:
+            images += np.float32(self.added)
+        return images
 
     @classmethod
     def of(cls, path: Path | str) -> Self:
@@ -83,35 +115,40 @@ class StackFile:
             than its header says.
         """
         path = Path(path)
-        header = _read_header(path)
-        mode = int(header.mode)
-        shape = (int(header.nz), int(header.ny), int(header.nx))
-        if mode not in _DTYPES or min(shape) < 1:
+        _require_file(path)
+        with path.open("rb") as file:
+            header = MrcHeader.of(file.read(HEADER_BYTES), path)
+        if not header.dtype:
             raise InputError(
                 f"{path} is not an MRC stack of real images: expected one of the modes "
-                f"{sorted(_DTYPES)}, found mode {mode} and (n, y, x) = {shape}"
+                f"{sorted(DTYPES)}, found mode {header.mode} and (n, y, x) = "
+                f"{header.shape}"
             )
-        axes = (int(header.mapc), int(header.mapr), int(header.maps))
-        if axes not in ((1, 2, 3), (0, 0, 0)):
+        if header.order != (1, 2, 3):
             raise InputError(
                 f"{path}: images must be stored with x fastest (axis order 1, 2, 3), "
-                f"found {axes}. Write the stack anew with mrcfile or RELION."
+                f"found {header.order}. Write the stack anew with mrcfile or RELION."
             )
-        dtype = np.dtype(_DTYPES[mode]).newbyteorder(header.mode.dtype.byteorder)
-        offset = _HEADER_BYTES + int(header.nsymbt)
-        expected = offset + math.prod(shape) * dtype.itemsize
         found = path.stat().st_size
-        if found < expected and bytes(header.map)[:3] != b"MAP":
+        if found < header.file_bytes and not header.is_marked:
             raise InputError(
                 f"{path} is not an MRC file: it lacks the word MAP and is shorter than "
                 "its first bytes, read as a header, would have it"
             )
-        if found < expected:
+        if found < header.file_bytes:
             raise InputError(
-                f"{path} is cut off: its header promises {shape[0]} images and "
-                f"{expected} bytes, found {found} bytes. Copy or extract it again."
+                f"{path} is cut off: its header promises {header.shape[0]} images and "
+                f"{header.file_bytes} bytes, found {found} bytes. Copy or extract it "
+                "again."
             )
-        return cls(path, shape, dtype.str, offset, _image_pixel_size(header))
+        return cls(
+            path,
+            header.shape,
+            header.dtype,
+            header.offset_bytes,
+            header.pixel_size_of_images(),
+            header.added,
+        )
 
 
 class StackWriter:
@@ -144,8 +181,8 @@ class StackWriter:
                 mrc.header.nz = n
                 mrc.reset_header_stats()
             self._file = self._path.open("r+b")
-            self._file.truncate(_HEADER_BYTES)
-            self._file.seek(_HEADER_BYTES)
+            self._file.truncate(HEADER_BYTES)
+            self._file.seek(HEADER_BYTES)
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror}") from error
 
@@ -176,15 +213,10 @@ class StackWriter:
             raise ValueError(f"{self._missing} images of {self._path} are missing")
 
 
-def open_stack(path: Path | str) -> NDArray[Any]:
-    """Return the images of a stack, shape (n, y, x), memory-mapped and read-only."""
-    return StackFile.of(path).view()
-
-
 def read_map(path: Path | str, pixel_size_angstrom: float | None = None) -> MapFile:
     """Read a cubic map, plain or compressed, whatever its axis order.
 
-    The header's start and origin are ignored: the centre is the voxel ``n // 2``.
+    The centre is the voxel ``n // 2``, wherever the header's start and origin put it.
 
     Parameters
     ----------
@@ -195,34 +227,143 @@ def read_map(path: Path | str, pixel_size_angstrom: float | None = None) -> MapF
     Raises
     ------
     MissingFileError, InputError
-        If the file is absent, no map, not cubic or without a usable voxel size.
+        If the file is absent, no map, not cubic, holds values that are not finite or
+        the same value throughout.
+    VoxelSizeError
+        If neither the caller nor the header says how large a voxel is.
     """
-    path = Path(path)
-    _require_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            with mrcfile.open(path, permissive=True) as mrc:
-                header, data = mrc.header.copy(), mrc.data
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not an MRC map: {error}") from error
-    if data is None or data.ndim != 3 or np.iscomplexobj(data):
-        raise InputError(f"{path} is not a three-dimensional real MRC map")
-    axes = (int(header.mapc), int(header.mapr), int(header.maps))
-    if axes == (0, 0, 0):
-        axes = (1, 2, 3)
-    if sorted(axes) != [1, 2, 3]:
-        raise InputError(f"{path}: expected an order of the axes 1, 2, 3, found {axes}")
+    found = _read_cube(Path(path), pixel_size_angstrom)
+    lowest, highest = found.density.min(), found.density.max()
+    if lowest == highest:
+        raise InputError(
+            f"{path}: expected a map with contrast, found {lowest:g} in all "
+            f"{found.density.size:,} voxels. Is it the file that was meant?"
+        )
+    return found
+
+
+def read_mask(path: Path | str, pixel_size_angstrom: float | None = None) -> MapFile:
+    """Read a mask as :func:`read_map` reads maps; it may be 1 throughout.
+
+    Raises
+    ------
+    MissingFileError, InputError, VoxelSizeError
+        As for a map, and if it leaves the range from 0 to 1 or is 0 everywhere.
+    """
+    found = _read_cube(Path(path), pixel_size_angstrom)
+    lowest, highest = float(found.density.min()), float(found.density.max())
+    if lowest < -_ROUNDING_OF_MASKS or highest > 1 + _ROUNDING_OF_MASKS:
+        cure = f"Divide it by {highest:g}, or is" if lowest >= 0 else "Is"
+        raise InputError(
+            f"{path}: expected a mask from 0 to 1, found values from {lowest:.4g} to "
+            f"{highest:.4g}. {cure} it a map?"
+        )
+    if lowest == highest != 1:
+        raise InputError(
+            f"{path}: expected a mask that is 1 where the particle is and 0 elsewhere, "
+            f"found {lowest:g} in all {found.density.size:,} voxels"
+        )
+    return found
+
+
+def _read_cube(path: Path, pixel_size_angstrom: float | None) -> MapFile:
+    """Read a map whose values are finite, whatever else they are."""
+    header, data = _read_volume(path)
+    if sorted(header.order) != [1, 2, 3]:
+        raise InputError(
+            f"{path}: expected an order of the axes 1, 2, 3, found {header.order}"
+        )
     # The array's axes (section, row, column) hold the space axes (maps, mapr, mapc).
-    density = np.transpose(data, [axes[::-1].index(space) for space in (3, 2, 1)])
+    stored = [header.order[::-1].index(space) for space in (3, 2, 1)]
+    density = np.transpose(data, stored)
     if len(set(density.shape)) != 1:
         raise InputError(
             f"{path}: expected a cubic map, found (z, y, x) = {density.shape}. "
             "Pad or crop it to a cube, or is this a stack of images?"
         )
-    if pixel_size_angstrom is None:
-        pixel_size_angstrom = _voxel_size(header, path)
-    return MapFile(np.ascontiguousarray(density, dtype="=f4"), pixel_size_angstrom)
+    bad = int(density.size - np.isfinite(density).sum())
+    if bad:
+        raise InputError(
+            f"{path}: expected finite values, found {bad:,} of {density.size:,} voxels "
+            "that are NaN or infinite. Write the map anew, or set them to 0"
+        )
+    voxel = header.voxel_size() if pixel_size_angstrom is None else pixel_size_angstrom
+    low, high = PIXEL_SIZE_RANGE_ANGSTROM
+    if voxel is None:
+        raise VoxelSizeError(
+            f"{path}: expected one voxel size between {low} and {high} A along x, y "
+            f"and z, found {header.told_voxel_size()} in the header"
+        )
+    if not is_plausible_pixel_size(voxel):
+        raise InputError(
+            f"expected a voxel size between {low} and {high} A for {path}, found "
+            f"{voxel:g}"
+        )
+    origin = header.origin_angstrom
+    if not any(origin):
+        origin = tuple(voxel * start for start in header.start)  # type: ignore[assignment]
+    return MapFile(np.ascontiguousarray(density, dtype="=f4"), voxel, origin)
+
+
+def _read_volume(path: Path) -> tuple[MrcHeader, NDArray[np.float32]]:
+    """Return header and values, shape (sections, rows, columns), of one volume."""
+    _require_file(path)
+    try:
+        with _opened(path) as file:
+            header = MrcHeader.of(file.read(HEADER_BYTES), path)
+            if not header.dtype:
+                raise InputError(
+                    f"{path} is not a map of real values: expected one of the modes "
+                    f"{sorted(DTYPES)}, found mode {header.mode}"
+                )
+            file.seek(header.offset_bytes)
+            content = _read_at_most(file, header.file_bytes - header.offset_bytes)
+            behind = len(_read_at_most(file, _TRAILING_BYTES + 1))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path} is not an MRC map that can be read: {error}"
+        ) from error
+    missing = header.file_bytes - header.offset_bytes - len(content)
+    if missing or behind > _TRAILING_BYTES:
+        length = (
+            f"{missing:,} bytes less" if missing else f"{behind:,} bytes more and on"
+        )
+        raise InputError(
+            f"{path}: its header promises (z, y, x) = {header.shape} voxels in "
+            f"{header.file_bytes:,} bytes, found {length}. Copy it again, or is it no "
+            "map?"
+        )
+    if header.space_group >= _VOLUME_STACK and header.samples[2] not in (
+        header.shape[0],
+        0,
+    ):
+        raise InputError(
+            f"{path}: expected one map, found a stack of volumes, {header.samples[2]} "
+            f"of {header.shape[0]} sections in each. Write one of them as a map"
+        )
+    stored = np.frombuffer(content, header.dtype).reshape(header.shape)
+    values = stored.astype(np.float32)
+    if header.added:
+        values += np.float32(header.added)
+    return header, values
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file, unpacked if it is compressed by gzip or bzip2."""
+    with path.open("rb") as file:
+        start = file.read(3)
+    if start[:2] == b"\x1f\x8b":
+        return cast(IO[bytes], gzip.open(path))
+    return bz2.open(path) if start == b"BZh" else path.open("rb")
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+    """Read piece by piece: what a header promises must not be taken from the memory."""
+    pieces: list[bytes] = []
+    while count > 0 and (piece := file.read(min(count, _PIECE_BYTES))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
 
 
 def write_map(
@@ -243,43 +384,3 @@ def write_map(
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise MissingFileError(f"No such MRC file: {path}")
-
-
-def _read_header(path: Path) -> np.recarray:
-    _require_file(path)
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            # Old programs leave the stamp or the map word empty; what matters, the
-            # mode and the size, is tested by the caller.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            header = mrcfile.mrcinterpreter.MrcInterpreter(
-                file, permissive=True, header_only=True
-            ).header.copy()
-    except ValueError as error:
-        raise InputError(f"{path} is not an MRC file: {error}") from error
-    return header
-
-
-def _image_pixel_size(header: np.recarray) -> float | None:
-    """Return the pixel size of an image header if x and y agree on a usable one."""
-    samples = np.array([header.mx, header.my], dtype=np.float64)
-    lengths = np.array([header.cella.x, header.cella.y], dtype=np.float64)
-    if (samples < 1).any():
-        return None
-    sizes = lengths / samples
-    same = abs(sizes[0] - sizes[1]) <= 0.01 * sizes[0]
-    return float(sizes[0]) if same and is_plausible_pixel_size(sizes[0]) else None
-
-
-def _voxel_size(header: np.recarray, path: Path) -> float:
-    samples = np.array([header.mx, header.my, header.mz], dtype=np.float64)
-    cell = header.cella
-    lengths = np.array([cell.x, cell.y, cell.z], dtype=np.float64)
-    sizes = lengths / np.maximum(samples, 1)
-    if np.ptp(sizes) > 0.01 * sizes.max() or not is_plausible_pixel_size(sizes[0]):
-        raise InputError(
-            f"{path}: expected one voxel size between {PIXEL_SIZE_RANGE_ANGSTROM[0]} "
-            f"and {PIXEL_SIZE_RANGE_ANGSTROM[1]} A in the header, found (x, y, z) = "
-            f"{tuple(round(float(s), 4) for s in sizes)}. Give --pixel-size."
-        )
-    return float(sizes[0])

@@ -1,4 +1,5 @@
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import map_files
-from cryoinfer.cli.map_files import mirror_density
+from cryoinfer.cli.map_files import FlipOptions, flip, mirror_density
+from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.run_files import Posteriors
+from cryoinfer.cli.run_folder import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
@@ -40,11 +43,8 @@ def test_mirrored_map_and_poses_give_the_same_images(
     density = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(2))
     density[0] = 0  # this slice has no partner on the other side of the centre
     write_map(tmp_path / "map.mrc", density, 6.4)
-    map_files.flip(
-        tmp_path / "map.mrc",
-        simulated / "truth.star",
-        tmp_path / "out",
-        False,
+    flip(
+        FlipOptions(tmp_path / "map.mrc", tmp_path / "out", simulated / "truth.star"),
         console(),
     )
     images = []
@@ -94,38 +94,80 @@ def test_mirrored_posteriors_describe_the_mirrored_poses(result: RunResult) -> N
 
 
 def test_a_map_alone_goes_to_a_file(tmp_path: Path, simulated: Path) -> None:
-    target = tmp_path / "flipped.mrc"
-    map_files.flip(simulated / "truth.mrc", None, target, False, console())
+    target = tmp_path / "absent" / "folder" / "flipped.mrc"
+    flip(FlipOptions(simulated / "truth.mrc", target), console())
     found, source = read_map(target), read_map(simulated / "truth.mrc")
     assert found.pixel_size_angstrom == pytest.approx(source.pixel_size_angstrom)
     mirrored = mirror_density(torch.tensor(source.density))
     assert torch.equal(torch.tensor(found.density), mirrored)
     with pytest.raises(OutputError, match="exists"):
-        map_files.flip(simulated / "truth.mrc", None, target, False, console())
+        flip(FlipOptions(simulated / "truth.mrc", target), console())
 
 
 def test_what_cannot_be_flipped_is_refused(tmp_path: Path, simulated: Path) -> None:
     truth, particles = simulated / "truth.mrc", simulated / "particles.star"
     with pytest.raises(InputError, match="no poses"):
-        map_files.flip(truth, particles, tmp_path / "a", False, console())
+        flip(FlipOptions(truth, tmp_path / "a", particles), console())
     with pytest.raises(OutputError, match="name a folder"):
-        map_files.flip(truth, particles, tmp_path / "a.mrc", False, console())
+        flip(FlipOptions(truth, tmp_path / "a.mrc", particles), console())
     with pytest.raises(InputError, match="not the folder of a run"):
-        map_files.flip(simulated, None, tmp_path / "b", False, console())
+        flip(FlipOptions(simulated, tmp_path / "b"), console())
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_comparing_half_maps(tmp_path: Path, simulated: Path) -> None:
-    truth = simulated / "truth.mrc"
-    screen = console()
-    map_files.compare(truth, truth, None, tmp_path / "fsc.star", screen)
-    # A map agrees with itself up to Nyquist, 2 x 6.4 A.
-    assert isinstance(screen.file, io.StringIO)
-    assert screen.file.getvalue().count("12.80 A") == 2
-    assert (tmp_path / "fsc.star").exists()
-    mask = tmp_path / "mask.mrc"
-    write_map(mask, torch.ones(16, 16, 16), 6.4)
-    map_files.compare(truth, truth, mask, None, screen)
-    assert "masked, corrected" in screen.file.getvalue()
-    write_map(tmp_path / "coarse.mrc", torch.ones(16, 16, 16), 7.0)
-    with pytest.raises(InputError, match="must agree in both"):
-        map_files.compare(truth, tmp_path / "coarse.mrc", None, None, screen)
+@pytest.mark.parametrize("link", ["same", "symbolic", "hard"])
+def test_no_flip_writes_over_what_it_reads(
+    tmp_path: Path, simulated: Path, link: str
+) -> None:
+    source, out = tmp_path / "map.mrc", tmp_path / "out.mrc"
+    shutil.copyfile(simulated / "truth.mrc", source)
+    shutil.copyfile(simulated / "truth.star", tmp_path / "particles.star")
+    shutil.copyfile(simulated / "particles.mrcs", tmp_path / "particles.mrcs")
+    if link == "same":
+        out = source
+    elif link == "symbolic":
+        out.symlink_to(source)
+    else:
+        out.hardlink_to(source)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match="is what is read"):
+        flip(FlipOptions(source, out, overwrite=True), console())
+    # A folder whose map or particles are the input.
+    for map_path in (source, simulated / "truth.mrc"):
+        options = FlipOptions(
+            map_path, tmp_path, tmp_path / "particles.star", overwrite=True
+        )
+        with pytest.raises(OutputError, match="is what is read"):
+            flip(options, console())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_cannot_be_read_leaves_the_folder_as_it_is(
+    tmp_path: Path, simulated: Path
+) -> None:
+    source, out = tmp_path / "run", tmp_path / "out"
+    for folder in (source, out):
+        folder.mkdir()
+        record = RunRecord.of_now("refine", {}, {}, 0, 1)
+        replace(record, status="finished").write(folder)
+        shutil.copyfile(simulated / "truth.mrc", folder / "map.mrc")
+    shutil.copyfile(simulated / "truth.star", source / "particles.star")
+    shutil.copyfile(simulated / "particles.mrcs", source / "particles.mrcs")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match=r"half1\.mrc"):
+        flip(FlipOptions(source, out, overwrite=True), console())
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    with pytest.raises(OutputError, match="is the run itself"):
+        flip(FlipOptions(source, source, overwrite=True), console())
+
+
+def test_a_map_without_a_voxel_size_gets_one(tmp_path: Path, simulated: Path) -> None:
+    source, out = tmp_path / "map.mrc", tmp_path / "out.mrc"
+    write_map(source, read_map(simulated / "truth.mrc").density, 0.0)
+    with pytest.raises(InputError, match=r"Give --map-pixel-size\."):
+        flip(FlipOptions(source, out), console())
+    flip(FlipOptions(source, out, map_pixel_size=2.5), console())
+    assert read_map(out).pixel_size_angstrom == 2.5
+    of_particles = ParticleOptions(pixel_size=1.5)
+    flip(FlipOptions(source, out, overwrite=True, reading=of_particles), console())
+    assert read_map(out).pixel_size_angstrom == 1.5

@@ -20,7 +20,11 @@ def options(kind: type) -> list[Any]:
     """Return command and option, for those that take such numbers."""
     found = []
     for name, command in COMMANDS.items():
-        hints = get_type_hints(inspect.unwrap(command.callback))
+        # A command that takes the options of particles says so itself.
+        function = inspect.unwrap(
+            command.callback, stop=lambda f: hasattr(f, "__signature__")
+        )
+        hints = get_type_hints(function)
         for option in command.params:
             hint = hints[option.name]
             # ``float``, ``float | None`` and ``tuple[float, float] | None``.

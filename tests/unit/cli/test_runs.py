@@ -333,7 +333,7 @@ def test_the_mirror_image_is_recognised(
     finished: Path, simulated: Path, screen: Console, tmp_path: Path
 ) -> None:
     flipped = tmp_path / "flipped"
-    map_files.flip(finished, None, flipped, False, screen)
+    map_files.flip(map_files.FlipOptions(finished, flipped), screen)
     assert require_finished(flipped).mirrored
     evaluation.evaluate(finished, simulated, screen)
     evaluation.evaluate(flipped, simulated, screen)
@@ -350,7 +350,7 @@ def test_the_mirror_image_is_recognised(
             before["hands"]["same"][name], rel=0.01
         )
     again = tmp_path / "again"
-    map_files.flip(flipped, None, again, False, screen)
+    map_files.flip(map_files.FlipOptions(flipped, again), screen)
     assert not require_finished(again).mirrored
     first, last = (read_map(f / "map.mrc").density for f in (finished, again))
     assert (first == last).all()

@@ -22,7 +22,7 @@ from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.conventions.relion import RelionParticles
-from cryoinfer.io.mrc import open_stack, read_map
+from cryoinfer.io.mrc import StackFile, read_map
 from cryoinfer.physics.noise import radial_power
 
 
@@ -192,7 +192,9 @@ def test_files_hold_what_was_simulated(
     star = simulate(noisy, tmp_path / "set", monitor)
     assert (monitor.total, monitor.done) == (300, 300)
     simulation = Simulation.of(noisy)
-    stack = torch.from_numpy(open_stack(tmp_path / "set" / "particles.mrcs").copy())
+    stack = torch.from_numpy(
+        StackFile.of(tmp_path / "set" / "particles.mrcs").view().copy()
+    )
     assert torch.equal(stack, all_images(simulation))
 
     particles = RelionParticles.read(star).table()

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from cryoinfer.errors import InputError, MissingFileError, OutputError
-from cryoinfer.io.mrc import StackFile, StackWriter, open_stack, read_map, write_map
+from cryoinfer.errors import (
+    InputError,
+    MissingFileError,
+    OutputError,
+    VoxelSizeError,
+)
+from cryoinfer.io.mrc import StackFile, StackWriter, read_map, read_mask, write_map
 
 
 def random(shape, dtype="f4"):
@@ -72,13 +77,13 @@ def test_unusable_maps_are_refused(tmp_path):
     with pytest.raises(MissingFileError):
         read_map(tmp_path / "none.mrc")
     (tmp_path / "a.mrc").write_text("no map")
-    with pytest.raises(InputError, match="not an MRC map"):
+    with pytest.raises(InputError, match="not an MRC file"):
         read_map(tmp_path / "a.mrc")
     write_map(tmp_path / "b.mrc", random((4, 6, 6)), 1.0)
     with pytest.raises(InputError, match="expected a cubic map"):
         read_map(tmp_path / "b.mrc")
     write_map(tmp_path / "c.mrc", random((4, 4, 4)), 0.0)
-    with pytest.raises(InputError, match="Give --pixel-size"):
+    with pytest.raises(VoxelSizeError, match="found a cell of 0, 0, 0 A with 4, 4, 4"):
         read_map(tmp_path / "c.mrc")
     with pytest.raises(OutputError):
         write_map(tmp_path / "no" / "folder.mrc", random((4, 4, 4)), 1.0)
@@ -93,7 +98,10 @@ def test_every_mode_and_byte_order_of_stacks(tmp_path, dtype, order):
     assert stack.shape == (3, 4, 4)
     assert stack.pixel_size_angstrom == 1.5
     assert np.array_equal(stack.view(), images)
-    assert np.array_equal(open_stack(tmp_path / "a.mrcs"), images)
+    for rows in ([0, 1, 2], [2, 0], [1]):
+        found = stack.read(np.array(rows))
+        assert found.dtype == np.float32
+        assert np.array_equal(found, images[rows].astype("f4"))
     again = pickle.loads(pickle.dumps(stack))
     assert np.array_equal(again.view()[1], images[1])
 
@@ -164,3 +172,117 @@ def test_a_stack_must_get_the_images_it_was_made_for(tmp_path):
         writer.write(torch.zeros(3, 8, 8))
     with pytest.raises(OutputError):
         StackWriter(tmp_path / "no" / "a.mrcs", 1, 8, 1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("read", [read_map, read_mask])
+def test_voxels_that_are_no_number_are_counted(tmp_path, value, read):
+    density = random((6, 6, 6)) / 100
+    write_map(tmp_path / "a.mrc", density, 1.0)
+    density[1, 2, 3] = density[4, 4, 4] = value
+    header = (tmp_path / "a.mrc").read_bytes()[:1024]
+    (tmp_path / "a.mrc").write_bytes(header + density.tobytes())
+    with pytest.raises(InputError, match="found 2 of 216 voxels that are NaN or inf"):
+        read(tmp_path / "a.mrc")
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.5])
+def test_a_map_without_contrast_is_refused(tmp_path, value):
+    write_map(tmp_path / "a.mrc", np.full((4, 4, 4), value), 1.0)
+    with pytest.raises(InputError, match=f"found {value:g} in all 64 voxels"):
+        read_map(tmp_path / "a.mrc")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0, 100, "found values from 0 to 100. Divide it by 100"),
+        (0, 255, "Divide it by 255"),
+        (0, 1.01, "found values from 0 to 1.01"),
+        (-0.5, 1, "found values from -0.5 to 1. Is it a map"),
+        (0, 0, "found 0 in all 216 voxels"),
+        (0.5, 0.5, "found 0.5 in all 216 voxels"),
+    ],
+)
+def test_what_is_no_mask_is_refused(tmp_path, low, high, said):
+    mask = np.full((6, 6, 6), low, dtype=np.float32)
+    mask[2:4] = high
+    write_map(tmp_path / "a.mrc", mask, 1.0)
+    with pytest.raises(InputError, match=said):
+        read_mask(tmp_path / "a.mrc")
+
+
+def test_masks_may_be_hard_soft_rounded_or_1_throughout(tmp_path):
+    soft = np.linspace(0, 1, 216).reshape(6, 6, 6)
+    for mask in (
+        soft,
+        soft > 0.5,
+        soft.astype(np.float16) * 1.0004,
+        np.ones_like(soft),
+    ):
+        write_map(tmp_path / "a.mrc", np.asarray(mask, dtype=np.float32), 1.0)
+        assert np.array_equal(read_mask(tmp_path / "a.mrc").density, mask.astype("f4"))
+
+
+def test_a_map_must_be_as_long_as_its_header_says(tmp_path):
+    path = tmp_path / "a.mrc"
+    density = random((16, 16, 16))
+    write_map(path, density, 1.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
+    with pytest.raises(InputError, match="found 4 bytes less"):
+        read_map(path)
+    path.write_bytes(whole + bytes(512))  # a block filled up
+    assert np.array_equal(read_map(path).density, density)
+    path.write_bytes(whole)
+    edit_header(path, nx=8, ny=8, nz=8)  # or 7 of 8 voxels would be left out
+    with pytest.raises(InputError, match="1,025 bytes more and on"):
+        read_map(path)
+    path.write_bytes(gzip.compress(whole[:-4]))
+    with pytest.raises(InputError, match="found 4 bytes less"):
+        read_map(path)
+    path.write_bytes(gzip.compress(whole)[:-9])
+    with pytest.raises(InputError, match="not an MRC map that can be read"):
+        read_map(path)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"nx": 2**31 - 1, "ny": 2**31 - 1, "nz": 2**31 - 1},
+        {"nsymbt": 2**31 - 1},
+        {"nsymbt": -5},
+        {"nz": 0},
+        {"nx": -4},
+        {"mode": 3},
+        {"mode": 101},
+        {"mode": 99},
+        {"mapc": 1, "mapr": 1, "maps": 3},
+        {"mapc": -1},
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_headers_that_lie_are_refused(tmp_path, sizes, packed):
+    path = tmp_path / "a.mrc"
+    write_map(path, random((4, 4, 4)), 1.0)
+    content = bytearray(path.read_bytes())
+    header = np.frombuffer(content, mrcfile.dtypes.HEADER_DTYPE, 1)
+    for name, value in sizes.items():
+        header[name] = value
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(InputError):
+        read_map(path)
+    if not packed:
+        with pytest.raises(InputError):
+            StackFile.of(path)
+
+
+def test_where_a_map_lies_is_told_by_origin_or_start(tmp_path):
+    path = tmp_path / "a.mrc"
+    write_map(path, random((4, 4, 4)), 1.5)
+    assert read_map(path).origin_angstrom == (0, 0, 0)
+    edit_header(path, nxstart=-2, nystart=0, nzstart=4)
+    assert read_map(path).origin_angstrom == (-3, 0, 6)
+    with mrcfile.open(path, mode="r+") as mrc:
+        mrc.header.origin = (1.0, 2.0, 3.0)
+    assert read_map(path).origin_angstrom == (1, 2, 3)

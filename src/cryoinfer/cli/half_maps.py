@@ -1,0 +1,121 @@
+"""Two maps compared, shell by shell."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from cryoinfer.cli.map_inputs import (
+    PIXEL_OPTION,
+    read_mask_of,
+    read_named_map,
+    require_same_sampling,
+)
+from cryoinfer.cli.outputs import require_free_file, write_file
+from cryoinfer.cli.run_files import CORRECTED, MASKED, RANDOMISED, UNMASKED, write_fsc
+from cryoinfer.cli.terminal import say, say_rows
+from cryoinfer.evaluation import fourier_shell_correlation, masked_fsc, resolution_at
+from cryoinfer.io.mrc import MapFile
+
+_THRESHOLDS = (0.143, 0.5)
+_NAMES = {
+    CORRECTED: "masked, corrected",
+    MASKED: "masked, uncorrected",
+    UNMASKED: "unmasked",
+}
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What a user asks to be compared.
+
+    Attributes
+    ----------
+    first, second : Path
+    mask, out : Path or None
+    pixel_size : float or None
+        In angstrom, instead of the headers'.
+    overwrite : bool
+    """
+
+    first: Path
+    second: Path
+    mask: Path | None = None
+    out: Path | None = None
+    pixel_size: float | None = None
+    overwrite: bool = False
+
+
+def compare(options: CompareOptions, console: Console) -> None:
+    """Print the resolution at which two half-maps agree, and write the curves.
+
+    Raises
+    ------
+    InputError
+        If the maps cannot be used or are sampled differently.
+    OutputError
+        If the curves cannot be written where they are to be.
+    """
+    first, second, mask_path = options.first, options.second, options.mask
+    if options.out is not None:
+        inputs = (first, second, *([] if mask_path is None else [mask_path]))
+        require_free_file(options.out, *inputs, overwrite=options.overwrite)
+    half1, half2 = (
+        read_named_map(path, options.pixel_size, PIXEL_OPTION)
+        for path in (first, second)
+    )
+    require_same_sampling(first, half1, second, half2)
+    maps = torch.tensor(half1.density), torch.tensor(half2.density)
+    mask = None
+    if mask_path is not None:
+        found = read_mask_of(mask_path, half1, first, options.pixel_size)
+        mask = torch.tensor(found.density)
+    curves = _curves(*maps, mask)
+    box, pixel_size = len(half1.density), half1.pixel_size_angstrom
+    rows = {}
+    for label in _NAMES.keys() & curves.keys():
+        for threshold in _THRESHOLDS:
+            shown = resolution_at(curves[label], threshold, box, pixel_size)
+            rows[f"FSC {threshold}, {_NAMES[label]}"] = f"{shown:.2f} A"
+    say_rows(console, dict(sorted(rows.items())))
+    for caution in _cautions(options, half1, half2, mask):
+        say(console, f"Caution: {caution}")
+    if options.out is not None:
+        write_file(options.out, lambda part: write_fsc(part, curves, pixel_size))
+        say(console, f"Curves written to {options.out}")
+
+
+def _curves(half1: Tensor, half2: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    if mask is None:
+        return {UNMASKED: fourier_shell_correlation(half1, half2)}
+    curve = masked_fsc(half1, half2, mask, torch.Generator().manual_seed(0))
+    return {
+        CORRECTED: curve.corrected,
+        UNMASKED: curve.unmasked,
+        MASKED: curve.masked,
+        RANDOMISED: curve.randomised,
+    }
+
+
+def _cautions(
+    options: CompareOptions, half1: MapFile, half2: MapFile, mask: Tensor | None
+) -> Iterator[str]:
+    """Yield what makes the numbers mean something else than they seem to."""
+    if torch.equal(torch.tensor(half1.density), torch.tensor(half2.density)):
+        yield (
+            f"{options.first} and {options.second} are the same map, which agrees with "
+            "itself: their FSC is no resolution."
+        )
+    if mask is not None and bool((mask == 1).all()):
+        yield f"{options.mask} is 1 everywhere, so that it masks nothing."
+    apart = np.subtract(half2.origin_angstrom, half1.origin_angstrom)
+    if np.abs(apart).max() > half1.pixel_size_angstrom / 100:
+        x, y, z = apart.tolist()
+        yield (
+            f"their headers put the second map {x:.4g}, {y:.4g}, {z:.4g} A (x, y, z) "
+            "from the first. They are compared voxel by voxel, wherever that is."
+        )

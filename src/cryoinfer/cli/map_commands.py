@@ -1,0 +1,57 @@
+"""The commands about maps; app.py registers them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cryoinfer.cli import options as opt
+from cryoinfer.cli.map_options import MapPixelSize, VoxelSize
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions, reads_particles
+
+
+def fsc(
+    half1: Annotated[Path, typer.Argument(help="A map.", show_default=False)],
+    half2: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    mask: Annotated[
+        Path | None, typer.Option(help="Soft mask, 0 to 1.", show_default=False)
+    ] = None,
+    pixel_size: VoxelSize = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="STAR file of curves.", show_default=False),
+    ] = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Measure to what resolution two maps agree."""
+    from cryoinfer.cli.half_maps import CompareOptions, compare
+
+    options = CompareOptions(half1, half2, mask, out, pixel_size, overwrite)
+    compare(options, Console())
+
+
+@reads_particles
+def flip(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of a run, or a map.", show_default=False),
+    ],
+    out: opt.Out,
+    particles: Annotated[
+        Path | None,
+        typer.Argument(help="Particles that go with the map.", show_default=False),
+    ] = None,
+    map_pixel_size: MapPixelSize = None,
+    reading: ParticleOptions = AS_WRITTEN,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Mirror map and poses together, to change the hand."""
+    from cryoinfer.cli import map_files
+
+    map_files.flip(
+        map_files.FlipOptions(
+            source, out, particles, map_pixel_size, overwrite, reading
+        ),
+        Console(),
+    )

@@ -1,0 +1,89 @@
+"""Maps and masks that a user names: whoever cannot read one says which option helps."""
+
+from pathlib import Path
+
+from cryoinfer.errors import InputError, VoxelSizeError
+from cryoinfer.io.mrc import MapFile, read_map, read_mask
+
+MAP_OPTION = "--map-pixel-size"
+"""Of commands that take a map beside particles."""
+
+PIXEL_OPTION = "--pixel-size"
+"""Of commands that take maps alone."""
+
+SAME_VOXEL = 0.01
+"""By how much, of itself, the voxel size of one sampling may differ in two headers."""
+
+
+def read_named_map(
+    path: Path,
+    pixel_size: float | None,
+    option: str,
+    fallback: float | None = None,
+) -> MapFile:
+    """Read a map, whose voxel size an option may give.
+
+    Parameters
+    ----------
+    path : Path
+    pixel_size : float or None
+        In angstrom, instead of the header's.
+    option : str
+        What the command calls it, for the message of a map that has none.
+    fallback : float or None
+        In angstrom, for a map whose header has none: the pixel size that a user has
+        given for the particles of the map.
+
+    Raises
+    ------
+    InputError
+        If the map cannot be used.
+    """
+    try:
+        return read_map(path, pixel_size)
+    except VoxelSizeError as error:
+        if fallback is not None:
+            return read_map(path, fallback)
+        raise VoxelSizeError(f"{error}. Give {option}.") from error
+
+
+def read_mask_of(
+    path: Path, density: MapFile, name: Path, pixel_size: float | None = None
+) -> MapFile:
+    """Read the mask of a map; one that does not say its voxel size has the map's.
+
+    Parameters
+    ----------
+    path : Path
+    density : MapFile
+        Of the map.
+    name : Path
+        Of the map's file, for messages.
+    pixel_size : float or None
+        In angstrom, instead of the header's.
+
+    Raises
+    ------
+    InputError
+        If the mask cannot be used, or is sampled otherwise than the map.
+    """
+    try:
+        mask = read_mask(path, pixel_size)
+    except VoxelSizeError:
+        mask = read_mask(path, density.pixel_size_angstrom)
+    require_same_sampling(path, mask, name, density)
+    return mask
+
+
+def require_same_sampling(
+    first: Path, map1: MapFile, second: Path, map2: MapFile
+) -> None:
+    """Raise :class:`InputError` unless two maps have the same voxels."""
+    ratio = map1.pixel_size_angstrom / map2.pixel_size_angstrom
+    if map1.density.shape != map2.density.shape or abs(ratio - 1) > SAME_VOXEL:
+        raise InputError(
+            f"{first} has {len(map1.density)} voxels of "
+            f"{map1.pixel_size_angstrom:.4g} A, {second} {len(map2.density)} of "
+            f"{map2.pixel_size_angstrom:.4g} A: expected the same of both. Crop, pad "
+            "or resample one of them."
+        )

@@ -1,0 +1,68 @@
+"""Files that a command writes: never what it reads, and known to be free beforehand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoinfer.cli.run_folder import replace_file
+from cryoinfer.errors import OutputError
+
+
+def require_free_file(out: Path, *inputs: Path, overwrite: bool) -> None:
+    """Refuse to write a file over a folder, over an input or over what is there.
+
+    Called before the work begins; an input is never written over, whatever is asked.
+
+    Parameters
+    ----------
+    out : Path
+    *inputs : Path
+        What the command reads, by whichever name.
+    overwrite : bool
+        Whether another file may be replaced.
+
+    Raises
+    ------
+    OutputError
+    """
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder: expected the name of a file to write.")
+    for path in inputs:
+        if is_same_file(out, path):
+            raise OutputError(f"{out} is what is read: give another name.")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists: give another name, or --overwrite.")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise OutputError(f"Cannot write {out}: {above} is not a folder.")
+
+
+def is_same_file(first: Path, second: Path) -> bool:
+    """Tell whether two names are of one file, through links as well."""
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first.resolve() == second.resolve()
+
+
+def write_file(out: Path, write: Callable[[Path], object]) -> None:
+    """Write a file, all of it or nothing, and the folder that it is to lie in.
+
+    Raises
+    ------
+    OutputError
+        If one of them cannot be written.
+    """
+    make_folder(out.parent)
+    replace_file(out, write)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make {path}: {error.strerror}.") from error

@@ -1,0 +1,122 @@
+"""Maps compared: their sampling, their masks, and where the curves are written."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli.half_maps import CompareOptions, compare
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.io.mrc import read_map, write_map
+from cryoinfer.io.star import read_star
+
+BOX, VOXEL = 16, 2.0
+
+
+def said(options: CompareOptions) -> str:
+    screen = Console(file=io.StringIO(), width=200)
+    compare(options, screen)
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> tuple[Path, Path]:
+    """Return two maps of one random density, with noise of their own."""
+    generator = torch.Generator().manual_seed(0)
+    signal, *noise = torch.randn((3, BOX, BOX, BOX), generator=generator)
+    paths = tmp_path / "half1.mrc", tmp_path / "half2.mrc"
+    for path, own in zip(paths, noise, strict=True):
+        write_map(path, signal + 0.1 * own, VOXEL)
+    return paths
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    path = tmp_path / "mask.mrc"
+    values = torch.zeros(BOX, BOX, BOX)
+    values[4:12, 4:12, 4:12] = 1
+    write_map(path, values, VOXEL)
+    return path
+
+
+def test_what_is_printed_and_written(
+    halves: tuple[Path, Path], mask: Path, tmp_path: Path
+) -> None:
+    # Signal of a hundred times the noise's power agrees up to Nyquist, two voxels.
+    assert said(CompareOptions(*halves)).count("4.00 A") == 2
+    out = tmp_path / "new" / "fsc.star"
+    text = said(CompareOptions(*halves, mask, out))
+    assert "FSC 0.143, masked, corrected" in text
+    assert "Caution" not in text
+    block = read_star(out).get("fsc")
+    assert block is not None
+    assert len(block.numbers("rlnFourierShellCorrelationCorrected")) == BOX // 2 + 1
+
+
+def test_maps_of_another_sampling_are_refused(
+    halves: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.mrc"
+    for box, voxel in ((BOX, 2.1), (BOX + 2, VOXEL)):
+        values = torch.ones(box, box, box)
+        values[0] = 0
+        write_map(other, values, voxel)
+        with pytest.raises(InputError, match="expected the same of both"):
+            compare(CompareOptions(halves[0], other), Console(file=io.StringIO()))
+        with pytest.raises(InputError, match="expected the same of both"):
+            compare(CompareOptions(*halves, other), Console(file=io.StringIO()))
+
+
+def test_voxel_sizes_that_headers_lack_are_given(
+    halves: tuple[Path, Path], mask: Path
+) -> None:
+    expected = said(CompareOptions(*halves, mask))
+    for path in (*halves, mask):
+        write_map(path, read_map(path, 1.0).density, 0.0)
+    with pytest.raises(InputError, match=r"Give --pixel-size\."):
+        said(CompareOptions(*halves, mask))
+    assert said(CompareOptions(*halves, mask, pixel_size=VOXEL)) == expected
+    for path in halves:  # a mask that does not say its voxel size has the maps'
+        write_map(path, read_map(path, 1.0).density, VOXEL)
+    assert said(CompareOptions(*halves, mask)) == expected
+
+
+def test_cautions(halves: tuple[Path, Path], mask: Path, tmp_path: Path) -> None:
+    same = said(CompareOptions(halves[0], halves[0]))
+    assert "are the same map" in same
+    write_map(mask, np.ones((BOX, BOX, BOX)), VOXEL)
+    assert "it masks nothing" in said(CompareOptions(*halves, mask))
+    content = bytearray(halves[1].read_bytes())
+    content[16:20] = np.int32(3).tobytes()  # nxstart
+    halves[1].write_bytes(content)
+    assert "put the second map 6, 0, 0 A" in said(CompareOptions(*halves))
+
+
+def test_curves_are_never_written_over_an_input_or_a_folder(
+    halves: tuple[Path, Path], mask: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.star"
+    link.symlink_to(mask)
+    before = {path: path.read_bytes() for path in (*halves, mask)}
+    for out, message in (
+        (halves[0], "is what is read"),
+        (halves[1], "is what is read"),
+        (mask, "is what is read"),
+        (link, "is what is read"),
+        (tmp_path, "is a folder"),
+        (mask / "fsc.star", "is not a folder"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            said(CompareOptions(*halves, mask, out, overwrite=True))
+    assert {path: path.read_bytes() for path in (*halves, mask)} == before
+    out = tmp_path / "fsc.star"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        said(CompareOptions(*halves, mask, out))
+    assert out.read_text() == "precious"
+    said(CompareOptions(*halves, mask, out, overwrite=True))
+    assert read_star(out).get("fsc") is not None
