@@ -10,7 +10,7 @@ from cryoinfer.cli import run_files
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.report_page import read_dynamics, write_report
 from cryoinfer.cli.run_folder import (
     REPORT,
     RunFolder,
@@ -25,6 +25,8 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.report.dynamics import assess_dynamics
+from cryoinfer.report.parts import cautions
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, Poses
 from cryoinfer.workflows.train import require_picture
@@ -140,11 +142,21 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         finally:
             folder.add_times(monitor.stage_seconds)
         write_dynamics(options.out, particles, found)
-        folder.describe(_numbers(model, found), [])
+        numbers = _numbers(model, found)
+        folder.describe(numbers, [])
+        shown = read_dynamics(options.out)
+        numbers["free_energy"] = [
+            {"bandwidth_angstrom": one.bandwidth, "minima_angstrom": list(one.minima)}
+            for one in shown.free_energies
+        ]
+        numbers["cautions"] = warned = cautions(assess_dynamics(shown))
+        folder.describe(numbers, [])
         write_report(options.out)
         folder.finish()
         for line in _summary(options.out, model, found):
             monitor.message(line)
+        for text in warned:
+            monitor.message(f"Caution: {text}")
 
 
 def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]:
@@ -185,6 +197,9 @@ def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
     if found.model is not model:
         away = found.model.departure_angstrom(model)
         rows["Model at rest"] = f"learned, {away:.2f} A from the given one"
+    left = found.inference.imaged.unexplained
+    if left is not None:
+        rows["Explained"] = f"{1 - left:.0%} of the images' signal"
     for mode in range(motions.mean.shape[1]):
         spread = float(motions.mean[known, mode].std())
         sd = float(motions.sd[known, mode].median())

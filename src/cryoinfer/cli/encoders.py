@@ -30,6 +30,8 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.report.parts import cautions
+from cryoinfer.report.trials import judge_trials
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -200,7 +202,8 @@ def _summary(
         )
     rows["Encoder"] = str(folder / run_folder.ENCODER)
     rows["Report"] = str(folder / run_folder.REPORT)
-    return aligned(rows)
+    warned = cautions(judge_trials(trials))
+    return [*aligned(rows), *(f"Caution: {text}" for text in warned)]
 
 
 def _read_lesson(

@@ -73,7 +73,7 @@ def write_report(folder: Path) -> Path:
     if record.workflow == "train":
         page = render_training_report(_training_content(folder, record))
     elif record.workflow == "dynamics":
-        page = render_dynamics_report(_dynamics_content(folder, record))
+        page = render_dynamics_report(read_dynamics(folder))
     else:
         page = render_report(read_content(folder))
     path = folder / run_folder.REPORT
@@ -150,7 +150,15 @@ def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
     )
 
 
-def _dynamics_content(folder: Path, record: RunRecord) -> DynamicsContent:
+def read_dynamics(folder: Path) -> DynamicsContent:
+    """Collect what the report of motions shows.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or one that has not come to its end.
+    """
+    record = RunRecord.read(folder)
     path = folder / run_folder.POSTERIORS
     if not record.results or not path.exists():
         raise InputError(
@@ -183,6 +191,7 @@ def _dynamics_content(folder: Path, record: RunRecord) -> DynamicsContent:
             stage_seconds=record.stage_seconds,
             arguments=_spelled(record),
             versions=record.versions,
+            seed=record.seed,
         )
 
 

@@ -10,6 +10,8 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
+from cryoinfer.report.parts import cautions
+from cryoinfer.report.trials import judge_trials
 from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.result import Reconstruction, RunResult
 from cryoinfer.workflows.train import TrainedEncoder
@@ -49,6 +51,7 @@ def write_encoder(
         "median_degrees": last.median_degrees,
         "posterior_widening": trained.widening.tolist(),
         "trials": {name: asdict(trial) for name, trial in trials.items()},
+        "cautions": cautions(judge_trials(trials)),
     }
 
 

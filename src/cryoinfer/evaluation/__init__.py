@@ -13,6 +13,7 @@ from cryoinfer.evaluation.calibration import (
     rotation_ranks,
     tarp_levels,
 )
+from cryoinfer.evaluation.free_energy import FreeEnergy, FreeEnergyPlane
 from cryoinfer.evaluation.fsc import (
     FscCurve,
     fourier_shell_correlation,
@@ -38,6 +39,8 @@ from cryoinfer.evaluation.volume_alignment import (
 )
 
 __all__ = [
+    "FreeEnergy",
+    "FreeEnergyPlane",
     "FscCurve",
     "GlobalAlignment",
     "Identifiability",

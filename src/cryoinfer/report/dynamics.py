@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryoinfer.evaluation import Identifiability
+from cryoinfer.evaluation import FreeEnergy, FreeEnergyPlane, Identifiability
+from cryoinfer.evaluation.free_energy import FEWEST
+from cryoinfer.report.free_energy import draw_uncertainties, free_energy_section
 from cryoinfer.report.parts import (
     Finding,
     figure,
@@ -20,22 +21,12 @@ from cryoinfer.report.parts import (
     tiles,
     times,
 )
-from cryoinfer.report.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    figure_style,
-    format_duration,
-    to_svg,
-)
-from cryoinfer.report.trials import judge_trials, trial_section
+from cryoinfer.report.style import format_duration
+from cryoinfer.report.trials import EXPLAINED_WELL, judge_trials, trial_section
 from cryoinfer.report.viewer import moving_view
 from cryoinfer.workflows.trial import Trial
 
-_EXPLAINED_WELL = 0.1  # of the signal, that a model may leave
 _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
-_HIGHEST_KT = 5.0  # of a landscape
-_GRID = 160
 _CONVERGED = "converged"
 _WIDENED = 2.0  # by the pose, of what would be known without it
 _ALIKE = 0.9  # posterior correlation of two modes
@@ -71,6 +62,8 @@ class DynamicsContent:
     trials : mapping of str to Trial
     stage_seconds : mapping from stage to seconds, in the order of the run
     arguments, versions : mapping
+    seed : int
+        Of what is drawn anew.
     """
 
     title: str
@@ -93,6 +86,24 @@ class DynamicsContent:
     stage_seconds: Mapping[str, float]
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+    @cached_property
+    def free_energies(self) -> tuple[FreeEnergy, ...]:
+        """Along each mode; none if there are too few particles."""
+        if len(self.mean) < FEWEST:
+            return ()
+        return tuple(
+            FreeEnergy.of(self.mean[:, mode], self.sd[:, mode], self.seed)
+            for mode in range(self.mean.shape[1])
+        )
+
+    @cached_property
+    def plane(self) -> FreeEnergyPlane | None:
+        """Of the first two modes, if there are two, and particles enough."""
+        if self.mean.shape[1] < 2 or len(self.mean) < FEWEST:
+            return None
+        return FreeEnergyPlane.of(self.mean[:, :2], self.sd[:, :2])
 
 
 def render_dynamics_report(content: DynamicsContent) -> str:
@@ -104,13 +115,13 @@ def render_dynamics_report(content: DynamicsContent) -> str:
         title=content.title,
         subtitle=f"Motions along {'learned' if learned else 'elastic-network'} modes · "
         f"{content.created}",
-        verdict=f"{n:,} particles spread over {spread[0]:.2f} A along the "
+        verdict=f"{n:,} particles spread over {spread[0]:.2f} Å along the "
         f"{'widest' if learned else 'softest'} mode; where each of them is, is known "
-        f"to {sd[0]:.2f} A (median).",
+        f"to {sd[0]:.2f} Å (median).",
         tiles=tiles(
             ("Particles", f"{n:,}", f"{content.unreadable:,} unreadable"),
             ("Modes", f"{modes}", "learned" if learned else "the softest"),
-            ("Mode 1", f"{sd[0]:.2f} A", "median uncertainty"),
+            ("Mode 1", f"{sd[0]:.2f} Å", "median uncertainty"),
             (
                 "View",
                 f"{np.median(content.rotation_sd_degrees):.2g}°",
@@ -132,7 +143,7 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
     """Return what a user of the motions should know."""
     findings = []
     left = content.unexplained
-    if left > _EXPLAINED_WELL:
+    if left > EXPLAINED_WELL:
         findings.append(
             Finding(
                 "caution",
@@ -151,7 +162,7 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
             Finding(
                 "good",
                 f"The model at rest was learned: it is {content.learned_angstrom:.2f} "
-                "A RMSD from the given one (`rest.cif`), and modes are the principal "
+                "Å RMSD from the given one (`rest.cif`), and modes are the principal "
                 "axes of the particles' motion.",
             )
         )
@@ -175,7 +186,15 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
             )
         )
     findings += _told_apart(content.identifiability)
-    findings += judge_trials(content.trials)
+    findings += judge_trials(content.trials, content.unexplained)
+    if not content.trials:
+        findings.append(
+            Finding(
+                "caution",
+                "The uncertainties were not put to a test: given poses have no "
+                "distribution that simulated ones could be drawn from.",
+            )
+        )
     return findings
 
 
@@ -212,16 +231,16 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
             content.extent_angstrom,
         ),
     )
-    yield section(
-        "Free energy",
-        "Minus the logarithm of the particles' density, their posteriors added up, in "
-        "units of kT: blurred by what is not known of each particle. Crosses are "
-        "centres of clusters (`centres.cif`).",
-        figure("landscape", draw_landscape(content), "Free energy by amplitude"),
+    yield free_energy_section(
+        content.free_energies,
+        content.plane,
+        np.median(content.sd, axis=0),
+        content.centre_angstrom,
     )
     yield section(
         "Amplitudes",
-        "In angstrom of root mean square displacement of the nodes.",
+        "In Å of root mean square displacement (RMSD), of one atom a residue: the "
+        "alpha carbon of an amino acid, the phosphorus of a nucleotide.",
         table(
             (
                 "Mode",
@@ -233,10 +252,16 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
             ),
             _rows(content),
         ),
-        figure("known", draw_uncertainties(content), "Uncertainty of every amplitude"),
+        figure(
+            "known",
+            draw_uncertainties(content.sd),
+            "Uncertainty of every amplitude",
+            "How well each particle's amplitudes are known.",
+            "narrow",
+        ),
     )
     if content.trials:
-        yield trial_section(content.trials)
+        yield trial_section(content.trials, content.unexplained)
     yield section("Course of the run", "", *times(content.stage_seconds))
     yield repeat_section(content.arguments, content.versions)
 
@@ -253,87 +278,3 @@ def _rows(content: DynamicsContent) -> Iterator[list[str]]:
             f"{known / content.identifiability.widened_by_pose[mode]:.2f}",
             f"{content.prior_sd_angstrom[mode]:.2f}",
         ]
-
-
-def free_energy(
-    mean: NDArray[np.float64], sd: NDArray[np.float64], at: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return minus the log density of particles, its least value zero, in kT.
-
-    Parameters
-    ----------
-    mean, sd : ndarray, shape (n,)
-        Of the posteriors, which are added up as Gaussians.
-    at : ndarray, shape (g,)
-
-    Returns
-    -------
-    ndarray, shape (g,)
-    """
-    width = np.maximum(sd, 1e-3 * np.ptp(at))
-    # Some particles at a time: memory does not grow with them.
-    density = np.zeros_like(at)
-    for begin in range(0, len(mean), 2000):
-        part = slice(begin, begin + 2000)
-        z = (at[:, None] - mean[part]) / width[part]
-        density += (np.exp(-0.5 * z**2) / width[part]).sum(1)
-    energy = -np.log(np.maximum(density, 1e-300))
-    return energy - energy.min()
-
-
-def draw_landscape(content: DynamicsContent) -> str:
-    """Draw the free energy along each mode, and of the first two, as SVG."""
-    modes = content.mean.shape[1]
-    with figure_style():
-        drawing = Figure(figsize=(7.2, 3.2))
-        axes = drawing.subplots(1, 2 if modes > 1 else 1, squeeze=False)[0]
-        for mode, colour in zip(
-            range(min(modes, 3)), (BLUE, ORANGE, GREY), strict=False
-        ):
-            reach = 1.2 * float(np.abs(content.mean[:, mode]).max()) + 1e-3
-            at = np.linspace(-reach, reach, _GRID)
-            energy = free_energy(content.mean[:, mode], content.sd[:, mode], at)
-            shown = energy < _HIGHEST_KT
-            axes[0].plot(
-                at[shown], energy[shown], color=colour, label=f"mode {mode + 1}"
-            )
-        axes[0].set(xlabel="amplitude (A)", ylabel="free energy (kT)")
-        axes[0].set_ylim(0, _HIGHEST_KT)
-        axes[0].legend(loc="upper center")
-        if modes > 1:
-            _plane(axes[1], content)
-        return to_svg(drawing)
-
-
-def _plane(axes: Axes, content: DynamicsContent) -> None:
-    first, second = content.mean[:, 0], content.mean[:, 1]
-    bins = int(np.clip(np.sqrt(len(first)) / 2, 8, 60))
-    count, x, y = np.histogram2d(first, second, bins=bins)
-    with np.errstate(divide="ignore"):
-        energy = -np.log(count / count.max())
-    energy[energy > _HIGHEST_KT] = np.nan
-    shown = axes.pcolormesh(x, y, energy.T, cmap="viridis_r", rasterized=True)
-    axes.figure.colorbar(shown, ax=axes, label="kT")
-    axes.plot(*content.centre_angstrom[:, :2].T, "x", color=ORANGE, markersize=7)
-    axes.set(xlabel="mode 1 (A)", ylabel="mode 2 (A)")
-
-
-def draw_uncertainties(content: DynamicsContent) -> str:
-    """Draw how well each particle's amplitudes are known, as SVG."""
-    modes = content.mean.shape[1]
-    with figure_style():
-        drawing = Figure(figsize=(7.2, 2.6))
-        axes = drawing.add_subplot()
-        for mode, colour in zip(
-            range(min(modes, 3)), (BLUE, ORANGE, GREY), strict=False
-        ):
-            axes.hist(
-                content.sd[:, mode],
-                bins=60,
-                histtype="step",
-                color=colour,
-                label=f"mode {mode + 1}",
-            )
-        axes.set(xlabel="posterior standard deviation (A)", ylabel="particles")
-        axes.legend(loc="upper right")
-        return to_svg(drawing)

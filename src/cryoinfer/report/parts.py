@@ -26,6 +26,11 @@ class Finding:
     text: str
 
 
+def cautions(findings: Iterable[Finding]) -> list[str]:
+    """Return the texts of what asks for caution, for the screen and the record."""
+    return [finding.text for finding in findings if finding.level == "caution"]
+
+
 def page(
     *,
     title: str,

@@ -91,8 +91,40 @@ def test_what_is_wrong_is_named(content: TrainingContent) -> None:
     assert {finding.level for finding in findings} == {"caution"}
     text = " ".join(finding.text for finding in findings)
     assert "The training: still learning" in text
-    assert "encoder alone: 100.0% of the true poses lie in the 90 % sets" in text
+    assert (
+        "encoder alone: 100.0% of 1,000 simulated truths lie in the 90 % sets" in text
+    )
     assert "wider than they need be" in text
-    assert "encoder with a climb: 0.0% of the true poses" in text
+    assert "encoder with a climb: 0.0% of 1,000 simulated truths" in text
     assert "too narrow: trust them less" in text
-    assert "ranks of the true rotation are less even" in text
+    assert "ranks of the true rotation (p < 0.001) are less even" in text
+
+
+@pytest.mark.parametrize("names", [(ENCODER, CLIMBED), (SEARCHED,)])
+@pytest.mark.parametrize("unknowns", [2, 9])
+@pytest.mark.parametrize(("p_value", "level"), [(0.003, "caution"), (0.02, "good")])
+def test_one_rule_for_every_workflow(
+    names: tuple[str, ...], unknowns: int, p_value: float, level: str
+) -> None:
+    # However many unknowns and trials a workflow has, 0.003 is below 0.01.
+    p_values = {f"amplitude {k}": 0.5 for k in range(1, unknowns)}
+    trial = replace(EVEN, p_values={"rotation": p_value, **p_values})
+    found = judge_trials(dict.fromkeys(names, trial))
+    assert [finding.level for finding in found] == [level] * len(names)
+    assert all(
+        ("true rotation (p = 0.003)" in finding.text) == (level == "caution")
+        for finding in found
+    )
+
+
+def test_posteriors_with_uneven_ranks_are_nowhere_called_good() -> None:
+    (finding,) = judge_trials({SEARCHED: replace(EVEN, p_values={"rotation": 1e-3})})
+    assert finding.level == "caution"
+
+
+def test_sets_that_chance_explains_are_called_neither_narrow_nor_wide() -> None:
+    # Of 100 images a share of one half is known to 5 points: 0.4 is within three
+    # deviations, and says nothing of sets whose 90 % hold all truths (3.3 deviations).
+    coverage = tuple({0.5: 0.4, 0.9: 1.0}.get(level, level) for level in LEVELS)
+    (finding,) = judge_trials({SEARCHED: replace(EVEN, images=100, coverage=coverage)})
+    assert finding.text.endswith("the sets are wider than they need be.")

@@ -1,0 +1,155 @@
+"""Figures of motions: free energies, and how well amplitudes are known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cryoinfer.evaluation import FreeEnergy, FreeEnergyPlane
+from cryoinfer.report.parts import columns, figure, section
+from cryoinfer.report.style import BLUE, GREY, ORANGE, figure_style, to_svg
+
+_HIGHEST_KT = 5.0  # of a landscape
+_DRAWN = 3  # modes
+_PANEL = (3.9, 2.9)  # inches, of a figure that stays legible on a telephone
+_LINES = ((BLUE, "-"), (ORANGE, (0, (5, 2))), (GREY, (0, (1, 1))))
+
+
+def free_energy_section(
+    energies: Sequence[FreeEnergy],
+    plane: FreeEnergyPlane | None,
+    known_angstrom: NDArray[np.float64],
+    centre_angstrom: NDArray[np.float64],
+) -> str:
+    """Return the free energy along the first modes, and of the first two.
+
+    Parameters
+    ----------
+    energies : sequence of FreeEnergy
+        One a mode; none where there are too few particles.
+    plane : FreeEnergyPlane, optional
+    known_angstrom : ndarray, shape (c,)
+        Median standard deviation of the amplitudes' posteriors.
+    centre_angstrom : ndarray, shape (m, c)
+        Centres of clusters, drawn where there are several minima.
+    """
+    drawn = [
+        figure(
+            f"free-energy-{mode}",
+            draw_free_energy(energy, mode),
+            f"Free energy by amplitude of mode {mode}",
+            _told_minima(energy, float(known_angstrom[mode - 1])),
+            "narrow",
+        )
+        for mode, energy in enumerate(energies[:_DRAWN], 1)
+    ]
+    if not drawn:
+        return section("Free energy", "There are too few particles for a density.")
+    if plane is not None:
+        several = any(len(one.minima) > 1 for one in energies)
+        h = plane.bandwidth
+        drawn.append(
+            figure(
+                "free-energy-plane",
+                draw_plane(plane, centre_angstrom if several else None),
+                "Free energy by the amplitudes of modes 1 and 2",
+                f"Of the first two modes, kernels of {h[0]:.2f} and {h[1]:.2f} Å. How "
+                "well it is known is drawn along each mode only."
+                + (" Crosses are centres of clusters, not minima." if several else ""),
+                "narrow",
+            )
+        )
+    return section(
+        "Free energy",
+        "Minus the logarithm of the particles' density, in units of kT. Each particle "
+        "is spread out as its posterior, or as a kernel where that is wider: what is "
+        "not known of the particles blurs it. Grey, a band that holds 95 of 100 curves "
+        "of particles drawn anew (bootstrap). Nothing is drawn where fewer than five "
+        "particles lie under a kernel. `centres.cif` holds centres of clusters "
+        "(k-means): conformations that stand for the particles, no states.",
+        columns(*drawn),
+    )
+
+
+def _told_minima(energy: FreeEnergy, known_angstrom: float) -> str:
+    """Say which minima survive, and how wide what was added up is."""
+    places = ", ".join(f"{one:.1f}" for one in sorted(energy.minima))
+    count = len(energy.minima)
+    said = {
+        0: "Too few particles lie anywhere for a minimum.",
+        1: "One minimum survives resampling.",
+    }.get(count, f"{count} minima survive resampling: at {places} Å.")
+    return (
+        f"{said} Kernel {energy.bandwidth:.2f} Å; particles are known to "
+        f"{known_angstrom:.2f} Å (median)."
+    )
+
+
+def draw_free_energy(energy: FreeEnergy, mode: int) -> str:
+    """Draw the free energy along one mode, with its band, as SVG."""
+    with figure_style():
+        drawing = Figure(figsize=_PANEL)
+        axes = drawing.add_subplot()
+        axes.fill_between(
+            energy.at, energy.low, energy.high, color=GREY, alpha=0.35, linewidth=0
+        )
+        axes.plot(energy.at, energy.energy, color=BLUE)
+        axes.set(xlabel=_amplitude(mode), ylabel="free energy (kT)")
+        axes.set_ylim(-0.3, _HIGHEST_KT)
+        return to_svg(drawing)
+
+
+def draw_plane(
+    plane: FreeEnergyPlane, centres: NDArray[np.float64] | None = None
+) -> str:
+    """Draw the free energy of the first two modes, as SVG.
+
+    Parameters
+    ----------
+    plane : FreeEnergyPlane
+    centres : ndarray, shape (m, c), optional
+        Of clusters, marked by crosses.
+    """
+    with figure_style():
+        drawing = Figure(figsize=_PANEL)
+        axes = drawing.add_subplot()
+        shown = axes.pcolormesh(
+            plane.first,
+            plane.second,
+            plane.energy.T,
+            cmap="viridis_r",
+            vmin=0,
+            vmax=_HIGHEST_KT,
+            shading="nearest",
+            rasterized=True,
+        )
+        drawing.colorbar(shown, ax=axes, label="kT")
+        if centres is not None:
+            axes.plot(*centres[:, :2].T, "x", color=ORANGE, markersize=7)
+        axes.set(xlabel=_amplitude(1), ylabel=_amplitude(2))
+        return to_svg(drawing)
+
+
+def _amplitude(mode: int) -> str:
+    return f"amplitude of mode {mode} (Å RMSD)"
+
+
+def draw_uncertainties(sd_angstrom: NDArray[np.float64]) -> str:
+    """Draw how well each particle's amplitudes (n, c) are known, as SVG."""
+    modes = sd_angstrom.shape[1]
+    with figure_style():
+        drawing = Figure(figsize=_PANEL)
+        axes = drawing.add_subplot()
+        for mode, (colour, dashes) in zip(range(modes), _LINES, strict=False):
+            axes.hist(
+                sd_angstrom[:, mode],
+                bins=40,
+                histtype="step",
+                color=colour,
+                linestyle=dashes,
+                label=f"mode {mode + 1}",
+            )
+        axes.set(xlabel="posterior sd of the amplitude (Å RMSD)", ylabel="particles")
+        axes.legend(loc="upper right")
+        return to_svg(drawing)
