@@ -45,6 +45,12 @@ _NOMINAL = (0.5, 0.9, 0.95)
 _CURVE = torch.linspace(0, 1, 41, dtype=torch.float64)
 _REGIONS = {"pose": range(5), "rotation": range(3), "shift": range(3, 5)}
 _HANDS = ("same", "opposite")
+_WITH_MAPS = ("abinitio", "refine", "reconstruct", "infer")
+"""Commands whose runs have a map of their own to compare."""
+
+_FITTED_DEGREES = 20.0
+"""Median error of poses up to which the map is fitted: a fit comes back from about 5
+degrees, and from far off it would wander for minutes and find nothing."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def evaluate(
         If one of them is absent or they do not belong together.
     """
     record = require_finished(run)
+    _require_map(record, run)
     matched = _match(record, run, truth, reading)
     estimated, true, chosen = matched.estimated, matched.true, matched.chosen
     group = symmetry_rotations(record.results["symmetry"])
@@ -193,6 +200,27 @@ class _Maps:
         )
 
 
+def _require_map(record: RunRecord, run: Path) -> None:
+    """Refuse runs that make no map.
+
+    Raises
+    ------
+    InputError
+    """
+    if record.workflow in _WITH_MAPS:
+        return
+    advice = "Evaluate the run that it learned from"
+    if record.workflow == "dynamics":
+        advice = (
+            "The amplitudes that it found stand in its particles.star, the true ones "
+            "in truth.star, both as cryoinferMode1Angst and so on"
+        )
+    raise InputError(
+        f"{run} is a run of `cryoinfer {record.workflow}`: expected one that has made "
+        f"a map, of {', '.join(_WITH_MAPS)}. {advice}"
+    )
+
+
 def _match(
     record: RunRecord, run: Path, truth: Path, reading: ParticleOptions
 ) -> _Matched:
@@ -250,13 +278,14 @@ def _align(name: str, estimated: Pose, true: Pose, group: Tensor) -> PoseErrors:
 def _compare(name: str, errors: PoseErrors, maps: _Maps, is_best: bool) -> _Hand:
     """Compare the maps, given the hand.
 
-    Only for the better hand the map is fitted; in the other one there is nothing to
-    be found, and the poses' alignment has to do.
+    Only for the better hand the map is fitted, if its poses are near enough; else
+    there is nothing to be found, and the poses' alignment has to do.
     """
     pixel_size = maps.pixel_size_angstrom
+    near = float(errors.geodesic_degrees.median()) <= _FITTED_DEGREES
     moved = (
         align_map(maps.true, maps.estimated, errors.alignment, pixel_size)
-        if is_best
+        if is_best and near
         else transform_map(maps.true, errors.alignment, pixel_size)
     )
     fsc = fourier_shell_correlation(maps.estimated * maps.mask, moved * maps.mask)

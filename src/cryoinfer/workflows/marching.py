@@ -290,11 +290,14 @@ def _median_width_radian(poses: LocalPoses) -> Tensor:
 
 
 def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
-    """Return the particle's soft mask on the grid of a map, within the sphere."""
+    """Return the particle's soft mask on the grid of a map, within the sphere.
+
+    Where the halves agree to no radius at all, 0, the mask is of the lowest one.
+    """
     map_box = density.shape[-1]
     voxel = problem.grid.length_angstrom / map_box
     sphere = soft_sphere(map_box, problem.particle_radius_angstrom / voxel, 2.0)
-    resolution = problem.grid.resolution_at(radius)
+    resolution = problem.grid.resolution_at(max(radius, 1))
     low_pass = max(1.5 * resolution, problem.grid.length_angstrom / 12)
     return sphere * soft_mask(density * sphere, voxel, low_pass)
 

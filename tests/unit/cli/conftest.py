@@ -1,11 +1,15 @@
 """A small simulated set, and a workflow that knows its answer at once."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from cryoinfer.cli import runs
+from cryoinfer.cli.options import RunOptions
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.geometry.rotations import rotate_in_image_frame
@@ -105,3 +109,27 @@ def workflow(result: RunResult) -> Workflow:
         return result
 
     return run
+
+
+@pytest.fixture
+def screen() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture
+def options(tmp_path: Path, simulated: Path) -> RunOptions:
+    return RunOptions(
+        workflow="abinitio",
+        particles=simulated / "particles.star",
+        out=tmp_path / "run",
+        threads=1,
+    )
+
+
+@pytest.fixture
+def finished(
+    options: RunOptions, workflow, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    monkeypatch.setattr(runs, "abinitio", workflow)
+    runs.run(options, screen)
+    return options.out

@@ -1,5 +1,4 @@
 import io
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from cryoinfer.cli import evaluate as evaluation
-from cryoinfer.cli import map_files, runs
+from cryoinfer.cli import runs
 from cryoinfer.cli.guard import LoggedError
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
-from cryoinfer.cli.results import write_results
-from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_finished
+from cryoinfer.cli.run_folder import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
@@ -39,33 +36,9 @@ FILES = {
 }
 
 
-@pytest.fixture
-def screen() -> Console:
-    return Console(file=io.StringIO(), width=200)
-
-
 def shown(screen: Console) -> str:
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
-
-
-@pytest.fixture
-def options(tmp_path: Path, simulated: Path) -> RunOptions:
-    return RunOptions(
-        workflow="abinitio",
-        particles=simulated / "particles.star",
-        out=tmp_path / "run",
-        threads=1,
-    )
-
-
-@pytest.fixture
-def finished(
-    options: RunOptions, workflow, screen: Console, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    monkeypatch.setattr(runs, "abinitio", workflow)
-    runs.run(options, screen)
-    return options.out
 
 
 def test_a_run_leaves_everything_and_says_where(
@@ -277,96 +250,6 @@ def test_threads_are_set_everywhere() -> None:
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])
-
-
-def test_evaluation_finds_what_the_errors_were(
-    finished: Path, simulated: Path, screen: Console
-) -> None:
-    evaluation.evaluate(finished, simulated, screen)
-    summary = json.loads((finished / "evaluation.json").read_text())
-    assert summary["hand"] == "same"
-    assert summary["particles"] == 120
-    same, opposite = summary["hands"]["same"], summary["hands"]["opposite"]
-    # The median of a chi distribution of 3 degrees is 1.54 sd: 4.4 degrees of 2.86;
-    # of 120 draws it is known to about 6 %.
-    assert same["geodesic_degrees_median"] == pytest.approx(4.4, rel=0.25)
-    assert opposite["geodesic_degrees_median"] > 30
-    # The map is the true one: Nyquist.
-    assert same["resolution_angstrom_fsc_0.5"] == pytest.approx(12.8, rel=0.05)
-    for region in ("pose", "rotation", "shift"):
-        # Binomial: sd 0.046 at 0.5, 0.027 at 0.9.
-        assert summary["coverage"][region][0] == pytest.approx(0.5, abs=0.15)
-        assert summary["coverage"][region][1] == pytest.approx(0.9, abs=0.09)
-    page = (finished / "report.html").read_text()
-    assert "Against the truth" in page
-    assert "90%" in shown(screen)
-
-
-def test_particles_without_a_pose_are_not_judged(
-    simulated: Path, result: RunResult, screen: Console, tmp_path: Path
-) -> None:
-    unreadable = torch.arange(120) < 40
-    novelty = torch.zeros(120).masked_fill(unreadable, torch.inf)
-    rotation = result.latents.pose.rotation.clone()
-    rotation[unreadable] = torch.eye(3).double()
-    pose = replace(result.latents.pose, rotation=rotation)
-    found = replace(
-        result,
-        latents=replace(result.latents, pose=pose),
-        novelty_nats=novelty,
-        unreadable=unreadable,
-    )
-    run = tmp_path / "run"
-    with RunFolder(run, RunRecord.of_now("infer", {}, {}, 0, 1)) as folder:
-        write_results(folder, Particles.load(simulated / "particles.star"), found)
-    assert len(read_content(run).pose) == len(read_content(run).variance) == 80
-    evaluation.evaluate(run, simulated, screen)
-    assert "40 without a pose" in shown(screen)
-    summary = json.loads((run / "evaluation.json").read_text())
-    assert (summary["particles"], summary["unreadable"]) == (80, 40)
-    # As of all 120 without the 40, known to about 7 %.
-    same = summary["hands"]["same"]
-    assert same["geodesic_degrees_median"] == pytest.approx(4.4, rel=0.25)
-
-
-def test_the_mirror_image_is_recognised(
-    finished: Path, simulated: Path, screen: Console, tmp_path: Path
-) -> None:
-    flipped = tmp_path / "flipped"
-    map_files.flip(map_files.FlipOptions(finished, flipped), screen)
-    assert require_finished(flipped).mirrored
-    evaluation.evaluate(finished, simulated, screen)
-    evaluation.evaluate(flipped, simulated, screen)
-    before, after = (
-        json.loads((folder / "evaluation.json").read_text())
-        for folder in (finished, flipped)
-    )
-    assert after["hand"] == "opposite"
-    # Coverage of mirrored posteriors is that of the posteriors.
-    for region, values in before["coverage"].items():
-        assert after["coverage"][region] == pytest.approx(values, abs=0.01)
-    for name in ("geodesic_degrees_median", "shift_angstrom_median"):
-        assert after["hands"]["opposite"][name] == pytest.approx(
-            before["hands"]["same"][name], rel=0.01
-        )
-    again = tmp_path / "again"
-    map_files.flip(map_files.FlipOptions(flipped, again), screen)
-    assert not require_finished(again).mirrored
-    first, last = (read_map(f / "map.mrc").density for f in (finished, again))
-    assert (first == last).all()
-
-
-def test_the_truth_of_other_particles_is_refused(
-    finished: Path, screen: Console, tmp_path: Path, simulated: Path
-) -> None:
-    with pytest.raises(
-        InputError, match=r"truth\.mrc is missing|truth\.star is missing"
-    ):
-        evaluation.evaluate(finished, tmp_path, screen)
-    for name in ("truth.star", "truth.mrc", "particles.mrcs"):
-        (tmp_path / name).write_bytes((simulated / name).read_bytes())
-    with pytest.raises(InputError, match="None of the particles"):
-        evaluation.evaluate(finished, tmp_path, screen)
 
 
 @pytest.mark.parametrize("read", ["particles", "map"])

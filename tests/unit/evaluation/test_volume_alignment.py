@@ -3,6 +3,7 @@ import math
 import pytest
 import roma
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from cryoinfer.errors import InputError
@@ -157,6 +158,23 @@ def test_align_map_withstands_noise(points: Tensor, generator: torch.Generator) 
     # 20,000 voxels at an SNR of 1 or more fix six numbers to about 1 %.
     assert fsc[: int(0.9 * BOX / 2)].min() > 0.99
     assert before[15:20].mean() < 0.9
+
+
+def test_maps_that_show_nothing_alike_end_in_time(
+    points: Tensor, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    resample = ndimage.map_coordinates
+
+    def counted(*words, **names):
+        calls.append(1)
+        return resample(*words, **names)
+
+    monkeypatch.setattr(ndimage, "map_coordinates", counted)
+    noise = torch.randn((BOX, BOX, BOX), generator=generator)
+    refine_alignment(blob_map(points), noise, frame(generator, False), PIXEL)
+    # Three fits of 30 steps of seven calls; 4,200 calls each are scipy's own bound.
+    assert len(calls) <= 3 * 210
 
 
 def test_refuses_odd_boxes_and_other_sizes(points: Tensor) -> None:
