@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
-from cryoinfer.data.examples import example_atoms
+from cryoinfer.data.examples import example_atoms, symmetric_copies
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.mrc import write_map
@@ -50,10 +50,45 @@ def test_modes_of_a_map(tmp_path: Path) -> None:
     assert "kDa of protein" in answer.output
     again = cryoinfer(*words)
     assert again.exit_code == 2
-    assert "exists: choose another name" in again.stderr
+    assert "exists: give another name" in again.stderr
     shown = cryoinfer("modes", beads, "--modes", 2, "--cutoff", 20)
     assert shown.exit_code == 0, shown.output
     assert "60 in chain A" in shown.output
+
+
+def test_copies_without_chain_names_are_all_there(tmp_path: Path) -> None:
+    """As programs of molecular dynamics write them, in water of their names."""
+    pair = symmetric_copies(example_atoms("adenylate-kinase-open"), "C2", 16.0)
+    water = "HETATM    1  OW  SOL     1      90.000   0.000   0.000  1.00  0.00"
+    lines = [
+        f"ATOM      1  {pair.atom_names[row]:<4s}{pair.residue_names[row]} "
+        f" {pair.residue_numbers[row]:4d}    "
+        + "".join(f"{value:8.3f}" for value in pair.coordinates_angstrom[row])
+        + f"  1.00 20.00          {pair.elements[row]:>2s}"
+        for row in range(len(pair))
+    ]
+    path = tmp_path / "pair.pdb"
+    path.write_text("\n".join([*lines, water, ""]))
+    out = tmp_path / "out"
+    answer = cryoinfer("modes", path, "--modes", 1, "--out", out)
+    assert answer.exit_code == 0, answer.output
+    for said in (
+        "Left out of " + str(path) + ": 1 waters (SOL)",
+        "here they are called A, B",
+        "Atoms      3,312",
+        "Nodes      428 in chains A, B",
+        "0.03734",
+    ):
+        assert said in answer.output
+    nmd = dict(
+        line.split(" ", 1) for line in (out / "modes.nmd").read_text().splitlines()
+    )
+    assert nmd["chainids"].split() == ["A"] * 214 + ["B"] * 214
+    assert nmd["resids"].split() == [str(n) for n in (*range(1, 215), *range(1, 215))]
+    words = ("--n", 2, "--box", 16, "--pixel-size", 12, "--out", tmp_path / "sim")
+    answer = cryoinfer("simulate", path, *words)
+    assert answer.exit_code == 0, answer.output
+    assert "1 waters (SOL)" in answer.output
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def beads_of_map(
         residue_numbers=tuple(range(1, 1 + _APART * count, _APART)),
         insertion_codes=("",) * count,
         b_factors_angstrom2=8 * math.pi**2 * variance,
+        residue_index=np.arange(count),
     )
     return BeadModel(
         model,

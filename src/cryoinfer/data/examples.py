@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoinfer.data.given_structure import GivenStructure, given_structure
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.io.atoms import AtomicModel, KeptAtoms, kept_atoms, read_atoms
+from cryoinfer.io.atoms import AtomicModel, KeptAtoms, read_atoms
+from cryoinfer.io.residues import fresh_names
 
 _COPY_RADIUS_ANGSTROM = 36.0  # neighbours are 5 (C4) or 10 (D2) angstrom apart
 
@@ -52,8 +55,8 @@ def example_atoms(name: str) -> AtomicModel:
     return _EXAMPLES[name]()
 
 
-def named_atoms(name: str) -> AtomicModel:
-    """Return the heavy atoms of an example, or of a file.
+def named_structure(name: str) -> GivenStructure:
+    """Return the heavy atoms of an example, or of a file, and what to know of them.
 
     Parameters
     ----------
@@ -66,31 +69,19 @@ def named_atoms(name: str) -> AtomicModel:
         If it is neither, or the file cannot be used.
     """
     if name in EXAMPLE_NAMES:
-        return example_atoms(name)
-    return read_atoms(_require_file(name))
-
-
-def named_atoms_kept(name: str) -> KeptAtoms:
-    """Return which atoms of a file :func:`named_atoms` returns; of an example, all.
-
-    Raises
-    ------
-    InputError
-        As there.
-    """
-    if name in EXAMPLE_NAMES:
-        count = len(example_atoms(name))
-        return KeptAtoms(np.arange(count), count)
-    return kept_atoms(_require_file(name))
-
-
-def _require_file(name: str) -> str:
+        model = example_atoms(name)
+        return GivenStructure(model, KeptAtoms(np.arange(len(model)), len(model)), ())
     if not Path(name).exists():
         raise InputError(
             f"The structure {name!r} is neither a file nor one of the examples "
             f"{', '.join(EXAMPLE_NAMES)}."
         )
-    return name
+    return given_structure(name)
+
+
+def named_atoms(name: str) -> AtomicModel:
+    """Return the atoms alone of :func:`named_structure`."""
+    return named_structure(name).model
 
 
 def symmetric_copies(
@@ -130,17 +121,21 @@ def symmetric_copies(
     offset = radius_angstrom * direction / np.linalg.norm(direction)
     placed = _centred(atoms.coordinates_angstrom) + offset
     copies = len(rotations)
+    per_copy = int(atoms.residue_index.max()) + 1
     return AtomicModel(
         coordinates_angstrom=np.concatenate([placed @ r.T for r in rotations]),
         elements=atoms.elements * copies,
         atom_names=atoms.atom_names * copies,
         residue_names=atoms.residue_names * copies,
         chain_names=tuple(
-            chr(ord("A") + i) for i in range(copies) for _ in range(len(atoms))
+            name for name in islice(fresh_names(), copies) for _ in range(len(atoms))
         ),
         residue_numbers=atoms.residue_numbers * copies,
         insertion_codes=atoms.insertion_codes * copies,
         b_factors_angstrom2=np.tile(atoms.b_factors_angstrom2, copies),
+        residue_index=np.concatenate(
+            [atoms.residue_index + copy * per_copy for copy in range(copies)]
+        ),
     )
 
 

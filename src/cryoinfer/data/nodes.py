@@ -1,9 +1,9 @@
 """The nodes of a structure: one a residue, and which of them an atom goes with."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
-import gemmi
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,10 +14,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.physics.structures.deformation import turns
 
-_ALPHA_CARBON, _PHOSPHORUS = ("CA", "C"), ("P", "P")  # name and element
-_BACKBONE = {"N", "CA", "C"}
-"""Atoms that tell amino acids under names of their own (HSD) from ligands. Nucleotides
-have nothing that AMP has not: strange ones get no node."""
+_NODE_OF = {"amino acid": ("CA", "C"), "nucleotide": ("P", "P")}  # name and element
 
 
 @dataclass(frozen=True)
@@ -31,10 +28,14 @@ class Nodes:
     of_atom : ndarray of int64, shape (a,)
         The node that each atom goes with: that of its residue; in a residue without
         one (a ligand, the first nucleotide of a chain) the nearest.
+    without : Counter
+        Residues without a node, by what they are: ``"NAG"``, or ``"DA without a
+        phosphate"``.
     """
 
     atom: NDArray[np.int64]
     of_atom: NDArray[np.int64]
+    without: Counter[str]
 
     @classmethod
     def of_model(cls, model: AtomicModel) -> Self:
@@ -45,35 +46,30 @@ class Nodes:
         InputError
             If there are none of either.
         """
-        residue = _residue_of_atom(model)
-        names: list[set[str]] = [set() for _ in range(residue.max() + 1)]
-        for row, name in enumerate(model.atom_names):
-            names[residue[row]].add(name)
-        chosen = [
-            row
-            for row, named in enumerate(
-                zip(model.atom_names, model.elements, strict=True)
-            )
-            if _is_node(named, model.residue_names[row], names[residue[row]])
-        ]
+        residues, kinds = model.residues(), model.residue_kinds()
+        nodes = [_node(model, *one) for one in zip(residues, kinds, strict=True)]
+        chosen = [row for row in nodes if row is not None]
         if not chosen:
             raise InputError(
                 "found no alpha carbon (CA) of an amino acid and no phosphorus (P) of "
                 f"a nucleotide among {len(model)} atoms: expected a protein, or a "
                 "nucleic acid"
             )
-        # Of a residue that has several, the first.
-        _, first = np.unique(residue[chosen], return_index=True)
-        atom = np.array(chosen, dtype=np.int64)[first]
-        node_of_residue = np.full(residue.max() + 1, -1, dtype=np.int64)
-        node_of_residue[residue[atom]] = np.arange(len(atom))
-        of_atom = node_of_residue[residue]
+        atom = np.array(chosen, dtype=np.int64)
+        has = np.array([row is not None for row in nodes])
+        node_of_residue = np.where(has, np.cumsum(has) - 1, -1)
+        of_atom = np.repeat(node_of_residue, [len(rows) for rows in residues])
         without = of_atom < 0
         if without.any():
             coordinates = model.coordinates_angstrom
             _, nearest = cKDTree(coordinates[atom]).query(coordinates[without])
             of_atom[without] = nearest
-        return cls(atom, of_atom)
+        lacking = Counter(
+            _lacking(model.residue_names[rows[0]], kind)
+            for rows, kind, node in zip(residues, kinds, nodes, strict=True)
+            if node is None
+        )
+        return cls(atom, of_atom, lacking)
 
     def __len__(self) -> int:
         return len(self.atom)
@@ -96,27 +92,19 @@ class Nodes:
         return displacement[..., of_atom, :] + turned
 
 
-def _residue_of_atom(model: AtomicModel) -> NDArray[np.int64]:
-    """Return the number of each atom's residue, shape (a,).
-
-    A new one begins wherever its chain, its number or its name changes.
-    """
-    keys = list(
-        zip(
-            model.chain_names,
-            model.residue_numbers,
-            model.insertion_codes,
-            model.residue_names,
-            strict=True,
-        )
-    )
-    begins = [row > 0 and keys[row] != keys[row - 1] for row in range(len(keys))]
-    return np.cumsum(begins).astype(np.int64)
+def node_rows(model: AtomicModel) -> list[int | None]:
+    """Return the atom that stands for each residue, None for those without."""
+    pairs = zip(model.residues(), model.residue_kinds(), strict=True)
+    return [_node(model, rows, kind) for rows, kind in pairs]
 
 
-def _is_node(named: tuple[str, str], residue_name: str, beside: set[str]) -> bool:
-    """Tell whether an atom, of a name and an element, stands for its residue."""
-    known = gemmi.find_tabulated_residue(residue_name)
-    if named == _ALPHA_CARBON:
-        return known.is_amino_acid() or beside >= _BACKBONE
-    return named == _PHOSPHORUS and known.is_nucleic_acid()
+def _node(model: AtomicModel, rows: range, kind: str) -> int | None:
+    """Return the atom that stands for a residue, None where there is none."""
+    for row in rows:
+        if (model.atom_names[row], model.elements[row]) == _NODE_OF.get(kind):
+            return row
+    return None
+
+
+def _lacking(name: str, kind: str) -> str:
+    return f"{name} without a phosphate" if kind == "nucleotide" else name

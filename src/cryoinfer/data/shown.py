@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.data.examples import named_atoms, named_atoms_kept
+from cryoinfer.data.examples import named_structure
+from cryoinfer.data.frames import frames_of
 from cryoinfer.data.motions import Motion, farthest_reach, moving_atoms
-from cryoinfer.io.trajectories import read_frames
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.physics.structures.path import AtomsOnPath
@@ -63,15 +62,17 @@ class Shown:
         InputError
             If structure or trajectory cannot be used.
         """
-        model = named_atoms(name)
+        given = named_structure(name)
+        model = given.model
         coordinates = torch.from_numpy(model.coordinates_angstrom)
-        coordinates = coordinates - coordinates.mean(0)
+        centre = coordinates.mean(0)
+        coordinates = coordinates - centre
         atoms = GaussianAtoms.from_elements(
             coordinates.float(), model.elements, b_factor_angstrom2
         )
         if trajectory is not None:
-            frames = read_frames(trajectory, named_atoms_kept(name))
-            placed = superposed(torch.from_numpy(frames), coordinates).float()
+            frames = torch.from_numpy(frames_of(trajectory, given.kept, model))
+            placed = (frames - centre).float()
             reach = float(placed.norm(dim=2).max())
             return cls(AtomsOnPath(atoms, placed), (), reach)
         if motions:
@@ -110,21 +111,3 @@ class Shown:
             f"cryoinferMode{motion.mode}Angst": conformation[:, column].numpy()
             for column, motion in enumerate(self.motions)
         }
-
-
-def superposed(frames: Tensor, coordinates: Tensor) -> Tensor:
-    """Return frames turned and moved to lie on a structure, float64, (f, a, 3).
-
-    By least squares over all atoms, so that poses mean the same in every frame.
-
-    Parameters
-    ----------
-    frames : Tensor, shape (f, a, 3)
-    coordinates : Tensor, shape (a, 3)
-    """
-    onto = coordinates.double()
-    found = []
-    for frame in frames.double():
-        rotation, translation = roma.rigid_points_registration(frame, onto)
-        found.append(frame @ rotation.mT + translation)
-    return torch.stack(found)

@@ -32,17 +32,13 @@ def _model(atoms: AtomicModel, number: int) -> gemmi.Model:
     model = gemmi.Model(number)
     chain: gemmi.Chain | None = None
     residue: gemmi.Residue | None = None
-    key: tuple[object, ...] = ()
+    begun = -1
     for row in range(len(atoms)):
         if chain is None or chain.name != atoms.chain_names[row]:
             chain, residue = model.add_chain(gemmi.Chain(atoms.chain_names[row])), None
-        own = (
-            atoms.residue_numbers[row],
-            atoms.insertion_codes[row],
-            atoms.residue_names[row],
-        )
-        if residue is None or own != key:
-            residue, key = chain.add_residue(_residue(atoms, row)), own
+        if residue is None or atoms.residue_index[row] != begun:
+            residue = chain.add_residue(_residue(atoms, row))
+            begun = atoms.residue_index[row]
         residue.add_atom(_atom(atoms, row))
     return model
 

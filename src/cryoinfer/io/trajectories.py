@@ -2,23 +2,50 @@
 
 import contextlib
 import os
-import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError, MissingFileError
-from cryoinfer.io.atoms import KeptAtoms, read_models
+from cryoinfer.io.atom_columns import Cell
+from cryoinfer.io.atom_files import read_atom_file
+from cryoinfer.io.atoms import KeptAtoms
+from cryoinfer.io.whole_files import require_whole_dcd, require_whole_xtc
 
 _ANGSTROM_PER_NANOMETRE = 10.0
 _CHUNK = 100  # frames that are held with all their atoms
 _MOST_BYTES = 4 << 30  # of the atoms that are kept
-_PROMISED = struct.Struct("4si")  # of a DCD file, behind the length of the first record
+_FARTHEST_ANGSTROM = 1e5  # from the origin, as of structures
+
+Floats = NDArray[np.float32]
 
 
-def read_frames(path: Path | str, kept: KeptAtoms) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Frames:
+    """Where atoms are in every frame of a trajectory.
+
+    Attributes
+    ----------
+    coordinates_angstrom : ndarray of float32, shape (f, a, 3)
+        (x, y, z).
+    vectors_angstrom : ndarray of float64, shape (f, 3, 3), or None
+        Of each frame's periodic cell, a row each; None where the file has none.
+    """
+
+    coordinates_angstrom: Floats
+    vectors_angstrom: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.coordinates_angstrom)
+
+
+Chunk = tuple[Floats, list[Cell | None]]
+
+
+def read_frames(path: Path | str, kept: KeptAtoms) -> Frames:
     """Read where the atoms of a structure are in every frame.
 
     Parameters
@@ -29,16 +56,11 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> NDArray[np.float32]:
     kept : KeptAtoms
         Atoms of the structure that the trajectory is of.
 
-    Returns
-    -------
-    ndarray of float32, shape (f, a, 3)
-        (x, y, z) in angstrom, of the kept atoms.
-
     Raises
     ------
     MissingFileError, InputError
-        If the file is absent, cannot be read, is of another number of atoms, holds
-        fewer frames than it promises or more than memory.
+        If the file is absent, cannot be read, is of another number of atoms, is cut
+        short, holds coordinates that no atom can have, or more than memory.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,8 +70,10 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> NDArray[np.float32]:
         chunks = _binary_chunks(path, kind)
     else:
         chunks = _models(path)
-    frames, size = [], 0
-    for chunk in chunks:
+    frames: list[Floats] = []
+    cells: list[Cell | None] = []
+    size = 0
+    for chunk, boxes in chunks:
         if chunk.shape[1] != kept.of:
             raise InputError(
                 f"{path} has {chunk.shape[1]:,} atoms a frame, the structure "
@@ -57,6 +81,7 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> NDArray[np.float32]:
                 "and waters included, in its order of atoms"
             )
         frames.append(chunk[:, kept.rows])
+        cells += boxes
         size += frames[-1].nbytes
         if size > _MOST_BYTES:
             raise InputError(
@@ -66,40 +91,63 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> NDArray[np.float32]:
     if not frames:
         raise InputError(f"{path} holds no frames")
     found = np.concatenate(frames)
-    finite = np.isfinite(found).all((1, 2))
-    if not finite.all():
+    placed = (np.abs(found) < _FARTHEST_ANGSTROM).all((1, 2))
+    if not placed.all():
         raise InputError(
-            f"frame {int(finite.argmin()) + 1} of {path} holds coordinates that are "
-            "not finite: leave it out"
+            f"frame {int(placed.argmin()) + 1} of {path} holds coordinates that are "
+            f"not finite, or farther than {_FARTHEST_ANGSTROM:g} A from the origin: "
+            "leave it out"
         )
-    return found
+    known = [cell.vectors_angstrom for cell in cells if cell is not None]
+    return Frames(found, np.stack(known) if len(known) == len(found) else None)
 
 
-def _binary_chunks(path: Path, kind: str) -> Iterator[NDArray[np.float32]]:
+def _binary_chunks(path: Path, kind: str) -> Iterator[Chunk]:
     """Yield frames of a DCD or XTC file, in angstrom, some at a time."""
     # Loads for a quarter of a second, which only trajectories are to wait for.
     from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 
-    reader, scale = DCDTrajectoryFile, 1.0
-    if kind == ".xtc":
-        reader, scale = XTCTrajectoryFile, _ANGSTROM_PER_NANOMETRE
     try:
+        if kind == ".xtc":
+            require_whole_xtc(path)
         with contextlib.ExitStack() as stack:
+            reader = XTCTrajectoryFile if kind == ".xtc" else DCDTrajectoryFile
             with _silent():
                 file = stack.enter_context(reader(str(path)))
             if kind == ".dcd":
-                _require_promised(path, len(file))
+                require_whole_dcd(path, len(file))
             while True:
                 with _silent():
-                    chunk = file.read(n_frames=_CHUNK)[0]
+                    chunk, *others = file.read(n_frames=_CHUNK)
                 if not len(chunk):
                     return
-                yield np.asarray(chunk, dtype=np.float32) * np.float32(scale)
+                places = np.asarray(chunk, dtype=np.float32)
+                if kind == ".xtc":
+                    places *= np.float32(_ANGSTROM_PER_NANOMETRE)
+                    yield places, _cells_of_vectors(others[2])
+                else:
+                    yield places, _cells_of_lengths(*others)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a {kind[1:].upper()} trajectory, or is cut "
             f"short: {error}"
         ) from error
+
+
+def _cells_of_vectors(box_nanometre: Floats | None) -> list[Cell | None]:
+    if box_nanometre is None:
+        return []
+    vectors = box_nanometre.astype(np.float64) * _ANGSTROM_PER_NANOMETRE
+    return [Cell.of_vectors(one) for one in vectors]
+
+
+def _cells_of_lengths(
+    lengths: Floats | None, angles: Floats | None
+) -> list[Cell | None]:
+    if lengths is None or angles is None:
+        return []
+    rows = np.concatenate([lengths, angles], 1).astype(np.float64).tolist()
+    return [Cell.of_lengths(tuple(row), "") for row in rows]
 
 
 @contextlib.contextmanager
@@ -118,31 +166,15 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _require_promised(path: Path, held: int) -> None:
-    """Refuse a DCD file that holds fewer frames than its header says.
-
-    The reader would return those that are there.
-    """
-    with path.open("rb") as raw:
-        head = raw.read(4 + _PROMISED.size)
-    order = "<" if head[:4] == struct.pack("<i", 84) else ">"
-    promised = struct.unpack_from(order + _PROMISED.format, head, 4)[1]
-    if held < promised:
-        raise InputError(
-            f"the header of {path} promises {promised:,} frames, the file holds "
-            f"{held:,}: it is cut short; copy it again, or write it anew"
-        )
-
-
-def _models(path: Path) -> Iterator[NDArray[np.float32]]:
+def _models(path: Path) -> Iterator[Chunk]:
     """Yield the models of a coordinate file as frames."""
-    first = 0
-    for number, model in enumerate(read_models(path), 1):
-        places = [cra.atom.pos.tolist() for cra in model.all()]
-        first = first or len(places)
+    file = read_atom_file(path)
+    first = len(file.coordinates_angstrom[0])
+    cell = file.cell if file.cell is not None and file.cell.alone else None
+    for number, places in enumerate(file.coordinates_angstrom, 1):
         if len(places) != first:
             raise InputError(
                 f"model {number} of {path} has {len(places):,} atoms, the first "
-                f"{first:,}: expected the same atoms in all"
+                f"{first:,}: expected the same atoms in all. Is the file cut short?"
             )
-        yield np.array(places, dtype=np.float32).reshape(1, -1, 3)
+        yield places.astype(np.float32)[None], [cell]

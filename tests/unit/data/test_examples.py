@@ -27,6 +27,7 @@ def triangle() -> AtomicModel:
         residue_numbers=(1, 1, 2),
         insertion_codes=("", "", ""),
         b_factors_angstrom2=np.array([10.0, 20.0, 30.0]),
+        residue_index=np.array([0, 0, 1]),
     )
 
 

@@ -14,6 +14,8 @@ def model(*rows: tuple[str, str, str, str, int, str]) -> AtomicModel:
     """Return atoms of (name, element, residue, chain, number, insertion code)."""
     names, elements, residues, chains, numbers, codes = zip(*rows, strict=True)
     along = 4.0 * np.arange(len(rows))
+    keys = [row[2:] for row in rows]
+    index = [len(set(keys[: row + 1])) - 1 for row in range(len(keys))]
     return AtomicModel(
         coordinates_angstrom=np.stack([along, 0 * along, 0 * along], 1),
         elements=elements,
@@ -23,6 +25,7 @@ def model(*rows: tuple[str, str, str, str, int, str]) -> AtomicModel:
         residue_numbers=numbers,
         insertion_codes=codes,
         b_factors_angstrom2=along,
+        residue_index=np.array(index),
     )
 
 

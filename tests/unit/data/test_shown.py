@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.examples import example_atoms
+from cryoinfer.data.frames import superposed
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
-from cryoinfer.data.shown import FRAME, Shown, superposed
+from cryoinfer.data.shown import FRAME, Shown
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import random_rotations

@@ -9,7 +9,7 @@ from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError, MissingFileError
-from cryoinfer.io.atoms import KeptAtoms, kept_atoms
+from cryoinfer.io.atoms import KeptAtoms, read_structure
 from cryoinfer.io.trajectories import read_frames
 
 REAL = Path(__file__).parents[4] / "shared/data"
@@ -54,7 +54,7 @@ def models(coordinates: NDArray[np.float32]) -> str:
 
 
 def test_dcd_in_angstrom(dcd: Path, coordinates: NDArray[np.float32]) -> None:
-    found = read_frames(dcd, KEPT)
+    found = read_frames(dcd, KEPT).coordinates_angstrom
     assert found.dtype == np.float32
     assert np.array_equal(found, coordinates[:, KEPT.rows])
 
@@ -62,7 +62,7 @@ def test_dcd_in_angstrom(dcd: Path, coordinates: NDArray[np.float32]) -> None:
 def test_xtc_is_converted_from_nanometres(
     xtc: Path, coordinates: NDArray[np.float32]
 ) -> None:
-    found = read_frames(xtc, KEPT)
+    found = read_frames(xtc, KEPT).coordinates_angstrom
     assert found == pytest.approx(coordinates[:, KEPT.rows], abs=XTC_ANGSTROM)
 
 
@@ -73,7 +73,7 @@ def test_models_are_frames(
     text = models(coordinates[:3]).encode()
     path = tmp_path / name
     path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
-    found = read_frames(path, KEPT)
+    found = read_frames(path, KEPT).coordinates_angstrom
     # The format has three decimals.
     assert found == pytest.approx(coordinates[:3][:, KEPT.rows], abs=6e-4)
 
@@ -158,8 +158,33 @@ def test_adenylate_kinase_goes_from_the_closed_to_the_open_state() -> None:
         REAL / "models" / f"adk_{name}_charmm.pdb"
         for name in ("1ake_closed", "4ake_open")
     )
-    kept = kept_atoms(opened)
+    kept = read_structure(opened).kept
     assert kept.of == 3341
     frames = read_frames(REAL / "traj/adk_dims2.dcd", kept)
-    assert frames.shape == (102, 1656, 3)
-    assert kept_atoms(closed).rows.tolist() == kept.rows.tolist()
+    assert frames.coordinates_angstrom.shape == (102, 1656, 3)
+    assert read_structure(closed).kept.rows.tolist() == kept.rows.tolist()
+
+
+@pytest.mark.parametrize("name", ["dcd", "xtc"])
+def test_no_file_cut_within_a_frame_is_read_as_shorter(
+    name: str, coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """Also where the header promises nothing, as while a simulation still runs."""
+    path = tmp_path / f"a.{name}"
+    reader = DCDTrajectoryFile if name == "dcd" else XTCTrajectoryFile
+    with reader(str(path), "w") as file:
+        file.write(coordinates[:3])
+    whole = bytearray(path.read_bytes())
+    if name == "dcd":
+        whole[8:12] = bytes(4)
+        last = 3 * (4 * ATOMS + 8)  # x, y and z of a frame, each between its lengths
+    else:
+        with reader(str(path), "w") as file:
+            file.write(coordinates[:2])
+        last = len(whole) - path.stat().st_size
+    path.write_bytes(whole[: len(whole) - last])
+    assert len(read_frames(path, KEPT)) == 2
+    for missing in range(1, last):
+        path.write_bytes(whole[: len(whole) - missing])
+        with pytest.raises(InputError, match="cut short"):
+            read_frames(path, KEPT)

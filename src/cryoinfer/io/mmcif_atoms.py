@@ -1,0 +1,115 @@
+"""The atoms of mmCIF files, row by row of ``_atom_site``."""
+
+from typing import Any
+
+import gemmi
+import numpy as np
+
+from cryoinfer.errors import InputError
+from cryoinfer.io.atom_columns import AtomColumns, AtomFile, Cell, Texts
+
+_AXES = ("Cartn_x", "Cartn_y", "Cartn_z")
+_CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_GROUPS = ("_symmetry.space_group_name_H-M", "_space_group.name_H-M_alt")
+
+Rows = dict[str, list[Any]]
+
+
+def read(document: gemmi.cif.Document) -> AtomFile:
+    """Return the atoms of the first block that has any.
+
+    Raises
+    ------
+    InputError
+        If none has, or a coordinate is no number.
+    """
+    for block in document:
+        rows: Rows = block.get_mmcif_category("_atom_site.")
+        if rows and all(axis in rows for axis in _AXES):
+            return _atoms(block, rows)
+    raise InputError(
+        "expected atoms (_atom_site.Cartn_x and so on) in mmCIF, found none"
+    )
+
+
+def _atoms(block: gemmi.cif.Block, rows: Rows) -> AtomFile:
+    places = _coordinates(rows)
+    model = _texts(rows, len(places), "pdbx_PDB_model_num")
+    begins = np.flatnonzero(np.concatenate([[True], model[1:] != model[:-1]]))
+    ends = [*begins[1:], len(places)]
+    models = tuple(places[a:b] for a, b in zip(begins, ends, strict=True))
+    first = {name: values[: ends[0]] for name, values in rows.items()}
+    return AtomFile(_columns(first, int(ends[0])), models, _cell(block))
+
+
+def _coordinates(rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
+    try:
+        return np.array([rows[axis] for axis in _AXES], dtype=np.float64).T.copy()
+    except (ValueError, TypeError):
+        pass
+    for row, words in enumerate(zip(*(rows[axis] for axis in _AXES), strict=True)):
+        try:
+            [float(word) for word in words]
+        except (ValueError, TypeError):
+            raise InputError(
+                f"atom {row + 1:,} has no coordinates that are numbers: {words}"
+            ) from None
+    raise InputError("coordinates are no numbers")
+
+
+def _columns(rows: Rows, count: int) -> AtomColumns:
+    number = _texts(rows, count, "auth_seq_id", "label_seq_id")
+    return AtomColumns(
+        names=_texts(rows, count, "label_atom_id", "auth_atom_id"),
+        residue_names=_texts(rows, count, "label_comp_id", "auth_comp_id"),
+        chains=_texts(rows, count, "auth_asym_id", "label_asym_id"),
+        segments=_texts(rows, count, "label_asym_id"),
+        insertion_codes=_texts(rows, count, "pdbx_PDB_ins_code"),
+        alternatives=_texts(rows, count, "label_alt_id"),
+        symbols=_texts(rows, count, "type_symbol"),
+        from_first_column=np.zeros(count, dtype=bool),
+        residue_numbers=np.array([_integer(word) for word in number.tolist()]),
+        after_end=np.zeros(count, dtype=bool),
+        occupancies=_floats(rows, count, "occupancy", 1.0),
+        b_factors_angstrom2=_floats(rows, count, "B_iso_or_equiv", 0.0),
+    )
+
+
+def _texts(rows: Rows, count: int, *names: str) -> Texts:
+    """Return a column, of a row what the first of several columns knows."""
+    found = [rows[name] for name in names if name in rows]
+    if not found:
+        return np.full(count, "", dtype=np.str_)
+    return np.array([next((v for v in of if v), "") for of in zip(*found, strict=True)])
+
+
+def _integer(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        return 0
+
+
+def _floats(
+    rows: Rows, count: int, name: str, missing: float
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return numbers; NaN for what is none."""
+    values = np.full(count, missing)
+    for row, word in enumerate(rows.get(name, ())):
+        try:
+            values[row] = float(word) if word else missing
+        except ValueError:
+            values[row] = np.nan
+    return values
+
+
+def _cell(block: gemmi.cif.Block) -> Cell | None:
+    words = [block.find_value(f"_cell.{name}") for name in _CELL]
+    group = next((w for w in map(block.find_value, _GROUPS) if w), "")
+    try:
+        values = tuple(gemmi.cif.as_number(word) for word in words if word)
+    except ValueError:
+        return None
+    if len(values) != len(_CELL):
+        return None
+    return Cell.of_lengths(values, gemmi.cif.as_string(group) if group else "")
