@@ -15,6 +15,10 @@ from cryoinfer.errors import InputError
 RANDOMISE_BELOW = 0.8
 """Phases are randomised from the first shell whose unmasked FSC is below this."""
 
+_EMPTY = 2.0**-20
+"""Amplitude of a coefficient, over the root mean square of all, below which there is
+but the rounding of single precision (2^-24 a voxel, and some of it in transforms)."""
+
 _SHELLS_AFTER_RANDOMISATION = 2
 """Shells by which a mask smears the true phases past the first randomised shell."""
 
@@ -31,7 +35,8 @@ class FscCurve:
         Of the masked maps when their phases were random from
         ``randomised_from_shell`` on: the correlation that the mask alone makes.
     corrected : Tensor of float64, shape (n // 2 + 1,)
-        ``(masked - randomised) / (1 - randomised)`` where phases were random.
+        ``(masked - randomised) / (1 - randomised)`` where phases were random; never
+        above ``masked``, and nothing where one of the maps is empty.
     randomised_from_shell : int
         ``n // 2 + 1`` when no shell had to be randomised.
     """
@@ -57,7 +62,7 @@ def fourier_shell_correlation(map_a: Tensor, map_b: Tensor) -> Tensor:
     Returns
     -------
     Tensor of float64, shape (n // 2 + 1,)
-        In [-1, 1]; 0 in a shell where one of the maps is empty.
+        In [-1, 1]; 0 in a shell where one of the maps holds nothing but rounding.
 
     Raises
     ------
@@ -77,7 +82,9 @@ def masked_fsc(
     the unmasked FSC falls below 0.8; what correlation is left under the mask there is
     the mask's own, and is taken out (Chen et al. 2013, Ultramicroscopy 135, 24-35,
     equation 4). The two shells next to the first random one keep the masked value,
-    for the mask smears true phases into them.
+    for the mask smears true phases into them. A correlation of random phases below 0
+    is chance, and adds nothing; a shell in which a map holds nothing has no
+    correlation, whatever the mask smears into it.
 
     Parameters
     ----------
@@ -111,10 +118,13 @@ def masked_fsc(
     ]
     randomised = fourier_shell_correlation(*scrambled)
     shell = torch.arange(box // 2 + 1, device=unmasked.device)
-    correctable = (shell >= first + _SHELLS_AFTER_RANDOMISATION) & (randomised < 1)
-    corrected = torch.where(
-        correctable, (masked - randomised) / (1 - randomised), masked
-    )
+    added = randomised.clamp(min=0.0)
+    less = torch.where(added < 1, (masked - added) / (1 - added), 0.0)
+    is_random = shell >= first + _SHELLS_AFTER_RANDOMISATION
+    corrected = torch.where(is_random, torch.minimum(less, masked), masked)
+    for half in (first_half, second_half):
+        is_empty = _ShellPowers.of(half, _shells(box, half.device)).is_empty
+        corrected = torch.where(is_empty, masked.clamp(max=0.0), corrected)
     return FscCurve(unmasked, masked, randomised, corrected, first)
 
 
@@ -165,24 +175,40 @@ def _shells(box: int, device: torch.device) -> Tensor:
     return squared.sqrt_().round_().long()
 
 
-def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:
-    shells = _shells(box, a.device).flatten()
-    count = box // 2 + 1
+@dataclass(frozen=True)
+class _ShellPowers:
+    """The power of a map, shell by shell, and where there is none."""
+
+    power: Tensor
+    is_empty: Tensor
+
+    @classmethod
+    def of(cls, coefficients: Tensor, shells: Tensor) -> "_ShellPowers":
+        values = coefficients.real**2 + coefficients.imag**2
+        power = _shell_sums(values, shells)
+        count = _shell_sums(torch.ones_like(values), shells)
+        return cls(power, power <= _EMPTY**2 * values.mean() * count)
+
+
+def _shell_sums(values: Tensor, shells: Tensor) -> Tensor:
+    """Return the sums over the shells of a whole transform, from its half."""
+    box, count = len(shells), shells.shape[-1]
     # A half-transform lacks the partner -k of every column but x = 0 and Nyquist.
-    weight = a.real.new_full((count,), 2.0)
+    weight = values.new_full((count,), 2.0)
     weight[0] = 1.0
     if box % 2 == 0:
         weight[-1] = 1.0
+    return torch.bincount(shells.flatten(), (values * weight).flatten())[:count]
 
-    def shell_sum(values: Tensor) -> Tensor:
-        return torch.bincount(shells, (values * weight).flatten())[:count]
 
-    cross = shell_sum(a.real * b.real + a.imag * b.imag)
-    power_a = shell_sum(a.real**2 + a.imag**2)
-    power_b = shell_sum(b.real**2 + b.imag**2)
+def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:
+    shells = _shells(box, a.device)
+    cross = _shell_sums(a.real * b.real + a.imag * b.imag, shells)
+    first, second = _ShellPowers.of(a, shells), _ShellPowers.of(b, shells)
     # The square roots apart: the product of two small powers can underflow.
-    norm = power_a.sqrt() * power_b.sqrt()
-    return torch.where(norm > 0, cross / norm, 0.0).clamp(-1.0, 1.0)
+    norm = first.power.sqrt() * second.power.sqrt()
+    fsc = torch.where(norm > 0, cross / norm, 0.0).clamp(-1.0, 1.0)
+    return torch.where(first.is_empty | second.is_empty, 0.0, fsc)
 
 
 def _randomise_phases(

@@ -114,14 +114,17 @@ def reconstruct_halves(
     box, pixel_size = problem.grid.box, problem.grid.pixel_size_angstrom
     half1, half2 = (solve(s, None, box, box) for s in sums)
     curve = masked_fsc(half1, half2, mask, torch.Generator().manual_seed(0))
-    # The outermost shells lie beyond the disc of coefficients in use.
+    # The outermost shells lie beyond the disc of coefficients in use: the halves have
+    # nothing there, whatever the mask smears into them.
     last = sums[0].radius
     corrected = curve.corrected.clone()
-    corrected[last + 1 :] = corrected[last]
+    corrected[last + 1 :] = curve.masked[last + 1 :].clamp(max=0.0)
+    filtered_by = corrected.clone()  # between shells, up to the edge of the disc
+    filtered_by[last + 1 :] = corrected[last]
     joined = SliceAccumulator(
         sums[0].sums + sums[1].sums, sums[0].radius, sums[0].padding
     )
-    snr = signal_to_noise(corrected.float(), joined=True)
+    snr = signal_to_noise(filtered_by.float(), joined=True)
     return Reconstruction(
         density=solve(joined, snr, box, box),
         half1=half1,

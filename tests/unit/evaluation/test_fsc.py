@@ -116,7 +116,6 @@ def test_what_the_mask_adds_is_taken_out(generator: torch.Generator) -> None:
 def test_nothing_randomised_for_equal_halves(generator: torch.Generator) -> None:
     density = noise(16, generator)
     curve = masked_fsc(density, density, torch.ones(16, 16, 16), generator)
-    print(curve)
     assert curve.randomised_from_shell == 9
     torch.testing.assert_close(curve.corrected, torch.ones(9, dtype=torch.float64))
 
@@ -131,3 +130,50 @@ def test_resolution_interpolates_first_crossing() -> None:
 def test_resolution_at_the_ends() -> None:
     assert resolution_at(torch.ones(6), 0.143, 10, 2.0) == 4.0
     assert resolution_at(torch.zeros(6), 0.143, 10, 2.0) == 20.0
+
+
+def low_passed(density: Tensor, last: int) -> Tensor:
+    n = density.shape[-1]
+    k = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
+    half = torch.arange(n // 2 + 1, dtype=torch.float64)
+    shell = (k[:, None, None] ** 2 + k[:, None] ** 2 + half**2).sqrt().round()
+    return torch.fft.irfftn(torch.fft.rfftn(density) * (shell <= last), s=(n, n, n))
+
+
+def test_the_corrected_curve_is_never_above_the_masked_one() -> None:
+    """By chance random phases correlate below 0, which is nobody's resolution."""
+    n, tried = 24, 0
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        signal = 3 * low_passed(noise(n, generator), 6)
+        halves = [signal + noise(n, generator) for _ in range(2)]
+        curve = masked_fsc(halves[0], halves[1], soft_ball(n, 6), generator)
+        tail = curve.randomised[curve.randomised_from_shell + 2 :]
+        tried += int((tail < 0).sum())
+        assert (curve.corrected <= curve.masked).all()
+    assert tried > 3
+
+
+def test_a_shell_without_data_has_no_correlation(generator: torch.Generator) -> None:
+    """A mask smears agreement into the last shell, in which the halves have nothing."""
+    n = 32
+    signal = low_passed(noise(n, generator), n // 2 - 1)
+    # Stored in single precision, so that the last shell holds rounding.
+    halves = [
+        (signal + 0.01 * low_passed(noise(n, generator), n // 2 - 1)).float()
+        for _ in range(2)
+    ]
+    curve = masked_fsc(halves[0], halves[1], soft_ball(n, 8), generator)
+    assert curve.masked[-1] > 0.5
+    assert curve.unmasked[-1] == 0
+    assert curve.corrected[-1] == 0
+    assert curve.corrected[-2] > 0.5
+
+
+def test_a_mask_of_one_voxel_proves_nothing(generator: torch.Generator) -> None:
+    n = 16
+    mask = torch.zeros(n, n, n)
+    mask[8, 8, 8] = 1
+    curve = masked_fsc(noise(n, generator), noise(n, generator), mask, generator)
+    assert (curve.masked.abs() > 0.999).all()  # of one value: all shells agree
+    assert (curve.corrected[4:] <= 0).all()

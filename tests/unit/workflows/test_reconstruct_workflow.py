@@ -42,6 +42,10 @@ def test_true_poses_give_the_true_map_in_its_own_units(simulated, groups) -> Non
     assert slope(found.density, made.density) == pytest.approx(1.0, abs=0.05)
     half = 0.5 * (found.half1 + found.half2)
     assert slope(half, made.density) == pytest.approx(1.0, abs=0.05)
+    # The images' discs end one shell before Nyquist: nothing is known beyond them, nor
+    # does the corrected curve say more than the masked one anywhere.
+    assert (found.fsc <= found.fsc_masked).all()
+    assert found.fsc[-1] <= 0
     # Nyquist.
     assert found.resolution_angstrom < 2 * PIXEL_SIZE * 1.15
 
