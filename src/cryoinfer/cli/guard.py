@@ -6,20 +6,18 @@ code  meaning
 0     done
 1     something unexpected, the traceback is in a log; or findings of ``check``
 2     an error that the user can mend, or a wrong option
-130   Ctrl-C
-143   SIGTERM, as batch systems send it before they kill
+128+  a signal: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP (:mod:`cryoinfer.cli.signals`)
 ====  ==========================================================================
 """
 
 import errno
-import signal
+import io
+import re
+import sys
 import tempfile
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
@@ -27,15 +25,15 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from cryoinfer.cli.signals import ENDING
 from cryoinfer.errors import CryoinferError, is_out_of_memory
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST = 1000
+"""Characters of a message."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _AWAY = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has arrived; unwinds the stack as Ctrl-C does."""
 
 
 class LoggedError(Exception):
@@ -56,22 +54,47 @@ class GuardedGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the user named."""
-        try:
-            with _termination_as_exception():
+        for stream in (sys.stdout, sys.stderr):
+            # Names of files may hold what a terminal's encoding does not.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        with ENDING:
+            try:
                 return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            code = 143 if isinstance(interrupt, Terminated) else 130
-            raise typer.Exit(code) from interrupt
-        except (typer.Exit, typer.Abort, TyperException):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # the reader of a pipe has gone; typer ends in silence
-            message, code = explain(error)
-            Console(stderr=True).print(
-                f"Error: {message}", markup=False, highlight=False, soft_wrap=True
-            )
-            raise typer.Exit(code) from error
+            except KeyboardInterrupt as interrupt:
+                raise typer.Exit(ENDING.code or 130) from interrupt
+            except (typer.Exit, typer.Abort, TyperException):
+                raise
+            except Exception as error:
+                raise typer.Exit(_tell(error)) from error
+
+
+def _tell(error: Exception) -> int:
+    """Tell a user of an error, and return the exit code."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        raise error  # the reader of a pipe has gone; typer ends in silence
+    if ENDING.code is not None and mendable(error) is None:
+        return ENDING.code  # what a library makes of an interruption
+    message, code = explain(error)
+    with suppress(OSError):  # a terminal that has closed, a disk that is full
+        Console(stderr=True).print(
+            f"Error: {one_line(message)}", markup=False, highlight=False, soft_wrap=True
+        )
+    return code
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks, control characters and a long middle.
+
+    Only what a broken file holds, or a name made to harm, is that long.
+    """
+    plain = "".join(
+        one if one.isprintable() or 0xDC80 <= ord(one) <= 0xDCFF else repr(one)[1:-1]
+        for one in re.sub(r"\s*\n\s*", " ", text.strip())
+    )
+    if len(plain) <= _LONGEST:
+        return plain
+    return f"{plain[: _LONGEST // 2]} [...] {plain[-_LONGEST // 2 :]}"
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -98,19 +121,8 @@ def mendable(error: BaseException) -> str | None:
     """Return what to tell about an error that the user can mend, None of any other."""
     if isinstance(error, CryoinferError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _FULL:
-        place = f" {error.filename}" if error.filename else ""
-        return (
-            f"Cannot write{place}: {error.strerror}. Free some space; a run can then "
-            "be continued with --resume."
-        )
-    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
-        return f"Cannot access {error.filename}: {error.strerror}."
-    if isinstance(error, OSError) and error.errno in _AWAY:
-        return (
-            f"Cannot reach {error.filename or 'a file'}: {error.strerror}. Try again "
-            "when the file system answers; a run can be continued with --resume."
-        )
+    if isinstance(error, OSError):
+        return _of_the_system(error)
     if is_out_of_memory(error):
         return (
             "There is not enough memory. See with --dry-run how much a run needs, and "
@@ -127,18 +139,20 @@ def _write_traceback(error: Exception) -> Path:
     return Path(file.name)
 
 
-@contextmanager
-def _termination_as_exception() -> Iterator[None]:
-    """Raise :class:`Terminated` at SIGTERM, so that a run can keep what it has."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it gets signals
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    earlier = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
+def _of_the_system(error: OSError) -> str:
+    """Return what to tell of a file that cannot be read or written."""
+    name = error.filename if error.filename is not None else "a file"
+    cause = error.strerror or str(error) or type(error).__name__
+    if error.errno in _FULL:
+        return (
+            f"Cannot write {name}: {cause}. Free some space; a run can then be "
+            "continued with --resume."
+        )
+    if error.errno in _FORBIDDEN:
+        return f"Cannot access {name}: {cause}. Expected permission to use it."
+    if error.errno in _AWAY:
+        return (
+            f"Cannot reach {name}: {cause}. Try again when the file system answers; a "
+            "run can be continued with --resume."
+        )
+    return f"Cannot use {name}: {cause}. Give another one, or mend it."
