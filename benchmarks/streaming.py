@@ -39,7 +39,7 @@ from measure import (
 )
 from rows import Column, Results, Row, print_table
 
-from cryoinfer.cli import run_folder
+from cryoinfer.cli.run_record import RECORD
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.workflows.infer import INFERENCE
 
@@ -123,7 +123,7 @@ def by_program(kept: Kept, inference: str, count: int, folder: Path) -> Row:
     command = [sys.executable, "-m", "cryoinfer", "infer", str(kept.file)]
     command += [str(particles), "--out", str(out)]
     row = run_process(command + ["--no-climb"] * (inference == "encoder"))
-    record = json.loads((out / run_folder.RECORD).read_text())
+    record = json.loads((out / RECORD).read_text())
     seconds = record["stage_seconds"][INFERENCE]
     return row | {"inference_seconds": seconds, "images_per_second": count / seconds}
 

@@ -14,6 +14,9 @@ Messages say what was expected, what was found and what to do. The command line
 prints them without a traceback and ends with exit code 2.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CryoinferError(Exception):
     """Base of all errors that a user can cause and mend."""
@@ -47,6 +50,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def state_of_this_version() -> Iterator[None]:
+    """Run a body that takes the state apart that a run has kept.
+
+    Raises
+    ------
+    InputError
+        If something is missing in the state, or of another kind or shape.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            "the state that was kept is of another version of cryoinfer: begin anew "
+            "with --overwrite, or resume with that version"
+        ) from error
 
 
 class ResourceError(CryoinferError):

@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
 from cryoinfer.cli.encoders import _read_lesson
-from cryoinfer.cli.run_folder import PARTICLES, RunRecord
+from cryoinfer.cli.run_folder import PARTICLES
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.inference.novelty import Usual

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from cryoinfer.cli.evaluate import evaluate
 from cryoinfer.cli.options import RunOptions
-from cryoinfer.cli.run_folder import RECORD, REPORT
+from cryoinfer.cli.run_folder import REPORT
+from cryoinfer.cli.run_record import RECORD
 from cryoinfer.cli.runs import run
 from cryoinfer.cli.simulation import simulate
 from cryoinfer.cli.terminal import say, say_rows

@@ -11,12 +11,8 @@ from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import read_dynamics, write_report
-from cryoinfer.cli.run_folder import (
-    REPORT,
-    RunFolder,
-    RunRecord,
-    require_elsewhere,
-)
+from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
 from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import aligned
@@ -135,7 +131,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         return
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
-        monitor = RichMonitor(console, folder.log, folder.checkpoint)
+        monitor = RichMonitor(console, folder.log, folder.state())
         try:
             with explained_interruption(folder, console), monitor:
                 found = infer_dynamics(particles, model, config, monitor)

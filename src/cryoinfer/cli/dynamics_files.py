@@ -10,8 +10,8 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_files import FLAG, UNREADABLE, save_particles
-from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.io.atoms import AtomicModel

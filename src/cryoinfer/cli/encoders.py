@@ -16,12 +16,8 @@ from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import PREPARED, write_encoder
-from cryoinfer.cli.run_folder import (
-    RunFolder,
-    RunRecord,
-    require_elsewhere,
-    require_finished,
-)
+from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
+from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.data.particles import Particles
@@ -171,7 +167,7 @@ def _lead(
         # The folder is ours.
         begin()
         folder.log(f"cryoinfer train, {arguments}")
-        monitor = RichMonitor(console, folder.log, folder.checkpoint)
+        monitor = RichMonitor(console, folder.log, folder.state())
         try:
             with explained_interruption(folder, console), monitor:
                 trained = train_encoder(

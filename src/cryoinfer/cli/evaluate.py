@@ -1,5 +1,6 @@
 """Judge a run on simulated particles by what they were made of."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map, read_run_mask
-from cryoinfer.cli.run_folder import RunRecord, require_finished
+from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, MissingFileError
@@ -253,7 +254,7 @@ def _match(
 
 
 def _keys(particles: Particles) -> list[tuple[Path, int]]:
-    paths = [stack.path.resolve() for stack in particles.stacks]
+    paths = [Path(os.path.realpath(stack.path)) for stack in particles.stacks]
     images = particles.table.images
     pairs = zip(images.path_index.tolist(), images.row.tolist(), strict=True)
     return [(paths[path], row) for path, row in pairs]

@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
-from cryoinfer.cli.run_folder import ERRORS, EVALUATION, replace_file
+from cryoinfer.cli.run_folder import ERRORS, EVALUATION
+from cryoinfer.errors import InputError
 from cryoinfer.report import Coverage, TruthComparison
+
+_SHOWN = ("particles", "hand", "resolution_angstrom")
 
 
 def write_comparison(
@@ -32,17 +36,24 @@ def read_comparison(folder: Path) -> TruthComparison | None:
     """Return what was written, or None if the run was never evaluated."""
     if not (folder / EVALUATION).exists() or not (folder / ERRORS).exists():
         return None
-    summary = json.loads((folder / EVALUATION).read_text())
+    path = folder / EVALUATION
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: summary[name] for name in _SHOWN}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged: run `cryoinfer evaluate` again, or delete it."
+        ) from error
     with run_arrays(folder / ERRORS) as arrays:
         coverage = None
         if "nominal" in arrays.files:
             coverage = Coverage(
-                arrays["nominal"], arrays["observed"], summary["particles"]
+                arrays["nominal"], arrays["observed"], known["particles"]
             )
         return TruthComparison(
             rotation_error_degrees=torch.from_numpy(arrays["rotation_error_degrees"]),
             shift_error_angstrom=torch.from_numpy(arrays["shift_error_angstrom"]),
-            mirrored=summary["hand"] == "opposite",
-            resolution_angstrom=summary["resolution_angstrom"],
+            mirrored=known["hand"] == "opposite",
+            resolution_angstrom=known["resolution_angstrom"],
             coverage=coverage,
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.cli.run_files import FLAG
-from cryoinfer.cli.run_folder import RunRecord
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
 from cryoinfer.io.conventions.table import ParticleTable
 

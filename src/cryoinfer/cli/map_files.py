@@ -25,7 +25,8 @@ from cryoinfer.cli.run_files import (
     save_map,
     save_particles,
 )
-from cryoinfer.cli.run_folder import clear, require_finished
+from cryoinfer.cli.run_folder import clear
+from cryoinfer.cli.run_record import require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError

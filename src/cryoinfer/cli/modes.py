@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cryoinfer.cli.run_folder import replace_file, software_versions
+from cryoinfer.cli.replacing import replace_file
+from cryoinfer.cli.run_record import software_versions
 from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.data.nodes import Nodes

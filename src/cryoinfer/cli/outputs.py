@@ -1,9 +1,10 @@
 """Files that a command writes: never what it reads, and known to be free beforehand."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from cryoinfer.cli.run_folder import replace_file
+from cryoinfer.cli.replacing import replace_file
 from cryoinfer.errors import OutputError
 
 
@@ -40,7 +41,8 @@ def is_same_file(first: Path, second: Path) -> bool:
     """Tell whether two names are of one file, through links as well."""
     if first.exists() and second.exists():
         return first.samefile(second)
-    return first.resolve() == second.resolve()
+    # Not Path.resolve, which fails where links go in a circle.
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def write_file(out: Path, write: Callable[[Path], object]) -> None:

@@ -12,7 +12,7 @@ import typer
 from cryoinfer.cli import numbers
 
 if TYPE_CHECKING:  # they import PyTorch, for which none waits until it must
-    from cryoinfer.cli.run_folder import RunRecord
+    from cryoinfer.cli.run_record import RunRecord
     from cryoinfer.data.finding import Finding
     from cryoinfer.data.particles import Particles
 

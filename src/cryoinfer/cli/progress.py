@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,9 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cryoinfer.cli.run_folder import replace_file
+from cryoinfer.cli.state_file import StateFile
 from cryoinfer.cli.terminal import say
-from cryoinfer.errors import InputError, is_out_of_memory
 from cryoinfer.report.style import format_duration
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -70,8 +67,8 @@ class RichMonitor:
     console : Console
     log : function of a line of text, optional
         Gets everything.
-    checkpoint : Path, optional
-        Where a state is kept; without it states are dropped.
+    checkpoint : StateFile, optional
+        Keeps states; without it they are dropped.
 
     Attributes
     ----------
@@ -85,7 +82,7 @@ class RichMonitor:
         self,
         console: Console,
         log: Callable[[str], None] | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: StateFile | None = None,
     ) -> None:
         self.stage_seconds: dict[str, float] = {}
         self.stage_steps: dict[str, int] = {}
@@ -164,7 +161,7 @@ class RichMonitor:
             If it cannot be written.
         """
         if self._checkpoint is not None:
-            replace_file(self._checkpoint, lambda path: _save(dict(state), path))
+            self._checkpoint.save(state)
 
     def load_checkpoint(self) -> Mapping[str, object] | None:
         """Return the state of the run that is being resumed, if it has kept any.
@@ -172,22 +169,9 @@ class RichMonitor:
         Raises
         ------
         InputError
-            If the file is damaged.
+            If the file is damaged, or of another run or version.
         """
-        if self._checkpoint is None or not self._checkpoint.exists():
-            return None
-        try:
-            state: dict[str, object] = torch.load(
-                self._checkpoint, map_location="cpu", weights_only=True
-            )
-        except Exception as error:  # torch raises whatever its unpickler stumbles on
-            if isinstance(error, OSError) or is_out_of_memory(error):
-                raise  # which says nothing of the file
-            raise InputError(
-                f"The checkpoint {self._checkpoint} cannot be read "
-                f"({type(error).__name__}). Delete it to begin anew with --resume."
-            ) from error
-        return state
+        return None if self._checkpoint is None else self._checkpoint.load()
 
     def forget_stages(self) -> None:
         """Begin to count seconds and steps anew."""
@@ -207,10 +191,3 @@ class RichMonitor:
         self._task = None
         if self._log is not None:
             self._log(f"{self._name}: {format_duration(seconds)}")
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    # Through a file of Python's, whose errors name the cause (a full disk), which
-    # those of torch's own writer do not.
-    with path.open("wb") as file:
-        torch.save(state, file)

@@ -8,6 +8,7 @@ import torch
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
 from cryoinfer.cli.left_out import LeftOut, has_flags
+from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_files import (
     CORRECTED,
@@ -22,7 +23,7 @@ from cryoinfer.cli.run_files import (
     read_numbers,
     read_run_map,
 )
-from cryoinfer.cli.run_folder import RunRecord, replace_file
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.convergence import Check
@@ -71,9 +72,13 @@ def write_report(folder: Path) -> Path:
     """
     record = RunRecord.read(folder)
     if record.workflow == "train":
-        page = render_training_report(_training_content(folder, record))
+        with record.trusted(folder):
+            training = _training_content(folder, record)
+        page = render_training_report(training)
     elif record.workflow == "dynamics":
-        page = render_dynamics_report(read_dynamics(folder))
+        with record.trusted(folder):
+            dynamics = read_dynamics(folder)
+        page = render_dynamics_report(dynamics)
     else:
         page = render_report(read_content(folder))
     path = folder / run_folder.REPORT
@@ -90,6 +95,11 @@ def read_content(folder: Path) -> ReportContent:
         If the folder holds no run, or a file of it is missing.
     """
     record = RunRecord.read(folder)
+    with record.trusted(folder):
+        return _content(folder, record)
+
+
+def _content(folder: Path, record: RunRecord) -> ReportContent:
     map_file = read_run_map(folder)
     curves = read_fsc(folder)
     particles = PosedParticles.read(folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
@@ -43,7 +44,7 @@ def write_encoder(
 ) -> dict[str, Any]:
     """Write an encoder, and return what the record of its run holds of how it did."""
     path = folder.path / run_folder.ENCODER
-    run_folder.replace_file(path, lambda part: save_encoder(part, trained))
+    replace_file(path, lambda part: save_encoder(part, trained))
     last = trained.checks[-1]
     return {
         "verdict": trained.verdict,

@@ -1,6 +1,5 @@
 """Arrays in the folder of a run, read from a file that may have been cut short."""
 
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from cryoinfer.errors import InputError
+from cryoinfer.errors import CryoinferError, InputError
 
 
 @contextmanager
@@ -25,15 +24,10 @@ def run_arrays(path: Path) -> Iterator[NpzFile]:
         # Of a broken file that it has opened itself, numpy leaves it open.
         with path.open("rb") as file, np.load(file) as arrays:
             yield arrays
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:
+    except (CryoinferError, OSError):
+        raise
+    except Exception as error:  # zip and numpy have errors of many kinds
         raise InputError(
             f"{path} is damaged, or of another version of cryoinfer. Copy it again, "
-            "or make the run anew"
+            "or make the run anew."
         ) from error

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
-from cryoinfer.cli.run_folder import replace_file
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -95,7 +95,24 @@ class Posteriors:
         if not path.exists():
             return None
         with run_arrays(path) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+            found = cls(**{name: arrays[name] for name in arrays.files})
+            found._require_shapes()
+            return found
+
+    def _require_shapes(self) -> None:
+        """Raise ValueError unless all arrays are numbers of the same particles."""
+        n, modes = self.mode_weight.shape
+        shapes: dict[str, tuple[int, ...]] = {
+            "rotation": (n, 3, 3),
+            "shift_angstrom": (n, 2),
+            "covariance_upper": (n, len(_UPPER[0])),
+            "mode_rotation": (n, modes, 3, 3),
+            "mode_shift_angstrom": (n, modes, 2),
+            "mode_weight": (n, modes),
+        }
+        for name, array in vars(self).items():
+            if array.shape != shapes.get(name, (n,)) or array.dtype.kind != "f":
+                raise ValueError(f"{name} has the shape {array.shape}")
 
     def write(self, folder: Path) -> None:
         """Write the arrays under their names."""

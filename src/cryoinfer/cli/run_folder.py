@@ -5,26 +5,25 @@ name and then renamed, and ``run.json`` says ``finished`` last of all.
 """
 
 import fcntl
-import json
 import os
-import platform
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from cryoinfer import __version__
 from cryoinfer.cli.guard import LoggedError, mendable
-from cryoinfer.errors import CryoinferError, InputError, OutputError
+from cryoinfer.cli.replacing import clear_partials
+from cryoinfer.cli.run_record import RECORD, RunRecord, local_time
+from cryoinfer.cli.signals import ENDING
+from cryoinfer.cli.state_file import StateFile
+from cryoinfer.errors import CryoinferError, OutputError
 
-RECORD, LOG, CHECKPOINT = "run.json", "log.txt", "checkpoint.pt"
+LOG, CHECKPOINT = "log.txt", "checkpoint.pt"
 PARTICLES, POSTERIORS, FSC, REPORT = (
     "particles.star",
     "posteriors.npz",
@@ -45,143 +44,6 @@ RESULTS = (
 )
 """What a run and its evaluation leave, besides record, log and checkpoint."""
 
-_PARTIAL = ".partial-"
-
-Status = Literal["running", "interrupted", "failed", "finished"]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What ``run.json`` holds.
-
-    Attributes
-    ----------
-    workflow : str
-    arguments : dict
-        What decides the result, by option.
-    inputs : dict
-        Fingerprints of the files that were read.
-    seed : int
-    machine, versions : dict
-        Threads and system; software.
-    status : {"running", "interrupted", "failed", "finished"}
-    created, updated : str
-        Local time, ISO 8601.
-    stage_seconds : dict of str to float
-    peak_memory_bytes : int
-    results : dict
-        Numbers of the final map.
-    iterations : list of dict
-        The history of the run, one dict an iteration.
-    mirrored : bool
-        Whether `cryoinfer flip` has changed the hand of what the run found.
-    """
-
-    workflow: str
-    arguments: dict[str, Any]
-    inputs: dict[str, Any]
-    seed: int
-    machine: dict[str, Any]
-    versions: dict[str, str]
-    status: Status = "running"
-    created: str = field(default_factory=lambda: _now())
-    updated: str = field(default_factory=lambda: _now())
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    peak_memory_bytes: int = 0
-    results: dict[str, Any] = field(default_factory=dict)
-    iterations: list[dict[str, Any]] = field(default_factory=list)
-    mirrored: bool = False
-
-    @classmethod
-    def of_now(
-        cls,
-        workflow: str,
-        arguments: dict[str, Any],
-        inputs: dict[str, Any],
-        seed: int,
-        threads: int,
-    ) -> Self:
-        """Return the record of a run that begins now, on this machine."""
-        return cls(
-            workflow=workflow,
-            arguments=arguments,
-            inputs=inputs,
-            seed=seed,
-            machine={"threads": threads, "system": platform.platform()},
-            versions=software_versions(),
-        )
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read the record of a folder.
-
-        Raises
-        ------
-        InputError
-            If the folder holds no run.
-        """
-        path = folder / RECORD
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{f.name: values[f.name] for f in fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{folder} is not the folder of a run: {RECORD} is missing or damaged."
-            ) from error
-
-    def write(self, folder: Path) -> None:
-        """Write the record, all of it or nothing."""
-        text = json.dumps(asdict(self), indent=2) + "\n"
-        replace_file(folder / RECORD, lambda path: path.write_text(text))
-
-
-def software_versions() -> dict[str, str]:
-    """Return the versions that can change a result."""
-    return {
-        "cryoinfer": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy", "numba")},
-    }
-
-
-def require_finished(folder: Path) -> RunRecord:
-    """Return the record of a run that has ended well.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no run, or one that has not finished.
-    """
-    record = RunRecord.read(folder)
-    if record.status != "finished":
-        raise InputError(
-            f"The run in {folder} is {record.status}, not finished. Finish it with "
-            "--resume first."
-        )
-    return record
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name beside it, then rename it.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written; the file that was there stays.
-    """
-    partial = path.with_name(_PARTIAL + path.name)
-    try:
-        write(partial)
-        # Renaming may reach the disk before the content does.
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
 
 def require_free(
     folder: Path, record: RunRecord, resume: bool, overwrite: bool
@@ -196,8 +58,9 @@ def require_free(
     """
     if resume and overwrite:
         raise OutputError("--resume and --overwrite contradict each other: give one.")
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: give another output folder.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        kind = "a file" if folder.exists() else "a link that leads nowhere"
+        raise OutputError(f"{folder} is {kind}: give another output folder.")
     if overwrite:
         return
     held = [name for name in (RECORD, *RESULTS) if (folder / name).exists()]
@@ -227,7 +90,8 @@ def require_elsewhere(out: Path, *inputs: Path) -> None:
     folders = [
         path if path.is_dir() else path.parent for path in inputs if path.exists()
     ]
-    if out.resolve() in [folder.resolve() for folder in folders]:
+    # Not Path.resolve, which fails where links go in a circle.
+    if os.path.realpath(out) in [os.path.realpath(folder) for folder in folders]:
         raise OutputError(f"{out} holds what is read: give another folder.")
 
 
@@ -276,6 +140,7 @@ class RunFolder:
                 stage_seconds=earlier.stage_seconds,
                 peak_memory_bytes=earlier.peak_memory_bytes,
             )
+            clear_partials(path)
         else:
             clear(path)
             self._log.truncate(0)
@@ -287,10 +152,20 @@ class RunFolder:
         """Where the state of the run is kept until it is finished."""
         return self.path / CHECKPOINT
 
+    def state(self, name: str = CHECKPOINT) -> StateFile:
+        """Return what keeps the state of this run, and goes on with no other's."""
+        return StateFile(self.path / name, self.record.key())
+
     def log(self, text: str) -> None:
         """Append a line to the log, at once."""
-        self._log.write(f"{_now()}  {text}\n")
-        self._log.flush()
+        try:
+            self._log.write(f"{local_time()}  {text}\n")
+            self._log.flush()
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write {self.path / LOG}: {error.strerror}. Free some space; "
+                "the run can then be continued with --resume."
+            ) from error
 
     def add_times(self, stage_seconds: Mapping[str, float]) -> None:
         """Add the times of stages to those of the run before it was resumed."""
@@ -319,7 +194,8 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        interrupted = isinstance(error, KeyboardInterrupt)
+        # Or what a library has made of it.
+        interrupted = isinstance(error, KeyboardInterrupt) or bool(ENDING.received)
         try:
             if error is not None:
                 # A full disk must not hide the error that is under way.
@@ -336,7 +212,7 @@ class RunFolder:
     def _change(self, **values: Any) -> None:
         peak = max(self.record.peak_memory_bytes, _peak_memory_bytes())
         self.record = replace(
-            self.record, updated=_now(), peak_memory_bytes=peak, **values
+            self.record, updated=local_time(), peak_memory_bytes=peak, **values
         )
         self.record.write(self.path)
 
@@ -358,8 +234,7 @@ def clear(folder: Path) -> None:
     """Remove what an earlier run left; other files stay."""
     for name in (RECORD, CHECKPOINT, *RESULTS):
         (folder / name).unlink(missing_ok=True)
-    for partial in folder.glob(f"{_PARTIAL}*"):
-        partial.unlink()
+    clear_partials(folder)
 
 
 def _require_same(earlier: RunRecord, record: RunRecord, folder: Path) -> None:
@@ -388,7 +263,3 @@ def _require_same(earlier: RunRecord, record: RunRecord, folder: Path) -> None:
 def _peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kibibytes
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

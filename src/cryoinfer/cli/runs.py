@@ -20,12 +20,8 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.processes import processes_on_this_machine
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
-from cryoinfer.cli.run_folder import (
-    RunFolder,
-    RunRecord,
-    require_elsewhere,
-    require_free,
-)
+from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
+from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
@@ -97,7 +93,7 @@ def is_done(
         As :func:`require_free`.
     """
     require_free(out, record, resume, overwrite)
-    there = (out / run_folder.RECORD).exists()
+    there = (out / RECORD).exists()
     if not (resume and there and RunRecord.read(out).status == "finished"):
         return False
     say(console, f"The run in {out} is finished: there is nothing to do.")
@@ -124,7 +120,7 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
     folder.log(
         f"cryoinfer {folder.record.workflow}, {json.dumps(folder.record.arguments)}"
     )
-    monitor = RichMonitor(console, folder.log, folder.checkpoint)
+    monitor = RichMonitor(console, folder.log, folder.state())
     try:
         with monitor:
             result = job.compute(monitor)

@@ -11,12 +11,8 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_results
-from cryoinfer.cli.run_folder import (
-    RunFolder,
-    RunRecord,
-    require_elsewhere,
-    require_finished,
-)
+from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
+from cryoinfer.cli.run_record import RECORD, RunRecord, require_finished
 from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.watching import Watch
@@ -81,7 +77,7 @@ class InferOptions:
         if not source.is_dir():
             return source
         file = source / run_folder.ENCODER
-        if not file.exists() and (source / run_folder.RECORD).exists():
+        if not file.exists() and (source / RECORD).exists():
             require_finished(source)
         return file
 
@@ -157,7 +153,7 @@ def _infer_file(
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
-        monitor = RichMonitor(console, folder.log, folder.checkpoint)
+        monitor = RichMonitor(console, folder.log, folder.state())
         _begin(folder, monitor, trained)
         with explained_interruption(folder, console):
             try:
@@ -183,7 +179,7 @@ def _watch(
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         # Beside the results, not in the checkpoint, which ends with the run: more
         # files may come after it.
-        state = folder.path / run_folder.WATCH
+        state = folder.state(run_folder.WATCH)
         monitor = RichMonitor(console, folder.log, state)
         _begin(folder, monitor, trained)
         watch = Watch(folder, options.load, trained, config, monitor)

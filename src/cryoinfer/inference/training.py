@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
@@ -172,7 +172,8 @@ def train(
     run = _Run(network, images, config, symmetry, generator)
     saved = told_by_first(monitor.load_checkpoint())
     if saved is not None:
-        run.load(saved)
+        with state_of_this_version():
+            run.load(saved)
     monitor.stage("training", config.steps - run.step)
     while not run.over:
         run.advance()

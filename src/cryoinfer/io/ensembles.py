@@ -25,7 +25,8 @@ def write_ensemble(path: Path | str, name: str, models: Iterable[AtomicModel]) -
         structure.add_model(_model(atoms, number))
     structure.setup_entities()
     structure.assign_label_seq_id()
-    structure.make_mmcif_document().write_file(str(path))
+    # Not by gemmi, which says nothing of a full disk.
+    Path(path).write_text(structure.make_mmcif_document().as_string())
 
 
 def _model(atoms: AtomicModel, number: int) -> gemmi.Model:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.fourier.transform import fourier_to_map, map_to_fourier
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
@@ -284,7 +284,8 @@ class _SearchedParts(Parts):
     def searched(self) -> Searched | None:
         """Return what the search has left, if it is over."""
         saved: Mapping[str, Any] | None = self.kept(_SEARCHED)
-        return None if saved is None else Searched.from_dict(saved)
+        with state_of_this_version():
+            return None if saved is None else Searched.from_dict(saved)
 
     def end_search(self, searched: Searched) -> None:
         """Keep what the search has left in place of its own checkpoint."""

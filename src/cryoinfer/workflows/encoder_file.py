@@ -2,16 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from cryoinfer.errors import (
-    CryoinferError,
-    InputError,
-    MissingFileError,
-    is_out_of_memory,
-)
+from cryoinfer.errors import InputError, MissingFileError, is_out_of_memory
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check
@@ -19,11 +15,14 @@ from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.io.torch_files import read_values, write_values
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder
 
 FORMAT = 9
 """Raised whenever the network or what stands in the file changes."""
+
+_FINITE = ("weights", "grid", "prior", "usual", "noise_power", "density", "widening")
 
 
 def save_encoder(path: Path, trained: TrainedEncoder) -> None:
@@ -44,9 +43,7 @@ def save_encoder(path: Path, trained: TrainedEncoder) -> None:
         "verdict": trained.verdict,
         "widening": trained.widening,
     }
-    # Given a file, torch leaves the system's errors as they are.
-    with path.open("wb") as file:
-        torch.save(values, file)
+    write_values(path, values)
 
 
 def load_encoder(path: Path) -> TrainedEncoder:
@@ -57,32 +54,60 @@ def load_encoder(path: Path) -> TrainedEncoder:
     MissingFileError
         If there is no such file.
     InputError
-        If it is none, is cut short, or is of another version.
+        If it is none, is damaged or cut short, is of another version, or holds what no
+        training leaves.
     """
     if not path.is_file():
         raise MissingFileError(
             f"No such encoder: {path}. Expected what `cryoinfer train` has written."
         )
     try:
-        values: dict[str, Any] = torch.load(path, weights_only=True)
+        values = read_values(path)
         found = values["format"]
-        return _trained(values) if found == FORMAT else _refuse(path, found)
-    except (CryoinferError, OSError):
+        if found != FORMAT:
+            raise _OtherVersionError(
+                f"{path} is an encoder of format {found}, expected format {FORMAT}: it "
+                "was made by another version of cryoinfer. Train anew, or use that "
+                "version."
+            )
+        _require_finite({name: values[name] for name in _FINITE})
+        trained = _trained(values)
+        _require_one_box(trained)
+    except (_OtherVersionError, OSError):
         raise
-    except Exception as error:  # zip, pickle and torch have errors of their own
+    except Exception as error:  # whatever a wrong kind or shape leads to
         if is_out_of_memory(error):
             raise
         raise InputError(
-            f"{path} is not an encoder, or is cut short: expected a file written by "
-            "`cryoinfer train`. Copy it again, or train anew."
+            f"{path} is not an encoder, or is cut short or damaged: expected a file "
+            "written by `cryoinfer train`. Copy it again, or train anew."
         ) from error
+    return trained
 
 
-def _refuse(path: Path, found: object) -> NoReturn:
-    raise InputError(
-        f"{path} is an encoder of format {found}, expected format {FORMAT}: it was "
-        "made by another version of cryoinfer. Train anew, or use that version."
-    )
+class _OtherVersionError(InputError):
+    """A file that another version of the program can read."""
+
+
+def _require_finite(values: object) -> None:
+    """Raise ValueError if there is a number that no training leaves."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, list | tuple):
+        for one in values:
+            _require_finite(one)
+    elif isinstance(values, Tensor | float):
+        if not bool(torch.as_tensor(values).isfinite().all()):
+            raise ValueError("a number is not finite")
+
+
+def _require_one_box(trained: TrainedEncoder) -> None:
+    """Raise ValueError unless map, noise and widths are of one box."""
+    box = trained.encoder.grid.box
+    rings = {tuple(one.shape) for one in trained.encoder.noise_power}
+    same = tuple(trained.density.shape) == (box, box, box) and len(rings) == 1
+    if not same or tuple(trained.widening.shape) != (6,) or not trained.checks:
+        raise ValueError(f"not of a box of {box}")
 
 
 def _trained(values: dict[str, Any]) -> TrainedEncoder:

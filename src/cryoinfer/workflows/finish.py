@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cryoinfer.errors import state_of_this_version
 from cryoinfer.evaluation.fsc import masked_fsc, resolution_at
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.interfaces import Monitor
@@ -47,7 +48,8 @@ def march_to_result(
     """
     saved = monitor.load_checkpoint()
     if saved is not None:
-        state = state_from_dict(dict(saved))
+        with state_of_this_version():
+            state = state_from_dict(dict(saved))
     else:
         state = begin()
         monitor.save_checkpoint(state_to_dict(state))

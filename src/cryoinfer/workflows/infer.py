@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import state_of_this_version
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.novelty import fit, is_novel, novelty
 from cryoinfer.inference.refine import LocalPoses
@@ -87,7 +88,8 @@ def infer(
     run = _Inferring.of(particles, trained, config, monitor)
     saved = monitor.load_checkpoint()
     if saved is not None:
-        run.load(saved)
+        with state_of_this_version():
+            run.load(saved)
     begun = kept = time.monotonic()
     for _ in run.batches(monitor):
         if time.monotonic() - kept >= _KEEP_SECONDS:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cryoinfer.errors import state_of_this_version
 from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.climbs import Climbs, mixture_of_tops
 from cryoinfer.inference.moving_search import MovingSearch
@@ -224,7 +225,8 @@ class MotionInference:
         done = 0
         saved: Any = monitor.load_checkpoint()
         if saved is not None:
-            found, done = Motions(**saved["motions"]), saved["done"]
+            with state_of_this_version():
+                found, done = Motions(**saved["motions"]), saved["done"]
         monitor.stage("inference", sum(len(rows) for rows in chunks[done:]))
         for number, rows in enumerate(chunks[done:], done + 1):
             batch = problem.particles.batch(rows)

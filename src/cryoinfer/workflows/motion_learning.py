@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.moving_model import MovingModel, averaged
+from cryoinfer.errors import state_of_this_version
 from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.learned_motion import (
     FieldEquations,
@@ -103,8 +104,10 @@ def learned_model(
     """
     given = inference.problem
     saved: Any = monitor.load_checkpoint()
-    done = 0 if saved is None else saved["done"]
-    state = _begun(inference) if saved is None else _restored(given.model, saved)
+    with state_of_this_version():
+        done = 0 if saved is None else saved["done"]
+        kept = None if saved is None else _restored(given.model, saved)
+    state = kept or _begun(inference)
     if done >= rounds:
         return state.model
     monitor.stage("learning the motion", rounds - done)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from cryoinfer.errors import state_of_this_version
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Pose
 from cryoinfer.workflows.motion_problem import MotionProblem
@@ -29,7 +30,8 @@ def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
     """
     kept = parts.kept(_POSES)
     if kept is not None:
-        pose = Pose(kept["rotation"], kept["shift_angstrom"])
+        with state_of_this_version():
+            pose = Pose(kept["rotation"], kept["shift_angstrom"])
         return replace(problem, particles=problem.particles.with_results(pose=pose))
     atoms, grid = problem.model.moving.atoms, problem.grid
     assert isinstance(atoms, GaussianAtoms)

@@ -13,7 +13,8 @@ from cryoinfer.cli import evaluate as evaluation
 from cryoinfer.cli import map_files
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.results import write_results
-from cryoinfer.cli.run_folder import RunFolder, RunRecord, require_finished
+from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import random_rotations

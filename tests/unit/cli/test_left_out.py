@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cryoinfer.cli.left_out import LeftOut, read_flags
-from cryoinfer.cli.run_folder import RunRecord
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 
 

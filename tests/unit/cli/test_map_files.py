@@ -11,7 +11,7 @@ from cryoinfer.cli import map_files
 from cryoinfer.cli.map_files import FlipOptions, flip, mirror_density
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.run_files import Posteriors
-from cryoinfer.cli.run_folder import RunRecord
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame

@@ -1,14 +1,10 @@
-import errno
 import io
-from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from cryoinfer.cli import progress
 from cryoinfer.cli.progress import RichMonitor, time_left
-from cryoinfer.errors import InputError, OutputError
 from cryoinfer.interfaces import Monitor
 
 
@@ -121,47 +117,3 @@ def test_advancing_outside_of_stages_is_no_error() -> None:
     with RichMonitor(plain_console()) as monitor:
         monitor.advance()
     assert monitor.stage_seconds == {}
-
-
-def test_checkpoints_come_back(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    state = {"step": 3, "name": "grid", "poses": torch.randn(4, 3, 3), "sd": (1.0, 2)}
-    RichMonitor(plain_console(), checkpoint=path).save_checkpoint({"step": 1})
-    RichMonitor(plain_console(), checkpoint=path).save_checkpoint(state)
-    found = RichMonitor(plain_console(), checkpoint=path).load_checkpoint()
-    assert found is not None
-    assert found.keys() == state.keys()
-    assert torch.equal(found["poses"], state["poses"])  # type: ignore[arg-type]
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
-
-
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    monitor = RichMonitor(plain_console(), checkpoint=path)
-    monitor.save_checkpoint({"step": 1})
-    (tmp_path / ".partial-checkpoint.pt").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="No space left"):
-        monitor.save_checkpoint({"step": 2, "poses": torch.zeros(100_000)})
-    found = monitor.load_checkpoint()
-    assert found == {"step": 1}
-
-
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    path.write_bytes(b"half a file")
-    with pytest.raises(InputError, match="Delete it"):
-        RichMonitor(plain_console(), checkpoint=path).load_checkpoint()
-
-
-def test_a_file_server_that_fails_does_not_condemn_a_checkpoint(
-    tmp_path, monkeypatch
-) -> None:
-    path = tmp_path / "state.pt"
-    RichMonitor(plain_console(), checkpoint=path).save_checkpoint({"done": 1})
-
-    def stale(*_: object, **__: object) -> None:
-        raise OSError(errno.ESTALE, "Stale file handle")
-
-    monkeypatch.setattr(torch, "load", stale)
-    with pytest.raises(OSError, match="Stale"):
-        RichMonitor(plain_console(), checkpoint=path).load_checkpoint()

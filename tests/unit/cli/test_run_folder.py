@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 
 from cryoinfer.cli.guard import LoggedError
-from cryoinfer.cli.run_folder import (
-    RunFolder,
-    RunRecord,
-    replace_file,
-    require_finished,
-    software_versions,
-)
+from cryoinfer.cli.replacing import replace_file
+from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.cli.run_record import RunRecord, require_finished, software_versions
 from cryoinfer.errors import InputError, OutputError
 
 RECORD = RunRecord(

@@ -13,7 +13,7 @@ from cryoinfer.cli import runs
 from cryoinfer.cli.guard import LoggedError
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
-from cryoinfer.cli.run_folder import RunRecord, require_finished
+from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor

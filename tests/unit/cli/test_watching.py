@@ -14,7 +14,8 @@ from rich.console import Console
 
 from cryoinfer.cli import watching
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.run_folder import RunFolder, RunRecord
+from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -80,7 +81,7 @@ def start(
         folders[:] = [folder]
         screen = io.StringIO()
         console = Console(file=screen, width=200)
-        monitor = RichMonitor(console, folder.log, folder.path / "watch.pt")
+        monitor = RichMonitor(console, folder.log, folder.state("watch.pt"))
         return Watch(folder, Particles.load, trained, InferConfig(), monitor), screen
 
     yield begin
