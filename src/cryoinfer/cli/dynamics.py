@@ -134,6 +134,8 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         monitor = RichMonitor(console, folder.log, folder.state())
         try:
             with explained_interruption(folder, console), monitor:
+                for remark in particles.remarks:
+                    monitor.message(remark)
                 found = infer_dynamics(particles, model, config, monitor)
         finally:
             folder.add_times(monitor.stage_seconds)

@@ -167,9 +167,8 @@ def _mirrored(found: MapFile) -> tuple[Tensor, float]:
 
 def _flipped(particles: Particles) -> Particles:
     if particles.pose is None:
-        raise InputError(
-            "The particles have no poses to be mirrored: mirror the map alone."
-        )
+        why = particles.pose_problem or "The particles have no poses to be mirrored."
+        raise InputError(f"{why} Mirror the map alone.")
     return particles.with_results(pose=flip_hand(particles.pose))
 
 

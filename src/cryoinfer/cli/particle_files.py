@@ -83,6 +83,8 @@ def convert(
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists: give another name, or --overwrite.")
     particles = reading.load(source)
+    for remark in particles.remarks:
+        say(console, remark)
     save_particles(target, particles)
     poses = "with" if particles.pose is not None else "without"
     say(console, f"Wrote {len(particles):,} particles {poses} poses to {target}")

@@ -123,6 +123,8 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
     monitor = RichMonitor(console, folder.log, folder.state())
     try:
         with monitor:
+            for remark in job.particles.remarks:
+                monitor.message(remark)
             result = job.compute(monitor)
     finally:
         folder.add_times(monitor.stage_seconds)
@@ -159,16 +161,17 @@ class _Job:
         particles = options.reading.load(options.particles)
         symmetry_rotations(options.symmetry)
         _require_lengths(options, particles)
+        no_poses = particles.pose_problem or f"{options.particles} has no poses."
         if options.workflow == "reconstruct" and particles.pose is None:
             raise InputError(
-                f"{options.particles} has no poses, without which nothing can be "
-                "reconstructed. Find them with `cryoinfer abinitio`."
+                f"{no_poses} Without them nothing can be reconstructed. Find them with "
+                "`cryoinfer abinitio`."
             )
         start = _read_start(options)
         if options.workflow == "refine" and start is None and particles.pose is None:
             raise InputError(
-                f"{options.particles} has no poses and there is no map to find them "
-                "with. Give --map, or begin with `cryoinfer abinitio`."
+                f"{no_poses} There is no map to find them with either. Give --map, or "
+                "begin with `cryoinfer abinitio`."
             )
         if options.method != "search":
             require_teachable(particles, fitting_encoder(particles.box))
@@ -286,6 +289,8 @@ class _Job:
             "Time": f"roughly {format_duration(estimate.seconds)}",
         }
         say_rows(console, rows)
+        for remark in particles.remarks:
+            say(console, remark)
         if estimate.memory_bytes > available:
             say(console, "The memory is short: use fewer particles or a smaller box.")
         say(console, "Nothing was written.")

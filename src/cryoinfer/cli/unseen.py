@@ -158,6 +158,8 @@ def _infer_file(
         with explained_interruption(folder, console):
             try:
                 with monitor:
+                    for remark in particles.remarks:
+                        monitor.message(remark)
                     result = infer(particles, trained, config, monitor)
             finally:
                 folder.add_times(monitor.stage_seconds)

@@ -13,9 +13,11 @@ from cryoinfer.data.finding import Finding, Severity
 from cryoinfer.data.image_checks import check_images
 from cryoinfer.data.optics_checks import check_optics
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.stack_paths import Place
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.table import ImageReferences, Microscope, ParticleTable
 from cryoinfer.io.mrc import StackFile
+from cryoinfer.io.raw_text import text_of_name
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -50,8 +52,11 @@ def check(
         Without an error among them, the particles can be loaded.
     """
     path = Path(path)
-    place = loading.Place(path.parent, None if datadir is None else Path(datadir))
+    place = Place(path.parent, None if datadir is None else Path(datadir))
     survey = _Survey()
+    survey.attempt("images", place.require_folder)
+    if survey.findings:
+        return survey.findings
     if loading.is_bare(path):
         survey.attempt("file", loading.require_no_passthrough, path, passthrough)
         survey.attempt("file", loading.require_no_microscope, path, microscope)
@@ -102,24 +107,30 @@ class _Survey:
                 self._add("error", "physics", f"{item.message}{cure}.")
 
     def bare_stacks(
-        self, path: Path, place: loading.Place, pixel_size_angstrom: float | None
+        self, path: Path, place: Place, pixel_size_angstrom: float | None
     ) -> _Opened | None:
         """Return stacks that came without metadata, and metadata made for them."""
-        names = self.attempt("file", loading.bare_stack_names, path) or ()
-        found = zip(names, self.stacks(names, place), strict=True)
+        names: tuple[str, ...] = ()
+        if loading.is_list(path):
+            names = self.attempt("file", loading.listed_stacks, path) or ()
+            stacks = self.stacks(names, place)
+        else:
+            stacks = [self.attempt("file", loading.open_stack, path)]
+            names = (text_of_name(path.name),)
+        found = zip(names, stacks, strict=True)
         usable = [(name, stack) for name, stack in found if stack is not None]
         if not usable:
             return None
         names = tuple(name for name, _ in usable)
-        stacks = tuple(stack for _, stack in usable)
+        readable = tuple(stack for _, stack in usable)
         make = loading.source_of_stacks
-        source = self.attempt("pixel size", make, names, stacks, pixel_size_angstrom)
-        return source or make(names, stacks, _STAND_IN_ANGSTROM), stacks
+        source = self.attempt("pixel size", make, names, readable, pixel_size_angstrom)
+        return source or make(names, readable, _STAND_IN_ANGSTROM), readable
 
     def described_stacks(
         self,
         source: loading.Source,
-        place: loading.Place,
+        place: Place,
         pixel_size_angstrom: float | None,
     ) -> _Opened | None:
         """Return the stacks that metadata name, and the metadata with a pixel size."""
@@ -127,8 +138,11 @@ class _Survey:
         if references is None:
             return None
         stacks = self.stacks(references.paths, place)
+        declared = self.attempt("metadata", source.pixel_size_angstrom)
+        if declared is None:
+            return None
         usable = [stack for stack in stacks if stack is not None]
-        has_none = bool(np.isnan(source.pixel_size_angstrom()).any())
+        has_none = bool(np.isnan(declared).any())
         if usable or not has_none:
             completed = self.attempt(
                 "pixel size",
@@ -144,22 +158,19 @@ class _Survey:
             source.with_pixel_size(_STAND_IN_ANGSTROM) if has_none else source
         ), stacks
 
-    def stacks(
-        self, names: Sequence[str], place: loading.Place
-    ) -> list[StackFile | None]:
+    def stacks(self, names: Sequence[str], place: Place) -> list[StackFile | None]:
         """Return the stacks that can be read, None in place of the others."""
-        paths = [place.find(name) for name in names]
+        paths = self.attempt("images", place.find_all, names)
+        if paths is None:
+            return [None] * len(names)
         missing = [n for n, path in zip(names, paths, strict=True) if path is None]
         if missing:
-            message = loading.missing_message(missing, len(names), place)
-            self._add("error", "images", message)
+            self._add("error", "images", str(place.missing(missing, len(names))))
         stacks: list[StackFile | None] = []
         failures: list[str] = []
         for path in paths:
             try:
-                stack = None if path is None else StackFile.of(path)
-                if stack is not None:
-                    loading.require_even_square(stack)
+                stack = None if path is None else loading.open_stack(path)
             except InputError as error:
                 failures.append(str(error))
                 stack = None
@@ -185,6 +196,7 @@ class _Survey:
                 "images make the two halves of the data dependent; remove them."
             )
             self._add("warning", "particles", message)
+        self.findings += [Finding("warning", "metadata", r) for r in table.remarks]
         self.findings += check_optics(table)
 
     def images(

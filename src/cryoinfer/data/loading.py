@@ -4,16 +4,17 @@
 first error; :func:`~cryoinfer.data.check.check` collects them all.
 """
 
-import os
+import codecs
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.data.stack_paths import Place
+from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles
 from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
 from cryoinfer.io.conventions.table import (
@@ -22,8 +23,10 @@ from cryoinfer.io.conventions.table import (
     Microscope,
     ParticleTable,
 )
+from cryoinfer.io.files import read_bytes
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
+from cryoinfer.io.raw_text import decode, text_of_name
 from cryoinfer.records import Optics
 
 Source = RelionParticles | CryosparcParticles
@@ -31,38 +34,8 @@ Source = RelionParticles | CryosparcParticles
 
 UNKNOWN = Microscope()
 
-_FORMAT_MARK = ":mrcs"
-_BARE = (".mrcs", ".mrc", ".txt")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where to look for stacks that metadata name.
-
-    Attributes
-    ----------
-    folder : Path
-        Of the metadata.
-    datadir : Path or None
-        Named by the user; searched first.
-    """
-
-    folder: Path
-    datadir: Path | None = None
-
-    def find(self, name: str) -> Path | None:
-        """Return the file that a name stands for, or None.
-
-        Tried are the user's folder, with the whole name and with its last part, the
-        working folder, the metadata's folder and every folder above that: RELION
-        and cryoSPARC name files relative to the root of their project.
-        """
-        relative = Path(name.removesuffix(_FORMAT_MARK))
-        candidates = [relative, *(f / relative for f in _with_parents(self.folder))]
-        if self.datadir is not None:
-            inside = [self.datadir / relative, self.datadir / relative.name]
-            candidates = [*inside, *candidates]
-        return next((c.absolute() for c in candidates if c.is_file()), None)
+_STACKS = (".mrcs", ".mrc")
+_LIST = ".txt"
 
 
 def read_source(
@@ -108,22 +81,40 @@ def require_no_microscope(path: Path, microscope: Microscope) -> None:
 
 def is_bare(path: Path) -> bool:
     """Return whether a file is a stack, or a list of stacks, without metadata."""
-    return path.suffix in _BARE
+    return path.suffix in (*_STACKS, _LIST)
 
 
-def bare_stack_names(path: Path) -> tuple[str, ...]:
-    """Return the stacks, relative to the file's folder, of a stack or a list."""
-    if not path.is_file():
-        raise MissingFileError(f"No such file: {path}")
-    if path.suffix != ".txt":
-        return (path.name,)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a list of stacks: it is not text") from error
+def is_list(path: Path) -> bool:
+    """Return whether a file is a list of stacks."""
+    return path.suffix == _LIST
+
+
+def listed_stacks(path: Path) -> tuple[str, ...]:
+    """Return the stacks that a list names, relative to its folder.
+
+    Raises
+    ------
+    MissingFileError, InputError
+    """
+    raw = read_bytes(path)
+    if b"\0" in raw:
+        raise InputError(f"{path} is not a list of stacks: it is not text")
+    lines = decode(raw.removeprefix(codecs.BOM_UTF8)).splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise InputError(f"{path} lists no stacks: expected one path a line")
+    odd = next((n for n in names if n.endswith((_LIST, ".star", ".cs"))), None)
+    if odd is not None:
+        raise InputError(
+            f"{path} is not a list of stacks: expected one .mrcs or .mrc file a line, "
+            f"found {odd[:200]!r}"
+        )
+    repeated = next((name for name, n in Counter(names).items() if n > 1), None)
+    if repeated is not None:
+        raise InputError(
+            f"{path} lists {repeated!r} more than once: the same images in both "
+            "halves of the data make them dependent. Remove the repeated lines."
+        )
     return names
 
 
@@ -159,24 +150,33 @@ def open_stacks(names: Sequence[str], place: Place) -> tuple[StackFile, ...]:
     InputError
         If one cannot be used.
     """
-    paths = [place.find(name) for name in names]
+    paths = place.find_all(names)
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
-        raise MissingFileError(missing_message(missing, len(names), place))
-    stacks = tuple(StackFile.of(path) for path in paths if path is not None)
-    for stack in stacks:
-        require_even_square(stack)
-    return stacks
+        raise place.missing(missing, len(names))
+    return tuple(open_stack(path) for path in paths if path is not None)
 
 
-def missing_message(missing: Sequence[str], total: int, place: Place) -> str:
-    """Return what to tell about stacks that are not there."""
-    tried = [place.folder, *([place.datadir] if place.datadir else [])]
-    return (
-        f"{len(missing)} of {total} stacks are missing, the first is {missing[0]!r}. "
-        f"Searched the working folder, {', '.join(map(str, tried))} and the folders "
-        "above. Say with --datadir where they are."
-    )
+def open_bare(
+    path: Path, place: Place
+) -> tuple[tuple[str, ...], tuple[StackFile, ...]]:
+    """Return the names and headers of a stack, or of those that a list names.
+
+    Raises
+    ------
+    MissingFileError, InputError
+    """
+    if is_list(path):
+        names = listed_stacks(path)
+        return names, open_stacks(names, place)
+    return (text_of_name(path.name),), (open_stack(path),)
+
+
+def open_stack(path: Path) -> StackFile:
+    """Read the header of a stack of square images with an even size."""
+    stack = StackFile.of(path)
+    require_even_square(stack)
+    return stack
 
 
 def require_even_square(stack: StackFile) -> None:
@@ -286,27 +286,3 @@ def require_plausible(pixel_size_angstrom: float, origin: str) -> None:
             f"{pixel_size_angstrom:.5g} A in {origin}. Correct it, or give "
             "--pixel-size if the file has none."
         )
-
-
-def spell_path(name: str, stack: Path, folder: Path) -> str:
-    """Return how metadata in ``folder`` should call a stack.
-
-    The old name stays where it still leads to the stack from there, so that RELION
-    and cryoSPARC find it from the root of their project; otherwise the name is
-    relative to ``folder``, or absolute if there is no such way (another drive).
-    """
-    bare = name.removesuffix(_FORMAT_MARK)
-    for start in _with_parents(folder.absolute()):
-        candidate = start / bare
-        if candidate.is_file() and candidate.samefile(stack):
-            return name
-    try:
-        relative = Path(os.path.relpath(stack.resolve(), folder.resolve())).as_posix()
-    except ValueError:
-        relative = stack.resolve().as_posix()
-    return relative + (_FORMAT_MARK if name.endswith(_FORMAT_MARK) else "")
-
-
-def _with_parents(folder: Path) -> list[Path]:
-    folder = folder.absolute()
-    return [folder, *folder.parents]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cryoinfer.data import loading
+from cryoinfer.data.stack_paths import Place, spell_names
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles, table_to_cryosparc
 from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
@@ -85,13 +86,13 @@ class Particles:
             If a file cannot be used; the message says which and why.
         """
         path = Path(path)
-        place = loading.Place(path.parent, None if datadir is None else Path(datadir))
+        place = Place(path.parent, None if datadir is None else Path(datadir))
+        place.require_folder()
         source: loading.Source
         if loading.is_bare(path):
             loading.require_no_passthrough(path, passthrough)
             loading.require_no_microscope(path, microscope)
-            names = loading.bare_stack_names(path)
-            stacks = loading.open_stacks(names, place)
+            names, stacks = loading.open_bare(path, place)
             source = loading.source_of_stacks(names, stacks, pixel_size_angstrom)
         else:
             source = loading.read_source(path, passthrough, microscope)
@@ -139,8 +140,23 @@ class Particles:
 
     @property
     def random_subset(self) -> Tensor | None:
-        """Half-set 1 or 2 of every particle, int64, or None."""
-        return self.table.random_subset
+        """Half-set 1 or 2 of every particle, int64, or None.
+
+        Both have particles: of some particles alone there may be no halves.
+        """
+        subset = self.table.random_subset
+        is_split = subset is not None and len(subset.unique()) == 2
+        return subset if is_split else None
+
+    @property
+    def pose_problem(self) -> str:
+        """Why there are no poses although the metadata have some; empty otherwise."""
+        return self.table.pose_problem
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What of the metadata is not used as it seems to be meant, and why."""
+        return self.table.remarks
 
     def images(self, index: Tensor) -> Tensor:
         """Read images from disk.
@@ -287,10 +303,8 @@ class Particles:
                 f"Cannot write particles as {path.name}: expected .star or .cs"
             )
         images = self.table.images
-        names = {
-            name: loading.spell_path(name, stack.path, path.parent)
-            for name, stack in zip(images.paths, self.stacks, strict=True)
-        }
+        stacks = [stack.path for stack in self.stacks]
+        names = spell_names(dict(zip(images.paths, stacks, strict=True)), path.parent)
         source = self.source
         paths = tuple(names[name] for name in images.paths)
         table = replace(self.table, images=replace(images, paths=paths))

@@ -1,5 +1,7 @@
 """Read and write cryoSPARC's ``.cs`` tables: NumPy structured arrays with a uid."""
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.errors import InputError, MissingFileError, OutputError
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.io.files import require_file
+from cryoinfer.io.raw_text import decode, encode
+from cryoinfer.io.star_text import STRING
 
 # NumPy guards against crafted headers of text files; a .cs with hundreds of fields
 # has an honest header beyond the default of 10,000 characters.
 _MAX_HEADER_CHARACTERS = 1_000_000
+
+_LARGEST_INTEGER = 2**53
+"""Beyond it not every integer is a number in double precision."""
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+_UNREADABLE = (ValueError, EOFError, OSError, SyntaxError, MemoryError, TypeError)
+"""What NumPy may make of a file that is cut off or no table at all."""
 
 
 def read_cs(path: Path | str, passthrough: Sequence[Path | str] = ()) -> NDArray[Any]:
@@ -43,7 +56,7 @@ def read_cs(path: Path | str, passthrough: Sequence[Path | str] = ()) -> NDArray
         return table
     for other_path in sorted(Path(path).parent.glob("*passthrough_particles*.cs")):
         other = _load(other_path)
-        covers = "uid" in field_names(other) and "uid" in field_names(table)
+        covers = _has_uids(other) and _has_uids(table)
         if covers and np.isin(table["uid"], other["uid"]).all():
             table = _merge(table, other, other_path)
     return table
@@ -70,28 +83,132 @@ def with_fields(
     return result
 
 
+def number_field(
+    table: NDArray[Any], name: str, shape: tuple[int, ...] = ()
+) -> NDArray[np.float64]:
+    """Return a field as finite numbers, each row of one shape.
+
+    Raises
+    ------
+    InputError
+        If its type or shape is another one, or a value is not finite.
+    """
+    values = table[name]
+    if values.dtype.kind not in "iufb" or values.shape[1:] != shape:
+        expected = f"{math.prod(shape)} numbers" if shape else "a number"
+        raise InputError(
+            f"{name} must hold {expected} a particle, found {values.dtype.name} of "
+            f"shape {values.shape[1:]}. Is it a table of particles?"
+        )
+    values = values.astype(np.float64)
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    bad = np.flatnonzero(~finite)
+    if len(bad):
+        raise InputError(
+            f"{name} must hold finite numbers, but row {bad[0] + 1} holds "
+            f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
+        )
+    return values
+
+
+def integer_field(table: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """Return a field as integers; see :func:`number_field`."""
+    values = number_field(table, name)
+    is_whole = (values == np.rint(values)) & (np.abs(values) <= _LARGEST_INTEGER)
+    bad = np.flatnonzero(~is_whole)
+    if len(bad):
+        raise InputError(
+            f"{name} must hold whole numbers, but row {bad[0] + 1} holds "
+            f"{values[bad[0]]:g} ({len(bad)} such rows). Remove or mend these rows."
+        )
+    return values.astype(np.int64)
+
+
+def text_field(table: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return a field as text, whatever bytes it holds.
+
+    Raises
+    ------
+    InputError
+        If it holds something else.
+    """
+    values = table[name]
+    if values.dtype.kind not in "SU" or values.ndim != 1:
+        raise InputError(
+            f"{name} must hold a text a particle, found {values.dtype.name} of shape "
+            f"{values.shape[1:]}. Is it a table of particles?"
+        )
+    words, inverse = np.unique(values, return_inverse=True)
+    text = [
+        decode(w if isinstance(w, bytes) else w.encode("utf-8", "surrogatepass"))
+        for w in words.tolist()
+    ]
+    return np.array(text, dtype=STRING)[inverse.reshape(-1)]
+
+
+def bytes_of_text(words: NDArray[Any]) -> NDArray[np.bytes_]:
+    """Return text as cryoSPARC stores it."""
+    return np.array([encode(str(word)) for word in words.tolist()], dtype=np.bytes_)
+
+
+def make_uids(
+    paths: Sequence[str], path_index: NDArray[np.int64], row: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Return numbers that tell images apart, made from their names.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    path_index : array, shape (n,)
+        Into ``paths``.
+    row : array, shape (n,)
+        Image of the file.
+    """
+    seeds = [
+        int.from_bytes(hashlib.blake2b(encode(path), digest_size=8).digest(), "little")
+        for path in paths
+    ]
+    # An odd multiplier permutes the 64-bit integers: no two rows of a file collide.
+    uids = np.array(seeds, dtype=np.uint64)[path_index]
+    uids = uids + row.astype(np.uint64) * _ODD
+    while len(np.unique(uids)) < len(uids):
+        order = np.argsort(uids, kind="stable")
+        repeated = order[1:][uids[order[1:]] == uids[order[:-1]]]
+        uids[repeated] += np.uint64(1)
+    return uids
+
+
 def field_names(table: NDArray[Any]) -> tuple[str, ...]:
     """Return the names of the fields, none for a plain array."""
     return table.dtype.names or ()
 
 
 def _load(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise MissingFileError(f"No such cryoSPARC file: {path}")
+    require_file(path, "cryoSPARC file")
     try:
-        table = np.load(path, max_header_size=_MAX_HEADER_CHARACTERS)
-    except (ValueError, EOFError, OSError) as error:
+        with path.open("rb") as file:
+            table = np.lib.format.read_array(
+                file, allow_pickle=False, max_header_size=_MAX_HEADER_CHARACTERS
+            )
+    except _UNREADABLE as error:
         raise InputError(f"{path} is not a cryoSPARC .cs table: {error}") from error
-    if not isinstance(table, np.ndarray) or table.dtype.names is None:
-        raise InputError(f"{path} is not a cryoSPARC .cs table: it has no fields")
+    if table.dtype.names is None or table.ndim != 1:
+        raise InputError(
+            f"{path} is not a cryoSPARC .cs table: it has no fields, or no rows of them"
+        )
     return table
+
+
+def _has_uids(table: NDArray[Any]) -> bool:
+    if "uid" not in field_names(table):
+        return False
+    return table["uid"].dtype.kind in "iu" and table["uid"].ndim == 1
 
 
 def _merge(table: NDArray[Any], other: NDArray[Any], path: Path) -> NDArray[Any]:
     """Add the fields that only ``other`` has, matching rows by uid."""
-    for candidate in (table, other):
-        if "uid" not in field_names(candidate):
-            raise InputError(f"Cannot merge {path}: one of the tables has no uid")
+    if not (_has_uids(table) and _has_uids(other)):
+        raise InputError(f"Cannot merge {path}: one of the tables has no uid")
     order = np.argsort(other["uid"], kind="stable")
     found = np.searchsorted(other["uid"], table["uid"], sorter=order)
     row = order[np.minimum(found, len(order) - 1)] if len(order) else found

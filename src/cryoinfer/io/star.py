@@ -19,18 +19,26 @@ import numpy as np
 from gemmi import cif
 from numpy.typing import NDArray
 
-from cryoinfer.errors import InputError, MissingFileError, OutputError
+from cryoinfer.errors import InputError, OutputError
+from cryoinfer.io.files import require_file
+from cryoinfer.io.raw_text import released
 from cryoinfer.io.star_text import (
     HEADER,
     ROWS_AT_ONCE,
     STRING,
     LoopRows,
+    escaped,
     parse_cif,
     quote,
     read_loops,
+    unescaped,
 )
 
+_LARGEST_INTEGER = 2**53
+"""Beyond it not every integer is a number in double precision."""
+
 _NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
+_NO_NAME = re.compile(r"[\0-\x20\x7f]|^#")
 _VERSION = re.compile(r"(?m)^\s*# version (\d+)")
 
 
@@ -66,23 +74,34 @@ class StarBlock:
         InputError
             If a value is not a finite number; the message names its row.
         """
-        text = self.columns[label]
-        try:
-            values = text.astype(np.float64)
-        except ValueError:
-            values = np.array([_number_or_nan(word) for word in text])
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise InputError(
-                f"{label} must hold numbers, but row {bad[0] + 1} of data_{self.name} "
-                f"holds {str(text[bad[0]])!r} ({len(bad)} such rows). "
-                "Remove or mend these rows."
-            )
+        values = self.numbers_or_nan(label)
+        self._require(np.isfinite(values), label, "numbers")
         return values
 
     def integers(self, label: str) -> NDArray[np.int64]:
         """Return a column as integers; see :meth:`numbers`."""
-        return np.rint(self.numbers(label)).astype(np.int64)
+        values = self.numbers(label)
+        is_whole = (values == np.rint(values)) & (np.abs(values) <= _LARGEST_INTEGER)
+        self._require(is_whole, label, "whole numbers")
+        return values.astype(np.int64)
+
+    def numbers_or_nan(self, label: str) -> NDArray[np.float64]:
+        """Return a column as numbers, NaN where a value is none."""
+        text = self.columns[label]
+        try:
+            return text.astype(np.float64)
+        except ValueError:
+            return np.array([_number_or_nan(word) for word in text], dtype=np.float64)
+
+    def _require(self, good: NDArray[np.bool_], label: str, what: str) -> None:
+        """Raise :class:`InputError`, naming the first row that is not good."""
+        bad = np.flatnonzero(~good)
+        if len(bad):
+            raise InputError(
+                f"{label} must hold {what}, but row {bad[0] + 1} of data_{self.name} "
+                f"holds {str(self.columns[label][bad[0]])[:100]!r} ({len(bad)} such "
+                "rows). Remove or mend these rows."
+            )
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Self:
         """Return the block with columns of text replaced or added at the end."""
@@ -135,32 +154,43 @@ def read_star(path: Path | str, only: Collection[str] | None = None) -> StarFile
         If it is not STAR, or a row has too few or too many values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"No such STAR file: {path}")
+    require_file(path, "STAR file")
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
+        # Of any system: a mark of the order of bytes, and line ends of one kind.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             outline, loops = read_loops(file, path, only)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a STAR file: it is not text") from error
-    document = parse_cif(outline, path)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    plain, is_escaped = escaped(outline)
+    document = parse_cif(plain, path)
     if len(document) == 0:
         raise InputError(f"{path} is empty: it holds no data_ block")
+    blocks = [block for part in document for block in _tables(part, loops, path)]
     version = _VERSION.search(outline)
     return StarFile(
-        blocks=tuple(
-            block for part in document for block in _tables(part, loops, path)
-        ),
+        blocks=tuple(map(_unescaped, blocks) if is_escaped else blocks),
         version=int(version[1]) if version else None,
     )
 
 
 def write_star(path: Path | str, star: StarFile) -> None:
-    """Write a STAR file that :func:`read_star` and RELION read back unchanged."""
+    """Write a STAR file that :func:`read_star` and RELION read back unchanged.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or holds text that no STAR file can: with line breaks
+        in a loop, or both kinds of quotes before blanks.
+    """
     try:
-        with Path(path).open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in _lines(star))
+        with Path(path).open(
+            "w", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as file:
+            file.writelines(f"{released(line)}\n" for line in _lines(star))
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}") from error
+    except _UnwritableError as error:
+        raise OutputError(f"Cannot write {path}: {error}") from error
 
 
 def text_column(values: NDArray[Any], pattern: str) -> NDArray[Any]:
@@ -179,6 +209,23 @@ def _number_or_nan(word: str) -> float:
         return float("nan")
 
 
+class _UnwritableError(ValueError):
+    """Text that a STAR file cannot hold."""
+
+
+def _unescaped(block: StarBlock) -> StarBlock:
+    """Return a block whose name, labels and single values were escaped.
+
+    Rows of loops are parsed, and have been restored, apart from the outline.
+    """
+    columns = {}
+    for label, values in block.columns.items():
+        if not block.is_loop:
+            values = np.array([unescaped(str(values[0]))], dtype=STRING)
+        columns[unescaped(label) if not block.is_loop else label] = values
+    return replace(block, name=unescaped(block.name), columns=columns)
+
+
 def _tables(
     part: cif.Block, loops: Mapping[int, LoopRows], path: Path
 ) -> Iterator[StarBlock]:
@@ -194,7 +241,9 @@ def _tables(
     for item in part:
         if item.pair is not None:
             tag, value = cast(tuple[str, str], item.pair)
-            pairs[tag[1:]] = np.array([cif.as_string(value)], dtype=STRING)
+            # For CIF these two are no text at all.
+            word = value if value in ("?", ".") else cif.as_string(value)
+            pairs[tag[1:]] = np.array([word], dtype=STRING)
             continue
         if pairs:
             yield StarBlock(name, pairs, is_loop=False)
@@ -225,22 +274,51 @@ def _lines(star: StarFile) -> Iterator[str]:
 
 
 def _lines_of_block(block: StarBlock) -> Iterator[str]:
+    for name in (block.name, *block.columns):
+        if _NO_NAME.search(name):
+            raise _UnwritableError(f"{name!r} cannot name a table or a column")
     if not block.is_loop:
         for label, values in block.columns.items():
-            yield f"_{label} {_quoted(values.tolist())[0]}"
+            yield _pair(label, str(values[0]))
         return
     yield "loop_"
     for number, label in enumerate(block.columns, 1):
         yield f"_{label} #{number}"
     for first in range(0, len(block), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
-        words = [_quoted(values[rows].tolist()) for values in block.columns.values()]
-        if len(words) == 1:  # or a value could be the header of a block
-            words = [[quote(w) if HEADER.fullmatch(w) else w for w in words[0]]]
+        words = [
+            _quoted(values[rows].tolist(), f"{label}, from row {first + 1}")
+            for label, values in block.columns.items()
+        ]
+        words[0] = [
+            quote(word) if _begins_something(word, len(words)) else word
+            for word in words[0]
+        ]
         yield from map(" ".join, zip(*words, strict=True))
 
 
-def _quoted(words: list[str]) -> list[str]:
-    if not words or not _NEEDS_QUOTES.search("\n".join(words)):
+def _begins_something(word: str, columns: int) -> bool:
+    """Tell whether a row that begins with a word would not be taken for a row."""
+    if word[0] == ";" or word.lower() == "loop_":
+        return True
+    return columns == 1 and HEADER.fullmatch(word) is not None
+
+
+def _pair(label: str, value: str) -> str:
+    if "\n" not in value:
+        return f"_{label} {_quoted([value], label)[0]}"
+    if "\n;" in value or "\r" in value:
+        raise _UnwritableError(f"{label} holds a line that begins with a semicolon")
+    return f"_{label}\n;{value}\n;"
+
+
+def _quoted(words: list[str], place: str) -> list[str]:
+    text = "\n".join(words)
+    if "\r" in text or "\0" in text or text.count("\n") >= max(1, len(words)):
+        raise _UnwritableError(f"{place} on, text holds a line break, which ends a row")
+    if not words or not _NEEDS_QUOTES.search(text):
         return words
-    return [quote(word) if _NEEDS_QUOTES.search(word) else word for word in words]
+    try:
+        return [quote(word) if _NEEDS_QUOTES.search(word) else word for word in words]
+    except ValueError as error:
+        raise _UnwritableError(f"{place} on, text {error}") from error

@@ -14,10 +14,17 @@ from gemmi import cif
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError
+from cryoinfer.io.raw_text import kept
 
 STRING = np.dtypes.StringDType()
 
-_TOKEN = re.compile(r"""'.*?'(?=\s|$)|".*?"(?=\s|$)|#.*|\S+""")
+_TOKEN = re.compile(r"""'.*?'(?=[ \t\n]|$)|".*?"(?=[ \t\n]|$)|#.*|[^ \t\n]+""")
+_WORD = re.compile(r"[^ \t\n]+")
+_ODD = re.compile(r"[^\t\n -~]")
+"""What CIF does not allow for; Python takes some of it for blanks."""
+
+_ESCAPED = re.compile(r"[^\t\n -}]")
+_ESCAPE = re.compile(r"~([0-9a-f]+)~")
 _REASON = re.compile(r"(?s)string:(?P<line>\d*)(:\d+\(\d+\))?:?\s*(?P<reason>.*)")
 """An error of gemmi: its line, its column and the rest, which may begin `in data_x`."""
 
@@ -25,8 +32,9 @@ HEADER = re.compile(r"(?i)data_[^/]*")
 """What begins a block: with a slash it is a path, in a loop of one column."""
 
 _RESERVED_WORDS = ("data_", "save_", "loop_", "global_", "stop_")
-_RESERVED = re.compile(rf"(?i)_|{'|'.join(_RESERVED_WORDS)}")
-"""How no value may begin in CIF that has no quotes."""
+_RESERVED = re.compile(rf"(?i)[_$\[\];]|{'|'.join(_RESERVED_WORDS)}")
+_ODD_BEGINNINGS = tuple(blank + sign for blank in "\n \t" for sign in "_$[];")
+"""How no value may begin in CIF, everywhere or in some places, that has no quotes."""
 
 ROWS_AT_ONCE = 10_000
 """That are words of Python while they are read or written, each of 50 bytes or more."""
@@ -55,6 +63,11 @@ def read_loops(
     loop: LoopRows | None = None
     for number, line in enumerate(file, 1):
         words = line.split()
+        if _ODD.search(line):
+            if "\0" in line:
+                raise InputError(f"{path} is not a STAR file: it is not text")
+            line = kept(line)
+            words = _WORD.findall(line)
         if not words or words[0][0] == "#":
             pass
         elif words[0].lower() == "loop_":
@@ -99,7 +112,9 @@ def _holds_reserved(text: str) -> bool:
     """Tell whether words that CIF reserves may be in a text: cheaper than to look."""
     lower = text.lower()
     return (
-        " _" in text or "\t_" in text or any(word in lower for word in _RESERVED_WORDS)
+        text[:1] in tuple("_$[];")
+        or any(beginning in text for beginning in _ODD_BEGINNINGS)
+        or any(word in lower for word in _RESERVED_WORDS)
     )
 
 
@@ -145,6 +160,7 @@ class LoopRows:
         rows = "".join(self._lines)
         if _holds_reserved(rows):
             rows = "".join(map(_with_quotes, self._lines))
+        rows, is_escaped = escaped(rows)
         document = parse_cif(
             f"data_ loop_ {tags}\n{rows}", self._path, [0, *self._numbers]
         )
@@ -153,7 +169,10 @@ class LoopRows:
             raise self._refusal(self._numbers[0], len(words))
         for i, label in enumerate(self.labels):
             if self._only is None or label in self._only:
-                column = np.array(_unquoted(words[i::width]), dtype=STRING)
+                own = _unquoted(words[i::width])
+                if is_escaped:
+                    own = unescaped("\n".join(own)).split("\n")
+                column = np.array(own, dtype=STRING)
                 self._parts.setdefault(label, []).append(column)
         self._lines, self._numbers = [], []
 
@@ -168,6 +187,18 @@ def _unquoted(words: list[str]) -> list[str]:
     if not any(word[0] in "'\"" for word in words):
         return words
     return [word[1:-1] if word[0] in "'\"" else word for word in words]
+
+
+def escaped(text: str) -> tuple[str, bool]:
+    """Return text in the characters that CIF has, and whether it is another text."""
+    if not _ODD.search(text):
+        return text, False
+    return _ESCAPED.sub(lambda found: f"~{ord(found[0]):x}~", text), True
+
+
+def unescaped(text: str) -> str:
+    """Return what :func:`escaped` was given, where it was another text."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 def parse_cif(text: str, path: Path, numbers: Sequence[int] = ()) -> cif.Document:
@@ -192,5 +223,16 @@ def parse_cif(text: str, path: Path, numbers: Sequence[int] = ()) -> cif.Documen
 
 
 def quote(word: str) -> str:
-    """Return a word in quotes that it does not hold itself."""
-    return f"'{word}'" if '"' in word else f'"{word}"'
+    """Return a word in quotes; those end where a blank follows, or the line.
+
+    Raises
+    ------
+    ValueError
+        If it holds both kinds of quotes before blanks.
+    """
+    kinds = [kind for kind in "\"'" if not re.search(rf"{kind}(?:[ \t]|$)", word)]
+    if not kinds:
+        raise ValueError("holds both kinds of quotes before blanks")
+    # Rather one that it does not hold at all, for simple readers.
+    kind = next((kind for kind in kinds if kind not in word), kinds[0])
+    return f"{kind}{word}{kind}"

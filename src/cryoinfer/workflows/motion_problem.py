@@ -111,7 +111,8 @@ class MotionProblem:
         if config.poses == "given" and particles.pose is None:
             raise InputError(
                 "--poses given expects particles with poses, found none: use the "
-                "particles.star of a run, or leave --poses out"
+                "particles.star of a run, or leave --poses out. "
+                f"{particles.pose_problem}"
             )
         model.require_imaged(box, pixel_size)
         grid = ReferenceGrid(box, pixel_size)

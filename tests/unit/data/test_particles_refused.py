@@ -35,7 +35,7 @@ def test_metadata_that_cannot_be_used_are_refused(project, old, new, message):
 def test_unusable_files_are_refused(project):
     with pytest.raises(MissingFileError, match="No such STAR file"):
         Particles.load(project / "none.star")
-    with pytest.raises(MissingFileError, match="No such file"):
+    with pytest.raises(MissingFileError, match="No such MRC file"):
         Particles.load(project / "none.mrcs")
     with pytest.raises(InputError, match=r"expected particles as \.star"):
         Particles.load(project / "a.pdf")

@@ -4,7 +4,6 @@ Indices, classes and half-sets count from 0, shifts are in pixels of the images 
 they were aligned and have RELION's sign, angles are radians.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from cryoinfer.io.conventions.table import (
     MICROSCOPE_OPTIONS,
     Changes,
     Feature,
+    Halves,
     ImageReferences,
     Microscope,
     ParticleTable,
@@ -31,7 +31,18 @@ from cryoinfer.io.conventions.table import (
     group_numbers,
     require_same,
 )
-from cryoinfer.io.cryosparc import field_names, read_cs, with_fields, write_cs
+from cryoinfer.io.cryosparc import (
+    bytes_of_text,
+    field_names,
+    integer_field,
+    make_uids,
+    number_field,
+    read_cs,
+    text_field,
+    with_fields,
+    write_cs,
+)
+from cryoinfer.io.raw_text import encode
 from cryoinfer.records import Optics, Pose
 
 _PATH, _INDEX, _SHAPE = "blob/path", "blob/idx", "blob/shape"
@@ -61,7 +72,6 @@ _OPTICS = {
     "scale": "ctf/scale",
 }
 _REQUIRED_OPTICS = tuple(_OPTICS)[:5]
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -102,8 +112,15 @@ class CryosparcParticles:
     def images(self) -> ImageReferences:
         """Return which image of which stack each particle is."""
         # An exported path begins with a mark that is no part of its name.
-        names = np.char.lstrip(_text(self.fields[_PATH]), ">")
-        return ImageReferences.of(names, self.fields[_INDEX].astype(np.int64))
+        names = np.strings.lstrip(text_field(self.fields, _PATH), ">")
+        row = integer_field(self.fields, _INDEX)
+        for bad, what in ((row < 0, "an index below 0"), (names == "", "no path")):
+            if bad.any():
+                raise InputError(
+                    f"Row {bad.argmax() + 1} of the particles has {what} "
+                    f"({bad.sum()} such rows). Remove or mend these rows."
+                )
+        return ImageReferences.of(names, row)
 
     def pixel_size_angstrom(self) -> NDArray[np.float64]:
         """Return the pixel size of each particle, NaN where the table has none."""
@@ -148,7 +165,7 @@ class CryosparcParticles:
         """Return what the table asks for and the program does not model."""
         causes: dict[str, list[str]] = {}
         for field, name in _ABERRATIONS.items():
-            if self._has(field) and np.any(self.fields[field]):
+            if self._has(field) and self._asks_for(field):
                 causes.setdefault(name, []).append(f"{field} is not 0")
         return [feature(name, ", ".join(where)) for name, where in causes.items()]
 
@@ -163,31 +180,30 @@ class CryosparcParticles:
         n = len(self)
         box = np.zeros(n, dtype=np.int64)
         if self._has(_SHAPE):
-            box = self.fields[_SHAPE][:, 0].astype(np.int64)
+            box = number_field(self.fields, _SHAPE, (2,)).max(axis=1).astype(np.int64)
         sign = np.ones(n, dtype=np.float32)
         if self._has(_SIGN):
-            sign = np.where(self.fields[_SIGN] < 0, -1.0, 1.0).astype(np.float32)
+            sign = np.where(self._numbers(_SIGN) < 0, -1.0, 1.0).astype(np.float32)
         has_ctf = self.has_ctf
-        split, label = self._integers(_SPLIT), self._integers(_CLASS)
-        # Until a refinement splits the data every particle is in half 0.
-        is_split = split is not None and bool((split > 0).any())
+        halves = self._halves()
+        pose, problem = self._pose_or_problem()
         return ParticleTable(
             images=self.images(),
             sign=torch.from_numpy(sign),
             box=torch.from_numpy(box),
             optics=self._optics_record(box, has_ctf),
             has_ctf=has_ctf,
-            pose=self._pose(),
-            random_subset=split + 1 if split is not None and is_split else None,
-            class_number=None if label is None else label + 1,
-            micrograph=_text(self.fields[_MICROGRAPH])
-            if self._has(_MICROGRAPH)
-            else None,
+            pose=pose,
+            pose_problem=problem,
+            random_subset=halves.subset,
+            class_number=self._class_number(),
+            micrograph=self._micrograph(),
             results={
                 field.removeprefix(_RESULT_GROUP): self.fields[field]
                 for field in field_names(self.fields)
-                if field.startswith(_RESULT_GROUP)
+                if field.startswith(_RESULT_GROUP) and self.fields[field].ndim == 1
             },
+            remarks=tuple(remark for remark in (problem, halves.remark) if remark),
         )
 
     def select(self, index: NDArray[Any]) -> Self:
@@ -220,11 +236,11 @@ class CryosparcParticles:
         """Return the particles with stacks of :meth:`images` called otherwise."""
         images = self.images()
         changed = np.array([paths.get(path, path) != path for path in images.paths])
-        new = np.array([paths.get(path, path).encode() for path in images.paths])
+        new = np.array([encode(paths.get(path, path)) for path in images.paths])
         names = np.where(
             changed[images.path_index],
             new[images.path_index],
-            _bytes(_text(self.fields[_PATH])),
+            bytes_of_text(text_field(self.fields, _PATH)),
         )
         return type(self)(with_fields(self.fields, {_PATH: names}))
 
@@ -242,21 +258,36 @@ class CryosparcParticles:
     def _has(self, field: str) -> bool:
         return field in field_names(self.fields)
 
-    def _numbers(self, field: str) -> NDArray[np.float64]:
-        values = self.fields[field].astype(np.float64)
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        bad = np.flatnonzero(~finite)
-        if len(bad):
-            raise InputError(
-                f"{field} must hold finite numbers, but row {bad[0] + 1} holds "
-                f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
-            )
-        return values
+    def _numbers(self, field: str, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        return number_field(self.fields, field, shape)
 
-    def _integers(self, field: str) -> Tensor | None:
-        if not self._has(field):
+    def _asks_for(self, field: str) -> bool:
+        """Tell whether an aberration is anything but 0."""
+        try:
+            return bool(np.any(self.fields[field] != 0))
+        except TypeError:
+            return True
+
+    def _halves(self) -> Halves:
+        # Until a refinement splits the data every particle is in half 0.
+        if not self._has(_SPLIT) or not np.any(self.fields[_SPLIT]):
+            return Halves()
+        return Halves.of(_SPLIT, self._numbers(_SPLIT), 0)
+
+    def _class_number(self) -> Tensor | None:
+        """Return classes from 1, None where they cannot be understood."""
+        try:
+            label = integer_field(self.fields, _CLASS) if self._has(_CLASS) else None
+        except InputError:
             return None
-        return torch.from_numpy(self.fields[field].astype(np.int64))
+        return None if label is None or label.min() < 0 else torch.from_numpy(label + 1)
+
+    def _micrograph(self) -> NDArray[Any] | None:
+        try:
+            has = self._has(_MICROGRAPH)
+            return text_field(self.fields, _MICROGRAPH) if has else None
+        except InputError:
+            return None
 
     def _optics_record(self, box: NDArray[np.int64], has_ctf: bool) -> Optics:
         optics = Optics.without_ctf(len(self), 1.0)
@@ -278,9 +309,11 @@ class CryosparcParticles:
             }
             optics = replace(optics, **values)
         pixel_size = self.pixel_size_angstrom()
-        declared = self._integers(_EXPOSURE_GROUP)
+        declared = np.zeros(len(self))
+        if self._has(_EXPOSURE_GROUP):
+            declared = self._numbers(_EXPOSURE_GROUP)
         group = group_numbers(
-            np.zeros(len(self)) if declared is None else declared.numpy(),
+            declared,
             pixel_size,
             box,
             optics.voltage_kv.numpy(),
@@ -290,17 +323,24 @@ class CryosparcParticles:
         size = torch.from_numpy(pixel_size)
         return replace(optics, pixel_size_angstrom=size, group=group)
 
-    def _pose(self) -> Pose | None:
+    def _pose_or_problem(self) -> tuple[Pose | None, str]:
+        """Return the poses, or why those of the table cannot be used."""
         if not self._has(_POSE):
-            return None
+            return None, ""
+        try:
+            return self._pose(), ""
+        except InputError as error:
+            return None, f"The poses of the particles cannot be used: {error}"
+
+    def _pose(self) -> Pose:
         pixel_size = self.pixel_size_angstrom()
         if self._has(_ALIGNED_PIXEL_SIZE):
             aligned = self._numbers(_ALIGNED_PIXEL_SIZE)
             pixel_size = np.where(aligned > 0, aligned, pixel_size)
         shift = np.zeros((len(self), 2))
         if self._has(_SHIFT):
-            shift = 0.0 - self._numbers(_SHIFT) * pixel_size[:, None]
-        axis_angle = torch.from_numpy(self._numbers(_POSE))
+            shift = 0.0 - self._numbers(_SHIFT, (2,)) * pixel_size[:, None]
+        axis_angle = torch.from_numpy(self._numbers(_POSE, (3,)))
         return Pose(axis_angle_to_rotation(axis_angle), torch.from_numpy(shift))
 
 
@@ -315,9 +355,9 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
     optics = replace(optics, scale=optics.scale.abs())
     box = table.box.numpy()
     # RELION's mark of a stack that is called .mrc.
-    paths = [path.removesuffix(":mrcs").encode() for path in images.paths]
+    paths = [encode(path.removesuffix(":mrcs")) for path in images.paths]
     fields: dict[str, NDArray[Any]] = {
-        "uid": _uids(images),
+        "uid": make_uids(images.paths, images.path_index, images.row),
         _PATH: np.array(paths)[images.path_index],
         _INDEX: images.row.astype(np.uint32),
         _SHAPE: np.stack([box, box], axis=1).astype(np.uint32),
@@ -329,7 +369,7 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
     for name, field in _OPTICS.items():
         fields[field] = getattr(optics, name).numpy().astype(np.float32)
     if table.micrograph is not None:
-        fields[_MICROGRAPH] = _bytes(table.micrograph)
+        fields[_MICROGRAPH] = bytes_of_text(table.micrograph)
     if table.pose is not None:
         number = torch.ones(n) if table.class_number is None else table.class_number
         fields[_CLASS] = (number - 1).numpy().astype(np.uint32)
@@ -347,30 +387,5 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
     )
 
 
-def _uids(images: ImageReferences) -> NDArray[np.uint64]:
-    seeds = [
-        int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
-        for path in images.paths
-    ]
-    # An odd multiplier permutes the 64-bit integers: no two rows of a file collide.
-    uids = np.array(seeds, dtype=np.uint64)[images.path_index]
-    uids = uids + images.row.astype(np.uint64) * _ODD
-    while len(np.unique(uids)) < len(uids):
-        order = np.argsort(uids, kind="stable")
-        repeated = order[1:][uids[order[1:]] == uids[order[:-1]]]
-        uids[repeated] += np.uint64(1)
-    return uids
-
-
-def _text(values: NDArray[Any]) -> NDArray[np.str_]:
-    if values.dtype.kind == "S":
-        return np.char.decode(values)
-    return np.array([str(word) for word in values.tolist()])
-
-
-def _bytes(values: NDArray[Any]) -> NDArray[np.bytes_]:
-    return np.array([str(word).encode() for word in values.tolist()])
-
-
 def _storable(values: NDArray[Any]) -> NDArray[Any]:
-    return _bytes(values) if values.dtype.kind in "OTU" else values
+    return bytes_of_text(values) if values.dtype.kind in "OTU" else values

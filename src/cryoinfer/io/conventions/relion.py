@@ -43,6 +43,7 @@ from cryoinfer.io.conventions.table import (
     RESULT_PREFIX,
     Changes,
     Feature,
+    Halves,
     ImageReferences,
     Microscope,
     ParticleTable,
@@ -56,6 +57,8 @@ from cryoinfer.io.star import (
 )
 from cryoinfer.io.star_text import STRING
 from cryoinfer.records import Pose
+
+_SUBSET, _CLASS = "rlnRandomSubset", "rlnClassNumber"
 
 
 @dataclass(frozen=True)
@@ -180,25 +183,29 @@ class RelionParticles:
             belongs to an optics group that is not described.
         """
         pixel_size = self.pixel_size_angstrom()
-        box = self._rows.numbers("rlnImageSize", default=0.0).astype(np.int64)
-        subset = self._labels("rlnRandomSubset")
-        if subset is not None and not bool(((subset == 1) | (subset == 2)).all()):
-            subset = None
+        box = self._declared_box()
+        halves = Halves()
+        if _SUBSET in self.particles:
+            values = self.particles.numbers_or_nan(_SUBSET)
+            halves = Halves.of(_SUBSET, values, first=1)
+        pose, problem = self._pose_or_problem(pixel_size)
         return ParticleTable(
             images=self.images(),
             sign=torch.ones(len(self)),
             box=torch.from_numpy(box),
             optics=self._rows.optics_record(box),
             has_ctf=DEFOCUS in self.particles,
-            pose=self._pose(pixel_size),
-            random_subset=subset,
-            class_number=self._labels("rlnClassNumber"),
+            pose=pose,
+            pose_problem=problem,
+            random_subset=halves.subset,
+            class_number=self._class_number(),
             micrograph=self.particles.columns.get("rlnMicrographName"),
             results={
-                label: self.particles.numbers(label)
+                label: self.particles.numbers_or_nan(label)
                 for label in self.particles.columns
                 if label in RESULT_COLUMNS or label.startswith(RESULT_PREFIX)
             },
+            remarks=tuple(remark for remark in (problem, halves.remark) if remark),
         )
 
     def select(self, index: NDArray[Any]) -> Self:
@@ -215,7 +222,7 @@ class RelionParticles:
         for label, values, pattern in (
             ("rlnDefocusU", changes.defocus_u_angstrom, "%.6f"),
             ("rlnDefocusV", changes.defocus_v_angstrom, "%.6f"),
-            ("rlnRandomSubset", changes.random_subset, "%d"),
+            (_SUBSET, changes.random_subset, "%d"),
         ):
             if values is not None:
                 columns[label] = text_column(values.numpy(), pattern)
@@ -263,10 +270,30 @@ class RelionParticles:
     def _rows(self) -> RelionRows:
         return RelionRows(self.particles, self.optics)
 
-    def _labels(self, label: str) -> Tensor | None:
-        if label not in self.particles:
+    def _declared_box(self) -> NDArray[np.int64]:
+        """Return the image size of each particle, 0 where the file does not say it."""
+        if "rlnImageSize" not in self._rows:
+            return np.zeros(len(self), dtype=np.int64)
+        box = self._rows.numbers_or_nan("rlnImageSize")
+        # One that is no size of an image contradicts every stack.
+        return np.where(np.isnan(box), 0, np.clip(box, 1, 2**31)).astype(np.int64)
+
+    def _class_number(self) -> Tensor | None:
+        """Return the classes, None where they cannot be understood."""
+        try:
+            number = self.particles.integers(_CLASS)
+        except (KeyError, InputError):
             return None
-        return torch.from_numpy(self.particles.integers(label))
+        return torch.from_numpy(number) if number.min() >= 1 else None
+
+    def _pose_or_problem(
+        self, pixel_size: NDArray[np.float64]
+    ) -> tuple[Pose | None, str]:
+        """Return the poses, or why those of the file cannot be used."""
+        try:
+            return self._pose(pixel_size), ""
+        except InputError as error:
+            return None, f"The poses of the particles cannot be used: {error}"
 
     def _pose(self, pixel_size: NDArray[np.float64]) -> Pose | None:
         block = self.particles
@@ -274,11 +301,13 @@ class RelionParticles:
             return None
         euler = np.stack([block.numbers(label) for label in ANGLES], axis=1)
         origin = np.zeros((len(self), 2))
-        if all(label in block for label in ORIGIN_ANGSTROM):
-            origin = np.stack([block.numbers(x) for x in ORIGIN_ANGSTROM], axis=1)
-        elif all(label in block for label in ORIGIN_PIXELS):
-            origin = np.stack([block.numbers(x) for x in ORIGIN_PIXELS], axis=1)
-            origin = origin * pixel_size[:, None]
+        unit = np.ones(len(self))
+        labels = ORIGIN_ANGSTROM
+        if not any(label in block for label in labels):
+            labels, unit = ORIGIN_PIXELS, pixel_size
+        for axis, label in enumerate(labels):
+            if label in block:
+                origin[:, axis] = block.numbers(label) * unit
         # 0 - origin instead of -origin: no negative zeros.
         return Pose(
             euler_degrees_to_rotation(as_tensor(euler)), as_tensor(0.0 - origin)

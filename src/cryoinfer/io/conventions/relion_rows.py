@@ -71,6 +71,12 @@ class RelionRows:
             )
         return np.full(len(self), default)
 
+    def numbers_or_nan(self, label: str) -> NDArray[np.float64]:
+        """Return a column as :meth:`numbers` does, NaN where a value is none."""
+        if self.optics is not None and label in self.optics:
+            return self.optics.numbers_or_nan(label)[self.group_row()]
+        return self.particles.numbers_or_nan(label)
+
     def group_row(self) -> NDArray[np.int64]:
         """Return the row of ``optics`` that describes each particle, shape (n,).
 

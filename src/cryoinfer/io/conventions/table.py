@@ -66,13 +66,17 @@ class ParticleTable:
         Of length n; without a CTF, such that the CTF is 1.
     has_ctf : bool
     pose : Pose or None
+    pose_problem : str
+        Why there is none, where the metadata have one that cannot be used.
     random_subset : Tensor of int64, shape (n,), or None
-        Half-set, 1 or 2.
+        Half-set, 1 or 2; both have particles.
     class_number : Tensor of int64, shape (n,), or None
         Counted from 1.
     micrograph : array of text, shape (n,), or None
     results : dict of str to array, shape (n,)
-        Further columns that this program wrote.
+        Further columns that this program wrote; NaN where a value is no number.
+    remarks : tuple of str
+        What of the metadata was not used, and why.
     """
 
     images: ImageReferences
@@ -81,10 +85,12 @@ class ParticleTable:
     optics: Optics
     has_ctf: bool
     pose: Pose | None = None
+    pose_problem: str = ""
     random_subset: Tensor | None = None
     class_number: Tensor | None = None
     micrograph: NDArray[Any] | None = None
     results: dict[str, NDArray[Any]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -152,6 +158,55 @@ def require_same(name: str, values: NDArray[np.float64], given: float) -> None:
             f"The metadata have {name} = {values[other][0]:g}, but {option} says "
             f"{given:g}. Correct the metadata, or leave the option out."
         )
+
+
+_SMALLEST_HALF = 0.25
+"""Share of the particles, below which a half says little about the whole map."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What metadata say about the halves of the data.
+
+    Attributes
+    ----------
+    subset : Tensor of int64, shape (n,), or None
+        1 or 2, both of them; None where the metadata name no two halves.
+    remark : str
+        Why they do not, if they seem to, or what is odd about them.
+    """
+
+    subset: Tensor | None = None
+    remark: str = ""
+
+    @classmethod
+    def of(cls, label: str, values: NDArray[np.float64], first: int) -> Self:
+        """Take halves from a column of two numbers, of which ``first`` is the lower."""
+        known = (values == first) | (values == first + 1)
+        bad = np.flatnonzero(~known)
+        if not len(bad) and values.min() < values.max():
+            subset = torch.from_numpy(values.astype(np.int64) - first + 1)
+            return cls(subset, _lopsided(label, subset))
+        found = f"is {values[0]:g} for all {len(values)} particles"
+        if len(bad):
+            value = values[bad[0]]
+            what = "no number" if np.isnan(value) else f"{value:g}"
+            found = f"holds {what} in row {bad[0] + 1} ({len(bad)} such rows)"
+        return cls(
+            remark=f"{label} names no two halves of the data: expected {first} and "
+            f"{first + 1}, it {found}. Halves are drawn at random instead."
+        )
+
+
+def _lopsided(label: str, subset: Tensor) -> str:
+    n, second = len(subset), int((subset == 2).sum())
+    if min(second, n - second) >= _SMALLEST_HALF * n:
+        return ""
+    return (
+        f"{label} puts {n - second} particles into one half and {second} into the "
+        "other: the agreement of the half-maps tells of the smaller half, not of the "
+        f"map. Remove {label} to have halves drawn at random."
+    )
 
 
 @dataclass(frozen=True)

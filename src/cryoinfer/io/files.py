@@ -1,0 +1,55 @@
+"""What is read must be a file, and one that can be read."""
+
+from pathlib import Path
+
+from cryoinfer.errors import InputError, MissingFileError
+
+
+def require_file(path: Path, kind: str = "file") -> None:
+    """Refuse a path that leads to nothing, or to something that is no file.
+
+    Parameters
+    ----------
+    path : Path
+    kind : str
+        What is expected, such as ``"STAR file"``.
+
+    Raises
+    ------
+    MissingFileError
+        If nothing is there.
+    InputError
+        If it is a folder, a pipe or a device, or cannot be looked at.
+    """
+    try:
+        if path.is_file():
+            return
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: expected a {kind}")
+        if path.exists():
+            raise InputError(
+                f"{path} is a pipe or a device: expected a {kind} on a disk"
+            )
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read {_shown(path)}: {reason}") from error
+    raise MissingFileError(f"No such {kind}: {_shown(path)}")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return all that a file holds.
+
+    Raises
+    ------
+    MissingFileError, InputError
+    """
+    require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 300 else f"{text[:300]}..."
