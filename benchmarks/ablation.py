@@ -127,9 +127,8 @@ def mates_apart() -> AbstractContextManager[object]:
         loss: training.Loss,
         network: PoseNetwork,
         symmetry: Tensor,
-        mixed_precision: bool = True,
     ) -> None:
-        true(loss, network, symmetry[:1], mixed_precision)
+        true(loss, network, symmetry[:1])
 
     return patch.object(training.Loss, "__init__", apart)
 
@@ -263,7 +262,6 @@ VARIANTS = {
         Variant("without fitted widths", patched=widths_as_learned),
         Variant("without several components", with_network(components=1)),
         Variant("without knowing CTF and power", patched=blind_to_optics),
-        Variant("without half precision", with_training(mixed_precision=False)),
         *MORE,
     ),
     "F": (Variant("none"), *MORE),

@@ -14,7 +14,7 @@ import argparse
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from cryoposenet import Problem, images_of, measure_run
 from measure import argument_parser, resized, results_of, simulated
@@ -47,14 +47,14 @@ COLUMNS = (
 
 
 def cases(steps: int) -> list[tuple[str, PublishedConfig]]:
-    usual = PublishedConfig(steps=steps)
+    usual = PublishedConfig(steps=steps, mixed_precision=True)
     grid = [
-        PublishedConfig(steps, pose_learning_rate=pose, map_learning_rate=density)
+        replace(usual, pose_learning_rate=pose, map_learning_rate=density)
         for pose, density in itertools.product(POSE_RATES, MAP_RATES)
     ]
     others = [
-        PublishedConfig(steps, initial_map=STRONG_MAP),
-        PublishedConfig(steps, mixed_precision=False),
+        replace(usual, initial_map=STRONG_MAP),
+        replace(usual, mixed_precision=False),
     ]
     heads = [("s2s2", config) for config in [*grid, *others]]
     return [*heads, ("tomo", usual)]

@@ -33,7 +33,6 @@ from cryoinfer.inference.coarse import (
     GridSlices,
     PoseGrid,
     shift_grid,
-    widest_instructions,
 )
 from cryoinfer.inference.refine import LocalPoses, PosePrior, information
 from cryoinfer.inference.search import exhaustive_cells, nested_cells
@@ -145,8 +144,7 @@ def product_rate(name: str, shape: tuple[int, int, int], dtype: torch.dtype) -> 
     kind = f"product {name} {a} x {b} x {c}, {str(dtype).removeprefix('torch.')}"
     # As the search multiplies, into memory that is there already.
     target = torch.empty(a, c, dtype=dtype)
-    with widest_instructions():
-        seconds = seconds_of(lambda: torch.mm(left, right, out=target))
+    seconds = seconds_of(lambda: torch.mm(left, right, out=target))
     return Rate(kind, "products", 1, 2.0 * a * b * c, size, seconds)
 
 

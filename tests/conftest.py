@@ -1,10 +1,24 @@
-"""What all tests share: a core each, no window, and GPU tests that skip loudly."""
+"""What all tests share: a core each, no window, and GPU tests that skip loudly.
+
+With ``--matrix-units`` every product goes through an emulated processor with matrix
+units (:class:`MatrixUnits`).
+"""
 
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--matrix-units",
+        action="store_true",
+        help="emulate a processor that may round the factors of products",
+    )
 
 
 def pytest_configure() -> None:
@@ -28,3 +42,60 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="this machine has no CUDA device"))
+
+
+def emulated_matrix_units() -> Any:
+    """Return what does to products what a processor with matrix units does.
+
+    Where PyTorch's settings allow it, factors are rounded to bfloat16 and sums stay in
+    single precision. Where nothing allows it, nothing changes. So whoever brings such a
+    setting back fails here, on any machine, as the processor would.
+    """
+    import torch
+    from torch import Tensor
+    from torch.overrides import TorchFunctionMode
+
+    matmul, whole = torch.backends.mkldnn.matmul, torch.backends.mkldnn
+    names = "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv2d"
+    products = {getattr(torch, name) for name in names}
+    products |= {getattr(Tensor, name) for name in ("matmul", "mm", "bmm")}
+    products |= {Tensor.__matmul__, Tensor.__rmatmul__, torch.nn.functional.linear}
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dtype == torch.float32:
+            return value.bfloat16().float()
+        if isinstance(value, list | tuple):
+            return type(value)(rounded(part) for part in value)
+        return value
+
+    class MatrixUnits(TorchFunctionMode):
+        def __torch_function__(
+            self,
+            function: Callable[..., Any],
+            types: Any,
+            args: tuple[Any, ...] = (),
+            kwargs: dict[str, Any] | None = None,
+        ) -> Any:
+            if function in products and "bf16" in (
+                matmul.fp32_precision,
+                whole.fp32_precision,
+            ):
+                args = tuple(rounded(arg) for arg in args)
+            return function(*args, **(kwargs or {}))
+
+    return MatrixUnits()
+
+
+@pytest.fixture(name="matrix_units")
+def matrix_units_fixture() -> Callable[[], Any]:
+    """Return the function that makes such a processor, a context manager."""
+    return emulated_matrix_units
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _processor(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.config.getoption("--matrix-units"):
+        yield
+        return
+    with emulated_matrix_units():
+        yield

@@ -102,8 +102,7 @@ class PoseEncoder:
         """
         network = self.network
         inputs = encoder_inputs(images, network.config.side)
-        device = inputs.picture.device.type
-        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+        with torch.no_grad():
             parameters = network(inputs)
         return network.posterior(parameters).folded(self.symmetry)
 

@@ -6,10 +6,7 @@ likelihoods of b images over g rotations and t shifts are then one product of a
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,26 +68,6 @@ def shift_grid(max_shift_angstrom: float, step_angstrom: float) -> Tensor:
     return points[inside][torch.argsort(distance[inside], stable=True)]
 
 
-@contextmanager
-def widest_instructions() -> Iterator[None]:
-    """Let products of matrices use every instruction that the processor has.
-
-    It is the setting that hands float32 products to oneDNN, which ran them 2.4 times
-    as fast as the default library on a processor of AMD, with the same rounding.
-    Processors with matrix units may round the factors to bfloat16; doing so by hand
-    left the errors of cryoPoseNet's sets B and G as they were. The setting is the
-    process's: other threads' products follow it for the time.
-    """
-    untyped: Any = torch.backends.mkldnn
-    backend = untyped.matmul
-    before = backend.fp32_precision
-    backend.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        backend.fp32_precision = before
-
-
 @dataclass(frozen=True)
 class GridSlices:
     """The slices of a volume at every rotation of a grid, ready for products.
@@ -121,9 +98,8 @@ class GridSlices:
 
         The constant of each image is left out.
         """
-        with widest_instructions():
-            product = (self._matched(images) * 2) @ self.values.T
-            norm = (images.ctf**2) @ self.power.T
+        product = (self._matched(images) * 2) @ self.values.T
+        norm = (images.ctf**2) @ self.power.T
         return product.unflatten(0, (-1, len(images))).sub_(norm)
 
     def _matched(self, images: WhitenedImages) -> Tensor:
@@ -136,9 +112,8 @@ class GridSlices:
     ) -> None:
         """Add the images at all poses, each with its probability (t, b, g)."""
         seen = weight.sum(0)
-        with widest_instructions():
-            values = weight.flatten(0, 1).T @ self._matched(images)
-            weights = seen.T @ images.ctf**2
+        values = weight.flatten(0, 1).T @ self._matched(images)
+        weights = seen.T @ images.ctf**2
         used = seen.sum(0) > 1e-4
         insert_slices(
             accumulator,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.coarse import widest_instructions
 from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.refine import LocalPoses, PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
@@ -61,8 +60,7 @@ class MovingSubject:
         """Return exact coefficients of the atoms in their conformations."""
         pose = latents.pose
         centred = replace(pose, shift_angstrom=torch.zeros_like(pose.shift_angstrom))
-        with widest_instructions():
-            return self._values(images, replace(latents, pose=centred))
+        return self._values(images, replace(latents, pose=centred))
 
     def climb(
         self,
@@ -95,20 +93,18 @@ class MovingSubject:
         if not len(start):
             return start
         done = []
-        with widest_instructions():
-            for rows in torch.arange(len(start)).split(_AT_ONCE):
-                climber = _Climber(self, images.select(rows), prior, start.select(rows))
-                for _ in range(steps):
-                    if not climber.step(max_turn_radian):
-                        break
-                done.append(climber.tops())
+        for rows in torch.arange(len(start)).split(_AT_ONCE):
+            climber = _Climber(self, images.select(rows), prior, start.select(rows))
+            for _ in range(steps):
+                if not climber.step(max_turn_radian):
+                    break
+            done.append(climber.tops())
         return LocalPoses.joined(done)
 
     def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
         """Return minus the squared residual of each whitened image, float64, (n,)."""
         images = images.at_defocus_offset(latents.defocus_offset_angstrom)
-        with widest_instructions():
-            shown = self._values(images, latents)
+        shown = self._values(images, latents)
         residual = images.coefficients - images.ctf * shown
         return -torch.view_as_real(residual).square().sum((1, 2)).double()
 

@@ -222,10 +222,7 @@ class PoseNetwork(nn.Module):
         for halving in self.halvings:
             values = halving(nn.functional.silu(values))
         values = self.block(values, condition)
-        hidden = self.head(values.flatten(1)).float()
-        # Half precision would round the rotations to a tenth of a degree.
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self._mixture(self.last(hidden))
+        return self._mixture(self.last(self.head(values.flatten(1))))
 
     def _mixture(self, raw: Tensor) -> MixtureParameters:
         k, d, turns = self.config.components, self.unknowns, self.prior.turns

@@ -62,7 +62,8 @@ class PublishedConfig:
     padding : float
         Of the map's transform; see :class:`VoxelMap`.
     mixed_precision : bool
-        Whether the encoder computes in bfloat16, all but its last layer.
+        Whether the encoder computes in bfloat16, all but its last layer; its poses then
+        depend on the processor.
     """
 
     steps: int = 10_000
@@ -71,7 +72,7 @@ class PublishedConfig:
     map_learning_rate: float = 0.1
     initial_map: float = 0.1
     padding: float = DEFAULT_PADDING
-    mixed_precision: bool = True
+    mixed_precision: bool = False
 
 
 def rotations_of(numbers: Tensor, head: Head) -> Tensor:

@@ -62,9 +62,6 @@ class TrainingConfig:
         weights that fall exponentially.
     check_every : int
         Steps between looks at the images held back, and checkpoints.
-    mixed_precision : bool
-        Whether the network computes in bfloat16, all but its last layer, while it
-        learns; a finished one does anyway.
     """
 
     steps: int = 7000
@@ -73,7 +70,6 @@ class TrainingConfig:
     warm_up: int = 100
     average_share: float = 0.05
     check_every: int = 250
-    mixed_precision: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,16 +99,11 @@ class Loss(nn.Module):
     symmetry : Tensor, shape (m, 3, 3)
         Rotations that leave the map as it is, the identity among them: mates of the
         truth are as good as the truth.
-    mixed_precision : bool
-        Whether it computes in bfloat16, all but its last layer.
     """
 
-    def __init__(
-        self, network: PoseNetwork, symmetry: Tensor, mixed_precision: bool = True
-    ) -> None:
+    def __init__(self, network: PoseNetwork, symmetry: Tensor) -> None:
         super().__init__()
         self._network, self._symmetry = network, symmetry
-        self._mixed = mixed_precision
 
     def forward(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
         """Return minus the log density of the true latents, in nats, shape (b,)."""
@@ -120,9 +111,7 @@ class Loss(nn.Module):
 
     def parameters_of(self, inputs: EncoderInputs) -> MixtureParameters:
         """Return what the network says of images."""
-        kind = inputs.picture.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._mixed):
-            said: MixtureParameters = self._network(inputs)
+        said: MixtureParameters = self._network(inputs)
         return said
 
     def truths_of(self, latents: Latents) -> tuple[Tensor, Tensor]:
@@ -218,7 +207,7 @@ class _Run:
         decay = 1 - 1 / max(config.average_share * config.steps, 1.0)
         self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._optimiser = Optimiser(network, ends=network.ends)
-        self._loss = Loss(network, symmetry, config.mixed_precision)
+        self._loss = Loss(network, symmetry)
         self._shared: nn.Module = self._loss
         if self._processes > 1:
             self._shared = DistributedDataParallel(self._loss)
@@ -269,7 +258,7 @@ class _Run:
         network = self._averaged()
         batch = self._config.batch
         drawn = drawn_batches(self._images, _FITTED, self._generator, batch)
-        look = Loss(network, self._symmetry, self._config.mixed_precision)
+        look = Loss(network, self._symmetry)
         said = _said(
             look, ((encoder_inputs(some, self._side), true) for some, true in drawn)
         )
@@ -278,7 +267,7 @@ class _Run:
     def check(self) -> str:
         """Look at the images held back, and say what is seen."""
         network = self._averaged()
-        look = Loss(network, self._symmetry, self._config.mixed_precision)
+        look = Loss(network, self._symmetry)
         parameters, true, offset = _said(look, self._held_back)
         value = float(look.of(parameters, true, offset).mean())
         found = network.posterior(parameters).mode().pose.rotation

@@ -11,7 +11,6 @@ from cryoinfer.inference.coarse import (
     GridSlices,
     PoseGrid,
     shift_grid,
-    widest_instructions,
 )
 
 
@@ -107,14 +106,3 @@ def test_poses_that_nobody_takes_add_nothing(scene) -> None:
     nothing = torch.zeros(len(grid.shift_angstrom), 2, 4)
     slices_of(made, grid).insert_expectation(sums, made.images, nothing)
     assert not sums.sums.any()
-
-
-def test_the_setting_of_products_is_given_back() -> None:
-    backend = torch.backends.mkldnn.matmul
-    before = backend.fp32_precision
-    with widest_instructions():
-        assert backend.fp32_precision == "bf16"
-    assert backend.fp32_precision == before
-    with pytest.raises(KeyError), widest_instructions():
-        raise KeyError
-    assert backend.fp32_precision == before

@@ -356,7 +356,7 @@ def test_bad_images_and_boxes_are_refused() -> None:
 @pytest.mark.gpu
 def test_a_gpu_learns_the_same() -> None:
     images, rotation = particles(64)
-    config = PublishedConfig(steps=20, mixed_precision=False)
+    config = PublishedConfig(steps=20)
     host = learn(images, KnownPoses(rotation), config)
     device = learn(on_device(images, "cuda"), KnownPoses(rotation), config)
     # Sums in another order, twenty steps of it.

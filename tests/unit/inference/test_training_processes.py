@@ -43,7 +43,6 @@ def learn() -> Training:
         warm_up=1,
         average_share=0.0,
         check_every=STEPS // 2,
-        mixed_precision=False,
     )
     alone = torch.eye(3, dtype=torch.float64)[None]
     return train(network, images, config, alone, generator, SilentMonitor())
