@@ -85,6 +85,9 @@ class Optics(_Indexable):
         The CTF is multiplied by it.
     group : Tensor of int64, shape (n,)
         Optics group, counted from 0; the noise spectrum is shared inside a group.
+    phase_flipped : Tensor of bool, shape (n,)
+        Whether the image has been multiplied by the sign of its CTF, up to that of
+        ``scale``: it then shows the CTF's modulus, in the same noise.
     """
 
     pixel_size_angstrom: Tensor
@@ -98,6 +101,7 @@ class Optics(_Indexable):
     bfactor_angstrom2: Tensor
     scale: Tensor
     group: Tensor
+    phase_flipped: Tensor
 
     def __len__(self) -> int:
         return self.group.shape[0]
@@ -123,6 +127,7 @@ class Optics(_Indexable):
             bfactor_angstrom2=zero,
             scale=one,
             group=torch.zeros(n, dtype=torch.int64),
+            phase_flipped=torch.zeros(n, dtype=torch.bool),
         )
 
 

@@ -101,10 +101,8 @@ class _Survey:
             if item.ignorable and item.name in ignore:
                 self._add("note", "physics", f"{item.message}; it is ignored.")
             else:
-                cure = (
-                    f"; --ignore {item.name} goes on without" if item.ignorable else ""
-                )
-                self._add("error", "physics", f"{item.message}{cure}.")
+                cure = item.cure or f"--ignore {item.name} goes on without."
+                self._add("error", "physics", f"{item.message}. {cure}")
 
     def bare_stacks(
         self, path: Path, place: Place, pixel_size_angstrom: float | None

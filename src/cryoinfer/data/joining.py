@@ -169,6 +169,7 @@ def _numbered(
             float(optics.voltage_kv[row]),
             float(optics.cs_mm[row]),
             float(optics.amplitude_contrast[row]),
+            float(optics.phase_flipped[row]),
         )
         own = _Group(given.get(group, group), looks)
         alike = [n for n, one in enumerate(known) if _same_optics(one.looks, looks)]

@@ -41,6 +41,11 @@ def check_optics(table: ParticleTable) -> list[Finding]:
         text = "There is no defocus; the images are taken to have no CTF at all."
         return [Finding("note", "ctf", text)]
     found = [f for rule in _RULES for f in _outside(table, rule)]
+    found += _count(
+        table.optics.phase_flipped,
+        "note",
+        "flipped phases: the modulus of the CTF is modelled",
+    )
     optics = table.optics
     largest = float(
         torch.maximum(optics.defocus_u_angstrom, optics.defocus_v_angstrom).abs().max()

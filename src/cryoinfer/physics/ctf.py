@@ -6,6 +6,8 @@
     gamma  = pi lambda dz(alpha) s^2 - (pi / 2) Cs lambda^3 s^4 + phase shift
     dz     = (dU + dV) / 2 + (dU - dV) / 2 * cos(2 (alpha - angle))
 
+Images whose phases were flipped show its modulus, times the scale with its sign.
+
 Underfocus is positive, the value at zero frequency is ``+w`` (without a phase
 plate), and an image is the CTF times the projection: particles white on black.
 """
@@ -60,7 +62,10 @@ def evaluate_ctf(optics: Optics, frequency_x: Tensor, frequency_y: Tensor) -> Te
         up to a phase of 670 rad (3 micrometres at 1.6 angstrom, 300 kV).
     """
     geometry = _geometry(frequency_x, frequency_y)
-    return torch.sin(_phase(optics, geometry)).mul_(_envelope(optics, geometry))
+    wave = torch.sin(_phase(optics, geometry))
+    if optics.phase_flipped.any():
+        wave = torch.where(optics.phase_flipped[:, None], wave.abs(), wave)
+    return wave.mul_(_envelope(optics, geometry))
 
 
 def ctf_and_defocus_slope(
@@ -81,7 +86,8 @@ def ctf_and_defocus_slope(
         As :func:`evaluate_ctf` returns it.
     slope : Tensor, shape (n, p)
         Change of the CTF per angstrom that is added to both ``defocus_u_angstrom``
-        and ``defocus_v_angstrom``: ``envelope * cos(phase) * pi * lambda * s^2``.
+        and ``defocus_v_angstrom``: ``envelope * cos(phase) * pi * lambda * s^2``; its
+        negative where the phases were flipped and the sine is below 0.
     """
     geometry = _geometry(frequency_x, frequency_y)
     phase = _phase(optics, geometry)
@@ -89,7 +95,12 @@ def ctf_and_defocus_slope(
     wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
     rate = (torch.pi * wavelength).to(phase.dtype)[:, None] * envelope
     slope = torch.cos(phase).mul_(geometry[..., 0, :]).mul_(rate)
-    return torch.sin(phase).mul_(envelope), slope
+    wave = torch.sin(phase)
+    if optics.phase_flipped.any():
+        turned = optics.phase_flipped[:, None] & (wave < 0)
+        slope = torch.where(turned, -slope, slope)
+        wave = torch.where(turned, -wave, wave)
+    return wave.mul_(envelope), slope
 
 
 def _geometry(frequency_x: Tensor, frequency_y: Tensor) -> Tensor:

@@ -72,8 +72,6 @@ def test_a_contradicting_pixel_size_is_refused(project):
         ("rlnEvenZernike", "[1e-3]", "zernike"),
         ("rlnMagMat01", "0.01", "anisotropic-magnification"),
         ("rlnMagMat11", "1.01", "anisotropic-magnification"),
-        ("rlnCtfDataAreCtfPremultiplied", "1", "ctf-premultiplied"),
-        ("rlnCtfDataArePhaseFlipped", "1", "ctf-phase-flipped"),
     ],
 )
 def test_unmodelled_physics_is_refused_unless_ignored(project, column, value, name):
@@ -91,6 +89,8 @@ def test_unmodelled_physics_is_refused_unless_ignored(project, column, value, na
 def test_subtomograms_are_refused_whatever_is_ignored(project):
     path = edit(project / "new.star", "1.5 8 2", "1.5 8 3")
     with pytest.raises(UnsupportedError, match="Such data cannot be used"):
+        Particles.load(path)
+    with pytest.raises(InputError, match="Cannot ignore subtomograms"):
         Particles.load(path, ignore=["subtomograms"])
     with pytest.raises(InputError, match="Cannot ignore nonsense: expected some of"):
         Particles.load(project / "old.star", ignore=["nonsense"])

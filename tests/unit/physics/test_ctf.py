@@ -42,6 +42,7 @@ def random_optics(n: int, generator: torch.Generator) -> Optics:
         bfactor_angstrom2=uniform(0, 100),
         scale=uniform(0.5, 1.5),
         group=torch.zeros(n, dtype=torch.int64),
+        phase_flipped=torch.arange(n) % 3 == 2,
     )
 
 
@@ -62,6 +63,8 @@ def naive_ctf(optics: Optics, x: float, y: float) -> list[float]:
         gamma += float(optics.phase_shift_radian[i])
         w = float(optics.amplitude_contrast[i])
         wave = math.sqrt(1 - w * w) * math.sin(gamma) + w * math.cos(gamma)
+        if optics.phase_flipped[i]:
+            wave = abs(wave)
         decay = math.exp(-float(optics.bfactor_angstrom2[i]) * s2 / 4)
         values.append(float(optics.scale[i]) * decay * wave)
     return values

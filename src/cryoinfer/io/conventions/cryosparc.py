@@ -349,7 +349,17 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
 
     A negative scale of the CTF, as an image black on white has in RELION's terms,
     becomes cryoSPARC's sign. The uids are made from the names of the images.
+
+    Raises
+    ------
+    InputError
+        If phases were flipped.
     """
+    if bool(table.optics.phase_flipped.any()):
+        raise InputError(
+            "Phases of these images were flipped, which a .cs table cannot say. Write "
+            "them as .star, or extract them again without."
+        )
     optics, images, n = table.optics, table.images, len(table)
     sign = torch.where(optics.scale < 0, -table.sign.double(), table.sign.double())
     optics = replace(optics, scale=optics.scale.abs())

@@ -16,6 +16,7 @@ from cryoinfer.records import Optics, Pose
 IMAGE = "rlnImageName"
 GROUP = "rlnOpticsGroup"
 PIXEL_SIZE = "rlnImagePixelSize"
+PHASE_FLIPPED = "rlnCtfDataArePhaseFlipped"
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst")
 ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY")
@@ -48,7 +49,7 @@ def optics_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:
     """Return what RELION 3.1 demands in ``data_optics``, one row a group."""
     group, first = np.unique(table.optics.group.numpy(), return_index=True)
     head = table.optics[torch.from_numpy(first)]
-    return {
+    columns = {
         GROUP: text_column(group + 1, "%d"),
         "rlnOpticsGroupName": text_column(group + 1, "opticsGroup%d"),
         "rlnAmplitudeContrast": text_column(head.amplitude_contrast.numpy(), "%.9g"),
@@ -58,6 +59,9 @@ def optics_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:
         "rlnImageSize": text_column(table.box.numpy()[first], "%d"),
         "rlnImageDimensionality": text_column(np.full(len(first), 2), "%d"),
     }
+    if bool(head.phase_flipped.any()):
+        columns[PHASE_FLIPPED] = text_column(head.phase_flipped.numpy(), "%d")
+    return columns
 
 
 def particle_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,6 @@ _NEUTRAL = (
     ("rlnMagMat10", 0.0, "anisotropic-magnification"),
     ("rlnMagMat11", 1.0, "anisotropic-magnification"),
     ("rlnCtfDataAreCtfPremultiplied", 0.0, "ctf-premultiplied"),
-    ("rlnCtfDataArePhaseFlipped", 0.0, "ctf-phase-flipped"),
     ("rlnImageDimensionality", 2.0, "subtomograms"),
 )
 _TOMOGRAPHY = ("rlnTomoName", "rlnCtfImage")

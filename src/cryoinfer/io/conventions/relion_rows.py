@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.io.conventions.relion_columns import GROUP, PIXEL_SIZE
+from cryoinfer.io.conventions.relion_columns import GROUP, PHASE_FLIPPED, PIXEL_SIZE
 from cryoinfer.io.conventions.table import (
     MICROSCOPE_OPTIONS,
     group_numbers,
@@ -154,7 +154,9 @@ class RelionRows:
                 optics.voltage_kv.numpy(),
                 optics.cs_mm.numpy(),
                 optics.amplitude_contrast.numpy(),
+                optics.phase_flipped.numpy(),
             )
+        _require_flipped_groups(optics.phase_flipped, group)
         return replace(optics, pixel_size_angstrom=as_tensor(pixel_size), group=group)
 
     def _with_ctf(self, optics: Optics) -> Optics:
@@ -171,10 +173,21 @@ class RelionRows:
             phase_shift_radian=self._radians("rlnPhaseShift"),
             bfactor_angstrom2=as_tensor(self.numbers("rlnCtfBfactor", 0.0)),
             scale=as_tensor(self.numbers("rlnCtfScalefactor", 1.0)),
+            phase_flipped=as_tensor(self.numbers(PHASE_FLIPPED, 0.0)) != 0,
         )
 
     def _radians(self, label: str) -> Tensor:
         return torch.deg2rad(as_tensor(self.numbers(label, default=0.0)))
+
+
+def _require_flipped_groups(phase_flipped: Tensor, group: Tensor) -> None:
+    """Refuse groups of which some images alone have flipped phases."""
+    both = set(group[phase_flipped].tolist()) & set(group[~phase_flipped].tolist())
+    if both:
+        raise InputError(
+            f"{PHASE_FLIPPED} is 1 for some particles of optics group "
+            f"{min(both) + 1} and 0 for others. Give them groups of their own."
+        )
 
 
 def as_tensor(values: NDArray[np.float64]) -> Tensor:

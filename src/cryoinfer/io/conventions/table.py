@@ -242,12 +242,18 @@ class Feature:
     name : str
         What the user passes to go on without it.
     message : str
-    ignorable : bool
+    cure : str
+        What to do where it cannot be ignored.
     """
 
     name: str
     message: str
-    ignorable: bool = True
+    cure: str = ""
+
+    @property
+    def ignorable(self) -> bool:
+        """Whether a user may go on without it."""
+        return not self.cure
 
 
 FEATURES = {
@@ -255,16 +261,22 @@ FEATURES = {
     "zernike": "higher-order aberrations",
     "anisotropic-magnification": "anisotropic magnification",
     "ctf-premultiplied": "images already multiplied by their CTF",
-    "ctf-phase-flipped": "images whose phases are already flipped",
     "subtomograms": "subtomograms or tilt series, not single particles",
 }
 """Name and meaning of all that is recognised and not modelled."""
+
+_CURES = {
+    "ctf-premultiplied": "Extract the particles again without the multiplication: the "
+    "noise of such images is another one at every defocus.",
+    "subtomograms": "Such data cannot be used.",
+}
+"""Of what cannot be ignored, since results would be wrong rather than less sharp."""
 
 
 def feature(name: str, where: str) -> Feature:
     """Return a feature of :data:`FEATURES` found at ``where``."""
     message = f"{name}: the file has {FEATURES[name]} ({where})"
-    return Feature(name, message, ignorable=name != "subtomograms")
+    return Feature(name, message, cure=_CURES.get(name, ""))
 
 
 def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> None:
@@ -277,23 +289,21 @@ def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> Non
     InputError
         If a name in ``ignore`` is unknown.
     """
-    unknown = sorted(set(ignore) - set(FEATURES))
+    ignorable = [name for name in FEATURES if name not in _CURES]
+    unknown = sorted(set(ignore) - set(ignorable))
     if unknown:
         raise InputError(
             f"Cannot ignore {', '.join(unknown)}: expected some of "
-            f"{', '.join(FEATURES)}"
+            f"{', '.join(ignorable)}"
         )
     left = [f for f in features if not (f.ignorable and f.name in ignore)]
     if not left:
         return
     lines = "\n".join(f"- {f.message}" for f in left)
     names = " ".join(f"--ignore {f.name}" for f in left if f.ignorable)
-    hopeless = any(not f.ignorable for f in left)
-    cure = (
-        "Such data cannot be used."
-        if hopeless
-        else f"Go on without modelling it with {names}, or correct the images first."
-    )
+    cure = " ".join(f.cure for f in left if f.cure)
+    if not cure:
+        cure = f"Go on without modelling it with {names}, or correct the images first."
     raise UnsupportedError(
         f"The particles ask for physics that is not modelled:\n{lines}\n{cure}"
     )

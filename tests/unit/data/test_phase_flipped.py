@@ -1,0 +1,104 @@
+"""Images whose phases were flipped show the modulus of the CTF."""
+
+import numpy as np
+import pytest
+import torch
+
+from cryoinfer.data.check import check
+from cryoinfer.data.joining import join
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import SimulationConfig, simulate
+from cryoinfer.errors import InputError, UnsupportedError
+from cryoinfer.evaluation import fourier_shell_correlation
+from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.io.mrc import StackWriter, read_map
+from cryoinfer.io.star import text_column
+from cryoinfer.physics.ctf import evaluate_ctf
+from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
+
+N, BOX, PIXEL = 200, 24, 4.0
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Return a folder with particles, and with the same with their phases flipped."""
+    folder = tmp_path_factory.mktemp("flipped")
+    config = SimulationConfig(
+        n=N,
+        box=BOX,
+        pixel_size_angstrom=PIXEL,
+        snr_db=5.0,
+        defocus_range_angstrom=(15000.0, 25000.0),
+    )
+    simulate(config, folder, SilentMonitor())
+    particles = Particles.load(folder / "truth.star")
+    rows = torch.fft.fftfreq(BOX, PIXEL, dtype=torch.float64)
+    columns = torch.fft.rfftfreq(BOX, PIXEL, dtype=torch.float64)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    sign = evaluate_ctf(particles.optics, x.flatten(), y.flatten()).sign()
+    images = particles.images(torch.arange(N))
+    transform = image_to_fourier(images.double()) * sign.unflatten(-1, y.shape)
+    with StackWriter(folder / "flipped.mrcs", N, BOX, PIXEL) as writer:
+        writer.write(fourier_to_image(transform, BOX).float())
+    source = particles.source.with_paths({"particles.mrcs": "flipped.mrcs"})
+    optics = source.optics
+    column = {"rlnCtfDataArePhaseFlipped": text_column(np.ones(len(optics)), "%d")}
+    source.star.with_block(optics, optics.with_columns(column))
+    star = source.star.with_block(optics, optics.with_columns(column))
+    type(source)(star).write(folder / "flipped.star")
+    return folder
+
+
+def resolution_with_truth(folder, name):
+    particles = Particles.load(folder / name)
+    found = reconstruct(particles, ReconstructConfig(seed=1), SilentMonitor())
+    truth = torch.tensor(read_map(folder / "truth.mrc").density)
+    return fourier_shell_correlation(found.density, truth)
+
+
+def test_a_map_is_the_same_with_and_without_flipped_phases(simulated):
+    plain = resolution_with_truth(simulated, "truth.star")
+    flipped = resolution_with_truth(simulated, "flipped.star")
+    # The transforms differ by a sign alone: all but Nyquist, which is left out, agrees
+    # to the rounding of single precision in the images and sums.
+    torch.testing.assert_close(flipped[:-1], plain[:-1], atol=1e-3, rtol=0)
+    assert float(plain[1:-2].min()) > 0.5
+
+
+def test_flipped_phases_are_read_noted_and_kept(simulated, tmp_path):
+    path = simulated / "flipped.star"
+    particles = Particles.load(path)
+    assert particles.optics.phase_flipped.all()
+    assert any("modulus of the CTF" in f.message for f in check(path))
+    particles.save(tmp_path / "again.star")
+    assert Particles.load(tmp_path / "again.star").optics.phase_flipped.all()
+    with pytest.raises(InputError, match=r"a \.cs table cannot say"):
+        particles.save(tmp_path / "again.cs")
+    # Nothing is offered that would model them as if they were not flipped.
+    with pytest.raises(InputError, match="Cannot ignore ctf-phase-flipped"):
+        Particles.load(path, ignore=["ctf-phase-flipped"])
+
+
+def test_flipped_and_other_particles_have_groups_of_their_own(simulated, tmp_path):
+    flipped = Particles.load(simulated / "flipped.star")
+    plain = Particles.load(simulated / "truth.star")
+    joined = join([flipped, plain]).particles
+    joined.save(tmp_path / "both.star")
+    again = Particles.load(tmp_path / "both.star").optics
+    assert again.phase_flipped.tolist() == [True] * N + [False] * N
+    assert again.group.tolist() == [0] * N + [1] * N
+
+
+def test_multiplied_images_are_refused_and_nothing_offered(simulated, tmp_path):
+    path = tmp_path / "multiplied.star"
+    text = (simulated / "flipped.star").read_text()
+    path.write_text(text.replace("DataArePhaseFlipped", "DataAreCtfPremultiplied"))
+    with pytest.raises(UnsupportedError, match="Extract the particles again") as error:
+        Particles.load(path, datadir=simulated)
+    assert "--ignore" not in str(error.value)
+    with pytest.raises(InputError, match="Cannot ignore ctf-premultiplied"):
+        Particles.load(path, datadir=simulated, ignore=["ctf-premultiplied"])
+    found = [f for f in check(path, datadir=simulated) if f.severity == "error"]
+    assert len(found) == 1
+    assert "--ignore" not in found[0].message
