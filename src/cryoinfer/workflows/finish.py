@@ -22,6 +22,7 @@ from cryoinfer.workflows.marching import (
     state_to_dict,
 )
 from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.random_start import BEGINNING
 from cryoinfer.workflows.result import Reconstruction, RunResult
 
 
@@ -37,7 +38,8 @@ def march_to_result(
     ----------
     problem : Problem
     begin : callable
-        Makes the state that the first pass starts from; not called on a resumed run.
+        Makes the state that the first pass starts from; not called on a run that is
+        resumed after it, and itself going on from the checkpoint of one before.
     resolution_angstrom : float or None
         Finest resolution that poses are inferred at; None goes to Nyquist.
     monitor : Monitor
@@ -47,7 +49,7 @@ def march_to_result(
     RunResult
     """
     saved = monitor.load_checkpoint()
-    if saved is not None:
+    if saved is not None and BEGINNING not in saved:
         with state_of_this_version():
             state = state_from_dict(dict(saved))
     else:

@@ -5,12 +5,14 @@ likelihood is flattened by a temperature that falls to 1, so that the first maps
 blobs and symmetry breaks slowly; the noise is measured as the map explains more.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.so3_grid import rotation_grid
@@ -31,6 +33,14 @@ _CONCENTRATED_NATS = 3.0
 poses. Noisier images stay above it until more of them are averaged."""
 
 _MOST_ROUNDS = 4  # each with twice as many images an iteration
+_AVERAGED = 5  # iterations at the end of a round, for its unexplained power
+
+_KEPT_EVERY = 10
+"""Iterations after which a checkpoint is kept; the last of a round is one of them."""
+
+BEGINNING = "random starts"
+"""Under which a checkpoint keeps them, until they are over."""
+
 _LARGEST_POOL = 20_000
 _MEMORY_ELEMENTS = 2**23
 
@@ -93,6 +103,7 @@ def random_start(
     config : RandomStartConfig
     generator : torch.Generator
     monitor : Monitor
+        Its checkpoint, if it has one, is continued.
 
     Returns
     -------
@@ -112,18 +123,92 @@ def random_start(
     chosen = torch.randperm(n, generator=generator)[:_LARGEST_POOL]
     pool = _load(problem, noise, config.radius, chosen)
     annealing = _Annealing(problem, config, pool)
-    monitor.stage("random starts", config.starts * annealing.fewest_images)
-    best: tuple[Tensor, float] | None = None
-    ratios = []
-    for start in range(config.starts):
-        name = f"random start {start + 1}"
-        density, ratio = annealing.run(name, generator, monitor)
-        monitor.message(f"{name}: unexplained power {ratio:.4f}")
-        ratios.append(ratio)
-        if best is None or ratio < best[1]:
-            best = density, ratio
-    assert best is not None
-    return RandomStart(*best, tuple(ratios))
+    starts = _Starts.restored(monitor.load_checkpoint(), generator)
+    left = config.starts - len(starts.ratios)
+    planned = left * annealing.fewest_images
+    if starts.now is not None:
+        planned += annealing.images_left(starts.now) - annealing.fewest_images
+    monitor.stage("random starts", planned)
+    while len(starts.ratios) < config.starts:
+        name = f"random start {len(starts.ratios) + 1}"
+        now = starts.now or annealing.begun(generator)
+        while not annealing.is_over(now):
+            now = annealing.iterated(name, now, generator, monitor)
+            if now.iteration % _KEPT_EVERY == 0:
+                starts = replace(starts, now=now)
+                monitor.save_checkpoint(starts.state(generator))
+        monitor.message(f"{name}: unexplained power {now.ratio:.4f}")
+        starts = starts.ended(now)
+    assert starts.best is not None
+    return RandomStart(starts.best, min(starts.ratios), starts.ratios)
+
+
+@dataclass(frozen=True)
+class _Now:
+    """Where a start stands: what its next iteration depends on, but for chance.
+
+    Attributes
+    ----------
+    density : Tensor, shape (m, m, m)
+    ratio : float
+        The share of unexplained power.
+    round_number, iteration : int
+        What comes next.
+    recent : tuple of float
+        Ratios of the iterations of this round.
+    entropy_nats : float
+        Of the last one.
+    """
+
+    density: Tensor
+    ratio: float = 1.0
+    round_number: int = 0
+    iteration: int = 0
+    recent: tuple[float, ...] = ()
+    entropy_nats: float = float("inf")
+
+
+@dataclass(frozen=True)
+class _Starts:
+    """How far the random starts have come.
+
+    Attributes
+    ----------
+    ratios : tuple of float
+        Of those that are over.
+    best : Tensor or None
+        The likeliest of their maps.
+    now : _Now or None
+        The one under way.
+    """
+
+    ratios: tuple[float, ...] = ()
+    best: Tensor | None = None
+    now: _Now | None = None
+
+    def ended(self, now: _Now) -> Self:
+        """Return them with the one under way among those that are over."""
+        wins = not self.ratios or now.ratio < min(self.ratios)
+        best = now.density if wins else self.best
+        return replace(self, ratios=(*self.ratios, now.ratio), best=best, now=None)
+
+    def state(self, generator: torch.Generator) -> dict[str, object]:
+        """Return what a checkpoint keeps."""
+        kept = dict(vars(self), generator=generator.get_state())
+        return {BEGINNING: kept | {"now": dict(vars(self.now)) if self.now else None}}
+
+    @classmethod
+    def restored(
+        cls, state: Mapping[str, Any] | None, generator: torch.Generator
+    ) -> Self:
+        """Invert :meth:`state`; without one nothing has begun."""
+        if state is None:
+            return cls()
+        with state_of_this_version():
+            saved = dict(state[BEGINNING])
+            generator.set_state(saved.pop("generator"))
+            now = saved.pop("now")
+            return cls(**saved, now=None if now is None else _Now(**now))
 
 
 def _load(
@@ -167,41 +252,66 @@ class _Annealing:
         """How many images a start looks at that ends with its first round."""
         return self._config.iterations * min(self._config.minibatch, self._total)
 
-    def run(
-        self, name: str, generator: torch.Generator, monitor: Monitor
-    ) -> tuple[Tensor, float]:
-        """Return one start's map and its share of unexplained power.
+    def images_left(self, now: _Now) -> int:
+        """Return how many images the round of a start still looks at."""
+        images = min(self._round_images(now.round_number), self._total)
+        return (self._config.iterations - now.iteration) * images
+
+    def is_over(self, now: _Now) -> bool:
+        """Tell whether a start has come to its end, with its last round or before."""
+        certain = now.entropy_nats < _CONCENTRATED_NATS
+        ended = bool(now.round_number) and not now.iteration
+        return ended and (certain or now.round_number == _MOST_ROUNDS)
+
+    def begun(self, generator: torch.Generator) -> _Now:
+        """Return the beginning of a start: a map of random poses."""
+        return _Now(self._solved(self._random_sums(generator)))
+
+    def iterated(
+        self, name: str, now: _Now, generator: torch.Generator, monitor: Monitor
+    ) -> _Now:
+        """Return a start after one more iteration.
 
         The monitor counts images, for later rounds have more of them.
         """
-        volume, density = self._update(self._random_sums(generator))
-        ratio, entropy = 1.0, float("inf")
-        for round_number in range(_MOST_ROUNDS):
-            size = self._config.minibatch * 2**round_number
-            images = min(size, self._total)
-            if round_number:
-                monitor.extend(self._config.iterations * images)
-                monitor.message(
-                    f"{name}: poses are uncertain yet (entropy {entropy:.1f} nats, "
-                    f"below {_CONCENTRATED_NATS:g} is enough): round "
-                    f"{round_number + 1} of at most {_MOST_ROUNDS}, of {images:,} "
-                    "images an iteration"
-                )
-            recent: list[_Expectation] = []
-            for iteration in range(self._config.iterations):
-                progress = iteration / (_ANNEALED_SHARE * self._config.iterations)
-                temperature = max(1.0, _HOTTEST * (1 - progress))
-                minibatch = self._minibatch(size, ratio, generator)
-                found = self._expect(volume, minibatch, temperature)
-                ratio *= max(found.residual_power, 1e-3)
-                volume, density = self._update(found.sums)
-                recent.append(replace(found, residual_power=ratio))
-                monitor.advance(images)
-            ratio = sum(found.residual_power for found in recent[-5:]) / 5
-            entropy = recent[-1].entropy_nats
-            if entropy < _CONCENTRATED_NATS:
-                break
-        return density, ratio
+        size = self._round_images(now.round_number)
+        images = min(size, self._total)
+        if now.round_number and not now.iteration:
+            monitor.extend(self._config.iterations * images)
+            monitor.message(
+                f"{name}: poses are uncertain yet (entropy {now.entropy_nats:.1f} "
+                f"nats, below {_CONCENTRATED_NATS:g} is enough): round "
+                f"{now.round_number + 1} of at most {_MOST_ROUNDS}, of {images:,} "
+                "images an iteration"
+            )
+        progress = now.iteration / (_ANNEALED_SHARE * self._config.iterations)
+        temperature = max(1.0, _HOTTEST * (1 - progress))
+        volume = FourierVolume.from_map(now.density, self._config.radius, 2.0)
+        minibatch = self._minibatch(size, now.ratio, generator)
+        found = self._expect(volume, minibatch, temperature)
+        ratio = now.ratio * max(found.residual_power, 1e-3)
+        monitor.advance(images)
+        recent = (*now.recent, ratio)[-_AVERAGED:]
+        later = replace(
+            now,
+            density=self._solved(found.sums),
+            ratio=ratio,
+            iteration=now.iteration + 1,
+            recent=recent,
+            entropy_nats=found.entropy_nats,
+        )
+        if later.iteration < self._config.iterations:
+            return later
+        return replace(
+            later,
+            ratio=sum(recent) / len(recent),
+            round_number=now.round_number + 1,
+            iteration=0,
+            recent=(),
+        )
+
+    def _round_images(self, number: int) -> int:
+        return self._config.minibatch * 2**number
 
     def _minibatch(
         self, size: int, ratio: float, generator: torch.Generator
@@ -239,11 +349,10 @@ class _Annealing:
             )
         return sums
 
-    def _update(self, sums: SliceAccumulator) -> tuple[FourierVolume, Tensor]:
+    def _solved(self, sums: SliceAccumulator) -> Tensor:
         whole = symmetrise(sums, self._problem.symmetry_rotation)
         density = solve(whole, None, self._problem.grid.box, self._map_box)
-        density = density * self._mask
-        return FourierVolume.from_map(density, self._config.radius, 2.0), density
+        return density * self._mask
 
     def _expect(
         self,

@@ -1,12 +1,20 @@
 """Maps from random poses."""
 
+import io
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.workflows.problem import define_problem, initial_noise
-from cryoinfer.workflows.random_start import RandomStartConfig, random_start
+from cryoinfer.workflows.random_start import (
+    BEGINNING,
+    RandomStartConfig,
+    random_start,
+)
 
 RADIUS = 5
 
@@ -100,3 +108,46 @@ def test_few_particles_are_refused(simulated) -> None:
     few = simulated().particles.select(torch.arange(99))
     with pytest.raises(InputError, match="at least 100"):
         start(few)
+
+
+class StoppingMonitor(SilentMonitor):
+    """Keeps a state as a file does, and stops when it has kept some of them."""
+
+    def __init__(self, most: int | None = None, kept: Any = None) -> None:
+        self.most, self.kept, self.count = most, kept, 0
+
+    def save_checkpoint(self, state: Mapping[str, object]) -> None:
+        torch.save(dict(state), file := io.BytesIO())
+        self.kept, self.count = file.getvalue(), self.count + 1
+        if self.count == self.most:
+            raise KeyboardInterrupt
+
+    def load_checkpoint(self) -> Mapping[str, object] | None:
+        if self.kept is None:
+            return None
+        return torch.load(io.BytesIO(self.kept), weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "most", [5, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 4, 8))]
+)
+def test_an_interrupted_start_goes_on_bitwise(simulated, most: int) -> None:
+    # Noise alone takes four rounds: of 2 starts of 10 iterations 8 states are kept.
+    particles = simulated(100, snr_db=-40.0).particles
+    whole = StoppingMonitor()
+    _, expected = start(particles, 2, iterations=10, monitor=whole)
+    assert whole.count == 8
+    stopped = StoppingMonitor(most)
+    with pytest.raises(KeyboardInterrupt):
+        start(particles, 2, iterations=10, monitor=stopped)
+    goes_on = StoppingMonitor(kept=stopped.kept)
+    _, found = start(particles, 2, iterations=10, monitor=goes_on)
+    assert goes_on.count == whole.count - most
+    assert torch.equal(found.density, expected.density)
+    assert found.ratios == expected.ratios
+
+
+def test_a_state_of_other_starts_is_told(simulated) -> None:
+    torch.save({BEGINNING: {"ratios": ()}}, file := io.BytesIO())
+    with pytest.raises(InputError, match="another version"):
+        start(simulated().particles, monitor=StoppingMonitor(kept=file.getvalue()))
