@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from cryoinfer import __version__
+from cryoinfer.cli import inputs
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
@@ -150,6 +151,7 @@ def refine(
         Path | None,
         typer.Option(
             help="Map to begin from; without it the poses of the particles.",
+            callback=inputs.a_file("MRC file"),
             show_default=False,
         ),
     ] = None,
@@ -246,6 +248,7 @@ def evaluate(
         Path,
         typer.Option(
             help="Folder with truth.star and truth.mrc, as simulate writes them.",
+            callback=inputs.truth,
             show_default=False,
         ),
     ],

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from cryoinfer.cli import options as opt
+from cryoinfer.cli.inputs import require_unseen
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
     ParticleOptions,
@@ -59,6 +60,7 @@ def infer(
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Find the poses of unseen particles with an encoder, and a map from them."""
+    require_unseen(particles, watch, until_idle)
     from cryoinfer.cli import unseen
 
     unseen.infer_unseen(

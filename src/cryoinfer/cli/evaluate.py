@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
+from cryoinfer.cli.inputs import require_truth
 from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
@@ -22,7 +23,7 @@ from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map, read_r
 from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.errors import InputError
 from cryoinfer.evaluation import (
     GlobalAlignment,
     PoseErrors,
@@ -120,7 +121,10 @@ def evaluate(
     estimated, true, chosen = matched.estimated, matched.true, matched.chosen
     group = symmetry_rotations(record.results["symmetry"])
     true_map = read_named_map(
-        _require(truth / "truth.mrc"), map_pixel_size, MAP_OPTION, reading.pixel_size
+        require_truth(truth / "truth.mrc"),
+        map_pixel_size,
+        MAP_OPTION,
+        reading.pixel_size,
     )
     maps = _Maps.of(run, truth, true_map)
     errors = {name: _align(name, estimated, true, group) for name in _HANDS}
@@ -230,8 +234,8 @@ def _match(
     Particles are matched by the image that they are, for a run may have been made on
     some of them or in another order.
     """
-    estimated = reading.of_run(record).load(_require(run / run_folder.PARTICLES))
-    true = reading.load(_require(truth / "truth.star"))
+    estimated = reading.of_run(record).load(require_truth(run / run_folder.PARTICLES))
+    true = reading.load(require_truth(truth / "truth.star"))
     if estimated.pose is None or true.pose is None:
         raise InputError(f"{run} and {truth} must both have poses; one has none.")
     place = {key: i for i, key in enumerate(_keys(true))}
@@ -360,11 +364,3 @@ def _print(
     for region, values in coverage.items():
         table.add_row(region, *(f"{value:.1%}" for value in values))
     console.print(table)
-
-
-def _require(path: Path) -> Path:
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path} is missing. The truth is a folder written by `cryoinfer simulate`."
-        )
-    return path

@@ -6,17 +6,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cryoinfer.cli import inputs
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.map_options import MapPixelSize, VoxelSize
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions, reads_particles
 
 
 def fsc(
-    half1: Annotated[Path, typer.Argument(help="A map.", show_default=False)],
-    half2: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
-    mask: Annotated[
-        Path | None, typer.Option(help="Soft mask, 0 to 1.", show_default=False)
-    ] = None,
+    half1: opt.FirstMap,
+    half2: opt.SecondMap,
+    mask: opt.Mask = None,
     pixel_size: VoxelSize = None,
     out: Annotated[
         Path | None,
@@ -35,12 +34,20 @@ def fsc(
 def flip(
     source: Annotated[
         Path,
-        typer.Argument(help="Folder of a run, or a map.", show_default=False),
+        typer.Argument(
+            help="Folder of a run, or a map.",
+            callback=inputs.map_or_run,
+            show_default=False,
+        ),
     ],
     out: opt.Out,
     particles: Annotated[
         Path | None,
-        typer.Argument(help="Particles that go with the map.", show_default=False),
+        typer.Argument(
+            help="Particles that go with the map.",
+            callback=inputs.particle_file,
+            show_default=False,
+        ),
     ] = None,
     map_pixel_size: MapPixelSize = None,
     reading: ParticleOptions = AS_WRITTEN,

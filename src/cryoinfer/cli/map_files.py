@@ -18,7 +18,6 @@ from cryoinfer.cli.outputs import (
     write_file,
 )
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
-from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_files import (
     Posteriors,
     read_run_mask,
@@ -118,6 +117,8 @@ def mirror_density(density: Tensor) -> Tensor:
 
 def _flip_run(options: FlipOptions) -> None:
     """Write the mirror image of a run as a run of its own."""
+    from cryoinfer.cli.report_page import write_report
+
     source, out = options.source, options.out
     record = require_finished(source)
     if is_same_file(source, out):

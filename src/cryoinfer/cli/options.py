@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cryoinfer.cli import numbers
+from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 
 Workflow = Literal["abinitio", "refine", "reconstruct"]
@@ -86,12 +86,15 @@ Particles = Annotated[
     typer.Argument(
         help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), or a "
         ".txt list of stacks.",
+        callback=inputs.particle_file,
         show_default=False,
     ),
 ]
 Run = Annotated[
     Path,
-    typer.Argument(help="The folder of a finished run.", show_default=False),
+    typer.Argument(
+        help="The folder of a finished run.", callback=inputs.run, show_default=False
+    ),
 ]
 Symmetry = Annotated[
     str,
@@ -238,7 +241,29 @@ DefocusError = Annotated[
 Encoder = Annotated[
     Path,
     typer.Argument(
-        help="Folder of an encoder, as train writes it.", show_default=False
+        help="Folder of an encoder, as train writes it.",
+        callback=inputs.encoder,
+        show_default=False,
+    ),
+]
+FirstMap = Annotated[
+    Path,
+    typer.Argument(
+        help="A map.", callback=inputs.a_file("MRC file"), show_default=False
+    ),
+]
+SecondMap = Annotated[
+    Path,
+    typer.Argument(
+        help="Another one.", callback=inputs.a_file("MRC file"), show_default=False
+    ),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        help="Soft mask, 0 to 1.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
     ),
 ]
 Unseen = Annotated[

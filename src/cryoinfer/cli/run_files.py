@@ -18,7 +18,6 @@ from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.inference.novelty import is_novel
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
@@ -196,6 +195,8 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
 
     The defocus changes only where it was inferred.
     """
+    from cryoinfer.inference.novelty import is_novel
+
     latents: Latents = result.latents
     variance = result.covariance.diagonal(dim1=-2, dim2=-1).detach().cpu().double()
     rotation_sd = torch.rad2deg(variance[:, :3].mean(1).sqrt())

@@ -12,11 +12,11 @@ from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.simulate import (
-    PRESET_NAMES,
     SimulationConfig,
     simulation_preset,
 )
 from cryoinfer.data.simulate import simulate as write_simulation
+from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import OutputError
 
 _FILES = ("particles.star", "particles.mrcs", "truth.star", "truth.mrc")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from cryoinfer.cli import numbers
+from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli import options as opt
 
 _MICROMETRE_ANGSTROM = 1e4
@@ -16,6 +16,7 @@ Structure = Annotated[
     typer.Argument(
         help="A preset (cryoposenet-a to -g), a built-in structure (such as "
         "adenylate-kinase-open), or an mmCIF or PDB file.",
+        callback=inputs.structure_or_preset,
         show_default=False,
     ),
 ]
@@ -77,6 +78,7 @@ Trajectory = Annotated[
         metavar="FILE",
         help="Frames of molecular dynamics that particles show, all alike likely: "
         ".dcd, .xtc, or mmCIF or PDB with several models; of the structure's file.",
+        callback=inputs.a_file("trajectory"),
         show_default=False,
     ),
 ]

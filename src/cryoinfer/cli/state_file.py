@@ -6,7 +6,6 @@ from typing import Any
 
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.errors import InputError
-from cryoinfer.io.torch_files import read_values, write_values
 
 FORMAT = 1
 """Raised whenever what stands in the file around the state changes."""
@@ -36,6 +35,8 @@ class StateFile:
         OutputError
             If it cannot be written.
         """
+        from cryoinfer.io.torch_files import write_values
+
         values = {"format": FORMAT, "run": self._run, "state": dict(state)}
         replace_file(self.path, lambda path: write_values(path, values))
 
@@ -47,6 +48,8 @@ class StateFile:
         InputError
             If the file is damaged, or of another run or version.
         """
+        from cryoinfer.io.torch_files import read_values
+
         if not self.path.exists():
             return None
         try:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from cryoinfer.cli import numbers
+from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.map_options import VoxelSize
 from cryoinfer.cli.particle_options import (
@@ -21,6 +21,7 @@ Structure = Annotated[
         "--structure",
         help="A built-in structure (such as adenylate-kinase-open), or an mmCIF or PDB "
         "file: what the particles are of, in one conformation.",
+        callback=inputs.structure,
         show_default=False,
     ),
 ]
@@ -90,6 +91,7 @@ def modes(
         typer.Argument(
             help="A built-in structure (such as adenylate-kinase-open), or an mmCIF "
             "or PDB file.",
+            callback=inputs.structure,
             show_default=False,
         ),
     ],
@@ -126,7 +128,13 @@ def modes(
 
 def beads(
     density: Annotated[
-        Path, typer.Argument(metavar="MAP", help="A map.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="MAP",
+            help="A map.",
+            callback=inputs.a_file("MRC file"),
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,

@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.inputs import encoder_file, require_unseen
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import RECORD, RunRecord, require_finished
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.watching import Watch
@@ -65,27 +66,11 @@ class InferOptions:
         """Read the particles of a file."""
         return self.reading.load(path)
 
-    def encoder_file(self) -> Path:
-        """Return the file of the encoder.
-
-        Raises
-        ------
-        InputError
-            If it is to be in the folder of a run that has not finished.
-        """
-        source = self.encoder
-        if not source.is_dir():
-            return source
-        file = source / run_folder.ENCODER
-        if not file.exists() and (source / RECORD).exists():
-            require_finished(source)
-        return file
-
     def arguments(self, symmetry: str) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         return {
             "particles": str(self.particles.absolute()),
-            "encoder": str(self.encoder_file().absolute()),
+            "encoder": str(encoder_file(self.encoder).absolute()),
             "watch": self.watch,
             "no-climb": not self.climb,
             "symmetry": symmetry,
@@ -104,8 +89,8 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    _require_sense(options)
-    trained = load_encoder(options.encoder_file())
+    require_unseen(options.particles, options.watch, options.until_idle)
+    trained = load_encoder(encoder_file(options.encoder))
     symmetry = options.symmetry or trained.symmetry
     symmetry_rotations(symmetry)
     config = InferConfig(climb=options.climb, symmetry=symmetry, seed=options.seed)
@@ -115,29 +100,6 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         _infer_file(options, trained, config, console)
 
 
-def _require_sense(options: InferOptions) -> None:
-    """Refuse options that contradict each other, or what is there."""
-    if not options.watch and options.until_idle is not None:
-        raise InputError(
-            "--until-idle goes with --watch: an inference of one file ends with it"
-        )
-    if options.until_idle is not None and options.until_idle <= 0:
-        raise InputError(
-            "--until-idle expects more than 0 seconds, found "
-            f"{options.until_idle:g}. Leave it out to watch until Ctrl-C"
-        )
-    if options.watch and not options.particles.is_dir():
-        raise InputError(
-            f"--watch expects a folder in which .star or .cs files appear, found "
-            f"{options.particles}. Name the folder, or leave --watch out"
-        )
-    if not options.watch and options.particles.is_dir():
-        raise InputError(
-            f"{options.particles} is a folder: give --watch to infer the files that "
-            "appear in it, or name a file"
-        )
-
-
 def _infer_file(
     options: InferOptions,
     trained: TrainedEncoder,
@@ -145,7 +107,7 @@ def _infer_file(
     console: Console,
 ) -> None:
     particles = options.load(options.particles)
-    path = options.encoder_file()
+    path = encoder_file(options.encoder)
     require_elsewhere(options.out, path, options.particles)
     require_alike(particles, trained)
     inputs = run_files.fingerprint(particles, options.particles, path)
@@ -174,7 +136,7 @@ def _watch(
     config: InferConfig,
     console: Console,
 ) -> None:
-    path = options.encoder_file()
+    path = encoder_file(options.encoder)
     require_elsewhere(options.out, path, options.particles)
     inputs: dict[str, object] = {"encoder": {"sha256": run_files.content_sha256(path)}}
     record = _record(options, config, inputs)

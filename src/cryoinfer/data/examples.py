@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoinfer.data.given_structure import GivenStructure, given_structure
+from cryoinfer.data.structure_names import EXAMPLE_NAMES, require_structure
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.io.atoms import AtomicModel, KeptAtoms, read_atoms
@@ -27,9 +27,6 @@ _EXAMPLES: dict[str, Callable[[], AtomicModel]] = {
         example_atoms("adenylate-kinase-open"), "D2", _COPY_RADIUS_ANGSTROM
     ),
 }
-
-EXAMPLE_NAMES = tuple(_EXAMPLES)
-"""What :func:`example_atoms` knows."""
 
 
 def example_atoms(name: str) -> AtomicModel:
@@ -71,11 +68,7 @@ def named_structure(name: str) -> GivenStructure:
     if name in EXAMPLE_NAMES:
         model = example_atoms(name)
         return GivenStructure(model, KeptAtoms(np.arange(len(model)), len(model)), ())
-    if not Path(name).exists():
-        raise InputError(
-            f"The structure {name!r} is neither a file nor one of the examples "
-            f"{', '.join(EXAMPLE_NAMES)}."
-        )
+    require_structure(name)
     return given_structure(name)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.shown import Shown
+from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import Monitor
@@ -38,8 +38,8 @@ class SimulationConfig:
     Attributes
     ----------
     structure : str
-        Name of an example (:data:`cryoinfer.data.examples.EXAMPLE_NAMES`) or path of
-        an mmCIF or PDB file.
+        Name of an example (:data:`cryoinfer.data.structure_names.EXAMPLE_NAMES`), or
+        path of an mmCIF or PDB file.
     n : int
         Number of images.
     box : int
@@ -131,8 +131,6 @@ _PRESETS = {
         _CRYOPOSENET, snr_db=0.0, defocus_range_angstrom=(4000.0, 12000.0)
     ),
 }
-PRESET_NAMES = tuple(_PRESETS)
-"""What :func:`simulation_preset` knows."""
 
 
 def simulation_preset(name: str) -> SimulationConfig:
@@ -320,6 +318,8 @@ def _rotations_near_z(n: int, generator: torch.Generator) -> Tensor:
 
     The view is the third row of the rotation: what is turned onto the optical axis.
     """
+    import roma
+
     uniform = torch.rand(n, 3, generator=generator, dtype=torch.float64)
     azimuth, in_plane = (2 * torch.pi * uniform[:, :2]).unbind(-1)
     least = math.cos(_PREFERRED_CONE_RADIAN)

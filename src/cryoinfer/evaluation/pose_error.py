@@ -17,7 +17,6 @@ mate that is nearest.
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from torch import Tensor
 
@@ -238,6 +237,8 @@ def tangent_error(
     Tensor of float64, shape (n, 5)
         Rotation vector (radian) and shift (angstrom).
     """
+    import roma
+
     target = truth_in_estimated_frame(estimated, true, alignment, symmetry)
     turn = target.rotation @ estimated.rotation.double().mT
     shift = target.shift_angstrom - estimated.shift_angstrom.double()

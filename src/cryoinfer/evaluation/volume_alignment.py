@@ -12,10 +12,8 @@ soft mask: 1 - FSC is 1e-9 at half Nyquist and below 1e-6 at 0.95 Nyquist.
 from dataclasses import replace
 
 import numpy as np
-import roma
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, optimize
 from torch import Tensor
 
 from cryoinfer.errors import InputError
@@ -59,6 +57,8 @@ def transform_map(
     InputError
         If the map is not a cube of even size.
     """
+    from scipy import ndimage
+
     box = _even_cube(density)
     coefficients = _spline_coefficients(density, 1.0)
     matrix, offset = _index_map(alignment, box, pixel_size_angstrom)
@@ -237,6 +237,9 @@ def _fit(
     pixel_size_angstrom: float,
 ) -> GlobalAlignment:
     """Maximise the correlation over the voxels by Levenberg-Marquardt."""
+    import roma
+    from scipy import ndimage, optimize
+
     box = target.shape[-1]
     # A unit of every parameter moves the voxels by about one angstrom.
     arm_angstrom = box / 4 * pixel_size_angstrom

@@ -2,7 +2,6 @@
 
 import math
 
-import roma
 import torch
 from torch import Tensor
 
@@ -19,6 +18,8 @@ def random_rotations(n: int, generator: torch.Generator) -> Tensor:
     -------
     Tensor of float64, shape (n, 3, 3)
     """
+    import roma
+
     quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64)
     return roma.unitquat_to_rotmat(torch.nn.functional.normalize(quaternions, dim=1))
 
@@ -46,6 +47,8 @@ def turns_in_plane(angle: Tensor) -> Tensor:
     ----------
     angle : Tensor, shape (...)
     """
+    import roma
+
     zero = torch.zeros_like(angle)
     return roma.rotvec_to_rotmat(torch.stack([zero, zero, angle], -1))
 
@@ -66,6 +69,8 @@ def rotate_in_image_frame(rotation: Tensor, rotation_vector: Tensor) -> Tensor:
     -------
     Tensor, shape (..., 3, 3)
     """
+    import roma
+
     return roma.rotvec_to_rotmat(rotation_vector) @ rotation
 
 
@@ -76,6 +81,8 @@ def rotation_vector(rotation: Tensor) -> Tensor:
     ----------
     rotation : Tensor, shape (..., 3, 3)
     """
+    import roma
+
     return roma.rotmat_to_rotvec(rotation)
 
 
@@ -98,4 +105,6 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
     ----------
     matrix : Tensor, shape (..., 3, 3)
     """
+    import roma
+
     return roma.special_procrustes(matrix)

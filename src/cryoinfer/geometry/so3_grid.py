@@ -10,7 +10,6 @@ so a child always lies inside its parent.
 import itertools
 import math
 
-import roma
 import torch
 from torch import Tensor
 
@@ -71,6 +70,8 @@ def rotation_grid(order: int) -> Tensor:
     Tensor of float64, shape (72 * 8**order, 3, 3)
         Reference to image; the in-plane angle runs fastest.
     """
+    import roma
+
     theta, longitude = healpix_directions(order)[:, None].unbind(-1)
     # The quarter turn makes the last row, the viewing direction, the HEALPix one.
     phi = longitude - math.pi / 2
@@ -131,6 +132,8 @@ def children(rotation: Tensor, step_radian: float) -> Tensor:
     Tensor, shape (..., 8, 3, 3)
         Centres of the children, whose width is ``step_radian / 2``.
     """
+    import roma
+
     signs = torch.tensor(
         list(itertools.product((-1.0, 1.0), repeat=3)), dtype=rotation.dtype
     ).to(rotation.device)

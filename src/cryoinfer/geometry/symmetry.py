@@ -3,7 +3,6 @@
 import math
 import re
 
-import roma
 import torch
 from torch import Tensor
 
@@ -14,6 +13,8 @@ _GOLDEN = (1 + math.sqrt(5)) / 2
 
 
 def _about(axis: tuple[float, float, float], fold: int) -> Tensor:
+    import roma
+
     direction = torch.tensor(axis, dtype=torch.float64)
     vector = direction / direction.norm() * (2 * math.pi / fold)
     return roma.rotvec_to_rotmat(vector)

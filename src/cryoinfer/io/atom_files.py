@@ -6,9 +6,10 @@ from pathlib import Path
 
 import gemmi
 
-from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.errors import InputError
 from cryoinfer.io import mmcif_atoms, pdb_atoms
 from cryoinfer.io.atom_columns import AtomFile
+from cryoinfer.io.files import require_file
 
 _GZIP = b"\x1f\x8b"
 
@@ -23,8 +24,7 @@ def read_atom_file(path: Path | str) -> AtomFile:
         no number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"No such model: {path}")
+    require_file(path, "model")
     content = _content(path)
     start = content[:2000].lstrip()
     try:

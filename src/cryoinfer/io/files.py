@@ -1,12 +1,19 @@
 """What is read must be a file, and one that can be read."""
 
+import os
+from itertools import islice
 from pathlib import Path
 
 from cryoinfer.errors import InputError, MissingFileError
 
+_MOST_NAMES = 5000
+"""Of a folder, that are compared with one that is not there."""
+
 
 def require_file(path: Path, kind: str = "file") -> None:
     """Refuse a path that leads to nothing, or to something that is no file.
+
+    What leads to nothing may be mistyped: a file beside it of a like name is offered.
 
     Parameters
     ----------
@@ -33,7 +40,9 @@ def require_file(path: Path, kind: str = "file") -> None:
     except (OSError, ValueError) as error:  # a loop of links, a name that is too long
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"Cannot read {_shown(path)}: {reason}") from error
-    raise MissingFileError(f"No such {kind}: {_shown(path)}")
+    like = _like_name(path)
+    meant = f" (did you mean {like}?)" if like else ""
+    raise MissingFileError(f"No such {kind}: {_shown(path)}{meant}")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -53,3 +62,15 @@ def read_bytes(path: Path) -> bytes:
 def _shown(path: Path) -> str:
     text = str(path)
     return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _like_name(path: Path) -> str | None:
+    """Return what a path may have meant in its folder, if a name is like its own."""
+    from difflib import get_close_matches
+
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, _MOST_NAMES)]
+    except OSError:
+        return None
+    return next(iter(get_close_matches(path.name, names, n=1, cutoff=0.8)), None)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from cryoinfer.errors import (
     InputError,
-    MissingFileError,
     OutputError,
     VoxelSizeError,
 )
+from cryoinfer.io.files import require_file
 from cryoinfer.io.mrc_header import DTYPES, HEADER_BYTES, MrcHeader
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
 
@@ -115,7 +115,7 @@ class StackFile:
             than its header says.
         """
         path = Path(path)
-        _require_file(path)
+        require_file(path, "MRC file")
         with path.open("rb") as file:
             header = MrcHeader.of(file.read(HEADER_BYTES), path)
         if not header.dtype:
@@ -307,7 +307,7 @@ def _read_cube(path: Path, pixel_size_angstrom: float | None) -> MapFile:
 
 def _read_volume(path: Path) -> tuple[MrcHeader, NDArray[np.float32]]:
     """Return header and values, shape (sections, rows, columns), of one volume."""
-    _require_file(path)
+    require_file(path, "MRC file")
     try:
         with _opened(path) as file:
             header = MrcHeader.of(file.read(HEADER_BYTES), path)
@@ -379,8 +379,3 @@ def write_map(
             mrc.voxel_size = pixel_size_angstrom
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}") from error
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise MissingFileError(f"No such MRC file: {path}")

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.errors import InputError
 from cryoinfer.io.atom_columns import Cell
 from cryoinfer.io.atom_files import read_atom_file
 from cryoinfer.io.atoms import KeptAtoms
+from cryoinfer.io.files import require_file
 from cryoinfer.io.whole_files import require_whole_dcd, require_whole_xtc
 
 _ANGSTROM_PER_NANOMETRE = 10.0
@@ -63,8 +64,7 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> Frames:
         short, holds coordinates that no atom can have, or more than memory.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"No such trajectory: {path}")
+    require_file(path, "trajectory")
     kind = path.suffix.lower()
     if kind in (".dcd", ".xtc"):
         chunks = _binary_chunks(path, kind)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryoinfer.errors import InputError, MissingFileError, is_out_of_memory
+from cryoinfer.errors import InputError, is_out_of_memory
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check
@@ -15,6 +15,7 @@ from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.io.files import require_file
 from cryoinfer.io.torch_files import read_values, write_values
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder
@@ -57,10 +58,7 @@ def load_encoder(path: Path) -> TrainedEncoder:
         If it is none, is damaged or cut short, is of another version, or holds what no
         training leaves.
     """
-    if not path.is_file():
-        raise MissingFileError(
-            f"No such encoder: {path}. Expected what `cryoinfer train` has written."
-        )
+    require_file(path, "encoder of `cryoinfer train`")
     try:
         values = read_values(path)
         found = values["format"]

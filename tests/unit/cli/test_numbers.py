@@ -37,13 +37,13 @@ def options(kind: type) -> list[Any]:
 def refusal(command: str, option: Any, word: str) -> str:
     """Return what a command says of a value, before it looks at anything else."""
     needed = [p for p in COMMANDS[command].params if p.required and p is not option]
-    words = [command]
+    words = [command, option.opts[0], *[word] * option.nargs]
     for parameter in needed:
         is_option = parameter.param_type_name == "option"
         words += [parameter.opts[0], "none"] if is_option else ["none"]
     answer = CliRunner().invoke(
         app,
-        [*words, option.opts[0], *[word] * option.nargs],
+        words,
         env={"COLUMNS": "300", "NO_COLOR": "1"},
     )
     assert answer.exit_code == 2

@@ -13,7 +13,6 @@ every mode instead, and leave what joins the blocks to itself.
 from collections.abc import Sequence
 
 import numpy as np
-import roma
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -156,6 +155,8 @@ def carried(
     -------
     Tensor of float64, shape (a, 3)
     """
+    import roma
+
     near = _nearest(before)
     old = before[near] - before[:, None]
     new = after[near] - after[:, None]

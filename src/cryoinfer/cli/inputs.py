@@ -1,0 +1,139 @@
+"""Inputs that are not there, told in the readers' words before anything is imported.
+
+PyTorch alone takes seconds; who mistypes a name should not wait for it. Each function
+is the callback of an argument or option: it returns what it was given, or refuses it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoinfer.cli import run_folder
+from cryoinfer.cli.run_record import RECORD, RunRecord, require_finished
+from cryoinfer.data.structure_names import PRESET_NAMES, require_structure
+from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.io.files import require_file
+
+_PARTICLE_FILES = {
+    ".star": "STAR file",
+    ".cs": "cryoSPARC file",
+    ".mrcs": "MRC file",
+    ".mrc": "MRC file",
+}
+
+
+def a_file(kind: str) -> Callable[[Path | None], Path | None]:
+    """Return the callback that refuses what leads to no file of a kind."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None:
+            require_file(path, kind)
+        return path
+
+    return check
+
+
+def particle_file(path: Path | None) -> Path | None:
+    """Refuse particles that are not there."""
+    if path is not None:
+        require_file(path, _PARTICLE_FILES.get(path.suffix, "file"))
+    return path
+
+
+def map_or_run(path: Path) -> Path:
+    """Refuse what is neither the folder of a finished run nor a file."""
+    if path.is_dir():
+        require_finished(path)
+    else:
+        require_file(path, "MRC file")
+    return path
+
+
+def run(folder: Path) -> Path:
+    """Refuse what is not the folder of a run."""
+    RunRecord.read(folder)
+    return folder
+
+
+def structure(name: str) -> str:
+    """Refuse what is neither an example nor a file."""
+    require_structure(name)
+    return name
+
+
+def structure_or_preset(name: str) -> str:
+    """Refuse what is neither a preset, nor an example, nor a file."""
+    return name if name in PRESET_NAMES else structure(name)
+
+
+def truth(folder: Path) -> Path:
+    """Refuse what does not hold the truth about particles."""
+    for name in ("truth.star", "truth.mrc"):
+        require_truth(folder / name)
+    return folder
+
+
+def require_truth(path: Path) -> Path:
+    """Refuse a file that is not there, where a truth belongs.
+
+    Raises
+    ------
+    MissingFileError
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path} is missing. The truth is a folder written by `cryoinfer simulate`."
+        )
+    return path
+
+
+def encoder_file(source: Path) -> Path:
+    """Return the file of an encoder, which may be named by its folder.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or is to be in the folder of a run that has not finished.
+    """
+    file = source
+    if source.is_dir():
+        file = source / run_folder.ENCODER
+        if not file.exists() and (source / RECORD).exists():
+            require_finished(source)
+    require_file(file, "encoder of `cryoinfer train`")
+    return file
+
+
+def encoder(source: Path) -> Path:
+    """Refuse what is no encoder."""
+    encoder_file(source)
+    return source
+
+
+def require_unseen(particles: Path, watch: bool, until_idle: float | None) -> None:
+    """Refuse options of ``infer`` that contradict each other, or what is there.
+
+    Raises
+    ------
+    InputError
+    """
+    if not watch and until_idle is not None:
+        raise InputError(
+            "--until-idle goes with --watch: an inference of one file ends with it"
+        )
+    if until_idle is not None and until_idle <= 0:
+        raise InputError(
+            "--until-idle expects more than 0 seconds, found "
+            f"{until_idle:g}. Leave it out to watch until Ctrl-C"
+        )
+    if watch and not particles.is_dir():
+        raise InputError(
+            f"--watch expects a folder in which .star or .cs files appear, found "
+            f"{particles}. Name the folder, or leave --watch out"
+        )
+    if not watch and particles.is_dir():
+        raise InputError(
+            f"{particles} is a folder: give --watch to infer the files that "
+            "appear in it, or name a file"
+        )
+    if not watch:
+        particle_file(particles)
