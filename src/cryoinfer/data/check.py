@@ -11,7 +11,7 @@ import torch
 from cryoinfer.data import loading
 from cryoinfer.data.finding import Finding, Severity
 from cryoinfer.data.image_checks import check_images
-from cryoinfer.data.optics_checks import check_optics
+from cryoinfer.data.optics_checks import check_optics, check_shifts
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.stack_paths import Place
 from cryoinfer.errors import InputError
@@ -219,6 +219,7 @@ class _Survey:
         declared = chosen.box.numpy()
         self.attempt("images", loading.require_declared_boxes, declared, boxes)
         chosen = replace(chosen, images=references, box=torch.from_numpy(boxes))
+        self.findings += check_shifts(chosen, rows)
         self.findings += check_images(Particles(source, chosen, usable), rows)
 
     def _compare_headers(

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.finding import Finding, Severity
+from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.table import ParticleTable
+
+_TURNS = 1000.0
+"""Radians, beyond which an angle is none: it says how often it goes round."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,39 @@ class _Rule:
     hint: str
 
 
+_MENDED = "Remove or mend these rows."
+
 # Generous ranges: what lies outside has another unit or is a slip.
 _RULES = (
     _Rule("voltage_kv", 60, 400, "kV", "error", "Is it in volts?"),
-    _Rule("cs_mm", 0, 10, "mm", "error", "Is it in micrometres?"),
+    _Rule("cs_mm", -0.1, 10, "mm", "error", "Is it in micrometres?"),
     _Rule("amplitude_contrast", 0, 1, "", "error", "Is it in percent?"),
     _Rule("amplitude_contrast", 0.005, 0.4, "", "warning", "0.07 to 0.1 are usual."),
+    _Rule("defocus_u_angstrom", -1e6, 1e6, "A", "error", "Is it in nanometres?"),
+    _Rule("defocus_v_angstrom", -1e6, 1e6, "A", "error", "Is it in nanometres?"),
     _Rule("defocus_u_angstrom", 0, 1e5, "A", "warning", "Underfocus is positive."),
     _Rule("defocus_v_angstrom", 0, 1e5, "A", "warning", "Underfocus is positive."),
+    _Rule("defocus_angle_radian", -_TURNS, _TURNS, "radian", "error", _MENDED),
+    _Rule("phase_shift_radian", -_TURNS, _TURNS, "radian", "error", _MENDED),
+    _Rule("bfactor_angstrom2", -1e4, 1e4, "A^2", "error", _MENDED),
     _Rule("bfactor_angstrom2", 0, 1000, "A^2", "warning", "Negative ones sharpen."),
+    _Rule("scale", -1e3, 1e3, "", "error", _MENDED),
 )
+_SMALLEST_SCALE = 1e-3
 _SMALLEST_DEFOCUS_ANGSTROM = 100.0
 _LARGEST_ASTIGMATISM_ANGSTROM = 5000.0
+
+
+def require_usable(table: ParticleTable) -> None:
+    """Refuse particles of which :func:`check_optics` has an error to tell.
+
+    Raises
+    ------
+    InputError
+    """
+    errors = [f.message for f in check_optics(table) if f.severity == "error"]
+    if errors:
+        raise InputError(" ".join(errors))
 
 
 def check_optics(table: ParticleTable) -> list[Finding]:
@@ -70,7 +95,11 @@ def check_optics(table: ParticleTable) -> list[Finding]:
             "Is the column in radians?"
         )
         found.append(Finding("warning", "ctf", text))
-    found += _count(optics.scale == 0, "error", "a CTF scale of 0 and show nothing")
+    found += _count(
+        optics.scale.abs() < _SMALLEST_SCALE,
+        "error",
+        "a CTF scale of 0, or nearly, and show nothing. Remove them",
+    )
     found += _count(
         optics.scale < 0,
         "note",
@@ -79,11 +108,37 @@ def check_optics(table: ParticleTable) -> list[Finding]:
     return found
 
 
+def check_shifts(table: ParticleTable, row: Tensor) -> list[Finding]:
+    """Return whether particles lie outside of their images.
+
+    Parameters
+    ----------
+    table : ParticleTable
+    row : Tensor of int64, shape (n,)
+        Number of each particle, from 0, in the user's file, for the message.
+    """
+    if table.pose is None:
+        return []
+    half = (table.box * table.optics.pixel_size_angstrom / 2)[:, None]
+    outside = (table.pose.shift_angstrom.abs() > half).any(dim=1)
+    if not bool(outside.any()):
+        return []
+    text = (
+        f"{int(outside.sum())} particles, the first in row {int(row[outside][0]) + 1}, "
+        "have a shift of more than half the box: they are not in their images."
+    )
+    return [Finding("warning", "poses", text)]
+
+
 def _outside(table: ParticleTable, rule: _Rule) -> list[Finding]:
     values: Tensor = getattr(table.optics, rule.name)
-    bad = (values < rule.low) | (values > rule.high)
+    bad = ~((values >= rule.low) & (values <= rule.high))  # NaN is bad as well
     if not bool(bad.any()):
         return []
+    if rule.severity == "warning":  # of what is an error nothing more is to be told
+        errors = [r for r in _RULES if r.name == rule.name and r.severity == "error"]
+        if any(_outside(table, worse) for worse in errors):
+            return []
     worst = values[bad][0]
     quantity = rule.name.rsplit("_", 1)[0].replace("_", " ") if rule.unit else rule.name
     text = (

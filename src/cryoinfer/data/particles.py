@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cryoinfer.data import loading
+from cryoinfer.data.optics_checks import require_usable
 from cryoinfer.data.stack_paths import Place, spell_names
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles, table_to_cryosparc
@@ -100,6 +101,7 @@ class Particles:
             stacks = loading.open_stacks(source.images().paths, place)
             source = loading.with_pixel_size(source, stacks, pixel_size_angstrom)
         table = source.table()
+        require_usable(table)
         loading.require_rows(table.images, stacks)
         boxes = loading.stack_boxes(table.images, stacks)
         loading.require_declared_boxes(table.box.numpy(), boxes)

@@ -74,7 +74,7 @@ def test_good_particles_have_no_findings(tmp_path):
     ("values", "severity", "message"),
     [
         ({"voltage": 300000}, "error", "voltage between 60 and 400 kV.*volts"),
-        ({"cs": 2700}, "error", "cs between 0 and 10 mm.*micrometres"),
+        ({"cs": 2700}, "error", "cs between -0.1 and 10 mm.*micrometres"),
         ({"contrast": 10}, "error", "amplitude contrast between 0 and 1.*percent"),
         ({"contrast": 0.6}, "warning", "amplitude contrast between 0.005 and 0.4"),
         ({"defocus_u": 1.5, "defocus_v": 1.4}, "error", "Is it in micrometres"),

@@ -4,7 +4,7 @@ Indices, classes and half-sets count from 0, shifts are in pixels of the images 
 they were aligned and have RELION's sign, angles are radians.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from cryoinfer.io.conventions.poses import (
     rotation_to_axis_angle,
 )
 from cryoinfer.io.conventions.table import (
+    LARGEST_SHIFT_ANGSTROM,
     MICROSCOPE_OPTIONS,
     Changes,
     Feature,
@@ -30,6 +31,7 @@ from cryoinfer.io.conventions.table import (
     feature,
     group_numbers,
     require_same,
+    require_within,
 )
 from cryoinfer.io.cryosparc import (
     bytes_of_text,
@@ -71,6 +73,7 @@ _OPTICS = {
     "bfactor_angstrom2": "ctf/bfactor",
     "scale": "ctf/scale",
 }
+_LARGEST_RADIAN = 1e3
 _REQUIRED_OPTICS = tuple(_OPTICS)[:5]
 
 
@@ -130,8 +133,9 @@ class CryosparcParticles:
         return np.where(pixel_size > 0, pixel_size, np.nan)
 
     def with_pixel_size(self, pixel_size_angstrom: float) -> Self:
-        """Return the particles with a pixel size that the table did not have."""
-        values = np.full(len(self), pixel_size_angstrom, dtype=np.float32)
+        """Return the particles with a pixel size where the table did not have any."""
+        values = np.nan_to_num(self.pixel_size_angstrom(), nan=pixel_size_angstrom)
+        values = values.astype(np.float32)
         return type(self)(with_fields(self.fields, {_PIXEL_SIZE: values}))
 
     def with_microscope(self, microscope: Microscope) -> Self:
@@ -165,7 +169,8 @@ class CryosparcParticles:
         """Return what the table asks for and the program does not model."""
         causes: dict[str, list[str]] = {}
         for field, name in _ABERRATIONS.items():
-            if self._has(field) and self._asks_for(field):
+            values = self.fields[field] if self._has(field) else np.zeros(1)
+            if np.any(values != np.zeros_like(values)):
                 causes.setdefault(name, []).append(f"{field} is not 0")
         return [feature(name, ", ".join(where)) for name, where in causes.items()]
 
@@ -184,20 +189,19 @@ class CryosparcParticles:
         sign = np.ones(n, dtype=np.float32)
         if self._has(_SIGN):
             sign = np.where(self._numbers(_SIGN) < 0, -1.0, 1.0).astype(np.float32)
-        has_ctf = self.has_ctf
         halves = self._halves()
         pose, problem = self._pose_or_problem()
         return ParticleTable(
             images=self.images(),
             sign=torch.from_numpy(sign),
             box=torch.from_numpy(box),
-            optics=self._optics_record(box, has_ctf),
-            has_ctf=has_ctf,
+            optics=self._optics_record(box),
+            has_ctf=self.has_ctf,
             pose=pose,
             pose_problem=problem,
             random_subset=halves.subset,
             class_number=self._class_number(),
-            micrograph=self._micrograph(),
+            micrograph=_understood(text_field, self.fields, _MICROGRAPH),
             results={
                 field.removeprefix(_RESULT_GROUP): self.fields[field]
                 for field in field_names(self.fields)
@@ -261,13 +265,6 @@ class CryosparcParticles:
     def _numbers(self, field: str, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
         return number_field(self.fields, field, shape)
 
-    def _asks_for(self, field: str) -> bool:
-        """Tell whether an aberration is anything but 0."""
-        try:
-            return bool(np.any(self.fields[field] != 0))
-        except TypeError:
-            return True
-
     def _halves(self) -> Halves:
         # Until a refinement splits the data every particle is in half 0.
         if not self._has(_SPLIT) or not np.any(self.fields[_SPLIT]):
@@ -276,22 +273,12 @@ class CryosparcParticles:
 
     def _class_number(self) -> Tensor | None:
         """Return classes from 1, None where they cannot be understood."""
-        try:
-            label = integer_field(self.fields, _CLASS) if self._has(_CLASS) else None
-        except InputError:
-            return None
+        label = _understood(integer_field, self.fields, _CLASS)
         return None if label is None or label.min() < 0 else torch.from_numpy(label + 1)
 
-    def _micrograph(self) -> NDArray[Any] | None:
-        try:
-            has = self._has(_MICROGRAPH)
-            return text_field(self.fields, _MICROGRAPH) if has else None
-        except InputError:
-            return None
-
-    def _optics_record(self, box: NDArray[np.int64], has_ctf: bool) -> Optics:
+    def _optics_record(self, box: NDArray[np.int64]) -> Optics:
         optics = Optics.without_ctf(len(self), 1.0)
-        if has_ctf:
+        if self.has_ctf:
             missing = [
                 _OPTICS[x] for x in _REQUIRED_OPTICS if not self._has(_OPTICS[x])
             ]
@@ -340,8 +327,11 @@ class CryosparcParticles:
         shift = np.zeros((len(self), 2))
         if self._has(_SHIFT):
             shift = 0.0 - self._numbers(_SHIFT, (2,)) * pixel_size[:, None]
-        axis_angle = torch.from_numpy(self._numbers(_POSE, (3,)))
-        return Pose(axis_angle_to_rotation(axis_angle), torch.from_numpy(shift))
+        require_within(_SHIFT, shift, LARGEST_SHIFT_ANGSTROM)
+        axis_angle = self._numbers(_POSE, (3,))
+        require_within(_POSE, axis_angle, _LARGEST_RADIAN)
+        rotation = axis_angle_to_rotation(torch.from_numpy(axis_angle))
+        return Pose(rotation, torch.from_numpy(shift))
 
 
 def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
@@ -395,6 +385,16 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
             results=table.results,
         )
     )
+
+
+def _understood(
+    read: Callable[[NDArray[Any], str], NDArray[Any]], fields: NDArray[Any], name: str
+) -> NDArray[Any] | None:
+    """Return a field, None where it is absent or holds something else."""
+    try:
+        return read(fields, name) if name in field_names(fields) else None
+    except InputError:
+        return None
 
 
 def _storable(values: NDArray[Any]) -> NDArray[Any]:

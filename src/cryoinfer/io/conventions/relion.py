@@ -39,6 +39,7 @@ from cryoinfer.io.conventions.relion_rows import (
     as_tensor,
 )
 from cryoinfer.io.conventions.table import (
+    LARGEST_SHIFT_ANGSTROM,
     RESULT_COLUMNS,
     RESULT_PREFIX,
     Changes,
@@ -47,6 +48,7 @@ from cryoinfer.io.conventions.table import (
     ImageReferences,
     Microscope,
     ParticleTable,
+    require_within,
 )
 from cryoinfer.io.star import (
     StarBlock,
@@ -57,6 +59,10 @@ from cryoinfer.io.star import (
 )
 from cryoinfer.io.star_text import STRING
 from cryoinfer.records import Pose
+
+_LARGEST_DEGREES = 1e5
+_LONGEST_NUMBER = 10
+"""Digits of an image: stacks count theirs in 32 bits."""
 
 _SUBSET, _CLASS = "rlnRandomSubset", "rlnClassNumber"
 
@@ -116,20 +122,20 @@ class RelionParticles:
             If a name is not ``number@stack`` with a number from 1.
         """
         names = self.particles.columns[IMAGE]
-        number, at, paths = np.strings.partition(names, np.array("@", dtype=STRING))
-        bad = np.flatnonzero((at != "@") | ~np.strings.isdecimal(number))
-        if len(bad):
-            raise InputError(
-                f"{IMAGE} must look like 000001@stack.mrcs, but row {bad[0] + 1} "
-                f"holds {str(names[bad[0]])!r} ({len(bad)} such rows)"
-            )
-        row = number.astype(np.int64) - 1
-        if (row < 0).any():
-            first = int(np.flatnonzero(row < 0)[0])
-            raise InputError(
-                f"{IMAGE} counts images from 1, but row {first + 1} holds "
-                f"{str(names[first])!r}"
-            )
+        number, _, paths = np.strings.partition(names, np.array("@", dtype=STRING))
+        digits = np.strings.str_len(number)
+        good = np.strings.isdecimal(number) & (digits <= _LONGEST_NUMBER)
+        row = np.where(good, number, "0").astype(np.int64) - 1
+        for bad, expected in (
+            (~good | (paths == ""), "must look like 000001@stack.mrcs"),
+            (row < 0, "counts images from 1"),
+        ):
+            if bad.any():
+                first = int(bad.argmax())
+                raise InputError(
+                    f"{IMAGE} {expected}, but row {first + 1} holds "
+                    f"{str(names[first])[:100]!r} ({bad.sum()} such rows)"
+                )
         return ImageReferences.of(paths, row)
 
     def pixel_size_angstrom(self) -> NDArray[np.float64]:
@@ -257,7 +263,26 @@ class RelionParticles:
         return self._with_block(optics, new)
 
     def write(self, path: Path | str) -> None:
-        """Write the STAR file, the optics groups before the particles."""
+        """Write the STAR file, the optics groups before the particles.
+
+        RELION counts groups from 1, and warns of others.
+        """
+        self._counted_from_1()._write(path)
+
+    def _counted_from_1(self) -> Self:
+        """Return the particles with optics groups from 1, if some are below."""
+        optics = self.optics
+        if optics is None or GROUP not in optics or GROUP not in self.particles:
+            return self
+        lowest = int(optics.integers(GROUP).min())
+        particles = self
+        for name in ("optics", "particles") if lowest < 1 else ():
+            block: StarBlock = getattr(particles, name)
+            numbers = text_column(block.integers(GROUP) + 1 - lowest, "%d")
+            particles = particles._with_block(block, {GROUP: numbers})
+        return particles
+
+    def _write(self, path: Path | str) -> None:
         blocks = list(self.star.blocks)
         optics = self.optics
         if optics is not None:
@@ -308,6 +333,8 @@ class RelionParticles:
         for axis, label in enumerate(labels):
             if label in block:
                 origin[:, axis] = block.numbers(label) * unit
+        require_within(", ".join(ANGLES), euler, _LARGEST_DEGREES)
+        require_within(", ".join(labels), origin, LARGEST_SHIFT_ANGSTROM)
         # 0 - origin instead of -origin: no negative zeros.
         return Pose(
             euler_degrees_to_rotation(as_tensor(euler)), as_tensor(0.0 - origin)

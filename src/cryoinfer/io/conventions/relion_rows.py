@@ -97,6 +97,16 @@ class RelionRows:
                 f"column {GROUP} that says which is theirs"
             )
         known, wanted = optics.integers(GROUP), self.particles.integers(GROUP)
+        if len(known) == 0:
+            raise InputError(
+                "data_optics has no rows: expected one for each optics group"
+            )
+        numbers, count = np.unique(known, return_counts=True)
+        if (count > 1).any():
+            raise InputError(
+                f"data_optics describes group {numbers[count > 1][0]} more than once. "
+                f"Give every group a number of its own in {GROUP}."
+            )
         order = np.argsort(known, kind="stable")
         place = np.searchsorted(known, wanted, sorter=order)
         row = order[np.minimum(place, len(order) - 1)]
@@ -115,8 +125,15 @@ class RelionRows:
             if label in self:
                 return self.numbers(label)
         if "rlnDetectorPixelSize" in self and "rlnMagnification" in self:
-            micrometre = self.numbers("rlnDetectorPixelSize")
-            return micrometre * 1e4 / self.numbers("rlnMagnification")
+            magnification = self.numbers("rlnMagnification")
+            bad = np.flatnonzero(magnification <= 0)
+            if len(bad):
+                raise InputError(
+                    f"rlnMagnification must be above 0, but row {bad[0] + 1} of the "
+                    f"particles has {magnification[bad[0]]:g} ({len(bad)} such rows). "
+                    "Mend these rows, or remove the column and give --pixel-size."
+                )
+            return self.numbers("rlnDetectorPixelSize") * 1e4 / magnification
         return np.full(len(self), np.nan)
 
     def has_microscope(self, name: str, value: float) -> bool:

@@ -160,6 +160,31 @@ def require_same(name: str, values: NDArray[np.float64], given: float) -> None:
         )
 
 
+def require_within(label: str, values: NDArray[np.float64], limit: float) -> None:
+    """Refuse numbers that are none of the quantity, however finite.
+
+    Parameters
+    ----------
+    label : str
+    values : array, shape (n, ...)
+    limit : float
+        Largest absolute value.
+
+    Raises
+    ------
+    InputError
+    """
+    bad = np.flatnonzero((np.abs(values) > limit).reshape(len(values), -1).any(axis=1))
+    if len(bad):
+        raise InputError(
+            f"{label} must lie within {limit:g} of 0, but row {bad[0] + 1} holds "
+            f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
+        )
+
+
+LARGEST_SHIFT_ANGSTROM = 1e5
+"""No box is as large."""
+
 _SMALLEST_HALF = 0.25
 """Share of the particles, below which a half says little about the whole map."""
 
