@@ -135,8 +135,8 @@ class CryosparcParticles:
     def with_pixel_size(self, pixel_size_angstrom: float) -> Self:
         """Return the particles with a pixel size where the table did not have any."""
         values = np.nan_to_num(self.pixel_size_angstrom(), nan=pixel_size_angstrom)
-        values = values.astype(np.float32)
-        return type(self)(with_fields(self.fields, {_PIXEL_SIZE: values}))
+        fields = {_PIXEL_SIZE: values.astype(np.float32)}
+        return type(self)(with_fields(self.fields, fields))
 
     def with_microscope(self, microscope: Microscope) -> Self:
         """Return the particles with what the table does not say of the microscope.
@@ -168,8 +168,8 @@ class CryosparcParticles:
     def unsupported(self) -> list[Feature]:
         """Return what the table asks for and the program does not model."""
         causes: dict[str, list[str]] = {}
-        for field, name in _ABERRATIONS.items():
-            values = self.fields[field] if self._has(field) else np.zeros(1)
+        for field in filter(self._has, _ABERRATIONS):
+            values, name = self.fields[field], _ABERRATIONS[field]
             if np.any(values != np.zeros_like(values)):
                 causes.setdefault(name, []).append(f"{field} is not 0")
         return [feature(name, ", ".join(where)) for name, where in causes.items()]
@@ -186,9 +186,8 @@ class CryosparcParticles:
         box = np.zeros(n, dtype=np.int64)
         if self._has(_SHAPE):
             box = number_field(self.fields, _SHAPE, (2,)).max(axis=1).astype(np.int64)
-        sign = np.ones(n, dtype=np.float32)
-        if self._has(_SIGN):
-            sign = np.where(self._numbers(_SIGN) < 0, -1.0, 1.0).astype(np.float32)
+        sign = self._numbers(_SIGN) if self._has(_SIGN) else np.ones(n)
+        sign = np.where(sign < 0, -1.0, 1.0).astype(np.float32)
         halves = self._halves()
         pose, problem = self._pose_or_problem()
         return ParticleTable(
