@@ -4,12 +4,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.particle_options import ParticleOptions
-from cryoinfer.cli.run_files import save_particles
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.finding import Finding
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, OutputError
+from cryoinfer.errors import InputError
+from cryoinfer.io.cryosparc import tables_beside
 
 _SNUG = 0.9
 """A particle wider than this part of its box has no solvent around it."""
@@ -74,18 +75,24 @@ def convert(
     InputError
         If the particles or the ending cannot be used.
     OutputError
-        If the target exists and must not be replaced.
+        If the target exists and must not be replaced, or is what is read: the
+        particles, a table or a stack of theirs, by whichever name.
     """
     if target.suffix not in (".star", ".cs"):
         raise InputError(
             f"Cannot write particles as {target.name}: expected .star or .cs."
         )
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists: give another name, or --overwrite.")
+    tables = [*reading.passthrough]
+    if source.suffix == ".cs":
+        tables += tables_beside(source)
+    require_free_file(target, source, *tables, overwrite=overwrite)
     particles = reading.load(source)
+    # Known only now; under another name a stack could be written over.
+    stacks = [stack.path for stack in particles.stacks]
+    require_free_file(target, *stacks, overwrite=overwrite)
     for remark in particles.remarks:
         say(console, remark)
-    save_particles(target, particles)
+    write_file(target, particles.save)
     poses = "with" if particles.pose is not None else "without"
     say(console, f"Wrote {len(particles):,} particles {poses} poses to {target}")
 

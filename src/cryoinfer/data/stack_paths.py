@@ -101,7 +101,8 @@ class Place:
 
     def _folders(self) -> list[Path]:
         """Return the folder of the metadata and those above, by either name of it."""
-        real = self.folder.resolve()
+        # Not Path.resolve, which fails where links go in a circle.
+        real = Path(os.path.realpath(self.folder))
         # What stands before `..` is not above.
         named = real if ".." in self.folder.parts else self.folder.absolute()
         return list(dict.fromkeys((named, *named.parents, real, *real.parents)))
@@ -195,11 +196,11 @@ def spell_names(stacks: Mapping[str, Path], folder: Path) -> dict[str, str]:
 
 
 def _spelled(name: str, stack: Path, folder: Path) -> str:
-    real = stack.resolve()
+    real = Path(os.path.realpath(stack))
     mark = _FORMAT_MARK if name.endswith(_FORMAT_MARK) else ""
     spellings = [name]
     with suppress(ValueError):  # another drive
-        relative = Path(os.path.relpath(real, folder.resolve()))
+        relative = Path(os.path.relpath(real, os.path.realpath(folder)))
         spellings.append(text_of_name(relative.as_posix()) + mark)
     for spelling in spellings:
         with suppress(InputError):  # another file has an equal claim to it

@@ -54,12 +54,18 @@ def read_cs(path: Path | str, passthrough: Sequence[Path | str] = ()) -> NDArray
         for other_path in passthrough:
             table = _merge(table, _load(Path(other_path)), Path(other_path))
         return table
-    for other_path in sorted(Path(path).parent.glob("*passthrough_particles*.cs")):
+    for other_path in tables_beside(Path(path)):
         other = _load(other_path)
         covers = _has_uids(other) and _has_uids(table)
         if covers and np.isin(table["uid"], other["uid"]).all():
             table = _merge(table, other, other_path)
     return table
+
+
+def tables_beside(path: Path) -> list[Path]:
+    """Return the passthrough tables that lie beside a table, whether of it or not."""
+    found = sorted(path.parent.glob("*passthrough_particles*.cs"))
+    return [other for other in found if other.is_file() and other != path]
 
 
 def write_cs(path: Path | str, table: NDArray[Any]) -> None:

@@ -71,3 +71,67 @@ def test_converting_there_and_back(tmp_path: Path, simulated: Path) -> None:
     convert(simulated / "truth.star", tmp_path / "a.cs", overwrite=True)
     with pytest.raises(InputError, match=r"expected \.star or \.cs"):
         convert(simulated / "truth.star", tmp_path / "a.csv")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["itself", "symlink", "hard link", "dots"])
+@pytest.mark.parametrize("ending", [".star", ".cs"])
+def test_converting_never_writes_over_what_is_read(
+    tmp_path: Path, simulated: Path, ending: str, name: str
+) -> None:
+    source = tmp_path / f"a{ending}"
+    Particles.load(simulated / "truth.star").save(source)
+    target = tmp_path / f"b{ending}"
+    if name == "itself":
+        target = source
+    elif name == "symlink":
+        target.symlink_to(source)
+    elif name == "hard link":
+        target.hardlink_to(source)
+    else:
+        (tmp_path / "below").mkdir()
+        target = tmp_path / "below" / ".." / source.name
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match="is what is read"):
+        convert(source, target, overwrite=True)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_converting_never_writes_over_a_stack_or_a_table(
+    tmp_path: Path, simulated: Path, link: bool
+) -> None:
+    for name in ("particles.mrcs", "truth.star"):
+        (tmp_path / name).write_bytes((simulated / name).read_bytes())
+    make = Path.symlink_to if link else Path.hardlink_to
+    make(tmp_path / "out.star", tmp_path / "particles.mrcs")
+    Particles.load(tmp_path / "truth.star").save(tmp_path / "J1_particles.cs")
+    table = tmp_path / "J1_passthrough_particles.cs"
+    table.write_bytes((tmp_path / "J1_particles.cs").read_bytes())
+    before = content(tmp_path)
+    for source, target in (
+        ("truth.star", tmp_path / "out.star"),
+        ("particles.mrcs", tmp_path / "out.star"),
+        ("J1_particles.cs", table),
+    ):
+        with pytest.raises(OutputError, match="is what is read"):
+            convert(tmp_path / source, target, overwrite=True)
+    assert content(tmp_path) == before
+
+
+def test_folders_are_made_and_other_things_are_not_replaced(
+    tmp_path: Path, simulated: Path
+) -> None:
+    source = simulated / "truth.star"
+    convert(source, tmp_path / "absent" / "deep" / "a.star")
+    assert len(Particles.load(tmp_path / "absent" / "deep" / "a.star")) == 120
+    (tmp_path / "folder.star").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        convert(source, tmp_path / "folder.star", overwrite=True)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="is not a folder"):
+        convert(source, tmp_path / "file" / "a.star")
+    assert (tmp_path / "file").read_text() == "kept"
