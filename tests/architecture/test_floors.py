@@ -25,7 +25,7 @@ FLOORS = (
     {"interfaces"},
     {"geometry", "fourier"},
     {"records"},
-    {"errors"},
+    {"errors", "wording"},
 )
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}
 

@@ -26,6 +26,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from cryoinfer.cli.signals import ENDING
+from cryoinfer.cli.terminal import say
 from cryoinfer.errors import CryoinferError, is_out_of_memory
 
 _LONGEST = 1000
@@ -77,9 +78,7 @@ def _tell(error: Exception) -> int:
         return ENDING.code  # what a library makes of an interruption
     message, code = explain(error)
     with suppress(OSError):  # a terminal that has closed, a disk that is full
-        Console(stderr=True).print(
-            f"Error: {one_line(message)}", markup=False, highlight=False, soft_wrap=True
-        )
+        say(Console(stderr=True), f"Error: {one_line(message)}")
     return code
 
 

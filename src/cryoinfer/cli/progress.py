@@ -20,7 +20,7 @@ from rich.text import Text
 
 from cryoinfer.cli.state_file import StateFile
 from cryoinfer.cli.terminal import say
-from cryoinfer.report.style import format_duration
+from cryoinfer.wording import format_duration
 
 _SECONDS_BETWEEN_LINES = 30.0
 

@@ -22,12 +22,12 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
 from cryoinfer.cli.run_record import RECORD, RunRecord
-from cryoinfer.cli.terminal import aligned, format_bytes, say, say_rows
+from cryoinfer.cli.terminal import aligned, say, say_rows
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor
-from cryoinfer.report.style import format_duration
+from cryoinfer.wording import format_bytes, format_duration
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.amortize import (
     SUBSET,

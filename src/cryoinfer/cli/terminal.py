@@ -2,10 +2,27 @@
 
 from rich.console import Console
 
+from cryoinfer.wording import spell_angstrom
+
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it stands."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it stands, but for the sign of the angstrom."""
+    console.print(spelled(console, text), markup=False, highlight=False, soft_wrap=True)
+
+
+def spelled(console: Console, text: str) -> str:
+    """Return a text with the sign of the angstrom, where a terminal can show it.
+
+    What is piped or kept has the letter A, as the logs: it can be searched anywhere.
+    """
+    if not console.is_terminal:
+        return text
+    found = spell_angstrom(text)
+    try:
+        found.encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return text
+    return found
 
 
 def say_rows(console: Console, rows: dict[str, str]) -> None:
@@ -18,8 +35,3 @@ def aligned(rows: dict[str, str]) -> list[str]:
     """Return a line for each name and value, the values below each other."""
     width = max(map(len, rows)) + 2
     return [f"{name:<{width}}{value}" for name, value in rows.items()]
-
-
-def format_bytes(count: float) -> str:
-    """Return a size such as ``1.5 GB``, in powers of ten as disks are sold."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

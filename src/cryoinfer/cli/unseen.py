@@ -20,7 +20,7 @@ from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.report.style import format_duration
+from cryoinfer.wording import format_duration
 from cryoinfer.workflows.encoder_file import load_encoder
 from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
 from cryoinfer.workflows.preparation import require_alike

@@ -21,9 +21,9 @@ from cryoinfer.report.parts import (
     tiles,
     times,
 )
-from cryoinfer.report.style import format_duration
 from cryoinfer.report.trials import EXPLAINED_WELL, judge_trials, trial_section
 from cryoinfer.report.viewer import moving_view
+from cryoinfer.wording import format_duration
 from cryoinfer.workflows.trial import Trial
 
 _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have

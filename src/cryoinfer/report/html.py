@@ -1,12 +1,11 @@
 """The report of a run as one HTML page that needs nothing but itself."""
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from torch import Tensor
 
 from cryoinfer.evaluation.fsc import resolution_at
-from cryoinfer.report import figures
+from cryoinfer.report import figures, pose_figures
 from cryoinfer.report.assessment import assess, give_verdict
 from cryoinfer.report.content import IterationLike, ReportContent, TruthComparison
 from cryoinfer.report.parts import (
@@ -19,8 +18,8 @@ from cryoinfer.report.parts import (
     tiles,
     times,
 )
-from cryoinfer.report.style import format_duration
 from cryoinfer.report.trials import trial_section
+from cryoinfer.wording import format_duration
 
 _HANDEDNESS = (
     "The handedness of the map cannot be determined from untilted images: its mirror "
@@ -98,9 +97,14 @@ def _map_section(content: ReportContent) -> str:
     )
     return section(
         "The map",
-        "Density is white. Above, the sum along each axis; below, the plane through "
-        "the centre of the box.",
-        figure("map", picture, "Projections and central slices of the map"),
+        "Density is white. The sum along each axis, and the plane through the centre "
+        "of the box.",
+        figure(
+            "map",
+            picture,
+            "Projections and central slices of the map, along z, y and x",
+            shape="map",
+        ),
         f'<p class="aside">{prose(_HANDEDNESS)}</p>',
     )
 
@@ -128,13 +132,20 @@ def _resolution_section(content: ReportContent) -> str:
         "the mask, corrected for what the mask itself adds, and "
         f"{reach(content.fsc_unmasked, 0.143)} without any mask; the corrected curve "
         f"{reach(content.fsc, 0.5)}.",
-        figure("fsc", curves, "Fourier shell correlation of the half-maps"),
+        figure(
+            "fsc",
+            curves,
+            "Fourier shell correlation of the half-maps",
+            shape="middle",
+        ),
     )
 
 
 def _pose_section(content: ReportContent) -> str:
-    views = figures.draw_views(content.directions.numpy())
-    shifts = figures.draw_shifts(content.pose.shift_angstrom.double().cpu().numpy())
+    views = pose_figures.draw_views(content.directions.numpy())
+    shifts = pose_figures.draw_shifts(
+        content.pose.shift_angstrom.double().cpu().numpy()
+    )
     mates = "" if content.symmetry == "C1" else ", symmetry mates included"
     parts = [
         figure(
@@ -143,6 +154,7 @@ def _pose_section(content: ReportContent) -> str:
             "Distribution of viewing directions",
             f"Viewing directions on an equal-area map of the sphere{mates}. "
             "Dark patches are directions from which few particles were seen.",
+            "middle",
         )
     ]
     inferred = [
@@ -158,11 +170,12 @@ def _pose_section(content: ReportContent) -> str:
         parts.append(
             figure(
                 "uncertainty",
-                figures.draw_uncertainty(inferred),
+                pose_figures.draw_uncertainty(inferred),
                 "Histograms of the posterior standard deviations",
                 "How well each particle's own parameters are known: the standard "
                 "deviation of its posterior, about or along one axis. The last bar "
                 "holds the one percent beyond the scale.",
+                "panels" if len(inferred) > 1 else "narrow",
             )
         )
     parts.append(
@@ -217,7 +230,7 @@ def _noise_section(spectrum: Tensor, content: ReportContent) -> str:
         "Noise",
         "Power of the noise in each ring of Fourier space, as estimated by the run; "
         "one line an optics group.",
-        figure("noise", drawn, "Noise power by resolution"),
+        figure("noise", drawn, "Noise power by resolution", shape="middle"),
     )
 
 
@@ -229,6 +242,7 @@ def _course_section(content: ReportContent) -> str:
                 "progress",
                 figures.draw_progress(content.iterations),
                 "Resolution and log likelihood by iteration",
+                shape="panels",
             )
         )
     parts += times(content.stage_seconds)
@@ -240,7 +254,7 @@ def _course_section(content: ReportContent) -> str:
 def _iteration_table(iterations: Sequence[IterationLike]) -> str:
     rows = [
         [
-            escape(i.name),
+            prose(i.name),
             f"{i.resolution_angstrom:.2f}",
             f"{i.radius_px:.0f}",
             f"{i.log_likelihood:.2f}",

@@ -1,7 +1,7 @@
 """What the pages of reports are made of: HTML that needs nothing but itself."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -9,7 +9,11 @@ from string import Template
 from typing import Literal
 
 from cryoinfer.report import figures
-from cryoinfer.report.style import THEME_COLOURS, format_duration
+from cryoinfer.report.style import THEME_COLOURS
+from cryoinfer.wording import format_duration, spell_angstrom
+
+_FEW_COLUMNS = 3
+"""As many fit on a phone."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ def page(
 def tiles(*values: tuple[str, str, str]) -> str:
     """Return tiles of a name, a value and a note each."""
     return "\n".join(
-        f'<div class="tile"><dt>{name}</dt><dd>{escape(value)}'
-        f"<small>{escape(note)}</small></dd></div>"
+        f'<div class="tile"><dt>{name}</dt><dd>{prose(value)}'
+        f"<small>{prose(note)}</small></dd></div>"
         for name, value, note in values
     )
 
@@ -94,11 +98,16 @@ def times(stage_seconds: Mapping[str, float]) -> list[str]:
         return []
     total = max(sum(stage_seconds.values()), 1e-9)
     rows = [
-        [escape(name), format_duration(seconds), f"{seconds / total:.0%}"]
+        [prose(name), format_duration(seconds), f"{seconds / total:.0%}"]
         for name, seconds in stage_seconds.items()
     ]
     return [
-        figure("times", figures.draw_times(stage_seconds), "Time of every stage"),
+        figure(
+            "times",
+            figures.draw_times(stage_seconds),
+            "Time of every stage",
+            shape="middle",
+        ),
         table(("Stage", "Time", "Share"), rows),
     ]
 
@@ -110,13 +119,44 @@ def section(heading: str, lead: str, *parts: str) -> str:
     return f"<section>\n<h2>{heading}</h2>\n{lead}\n{body}\n</section>"
 
 
+Shape = Literal["wide", "middle", "narrow", "panels", "map"]
+"""Of a figure: drawn for the width of a page, of a column or of half a column, in
+drawings that lie side by side where there is room, or as the pictures of a map."""
+
+
 def figure(
-    name: str, svg: str, description: str, caption: str = "", width: str = "wide"
+    name: str,
+    svg: str | Sequence[str],
+    description: str,
+    caption: str = "",
+    shape: Shape = "wide",
 ) -> str:
-    """Return a figure with its caption; the name is its alone on the page."""
+    """Return a figure with its caption.
+
+    Parameters
+    ----------
+    name : str
+        Its alone on the page.
+    svg : str or sequence of str
+        A drawing, or several. On a phone, 22 rem wide, one that is wide is scrolled,
+        and all others fit: they are drawn no wider than 5 inches.
+    description : str
+        For those who do not see it.
+    caption : str
+    shape : Shape
+    """
     caption = f"<figcaption>{prose(caption)}</figcaption>" if caption else ""
-    inline = _inline_svg(svg, name, description)
-    return f'<figure class="{width}">\n{inline}\n{caption}</figure>'
+    if isinstance(svg, str):
+        drawn = _inline_svg(svg, name, description)
+    else:
+        drawn = "\n".join(
+            _inline_svg(one, f"{name}-{number}", f"{description}, {number}")
+            for number, one in enumerate(svg, start=1)
+        )
+    return (
+        f'<figure class="{shape}">\n<div class="drawing">\n{drawn}\n</div>\n'
+        f"{caption}</figure>"
+    )
 
 
 def _inline_svg(svg: str, name: str, description: str) -> str:
@@ -138,12 +178,19 @@ def columns(*parts: str) -> str:
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table; the cells are HTML already."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    names = [escape(spell_angstrom(text)) for text in heads]
+    head = "".join(f"<th>{name}</th>" for name in names)
+    many = len(names) > _FEW_COLUMNS  # on a phone each cell says what it is
+    opening = [f'<td data-name="{name}">' if many else "<td>" for name in names]
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>"
+        + "".join(f"{td}{cell}</td>" for td, cell in zip(opening, row, strict=True))
+        + "</tr>"
+        for row in rows
     )
+    kind = ' class="many"' if many else ""
     return (
-        '<div class="scroll"><table>\n'
+        f'<div class="scroll"><table{kind}>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 
@@ -155,4 +202,4 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Escape a text, and set what stands in backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(spell_angstrom(text)))

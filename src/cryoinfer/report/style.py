@@ -29,6 +29,12 @@ THEME_COLOURS: Mapping[str, str] = {
 }
 """The CSS variable that the page puts in the place of each colour."""
 
+COLUMN_INCHES = 4.9
+"""Width of a drawing whose text is legible on a phone and not too large on a desk."""
+
+PANEL_INCHES = (3.5, 2.8)
+"""Of one of several drawings side by side, which a phone shows below each other."""
+
 _RASTER_DPI = 120
 
 
@@ -40,19 +46,19 @@ def figure_style() -> AbstractContextManager[None]:
             "axes.edgecolor": MUTED,
             "axes.grid": True,
             "axes.labelcolor": INK,
-            "axes.labelsize": 9.5,
+            "axes.labelsize": 10,
             "axes.linewidth": 0.8,
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.titlecolor": INK,
             "axes.titlelocation": "left",
-            "axes.titlesize": 10,
+            "axes.titlesize": 10.5,
             "figure.constrained_layout.use": True,
             "font.family": "DejaVu Sans",
-            "font.size": 9,
+            "font.size": 10,
             "grid.color": GRID,
             "grid.linewidth": 0.7,
-            "legend.fontsize": 9,
+            "legend.fontsize": 9.5,
             "legend.frameon": False,
             "legend.labelcolor": INK,
             "lines.linewidth": 1.8,
@@ -149,17 +155,6 @@ def coverage_axes(figure: Figure, count: int, label: str) -> Axes:
         aspect="equal",
     )
     return axes
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time in the two units that fit it, such as ``3 min 20 s``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _round_length(length: float) -> float:

@@ -13,9 +13,9 @@ from cryoinfer.report.parts import (
     tiles,
     times,
 )
-from cryoinfer.report.style import format_duration
 from cryoinfer.report.trial_figures import draw_learning
 from cryoinfer.report.trials import judge_trials, trial_section
+from cryoinfer.wording import format_duration
 from cryoinfer.workflows.trial import ENCODER, Trial
 
 
@@ -117,6 +117,7 @@ def _sections(content: TrainingContent) -> Iterator[str]:
                 [check.median_degrees for check in content.checks],
             ),
             "Loss and error by step",
+            shape="panels",
         ),
     )
     yield trial_section(content.trials)

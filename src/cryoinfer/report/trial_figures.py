@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from cryoinfer.report.style import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
+    PANEL_INCHES,
     coverage_axes,
     figure_style,
     tick_round_numbers,
@@ -25,7 +26,7 @@ _STYLES = ((ORANGE, (0, (5, 2))), (BLUE, "-"))
 
 def draw_learning(
     steps: Sequence[int], loss_nats: Sequence[float], median_degrees: Sequence[float]
-) -> str:
+) -> list[str]:
     """Draw loss and error of images that are not learned from, by step.
 
     Parameters
@@ -35,20 +36,28 @@ def draw_learning(
 
     Returns
     -------
-    str
+    list of str
+        Two.
     """
     degrees = np.array(median_degrees)
-    with figure_style():
-        figure = Figure(figsize=(7.2, 2.9))
-        left, right = figure.subplots(1, 2)
-        left.plot(steps, loss_nats, color=GREEN, marker=".")
-        left.set(xlabel="step", ylabel="loss (nats an image)")
-        right.plot(steps, degrees, color=BLUE, marker=".")
-        right.set(xlabel="step", ylabel="median error (°)", yscale="log")
-        right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        right.yaxis.set_minor_formatter(NullFormatter())
-        tick_round_numbers(right, degrees)
-        return to_svg(figure)
+    drawn = []
+    for values, label, colour in (
+        (np.array(loss_nats), "loss (nats an image)", GREEN),
+        (degrees, "median error (°)", BLUE),
+    ):
+        with figure_style():
+            figure = Figure(figsize=PANEL_INCHES)
+            axes = figure.add_subplot()
+            axes.plot(steps, values, color=colour, marker=".")
+            axes.set(xlabel="step", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+            if values is degrees:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+                tick_round_numbers(axes, degrees)
+            drawn.append(to_svg(figure))
+    return drawn
 
 
 def draw_shares(trials: Mapping[str, Trial]) -> str:
@@ -65,7 +74,7 @@ def draw_shares(trials: Mapping[str, Trial]) -> str:
     """
     images = next(iter(trials.values())).images
     with figure_style():
-        figure = Figure(figsize=(4.4, 3.9))
+        figure = Figure(figsize=(4.2, 3.7))
         axes = coverage_axes(figure, images, "exact, 95%")
         for name, trial, colour, dashes in _styled(trials):
             axes.plot(
@@ -75,7 +84,7 @@ def draw_shares(trials: Mapping[str, Trial]) -> str:
         return to_svg(figure)
 
 
-def draw_ranks(trials: Mapping[str, Trial]) -> str:
+def draw_ranks(trials: Mapping[str, Trial]) -> list[str]:
     """Draw how often the truth has each rank among draws, by unknown.
 
     Parameters
@@ -85,16 +94,18 @@ def draw_ranks(trials: Mapping[str, Trial]) -> str:
 
     Returns
     -------
-    str
+    list of str
+        One an unknown.
     """
     first = next(iter(trials.values()))
-    unknowns, expected = list(first.ranks), first.images / BINS
+    expected = first.images / BINS
     spread = 1.96 * np.sqrt(expected * (1 - 1 / BINS))
     edges = np.linspace(0, 1, BINS + 1)
-    with figure_style():
-        figure = Figure(figsize=(7.2, 2.6))
-        panels = figure.subplots(1, len(unknowns), sharey=True, squeeze=False)[0]
-        for axes, unknown in zip(panels, unknowns, strict=True):
+    drawn = []
+    for unknown in first.ranks:
+        with figure_style():
+            figure = Figure(figsize=PANEL_INCHES)
+            axes = figure.add_subplot()
             low, high = expected - spread, expected + spread
             axes.axhspan(low, high, color=GREY, alpha=0.35, linewidth=0)
             for name, trial, colour, dashes in _styled(trials):
@@ -103,10 +114,13 @@ def draw_ranks(trials: Mapping[str, Trial]) -> str:
                     counts, edges, color=colour, linestyle=dashes, label=name, lw=1.4
                 )
             axes.set(xlabel=f"rank of {unknown}", xlim=(0, 1), xticks=[0, 0.5, 1])
+            axes.set(ylabel="images")
             axes.set_ylim(bottom=0)
-        panels[0].set_ylabel("images")
-        panels[0].legend(fontsize=7, loc="lower left")
-        return to_svg(figure)
+            axes.legend(
+                loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2
+            )
+            drawn.append(to_svg(figure))
+    return drawn
 
 
 def _styled(trials: Mapping[str, Trial]) -> Iterator[tuple[str, Trial, str, Any]]:

@@ -127,6 +127,7 @@ def trial_section(trials: Mapping[str, Trial], unexplained: float | None = None)
             "are too wide, a valley ones that are too narrow. A rotation is ranked by "
             "its angle from the best mode: high on the left is too wide, on the right "
             "too narrow.",
+            "panels",
         ),
         _trial_table(trials),
     )

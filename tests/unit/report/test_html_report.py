@@ -106,6 +106,24 @@ def test_page_is_whole_and_needs_nothing_else(content: ReportContent) -> None:
     assert checker.tags["figure"] == 8
 
 
+def test_a_phone_can_show_it(content: ReportContent, require_legible) -> None:
+    # As workflows name their stages.
+    stages = {"refinement to 3.30 A": 2.0}
+    page = render_report(replace(content, stage_seconds=stages))
+    assert "refinement to 3.30 Å" in page
+    require_legible(page)
+
+
+def test_canary_small_text_is_seen(content: ReportContent, require_legible) -> None:
+    page = render_report(content)
+    with pytest.raises(AssertionError, match="middle"):
+        require_legible(page.replace('viewBox="0 0 3', 'viewBox="0 0 5'))
+    with pytest.raises(AssertionError):
+        require_legible(page.replace("Å", "A"))
+    with pytest.raises(AssertionError):
+        require_legible(page.replace('<table class="many">', "<table>"))
+
+
 def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
     _, body = render_report(content).split("</style>", 1)
     assert not any(colour in body for colour in THEME_COLOURS)
