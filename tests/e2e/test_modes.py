@@ -47,7 +47,8 @@ def test_modes_of_a_map(tmp_path: Path) -> None:
     words = ("beads", tmp_path / "map.mrc", "--count", 60, "--out", beads)
     answer = cryoinfer(*words)
     assert answer.exit_code == 0, answer.output
-    assert "kDa of protein" in answer.output
+    assert "about 2" in answer.output  # 23.6 kDa, of a map at 8 A
+    assert "kDa, if protein" in answer.output
     again = cryoinfer(*words)
     assert again.exit_code == 2
     assert "exists: give another name" in again.stderr

@@ -9,7 +9,8 @@ from rich.console import Console
 from cryoinfer.cli.map_inputs import PIXEL_OPTION, read_named_map
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.terminal import say_rows
-from cryoinfer.data.bead_model import DALTON_PER_ANGSTROM3, beads_of_map
+from cryoinfer.data.bead_model import beads_of_map
+from cryoinfer.data.map_mass import mass_kilodalton
 from cryoinfer.errors import OutputError
 from cryoinfer.io.ensembles import write_ensemble
 
@@ -65,13 +66,16 @@ def write_beads(options: BeadsOptions, console: Console) -> None:
         options.out,
         lambda part: write_ensemble(part, options.density.stem, [found.model]),
     )
+    mass = mass_kilodalton(torch.tensor(density.density), density.pixel_size_angstrom)
     volume, spread = found.volume_angstrom3, found.spread_angstrom
-    kilodalton = volume * DALTON_PER_ANGSTROM3 / 1000
     say_rows(
         console,
         {
-            "Level": f"{found.level:.4g}, which holds {volume:,.0f} A3: "
-            f"{kilodalton:.0f} kDa of protein",
+            "Mass": "no molecule stands out, or its pixels are too coarse to tell"
+            if mass is None
+            else f"about {mass:.3g} kDa, if protein: of its volume at a resolution of "
+            "10 A, right to a tenth or so, a quarter too much for coarser maps",
+            "Level": f"{found.level:.4g}, above which lie {volume:,.0f} A3",
             "Pseudo-atoms": f"{options.count}, with the mass {spread:.1f} A about them",
             "Written": str(options.out),
         },

@@ -21,9 +21,6 @@ _LEVEL = 0.3  # of the highest density but for one voxel in a thousand
 _APART = 10
 """Numbers of residues between two beads, which are no neighbours along a chain."""
 
-DALTON_PER_ANGSTROM3 = 0.81
-"""Of protein: 1.35 g/cm3."""
-
 
 @dataclass(frozen=True)
 class BeadModel:
