@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,6 @@ _LARGEST_INTEGER = 2**53
 """Beyond it not every integer is a number in double precision."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-
-_UNREADABLE = (ValueError, EOFError, OSError, SyntaxError, MemoryError, TypeError)
-"""What NumPy may make of a file that is cut off or no table at all."""
 
 
 def read_cs(path: Path | str, passthrough: Sequence[Path | str] = ()) -> NDArray[Any]:
@@ -192,12 +190,15 @@ def field_names(table: NDArray[Any]) -> tuple[str, ...]:
 def _load(path: Path) -> NDArray[Any]:
     require_file(path, "cryoSPARC file")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of headers of old versions
             table = np.lib.format.read_array(
                 file, allow_pickle=False, max_header_size=_MAX_HEADER_CHARACTERS
             )
-    except _UNREADABLE as error:
-        raise InputError(f"{path} is not a cryoSPARC .cs table: {error}") from error
+    except Exception as error:  # whatever NumPy, Python's parser among it, makes of it
+        raise InputError(
+            f"{path} is not a cryoSPARC .cs table: {str(error)[:200]}"
+        ) from error
     if table.dtype.names is None or table.ndim != 1:
         raise InputError(
             f"{path} is not a cryoSPARC .cs table: it has no fields, or no rows of them"

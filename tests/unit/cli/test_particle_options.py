@@ -1,5 +1,6 @@
 """Every command that reads particles takes the options that its messages name."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,18 @@ def test_a_passthrough_of_another_name_is_given(
     words[1] = str(simulated / "truth.star")
     answer = CliRunner().invoke(app, words)
     assert "which alone has such tables" in " ".join(answer.stdout.split())
+
+
+def test_options_that_messages_about_particles_name_are_in_every_command() -> None:
+    group = typer.main.get_command(app)
+    commands = group.commands  # type: ignore[attr-defined]
+    taken = [{name for p in commands[c].params for name in p.opts} for c in READERS]
+    source = Path(__file__).parents[3] / "src" / "cryoinfer"
+    of_reading = ("loading", "stack_paths", "particles", "check", "optics_checks")
+    files = [source / "data" / f"{name}.py" for name in of_reading]
+    files += [source / "io" / f"{name}.py" for name in ("star", "cryosparc")]
+    files += (source / "io" / "conventions").glob("*.py")
+    named = {o for f in files for o in re.findall(r"--[a-z][a-z-]+", f.read_text())}
+    assert named <= set.intersection(*taken)
+    # The search finds what is there.
+    assert {"--datadir", "--passthrough", "--ignore", "--pixel-size"} <= named
