@@ -72,7 +72,7 @@ def test_threads_are_those_that_were_asked_for() -> None:
     # In a process of its own: the number is the process's.
     script = (
         "import numba, torch\n"
-        "from cryoinfer.cli.runs import use_threads\n"
+        "from cryoinfer.cli.threads import use_threads\n"
         "use_threads(1)\n"
         "print(numba.get_num_threads(), torch.get_num_threads())\n"
     )

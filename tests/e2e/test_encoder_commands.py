@@ -105,6 +105,17 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     )
     assert len(learned) == COUNT - 2
     assert lesson.density.shape == (BOX,) * 3
+    # What the next encoder, and another inference, would take.
+    for words in (("train", run, "--side", 16), ("infer", encoder, star)):
+        out = tmp_path / "next"
+        answer = cryoinfer(*words, "--out", out, "--dry-run", "--threads", 1)
+        assert answer.exit_code == 0, answer.output
+        assert f"Would run  cryoinfer {words[0]}, " in answer.output
+        assert "Nothing was written." in answer.output
+        assert not out.exists()
+    answer = cryoinfer("infer", encoder, tmp_path, "--out", out, "--watch", "--dry-run")
+    assert answer.exit_code == 2
+    assert "name a file of the folder" in answer.output
 
 
 def test_a_seed_chooses_the_halves_and_nothing_else(

@@ -60,13 +60,14 @@ def _options_of_all(
 def demo(
     out: opt.Out = Path("demo"),
     n: opt.Count = None,
+    threads: opt.Threads = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Simulate particles, find poses and map, and compare them with the truth."""
-    from cryoinfer.cli.demo import demonstrate
+    from cryoinfer.cli.demo import DemoOptions, demonstrate
 
-    demonstrate(out, n, seed, overwrite, Console())
+    demonstrate(DemoOptions(out, n, seed, threads, overwrite), Console())
 
 
 app.command(
@@ -81,13 +82,16 @@ def check(
     particles: opt.Particles,
     reading: ParticleOptions = AS_WRITTEN,
     particle_diameter: opt.ParticleDiameter = None,
+    threads: opt.Threads = None,
 ) -> None:
     """Look for everything that could spoil a run.
 
     Exit code 0: no errors; 1: errors; 2: not a particle file.
     """
     from cryoinfer.cli import particle_files
+    from cryoinfer.cli.threads import use_threads
 
+    use_threads(threads)
     code = particle_files.check(
         particles, Console(), reading=reading, particle_diameter=particle_diameter
     )
@@ -107,7 +111,7 @@ def abinitio(
     resolution: opt.Resolution = None,
     max_shift: opt.MaxShift = None,
     starts: opt.Starts = 2,
-    refine_defocus: opt.RefineDefocus = False,
+    defocus_error: opt.DefocusError = 0.0,
     reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
@@ -128,7 +132,7 @@ def abinitio(
             resolution=resolution,
             max_shift=max_shift,
             starts=starts,
-            refine_defocus=refine_defocus,
+            defocus_error=defocus_error,
             reading=reading,
             threads=threads,
             device=device,
@@ -161,7 +165,7 @@ def refine(
     particle_diameter: opt.ParticleDiameter = None,
     resolution: opt.Resolution = None,
     max_shift: opt.MaxShift = None,
-    refine_defocus: opt.RefineDefocus = False,
+    defocus_error: opt.DefocusError = 0.0,
     reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
@@ -183,7 +187,7 @@ def refine(
             particle_diameter=particle_diameter,
             resolution=resolution,
             max_shift=max_shift,
-            refine_defocus=refine_defocus,
+            defocus_error=defocus_error,
             reading=reading,
             threads=threads,
             device=device,
@@ -254,10 +258,13 @@ def evaluate(
     ],
     map_pixel_size: MapPixelSize = None,
     reading: ParticleOptions = AS_WRITTEN,
+    threads: opt.Threads = None,
 ) -> None:
     """Compare a run on simulated particles with what they were made of."""
     from cryoinfer.cli import evaluate as evaluation
+    from cryoinfer.cli.threads import use_threads
 
+    use_threads(threads)
     evaluation.evaluate(run, truth, Console(), reading, map_pixel_size)
 
 

@@ -1,6 +1,6 @@
 """The demonstration: the whole way from images to a report, with the truth at hand."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from cryoinfer.cli.run_record import RECORD
 from cryoinfer.cli.runs import run
 from cryoinfer.cli.simulation import simulate
 from cryoinfer.cli.terminal import say, say_rows
+from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.errors import OutputError
 
@@ -25,9 +26,28 @@ _DEMO = SimulationConfig(
 )
 
 
-def demonstrate(
-    out: Path, n: int | None, seed: int, overwrite: bool, console: Console
-) -> None:
+@dataclass(frozen=True)
+class DemoOptions:
+    """What a user asks of the demonstration.
+
+    Attributes
+    ----------
+    out : Path
+    n : int or None
+        Images; None for the usual number.
+    seed : int
+    threads : int or None
+    overwrite : bool
+    """
+
+    out: Path
+    n: int | None
+    seed: int
+    threads: int | None
+    overwrite: bool
+
+
+def demonstrate(demo: DemoOptions, console: Console) -> None:
     """Simulate particles, find their poses and map, and compare with the truth.
 
     Raises
@@ -35,24 +55,28 @@ def demonstrate(
     OutputError
         If the folder holds a demonstration that must not be replaced.
     """
-    data, result = out / "particles", out / "run"
-    if (result / RECORD).exists() and not overwrite:
-        raise OutputError(f"{out} holds a run: give another folder, or --overwrite.")
-    config = replace(_DEMO, n=_DEMO.n if n is None else n, seed=seed)
+    data, result = demo.out / "particles", demo.out / "run"
+    if (result / RECORD).exists() and not demo.overwrite:
+        raise OutputError(
+            f"{demo.out} holds a run: give another folder, or --overwrite."
+        )
+    use_threads(demo.threads)
+    config = replace(_DEMO, n=demo.n or _DEMO.n, seed=demo.seed)
     say(
         console,
         f"1/3  Simulate {config.n:,} images of adenylate kinase: {config.box} px of "
         f"{config.pixel_size_angstrom} A, signal as strong as the noise (0 dB), with "
         "CTF and shifts.",
     )
-    particles = simulate(config, data, overwrite, console)
+    particles = simulate(config, data, demo.overwrite, console)
     say(console, "2/3  Forget the poses, and find them and the map from the images.")
     options = RunOptions(
         workflow="abinitio",
         particles=particles,
         out=result,
-        seed=seed,
-        overwrite=overwrite,
+        seed=demo.seed,
+        threads=demo.threads,
+        overwrite=demo.overwrite,
     )
     run(options, console)
     say(console, "3/3  Compare with the truth.")

@@ -8,14 +8,17 @@ from rich.console import Console
 
 from cryoinfer.cli import run_files
 from cryoinfer.cli.dynamics_files import write_dynamics
+from cryoinfer.cli.estimate import MotionWork, estimate_motions
 from cryoinfer.cli.particle_options import ParticleOptions
+from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import read_dynamics, write_report
 from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
-from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
+from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.structures import told_atoms
 from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import amplitude_identifiability
@@ -54,7 +57,7 @@ class DynamicsOptions:
     reading : ParticleOptions
     seed : int
     threads : int or None
-    resume, overwrite : bool
+    resume, overwrite, dry_run : bool
     """
 
     particles: Path
@@ -75,11 +78,12 @@ class DynamicsOptions:
     threads: int | None
     resume: bool
     overwrite: bool
+    dry_run: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         found = dict(vars(self))
-        for name in ("out", "reading", "threads", "resume", "overwrite"):
+        for name in ("out", "reading", "threads", "resume", "overwrite", "dry_run"):
             found.pop(name)
         found["particles"] = str(self.particles.absolute())
         found = {name.replace("_", "-"): value for name, value in found.items()}
@@ -129,6 +133,11 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     )
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
+    plan = _plan(options, particles, len(model.model), record.machine["threads"])
+    if options.dry_run:
+        plan.print(console)
+        return
+    plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.state())
@@ -155,6 +164,20 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
             monitor.message(line)
         for text in warned:
             monitor.message(f"Caution: {text}")
+
+
+def _plan(
+    options: DynamicsOptions, particles: Particles, atoms: int, threads: int
+) -> Plan:
+    steps = options.steps if options.config().by_encoder else 0
+    work = MotionWork(
+        atoms, options.modes, steps, options.side, options.draws, options.learn
+    )
+    n, box = len(particles), particles.box
+    estimate = estimate_motions(work, n, box, threads)
+    plural = "s" if options.modes > 1 else ""
+    told = f"dynamics, {options.modes} mode{plural} of {atoms:,} atoms"
+    return Plan(told, particles, options.out, threads, estimate)
 
 
 def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]:

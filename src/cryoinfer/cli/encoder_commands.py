@@ -23,6 +23,7 @@ def train(
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
 ) -> None:
     """Teach an encoder the map of a run, for particles like its own in one pass."""
     from cryoinfer.cli import encoders
@@ -39,6 +40,7 @@ def train(
             threads=threads,
             resume=resume,
             overwrite=overwrite,
+            dry_run=dry_run,
         ),
         Console(),
     )
@@ -58,9 +60,10 @@ def infer(
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
 ) -> None:
     """Find the poses of unseen particles with an encoder, and a map from them."""
-    require_unseen(particles, watch, until_idle)
+    require_unseen(particles, watch, until_idle, dry_run)
     from cryoinfer.cli import unseen
 
     unseen.infer_unseen(
@@ -77,6 +80,7 @@ def infer(
             threads=threads,
             resume=resume,
             overwrite=overwrite,
+            dry_run=dry_run,
         ),
         Console(),
     )

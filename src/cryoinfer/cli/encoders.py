@@ -10,16 +10,19 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.estimate import estimate_training
 from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.particle_options import ParticleOptions
+from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import PREPARED, write_encoder
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord, require_finished
-from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
+from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
@@ -56,7 +59,7 @@ class TrainOptions:
         Of the particles of the run.
     seed : int
     threads : int or None
-    resume, overwrite : bool
+    resume, overwrite, dry_run : bool
     """
 
     run: Path
@@ -69,6 +72,7 @@ class TrainOptions:
     threads: int | None
     resume: bool
     overwrite: bool
+    dry_run: bool = False
 
 
 def train(options: TrainOptions, console: Console) -> None:
@@ -163,6 +167,11 @@ def _lead(
     )
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
+    plan = _plan(options, school, record.machine["threads"])
+    if options.dry_run:
+        plan.print(console)
+        return
+    plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         # The folder is ours.
         begin()
@@ -184,6 +193,13 @@ def _lead(
         folder.finish()
         for line in _summary(options.out, trained, trials):
             monitor.message(line)
+
+
+def _plan(options: TrainOptions, school: _School, threads: int) -> Plan:
+    particles = school.particles
+    estimate = estimate_training(options.steps, options.side, particles.box, threads)
+    work = f"train, {options.steps:,} steps"
+    return Plan(work, particles, options.out, threads, estimate)
 
 
 def _summary(

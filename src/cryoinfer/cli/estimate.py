@@ -4,6 +4,24 @@ from dataclasses import dataclass
 
 from cryoinfer.cli.options import Workflow
 
+_PROGRAM_BYTES = 0.6e9
+_START_SECONDS = 12.0
+_PARTICLE_BYTES = 3000.0
+
+_STEP_SECONDS = 0.09
+"""Of a training, on one core, for pictures of 32 pixels
+(``benchmarks/README.md``, section 9)."""
+
+_TRIAL_SECONDS = 60.0  # of posteriors on simulated images, on one core
+_CLIMBED_MEGAPIXEL_SECONDS = 0.15
+"""Of encoder, climb and insertion, on one core."""
+
+_MOVING_MEGAPIXEL_SECONDS = 11.0
+"""Of search, climbs and trial of a structure of 1,656 atoms and three modes, on one
+core (section 20)."""
+
+_LEARNT_MEGAPIXEL_SECONDS = 2.5  # of one round of learning (section 22)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -51,12 +69,117 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     seconds_per_megapixel = {"abinitio": 0.33, "refine": 0.30, "reconstruct": 0.05}
     seconds_per_map = 20 * map_bytes / 1e8
     return Estimate(
-        memory_bytes=0.6e9
+        memory_bytes=_PROGRAM_BYTES
         + 70 * map_bytes
         + 8 * batch_bytes
         + n * particle_bytes[workflow],
         disk_bytes=maps_on_disk[workflow] * map_bytes + n * particle_bytes[workflow],
-        seconds=12.0
+        seconds=_START_SECONDS
         + seconds_per_map
         + megapixels * seconds_per_megapixel[workflow] / threads,
     )
+
+
+def estimate_training(steps: int, side: int, box: int, threads: int) -> Estimate:
+    """Count what the training of an encoder needs, trials included.
+
+    Parameters
+    ----------
+    steps : int
+    side, box : int
+        Of the encoder's picture and of the images, in pixels.
+    threads : int
+    """
+    map_bytes = 4.0 * box**3
+    seconds = _training_seconds(steps, side) + _TRIAL_SECONDS
+    return Estimate(
+        memory_bytes=2 * _PROGRAM_BYTES + 30 * map_bytes,
+        disk_bytes=50e6,  # the encoder, and its checkpoint twice while it is replaced
+        seconds=_START_SECONDS + seconds / threads,
+    )
+
+
+def estimate_inference(n: int, box: int, threads: int) -> Estimate:
+    """Count what an inference of particles by an encoder needs, with its map.
+
+    Parameters
+    ----------
+    n, box, threads : int
+        As for :func:`estimate_run`.
+    """
+    like = estimate_run("refine", n, box, threads)
+    seconds = n * box**2 / 1e6 * _CLIMBED_MEGAPIXEL_SECONDS
+    return Estimate(
+        like.memory_bytes, like.disk_bytes, _START_SECONDS + seconds / threads
+    )
+
+
+def estimate_amortized(
+    workflow: Workflow, n: int, box: int, threads: int, searched: int, steps: int
+) -> Estimate:
+    """Count what a run needs that searches some particles and infers all.
+
+    Parameters
+    ----------
+    workflow, n, box, threads
+        As for :func:`estimate_run`.
+    searched : int
+        Particles.
+    steps : int
+        Of the training.
+    """
+    whole = estimate_run(workflow, n, box, threads)
+    part = estimate_run(workflow, min(n, searched), box, threads)
+    work = _training_seconds(steps, 32) + n * box**2 / 1e6 * _CLIMBED_MEGAPIXEL_SECONDS
+    return Estimate(whole.memory_bytes, whole.disk_bytes, part.seconds + work / threads)
+
+
+@dataclass(frozen=True)
+class MotionWork:
+    """What decides how long motions take to infer.
+
+    Attributes
+    ----------
+    atoms, modes : int
+    steps, side : int
+        Of the training of an encoder; no steps for none.
+    draws : int
+        Further starts of climbs.
+    rounds : int
+        Of learning.
+    """
+
+    atoms: int
+    modes: int
+    steps: int
+    side: int
+    draws: int
+    rounds: int
+
+
+def estimate_motions(work: MotionWork, n: int, box: int, threads: int) -> Estimate:
+    """Count what an inference of motions needs.
+
+    Parameters
+    ----------
+    work : MotionWork
+    n, box, threads : int
+        As for :func:`estimate_run`.
+    """
+    like = estimate_run("refine", n, box, threads)
+    # One matrix product an image has atoms times unknowns.
+    size = (work.atoms / 1656) * (6 + work.modes) / 9
+    an_image = _MOVING_MEGAPIXEL_SECONDS * (1 + work.draws / 2)
+    an_image += _LEARNT_MEGAPIXEL_SECONDS * work.rounds
+    seconds = n * box**2 / 1e6 * an_image * size
+    seconds += _training_seconds(work.steps, work.side)
+    return Estimate(
+        memory_bytes=3 * _PROGRAM_BYTES + n * _PARTICLE_BYTES,
+        disk_bytes=like.disk_bytes,
+        seconds=_START_SECONDS + seconds / threads,
+    )
+
+
+def _training_seconds(steps: int, side: int) -> float:
+    """Return what a training takes on one core."""
+    return steps * _STEP_SECONDS * (side / 32) ** 2

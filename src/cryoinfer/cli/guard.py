@@ -25,6 +25,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from cryoinfer.cli.aliases import in_own_words
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.cli.terminal import say
 from cryoinfer.errors import CryoinferError, is_out_of_memory
@@ -52,6 +53,11 @@ class LoggedError(Exception):
 
 class GuardedGroup(TyperGroup):
     """Commands whose errors are told in one sentence, without a traceback."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the user named, and its words in its own names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, in_own_words(command, rest)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the user named."""

@@ -109,7 +109,9 @@ def encoder(source: Path) -> Path:
     return source
 
 
-def require_unseen(particles: Path, watch: bool, until_idle: float | None) -> None:
+def require_unseen(
+    particles: Path, watch: bool, until_idle: float | None, dry_run: bool
+) -> None:
     """Refuse options of ``infer`` that contradict each other, or what is there.
 
     Raises
@@ -119,6 +121,11 @@ def require_unseen(particles: Path, watch: bool, until_idle: float | None) -> No
     if not watch and until_idle is not None:
         raise InputError(
             "--until-idle goes with --watch: an inference of one file ends with it"
+        )
+    if watch and dry_run:
+        raise InputError(
+            "--dry-run says what a file takes, and none knows what a watch will find: "
+            "name a file of the folder, without --watch"
         )
     if until_idle is not None and until_idle <= 0:
         raise InputError(

@@ -37,7 +37,8 @@ class RunOptions:
         In angstrom; None lets the workflow choose.
     starts : int
         Random starts of an ab initio run.
-    refine_defocus : bool
+    defocus_error : float
+        Sd of the error of the given defoci in angstrom; 0 takes them as known.
     seed : int
     threads : int or None
         None for all cores that the process may use.
@@ -57,7 +58,7 @@ class RunOptions:
     resolution: float | None = None
     max_shift: float | None = None
     starts: int = 2
-    refine_defocus: bool = False
+    defocus_error: float = 0.0
     seed: int = 0
     threads: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -154,14 +155,6 @@ Method = Annotated[
         rich_help_panel=_PARTICLE,
     ),
 ]
-RefineDefocus = Annotated[
-    bool,
-    typer.Option(
-        "--refine-defocus",
-        help="Infer the defocus of each particle as well.",
-        rich_help_panel=_PARTICLE,
-    ),
-]
 Out = Annotated[
     Path,
     typer.Option(
@@ -191,6 +184,8 @@ DryRun = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
+        "--threads",
+        "-j",
         metavar="COUNT",
         help="CPU threads; by default all cores that the process may use.",
         min=1,
@@ -234,8 +229,10 @@ DefocusError = Annotated[
     float,
     typer.Option(
         metavar="A",
-        help="Sd of the error of the particles' defoci; 0 takes them as they are.",
+        help="How far the given defoci are off, as a standard deviation (300, say): "
+        "that of each particle is inferred. 0 takes them as they are.",
         callback=numbers.distance(),
+        rich_help_panel=_PARTICLE,
     ),
 ]
 Encoder = Annotated[

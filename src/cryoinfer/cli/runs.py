@@ -1,30 +1,27 @@
 """The three workflows, run from files to a folder."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numba
-import psutil
 import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
-from cryoinfer.cli.estimate import Estimate, estimate_run
+from cryoinfer.cli.estimate import estimate_amortized, estimate_run
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.options import RunOptions
-from cryoinfer.cli.processes import processes_on_this_machine
+from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
 from cryoinfer.cli.run_record import RECORD, RunRecord
-from cryoinfer.cli.terminal import aligned, say, say_rows
+from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, OutputError, ResourceError
+from cryoinfer.errors import InputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor
 from cryoinfer.wording import format_bytes, format_duration
@@ -48,12 +45,6 @@ _HANDEDNESS = {
     "reconstruct": "The map has the hand of the poses.",
 }
 
-_STEP_SECONDS = 0.09
-"""Of the training, on one core."""
-
-_MEGAPIXEL_SECONDS = 0.15
-"""Of encoder, climb and insertion, on one core."""
-
 
 def run(options: RunOptions, console: Console) -> None:
     """Run a workflow, or say what it would take.
@@ -74,9 +65,9 @@ def run(options: RunOptions, console: Console) -> None:
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     if options.dry_run:
-        job.print_plan(console)
+        job.plan().print(console)
         return
-    job.require_disk()
+    job.plan().require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         with explained_interruption(folder, console):
             _run_in(folder, job, console)
@@ -208,14 +199,15 @@ class _Job:
         if options.method == "search":
             return self.search(self.particles, monitor)
         encoder = fitting_encoder(self.particles.box)
-        if options.refine_defocus:
-            sd = RefineConfig().defocus_sd_angstrom
-            encoder = replace(encoder, defocus_sd_angstrom=sd)
         chosen = AmortizeConfig(
             climb=options.method == "semi-amortized",
             resolution_angstrom=options.resolution,
             particle_diameter_angstrom=options.particle_diameter,
-            encoder=replace(encoder, seed=options.seed),
+            encoder=replace(
+                encoder,
+                seed=options.seed,
+                defocus_sd_angstrom=options.defocus_error,
+            ),
             seed=options.seed,
         )
         return amortize(self.particles, self.search, chosen, monitor)
@@ -229,7 +221,8 @@ class _Job:
                 particle_diameter_angstrom=options.particle_diameter,
                 resolution_angstrom=options.resolution,
                 max_shift_angstrom=options.max_shift,
-                refine_defocus=options.refine_defocus,
+                refine_defocus=options.defocus_error > 0,
+                defocus_sd_angstrom=options.defocus_error,
                 seed=options.seed,
             )
             return refine(particles, self.start, config, monitor)
@@ -241,81 +234,26 @@ class _Job:
                 resolution_angstrom=options.resolution,
                 max_shift_angstrom=options.max_shift,
                 starts=options.starts,
-                refine_defocus=options.refine_defocus,
+                refine_defocus=options.defocus_error > 0,
+                defocus_sd_angstrom=options.defocus_error,
                 seed=options.seed,
             ),
             monitor,
         )
 
-    def estimate(self) -> Estimate:
-        """Return what the run will take."""
+    def plan(self) -> Plan:
+        """Return what would be done and what it will take."""
+        options = self.options
         n, box = len(self.particles), int(self.particles.boxes.max())
-        workflow, threads = self.options.workflow, self.threads
-        whole = estimate_run(workflow, n, box, threads)
-        if self.options.method == "search":
-            return whole
-        part = estimate_run(workflow, min(n, SUBSET), box, threads)
-        work = fitting_encoder(box).training.steps * _STEP_SECONDS
-        work += n * box**2 / 1e6 * _MEGAPIXEL_SECONDS
-        return replace(whole, seconds=part.seconds + work / threads)
-
-    def require_disk(self) -> None:
-        """Refuse to begin a run whose results will not fit on the disk."""
-        needed, free = self.estimate().disk_bytes, _free_bytes(self.options.out)
-        if free < needed:
-            raise OutputError(
-                f"The run needs about {format_bytes(needed)} in {self.options.out}, "
-                f"where {format_bytes(free)} are free. Free some space, or give "
-                "another folder."
+        if options.method == "search":
+            estimate = estimate_run(options.workflow, n, box, self.threads)
+        else:
+            steps = fitting_encoder(box).training.steps
+            estimate = estimate_amortized(
+                options.workflow, n, box, self.threads, SUBSET, steps
             )
-
-    def print_plan(self, console: Console) -> None:
-        """Say what would be done and what it would take."""
-        particles, estimate = self.particles, self.estimate()
-        groups = len(particles.optics.group.unique())
-        ctf = "with CTF" if particles.has_ctf else "without CTF"
-        available = psutil.virtual_memory().available
-        rows = {
-            "Would run": f"cryoinfer {self.options.workflow}, symmetry "
-            f"{self.options.symmetry}, into {self.options.out}",
-            "Particles": f"{len(particles):,} of {particles.box} px, "
-            f"{particles.pixel_size_angstrom:.4g} A a pixel, {ctf}, "
-            f"{groups} optics group{'s' if groups > 1 else ''}",
-            "Machine": f"{self.threads} threads",
-            "Memory": f"about {format_bytes(estimate.memory_bytes)} "
-            f"(available: {format_bytes(available)})",
-            "Disk": f"about {format_bytes(estimate.disk_bytes)} "
-            f"(free: {format_bytes(_free_bytes(self.options.out))})",
-            "Time": f"roughly {format_duration(estimate.seconds)}",
-        }
-        say_rows(console, rows)
-        for remark in particles.remarks:
-            say(console, remark)
-        if estimate.memory_bytes > available:
-            say(console, "The memory is short: use fewer particles or a smaller box.")
-        say(console, "Nothing was written.")
-
-
-def use_threads(threads: int | None) -> int:
-    """Let PyTorch and numba use so many threads.
-
-    By default all that the process may, shared with others of the same command.
-
-    Returns
-    -------
-    int
-        How many were set.
-    """
-    if threads is None:
-        has_affinity = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-        threads = max(1, cores // processes_on_this_machine())
-    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set late
-    # Numba first: when it starts its threads it sets the number of PyTorch's as well,
-    # which are OpenMP's too.
-    numba.set_num_threads(min(threads, most))
-    torch.set_num_threads(threads)
-    return threads
+        work = f"{options.workflow}, symmetry {options.symmetry}"
+        return Plan(work, self.particles, options.out, self.threads, estimate)
 
 
 def _require_lengths(options: RunOptions, particles: Particles) -> None:
@@ -365,9 +303,3 @@ def _summary(folder: RunFolder, options: RunOptions) -> list[str]:
         "Report": f"{path / run_folder.REPORT}",
     }
     return [*aligned(rows), _HANDEDNESS[options.workflow]]
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return the free space where a folder is or will be."""
-    above = [folder.absolute(), *folder.absolute().parents]
-    return shutil.disk_usage(next(f for f in above if f.exists())).free

@@ -53,7 +53,6 @@ SimulatedShift = Annotated[
     float | None,
     typer.Option(
         "--max-shift",
-        "--shift",
         metavar="A",
         help="Largest shift in x and in y.",
         callback=numbers.distance(),
@@ -108,6 +107,7 @@ def simulate(
     optics_groups: OpticsGroups = None,
     motions: Motions = None,
     trajectory: Trajectory = None,
+    threads: opt.Threads = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
@@ -117,7 +117,9 @@ def simulate(
     at -10 dB without CTF.
     """
     from cryoinfer.cli import simulation
+    from cryoinfer.cli.threads import use_threads
 
+    use_threads(threads)
     changes: dict[str, Any] = {
         "n": n,
         "box": box,

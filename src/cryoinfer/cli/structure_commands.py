@@ -57,10 +57,11 @@ KnownPoses = Annotated[
 Shift = Annotated[
     float | None,
     typer.Option(
+        "--shift-sd",
         callback=numbers.distance(),
         metavar="A",
-        help="Expected spread of the shifts; 5 % of the box by default, 0 for "
-        "centred particles.",
+        help="Expected standard deviation of the shifts; 5 % of the box by default, 0 "
+        "for centred particles.",
         show_default=False,
     ),
 ]
@@ -116,11 +117,14 @@ def modes(
             show_default=False,
         ),
     ] = None,
+    threads: opt.Threads = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Show in which ways a structure moves most easily (elastic network)."""
     from cryoinfer.cli.modes import ModesOptions, show_modes
+    from cryoinfer.cli.threads import use_threads
 
+    use_threads(threads)
     show_modes(
         ModesOptions(structure, count, cutoff, springs, out, overwrite), Console()
     )
@@ -156,12 +160,15 @@ def beads(
         ),
     ] = None,
     pixel_size: VoxelSize = None,
+    threads: opt.Threads = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Spread pseudo-atoms over a map, for modes and dynamics without a model."""
     from cryoinfer.cli.beads import BeadsOptions, write_beads
+    from cryoinfer.cli.threads import use_threads
 
+    use_threads(threads)
     write_beads(
         BeadsOptions(density, out, count, level, pixel_size, seed, overwrite),
         Console(),
@@ -188,6 +195,7 @@ def dynamics(
     seed: opt.Seed = 0,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
 ) -> None:
     """Find how far every particle has moved along the modes of a structure."""
     from cryoinfer.cli import dynamics as command
@@ -212,6 +220,7 @@ def dynamics(
             threads=threads,
             resume=resume,
             overwrite=overwrite,
+            dry_run=dry_run,
         ),
         Console(),
     )

@@ -7,15 +7,18 @@ from typing import Any
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file, require_unseen
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.particle_options import ParticleOptions
+from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
-from cryoinfer.cli.runs import explained_interruption, is_done, use_threads
+from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.threads import use_threads
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -46,7 +49,7 @@ class InferOptions:
     reading : ParticleOptions
     seed : int
     threads : int or None
-    resume, overwrite : bool
+    resume, overwrite, dry_run : bool
     """
 
     encoder: Path
@@ -61,6 +64,7 @@ class InferOptions:
     threads: int | None
     resume: bool
     overwrite: bool
+    dry_run: bool = False
 
     def load(self, path: Path) -> Particles:
         """Read the particles of a file."""
@@ -89,7 +93,9 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    require_unseen(options.particles, options.watch, options.until_idle)
+    require_unseen(
+        options.particles, options.watch, options.until_idle, options.dry_run
+    )
     trained = load_encoder(encoder_file(options.encoder))
     symmetry = options.symmetry or trained.symmetry
     symmetry_rotations(symmetry)
@@ -114,6 +120,14 @@ def _infer_file(
     record = _record(options, config, inputs)
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
+    threads = record.machine["threads"]
+    estimate = estimate_inference(len(particles), len(trained.density), threads)
+    work = f"infer, symmetry {config.symmetry}"
+    plan = Plan(work, particles, options.out, threads, estimate)
+    if options.dry_run:
+        plan.print(console)
+        return
+    plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         monitor = RichMonitor(console, folder.log, folder.state())
         _begin(folder, monitor, trained)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from cryoinfer.cli import runs
+from cryoinfer.cli import plan, runs
 from cryoinfer.cli.guard import LoggedError
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.run_record import RunRecord, require_finished
+from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
@@ -159,7 +160,7 @@ def test_a_device_without_kernels_is_refused(
         ({"resolution": 3.0}, "--resolution must lie between"),
         ({"max_shift": 60.0}, "--max-shift must lie between"),
         ({"workflow": "reconstruct"}, "no poses"),
-        ({"workflow": "refine"}, "there is no map"),
+        ({"workflow": "refine"}, "no map to find them"),
     ],
 )
 def test_bad_requests_leave_nothing(
@@ -204,7 +205,7 @@ def test_a_refinement_gets_the_map_with_its_own_sampling(
 def test_a_full_disk_is_noticed_before(
     options: RunOptions, screen: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(plan, "free_bytes", lambda folder: 1000)
     with pytest.raises(OutputError, match="Free some space"):
         runs.run(options, screen)
     assert not options.out.exists()
@@ -244,9 +245,9 @@ def test_reconstructing_writes_maps_and_particles(
 def test_threads_are_set_everywhere() -> None:
     before = torch.get_num_threads(), numba.get_num_threads()
     try:
-        assert runs.use_threads(1) == 1
+        assert use_threads(1) == 1
         assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
-        assert runs.use_threads(None) == len(os.sched_getaffinity(0))
+        assert use_threads(None) == len(os.sched_getaffinity(0))
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])
