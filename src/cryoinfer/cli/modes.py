@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_record import software_versions
-from cryoinfer.cli.structures import told_atoms
+from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.data.nodes import Nodes
 from cryoinfer.errors import OutputError
@@ -20,7 +20,12 @@ from cryoinfer.physics.structures.elastic import (
     ElasticNetwork,
     SpringLaw,
 )
-from cryoinfer.report.modes import ModesContent, mode_rows, render_modes_report
+from cryoinfer.report.modes import (
+    MODE_HEADS,
+    ModesContent,
+    mode_rows,
+    render_modes_report,
+)
 
 _FOR_FLUCTUATIONS = 50
 """Modes that fluctuations are summed over: they have most of it."""
@@ -65,8 +70,8 @@ def show_modes(options: ModesOptions, console: Console) -> None:
     """
     if options.out is not None:
         _require_free(options.out, options.overwrite)
-    model = told_atoms(options.structure, console)
-    nodes = Nodes.of_model(model)
+    given = told_structure(options.structure, console)
+    model, nodes = given.model, Nodes.of_model(given.model)
     kept = model.select(nodes.atom)
     network = ElasticNetwork.between(
         kept.coordinates_angstrom, options.cutoff, options.springs
@@ -74,20 +79,19 @@ def show_modes(options: ModesOptions, console: Console) -> None:
     most = 3 * len(network) - RIGID_MOTIONS
     modes = network.normal_modes(min(max(options.modes, _FOR_FLUCTUATIONS), most))
     count = min(options.modes, len(modes))
-    chains = [name or "without a name" for name in dict.fromkeys(kept.chain_names)]
+    chains = list(dict.fromkeys(kept.chain_names))
     content = ModesContent(
         title=Path(options.structure).name,
         created=datetime.now().astimezone().isoformat(timespec="minutes"),
-        chain_names=kept.chain_names,
+        nodes=kept,
         springs=len(network.first),
-        coordinates_angstrom=kept.coordinates_angstrom,
         direction=modes.direction[:count].numpy(),
         stiffness=modes.stiffness[:count].numpy(),
         amplitude=modes.amplitude_sd_angstrom(1.0)[:count].numpy(),
         collectivity=modes.collectivity()[:count].numpy(),
         fluctuation=modes.fluctuation().numpy(),
         fluctuation_modes=len(modes),
-        b_factors_angstrom2=kept.b_factors_angstrom2,
+        notes=given.notes,
         arguments={
             "structure": options.structure,
             "--modes": str(options.modes),
@@ -114,7 +118,7 @@ def show_modes(options: ModesOptions, console: Console) -> None:
 
 def _table(content: ModesContent) -> Table:
     table = Table(box=None, pad_edge=False)
-    for head in ("mode", "stiffness", "amplitude", "collectivity"):
+    for head in MODE_HEADS:
         table.add_column(head, justify="right")
     for row in mode_rows(content):
         table.add_row(*row)

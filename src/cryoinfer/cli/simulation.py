@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.structures import told_atoms
+from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.simulate import (
@@ -68,7 +68,7 @@ def simulate(
         raise OutputError(
             f"{out} already holds {there[0]}: give another folder, or --overwrite."
         )
-    told_atoms(config.structure, console, moving=bool(config.motions))
+    told_structure(config.structure, console, moving=bool(config.motions))
     try:
         with RichMonitor(console) as monitor:
             path = write_simulation(config, out, monitor)

@@ -1,17 +1,26 @@
 """The structure that a command is given."""
 
 from collections import Counter
+from dataclasses import replace
 
 from rich.console import Console
 
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.examples import named_structure
+from cryoinfer.data.given_structure import GivenStructure
 from cryoinfer.data.nodes import Nodes
 from cryoinfer.io.atoms import AtomicModel
 
 
-def told_atoms(name: str, console: Console, *, moving: bool = True) -> AtomicModel:
-    """Return the atoms of an example or a file, and say what is left out of it.
+def told_atoms(name: str, console: Console) -> AtomicModel:
+    """Return the atoms of a structure that is to move; see :func:`told_structure`."""
+    return told_structure(name, console).model
+
+
+def told_structure(
+    name: str, console: Console, *, moving: bool = True
+) -> GivenStructure:
+    """Return an example or a file's structure, and say what is left out of it.
 
     Parameters
     ----------
@@ -27,16 +36,15 @@ def told_atoms(name: str, console: Console, *, moving: bool = True) -> AtomicMod
         nodes.
     """
     given = named_structure(name)
+    if moving and (without := Nodes.of_model(given.model).without):
+        note = (
+            f"Residues without a node, which move with the nearest: {_kinds(without)}"
+        )
+        given = replace(given, notes=(*given.notes, note))
     for note in given.notes:
         say(console, note)
-    if moving and (without := Nodes.of_model(given.model).without):
-        say(
-            console,
-            "Residues without a node, which move with the nearest: "
-            f"{_counted(without)}",
-        )
-    return given.model
+    return given
 
 
-def _counted(kinds: Counter[str]) -> str:
+def _kinds(kinds: Counter[str]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in sorted(kinds.items()))

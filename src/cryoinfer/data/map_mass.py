@@ -12,8 +12,8 @@ its surface has a level of its own. Above any level of a finer map there are ato
 
 _SURFACE = 0.6
 """Of the mean of the density over itself, where the surface lies: the volume within is
-right to 12 % for six proteins of 8 to 150 kDa without noise and with it, up to B-factors
-of 800 A2 (7 A), to 16 % for apoferritin, and up to a quarter too large at 2,000 A2."""
+right to 12 % for six proteins of 8 to 150 kDa with noise and without, to B-factors of
+800 A2 (7 A), to 16 % for apoferritin, and up to a quarter too large at 2,000 A2."""
 
 _COARSEST_ANGSTROM = 5.0
 """Pixel, above which a map says nothing of its surface: Nyquist is 10 angstrom."""

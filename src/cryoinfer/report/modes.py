@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.report.parts import (
     Finding,
     figure,
@@ -17,12 +18,26 @@ from cryoinfer.report.parts import (
     table,
     tiles,
 )
-from cryoinfer.report.style import BLUE, GREY, INK, ORANGE, figure_style, to_svg
+from cryoinfer.report.style import (
+    BLUE,
+    COLUMN_INCHES,
+    GREY,
+    INK,
+    ORANGE,
+    figure_style,
+    to_svg,
+)
 
 _DRAWN = 3  # modes
 _LONGEST_ARROW = 0.2  # over the extent of the structure
 _FEWEST_B_FACTORS = 10
 _GOOD_CORRELATION = 0.4
+_CHAINS_WITH_NUMBERS = 4  # above which there is no room for residues' numbers
+_TICKS = 9  # for both, at most
+_ROUND = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+MODE_HEADS = ("mode", "stiffness", "amplitude", "collectivity", "moves most")
+"""What :func:`mode_rows` returns of each mode."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +47,9 @@ class ModesContent:
     Attributes
     ----------
     title, created : str
-    chain_names : sequence of str, length n
-        Of the nodes, in their order.
+    nodes : AtomicModel
+        Of n atoms.
     springs : int
-    coordinates_angstrom : ndarray, shape (n, 3)
     direction : ndarray, shape (k, n, 3)
     stiffness, amplitude, collectivity : ndarray, shape (k,)
         Amplitudes are thermal, over that of the first.
@@ -43,29 +57,29 @@ class ModesContent:
         Mean square displacement of each node, in any units.
     fluctuation_modes : int
         How many modes it is the sum over.
-    b_factors_angstrom2 : ndarray, shape (n,)
+    notes : sequence of str
+        What is left out of the structure, and what else to know of it.
     arguments, versions : mapping
     """
 
     title: str
     created: str
-    chain_names: Sequence[str]
+    nodes: AtomicModel
     springs: int
-    coordinates_angstrom: NDArray[np.float64]
     direction: NDArray[np.float64]
     stiffness: NDArray[np.float64]
     amplitude: NDArray[np.float64]
     collectivity: NDArray[np.float64]
     fluctuation: NDArray[np.float64]
     fluctuation_modes: int
-    b_factors_angstrom2: NDArray[np.float64]
+    notes: Sequence[str] = ()
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def correlation(self) -> float | None:
         """Correlation of fluctuations and B-factors; None where these say nothing."""
-        b_factors = self.b_factors_angstrom2
+        b_factors = self.nodes.b_factors_angstrom2
         if len(b_factors) < _FEWEST_B_FACTORS or np.ptp(b_factors) == 0:
             return None
         return float(np.corrcoef(self.fluctuation, b_factors)[0, 1])
@@ -73,9 +87,9 @@ class ModesContent:
 
 def render_modes_report(content: ModesContent) -> str:
     """Write the normal modes of a structure as a self-contained HTML page."""
-    n, k = len(content.coordinates_angstrom), len(content.stiffness)
+    n, k = len(content.nodes), len(content.stiffness)
     correlation = content.correlation
-    chains = len(set(content.chain_names))
+    chains = len(set(content.nodes.chain_names))
     ratio = content.stiffness[1] / content.stiffness[0] if k > 1 else np.nan
     return page(
         title=content.title,
@@ -105,13 +119,20 @@ def render_modes_report(content: ModesContent) -> str:
 
 
 def mode_rows(content: ModesContent) -> list[list[str]]:
-    """Return a row a mode: number, stiffness, amplitude, collectivity."""
+    """Return a row a mode: :data:`MODE_HEADS`."""
+    most = np.linalg.norm(content.direction, axis=2).argmax(1)
     values = zip(
-        content.stiffness, content.amplitude, content.collectivity, strict=True
+        content.stiffness, content.amplitude, content.collectivity, most, strict=True
     )
     return [
-        [str(number), f"{stiffness:.4g}", f"{amplitude:.2f}", f"{share:.0%}"]
-        for number, (stiffness, amplitude, share) in enumerate(values, 1)
+        [
+            str(number),
+            f"{stiffness:.4g}",
+            f"{amplitude:.2f}",
+            f"{share:.0%}",
+            content.nodes.residue_label(int(row)),
+        ]
+        for number, (stiffness, amplitude, share, row) in enumerate(values, 1)
     ]
 
 
@@ -157,37 +178,38 @@ def _sections(content: ModesContent) -> Iterator[str]:
     yield section(
         "Stiffness",
         "In units of one spring. The thermal amplitude of a mode goes with the inverse "
-        "root of its stiffness.",
-        table(
-            ("Mode", "Stiffness", "Amplitude", "Collectivity"),
-            mode_rows(content),
-        ),
+        "root of its stiffness. The residue that moves most is named by its chain.",
+        table([head.capitalize() for head in MODE_HEADS], mode_rows(content)),
     )
     yield section(
         "Fluctuations",
-        f"Mean square displacements of the nodes in the {content.fluctuation_modes} "
-        "softest modes, and the B-factors of the structure, both over their mean.",
-        figure("fluctuations", draw_fluctuations(content), "Fluctuations by node"),
+        f"Mean square displacements of the residues' nodes in the "
+        f"{content.fluctuation_modes} softest modes, and the B-factors of the "
+        "structure, both over their mean.",
+        figure("fluctuations", draw_fluctuations(content), "Fluctuations by residue"),
     )
+    if content.notes:
+        yield section("The structure", ". ".join(content.notes) + ".")
     yield repeat_section(content.arguments, content.versions)
 
 
 def draw_modes(content: ModesContent) -> str:
     """Draw the backbone and the displacements of the first modes, as SVG."""
-    centred = content.coordinates_angstrom - content.coordinates_angstrom.mean(0)
+    places, names = content.nodes.coordinates_angstrom, content.nodes.chain_names
+    centred = places - places.mean(0)
     _, _, axes_of = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes_of[:2].T
     extent = float(np.ptp(flat, axis=0).max())
     shown = min(_DRAWN, len(content.direction))
     with figure_style():
-        drawing = Figure(figsize=(7.2, 2.9))
+        drawing = Figure(figsize=(COLUMN_INCHES, 1.9))
         row = drawing.subplots(1, shown, squeeze=False, sharex=True, sharey=True)[0]
         for number, axes in enumerate(row):
             moved = content.direction[number] @ axes_of[:2].T
             longest = float(np.linalg.norm(content.direction[number], axis=1).max())
             moved = moved * (_LONGEST_ARROW * extent / longest)
-            for chain in dict.fromkeys(content.chain_names):
-                own = [name == chain for name in content.chain_names]
+            for chain in dict.fromkeys(names):
+                own = [name == chain for name in names]
                 axes.plot(*flat[own].T, color=GREY, linewidth=0.7)
             _arrows(axes, flat, moved)
             axes.set(xticks=[], yticks=[], aspect="equal", title=f"Mode {number + 1}")
@@ -207,16 +229,19 @@ def _arrows(axes: Axes, at: NDArray[np.float64], moved: NDArray[np.float64]) -> 
         scale=1,
         width=0.004,
     )
+    # Arrows do not count as drawn, and would be cut off.
+    axes.update_datalim(at[some] + moved[some])
+    axes.autoscale_view()
 
 
 def draw_fluctuations(content: ModesContent) -> str:
-    """Draw fluctuations and B-factors by node, as SVG."""
+    """Draw fluctuations and B-factors by residue, as SVG."""
     with figure_style():
-        drawing = Figure(figsize=(7.2, 3.0))
+        drawing = Figure(figsize=(COLUMN_INCHES, 2.8))
         axes = drawing.add_subplot()
         number = np.arange(1, len(content.fluctuation) + 1)
         if content.correlation is not None:
-            b_factors = content.b_factors_angstrom2
+            b_factors = content.nodes.b_factors_angstrom2
             axes.plot(
                 number,
                 b_factors / b_factors.mean(),
@@ -227,10 +252,40 @@ def draw_fluctuations(content: ModesContent) -> str:
             )
         fluctuation = content.fluctuation / content.fluctuation.mean()
         axes.plot(number, fluctuation, color=BLUE, linewidth=1.2, label="modes")
-        names = np.array(content.chain_names)
-        for begin in np.flatnonzero(names[1:] != names[:-1]) + 1.5:
-            axes.axvline(begin, color=INK, linewidth=0.6, alpha=0.4)
-        axes.set(xlabel="node", ylabel="over the mean", xlim=(1, len(number)))
+        axes.set(ylabel="over the mean", xlim=(1, max(2, len(number))))
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper right")
+        _label_residues(axes, content.nodes)
+        drawing.legend(loc="outside upper right", ncols=2)
         return to_svg(drawing)
+
+
+def _label_residues(axes: Axes, nodes: AtomicModel) -> None:
+    """Name places along an axis of nodes, from 1, by residue and chain."""
+    names, numbers = np.array(nodes.chain_names), np.array(nodes.residue_numbers)
+    begins = np.concatenate([[0], np.flatnonzero(names[1:] != names[:-1]) + 1])
+    ends = np.append(begins[1:], len(names))
+    for begin in begins[1:]:
+        axes.axvline(begin + 0.5, color=INK, linewidth=0.6, alpha=0.4)
+    middles = (begins + ends + 1) / 2
+    if len(begins) > _CHAINS_WITH_NUMBERS:
+        some = slice(None, None, -(-len(begins) // _TICKS))
+        axes.set_xticks(middles[some], names[begins][some])
+        axes.set_xlabel("chain")
+        return
+    step = next((one for one in _ROUND if len(names) / one <= _TICKS), _ROUND[-1])
+    # Of residues with one number and several insertion codes the first.
+    round_ones = (numbers % step == 0) & np.append(True, numbers[1:] != numbers[:-1])
+    axes.set_xticks(np.flatnonzero(round_ones) + 1, numbers[round_ones])
+    if len(begins) == 1:
+        axes.set_xlabel(f"residue of chain {names[0]}")
+        return
+    axes.set_xlabel("residue")
+    for middle, begin in zip(middles, begins, strict=True):
+        axes.text(
+            middle,
+            1.01,
+            f"chain {names[begin]}",
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+        )
