@@ -160,7 +160,7 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
     if content.learned_angstrom > 0:
         findings.append(
             Finding(
-                "good",
+                "good" if left <= EXPLAINED_WELL else "caution",
                 f"The model at rest was learned: it is {content.learned_angstrom:.2f} "
                 "Å RMSD from the given one (`rest.cif`), and modes are the principal "
                 "axes of the particles' motion.",
@@ -171,6 +171,14 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
                 "caution",
                 "Uncertainties take the learned model as true: they are too small by "
                 "what it still has wrong, which views make up for differently.",
+            )
+        )
+    if content.unreadable:
+        findings.append(
+            Finding(
+                "caution",
+                f"{content.unreadable:,} images hold NaN or infinite pixels, or are "
+                "too bright for single precision: nothing is known of these particles.",
             )
         )
     if content.verdict and not content.verdict.startswith(_CONVERGED):
@@ -241,17 +249,7 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
         "Amplitudes",
         "In Å of root mean square displacement (RMSD), of one atom a residue: the "
         "alpha carbon of an amino acid, the phosphorus of a nucleotide.",
-        table(
-            (
-                "Mode",
-                "Mean",
-                "Spread of particles",
-                "Known to (median)",
-                "If the pose were known",
-                "Expected",
-            ),
-            _rows(content),
-        ),
+        _amplitude_table(content),
         figure(
             "known",
             draw_uncertainties(content.sd),
@@ -266,15 +264,17 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
     yield repeat_section(content.arguments, content.versions)
 
 
-def _rows(content: DynamicsContent) -> Iterator[list[str]]:
-    for mode in range(content.mean.shape[1]):
-        mean = content.mean[:, mode]
-        known = float(np.median(content.sd[:, mode]))
-        yield [
-            str(mode + 1),
-            f"{mean.mean():.2f}",
-            f"{mean.std():.2f}",
-            f"{known:.2f}",
-            f"{known / content.identifiability.widened_by_pose[mode]:.2f}",
-            f"{content.prior_sd_angstrom[mode]:.2f}",
-        ]
+def _amplitude_table(content: DynamicsContent) -> str:
+    """Return a column a mode: most often there are fewer of them than of rows."""
+    mean, known = content.mean, np.median(content.sd, axis=0)
+    alone = known / np.array(content.identifiability.widened_by_pose)
+    modes = [f"Mode {mode}" for mode in range(1, mean.shape[1] + 1)]
+    rows = {
+        "Mean": mean.mean(0),
+        "Spread of particles": mean.std(0),
+        "Known to (median)": known,
+        "If the pose were known": alone,
+        "Expected": content.prior_sd_angstrom,
+    }
+    cells = [[name, *(f"{one:.2f}" for one in row)] for name, row in rows.items()]
+    return table(("Å RMSD", *modes), cells)

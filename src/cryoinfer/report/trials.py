@@ -1,7 +1,7 @@
 """What trials of posteriors on simulated images say, in words and in a section."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cryoinfer.report.parts import Finding, figure, section, table
 from cryoinfer.report.trial_figures import draw_ranks, draw_shares
@@ -83,7 +83,7 @@ def _judge_ranks(trial: Trial) -> Iterator[str]:
     ]
     if uneven:
         yield (
-            f"the ranks of the true {' and '.join(uneven)} are less even than chance "
+            f"the ranks of the true {_listed(uneven)} are less even than chance "
             "allows, its posteriors too narrow, too wide or to one side (see the ranks "
             "in the report)"
         )
@@ -134,19 +134,25 @@ def trial_section(trials: Mapping[str, Trial], unexplained: float | None = None)
 
 
 def _trial_table(trials: Mapping[str, Trial]) -> str:
-    unknowns = list(next(iter(trials.values())).p_values)
+    """Return a column a trial: there are fewer of them than of what is judged."""
+    judged = trials.values()
     rows = [
-        [
-            _spoken(name),
-            *(f"{trial.share_in(level):.1%}" for level in _JUDGED),
-            *(_spoken_p(trial.p_values[unknown]).lstrip("= ") for unknown in unknowns),
-            f"{trial.calibration_error:.3f}",
-        ]
-        for name, trial in trials.items()
+        [f"{level:.0%} sets", *(f"{one.share_in(level):.1%}" for one in judged)]
+        for level in _JUDGED
     ]
-    heads = ("Posteriors", "50% sets", "90% sets", "95% sets")
-    values = (*(f"p: {unknown}" for unknown in unknowns), "TARP error")
-    return table((*heads, *values), rows)
+    rows += [
+        [
+            f"p: {unknown}",
+            *(_spoken_p(one.p_values[unknown]).removeprefix("= ") for one in judged),
+        ]
+        for unknown in next(iter(judged)).p_values
+    ]
+    rows.append(["TARP error", *(f"{one.calibration_error:.3f}" for one in judged)])
+    return table(("Posteriors", *map(_spoken, trials)), rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _spoken(name: str) -> str:

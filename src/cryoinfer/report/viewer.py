@@ -6,6 +6,14 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+_STYLE = """
+#moving canvas { width: 100%; touch-action: none; cursor: grab; }
+#moving label { display: flex; gap: 0.6rem; align-items: center; margin: 0.3rem 0; }
+#moving input { flex: 1; min-width: 0; }
+#moving output { min-width: 4em; text-align: right; }
+#moving button { font: inherit; padding: 0.3rem 0.8rem; }
+"""
+
 _SCRIPT = """
 (function () {
   const box = document.getElementById("moving"), canvas = box.querySelector("canvas");
@@ -21,8 +29,10 @@ _SCRIPT = """
   }
   function draw() {
     const wide = canvas.clientWidth, ratio = window.devicePixelRatio || 1;
-    canvas.width = wide * ratio; canvas.height = 0.62 * wide * ratio;
-    const scale = 0.55 * canvas.height / data.reach;
+    const high = wide < 500 ? 0.8 : 0.62;
+    canvas.width = wide * ratio; canvas.height = high * wide * ratio;
+    // What turns to any side stays inside, however narrow the page is.
+    const scale = 0.48 * Math.min(canvas.height, canvas.width) / data.reach;
     const at = points().map(p => [0, 3, 6].map(
       i => turn[i] * p[0] + turn[i + 1] * p[1] + turn[i + 2] * p[2]));
     const order = at.map((_, i) => i).slice(1)
@@ -106,16 +116,16 @@ def moving_view(
         "reach": round(float(np.linalg.norm(centred, axis=1).max()), 2),
     }
     sliders = "\n".join(
-        f'<label>Mode {number} <input type="range" min="{-wide:.2f}" max="{wide:.2f}" '
-        f'step="0.05" value="0"><output></output></label>'
+        f'<label>Mode&nbsp;{number} <input type="range" min="{-wide:.2f}" '
+        f'max="{wide:.2f}" step="0.05" value="0"><output></output></label>'
         for number, wide in enumerate(widest_angstrom.tolist(), 1)
     )
     text = json.dumps(data, separators=(",", ":"))
     # No text in the data can end the element.
     return (
+        f"<style>{_STYLE}</style>\n"
         '<figure class="wide" id="moving"><canvas tabindex="0" role="img" '
-        'aria-label="The backbone; arrow keys turn it" '
-        'style="width:100%;touch-action:none;cursor:grab"></canvas>\n'
+        'aria-label="The backbone; arrow keys turn it"></canvas>\n'
         f'<div class="sliders">{sliders}\n'
         "<button>Play the first mode</button></div>\n"
         f"<figcaption>{escape('Drag to turn, or use the arrow keys.')}</figcaption>"

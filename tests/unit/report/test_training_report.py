@@ -69,7 +69,7 @@ def test_the_page_says_how_training_and_trials_went(content: TrainingContent) ->
 
 def test_a_search_is_tried_alone() -> None:
     shown = trial_section({SEARCHED: EVEN})
-    assert ">search</td>" in shown
+    assert "<th>search</th>" in shown
     assert "encoder" not in shown
     (finding,) = judge_trials({SEARCHED: EVEN})
     assert finding.level == "good"
