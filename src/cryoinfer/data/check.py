@@ -1,5 +1,6 @@
 """Look for everything that could spoil a run before the run is started."""
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryoinfer.data import loading
 from cryoinfer.data.finding import Finding, Severity
@@ -74,7 +76,7 @@ def check(
     source, stacks = opened
     table = survey.attempt("metadata", source.table)
     if table is not None:
-        survey.metadata(table)
+        survey.metadata(table, stacks)
         survey.images(source, table, stacks)
     return survey.findings
 
@@ -180,13 +182,25 @@ class _Survey:
             self._add("error", "images", f"{left} more stacks cannot be used.")
         return stacks
 
-    def metadata(self, table: ParticleTable) -> None:
-        """Note what the table alone tells."""
+    @staticmethod
+    def _file_index(stacks: Sequence[StackFile | None]) -> NDArray[np.int64]:
+        """Return a number a name, the same for names of one file."""
+        names = [
+            f"missing {i}" if stack is None else os.path.realpath(stack.path)
+            for i, stack in enumerate(stacks)
+        ]
+        return np.unique(names, return_inverse=True)[1].reshape(-1)
+
+    def metadata(
+        self, table: ParticleTable, stacks: Sequence[StackFile | None]
+    ) -> None:
+        """Note what the table tells."""
         n = len(table)
         if n < _FEW_PARTICLES:
             message = f"Expected at least {_FEW_PARTICLES} particles, found {n}."
             self._add("warning", "particles", message)
-        keys = np.stack([table.images.path_index, table.images.row], axis=1)
+        file_index = self._file_index(stacks)[table.images.path_index]
+        keys = np.stack([file_index, table.images.row], axis=1)
         repeated = n - len(np.unique(keys, axis=0))
         if repeated:
             message = (

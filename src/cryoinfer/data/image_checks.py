@@ -35,8 +35,11 @@ def check_images(particles: Particles, row: Tensor) -> list[Finding]:
     statistics = _measure(particles)
     flat = statistics.is_finite & (statistics.deviation == 0)
     found = _rows(~statistics.is_finite, row, "error", "hold values that are no number")
-    found += _rows(flat, row, "error", "are constant")
     good = statistics.is_finite & ~flat
+    # A run goes on with some, and stops where there is nothing else.
+    severity: Severity = "warning" if bool(good.any()) else "error"
+    what = "are constant: they show nothing and dim a map. Remove them"
+    found += _rows(flat, row, severity, what)
     if not bool(good.any()):
         return found
     found += _check_normalisation(statistics, good, row)

@@ -128,6 +128,18 @@ def test_broken_and_odd_images_are_found(tmp_path):
     assert found[3].startswith("1 of 120 images (rows 10) have a mean far from 0")
 
 
+def test_images_repeat_under_whatever_name_of_their_stack(tmp_path):
+    path = write(tmp_path, particle_images())
+    (tmp_path / "link.mrcs").symlink_to(tmp_path / "a.mrcs")
+    text = path.read_text()
+    for name in ("./a.mrcs", "link.mrcs"):
+        path.write_text(text.replace("000001@a.mrcs", f"000002@{name}"))
+        (found,) = messages(check(path))
+        assert found.startswith("1 rows repeat an image")
+        path.write_text(text.replace("000001@a.mrcs", f"000001@{name}"))
+        assert check(path) == []
+
+
 def test_one_problem_does_not_hide_another(tmp_path):
     images = particle_images()
     images[0] = torch.inf
