@@ -3,7 +3,7 @@
 import re
 
 # A number, or a word that asks for a unit, before an A that stands alone.
-_ANGSTROM = re.compile(r"(?<=\d) A(?![\w'-])|(?<=\bin) A(?![\w'-])|\(A\)")
+_ANGSTROM = re.compile(r"((?<=\d)|(?<=\bin)) A(?=[23]?(?![\w'-]))|\(A\)|^A$")
 
 
 def spell_angstrom(text: str) -> str:

@@ -12,6 +12,8 @@ from cryoinfer.wording import format_bytes, format_duration, spell_angstrom
         ("Diameter in A; by default", "Diameter in Å; by default"),
         ("resolution (A), FSC 0.5", "resolution (Å), FSC 0.5"),
         ("of 1.6 A, found 2 A.", "of 1.6 Å, found 2 Å."),
+        ("B-factors of 800 A2, in A2", "B-factors of 800 Å2, in Å2"),
+        ("A", "Å"),  # all that an option takes
         # No units: chains, sets, names, numbers of another kind.
         ("chain A has 214 residues", "chain A has 214 residues"),
         ("The sets A to G", "The sets A to G"),

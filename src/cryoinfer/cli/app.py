@@ -21,10 +21,14 @@ from cryoinfer.cli.particle_options import (
 from cryoinfer.cli.simulation_command import simulate
 from cryoinfer.cli.structure_commands import beads, dynamics, modes
 
+_MAPS, _ENCODERS = "From images to a map", "From many more images"
+_MOTIONS, _FILES = "Structures that move", "Results and files"
+
 app = typer.Typer(
     cls=GuardedGroup,
     help="Posteriors over what is unknown in cryo-EM particle images, and the maps.",
-    epilog="Begin with: cryoinfer demo",
+    epilog="Begin with: cryoinfer demo. Options of RELION and cryoDRGN that mean the "
+    "same (--i, --o, --sym, --j, --outdir, ..) are understood.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,14 +53,18 @@ def _options_of_all(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print it."
+            "--version",
+            metavar="",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version.",
         ),
     ] = False,
 ) -> None:
     pass
 
 
-@app.command(epilog="Example: cryoinfer demo --out demo")
+@app.command(rich_help_panel=_MAPS, epilog="Example: cryoinfer demo --out demo")
 def demo(
     out: opt.Out = Path("demo"),
     n: opt.Count = None,
@@ -71,12 +79,13 @@ def demo(
 
 
 app.command(
+    rich_help_panel=_MAPS,
     epilog="Examples: cryoinfer simulate cryoposenet-g --out set-g; "
-    "cryoinfer simulate 4ake.cif --n 5000 --snr-db -10 --defocus 0.5 2.0 --out sim"
+    "cryoinfer simulate 4ake.cif --n 5000 --snr-db -10 --defocus 0.5 2.0 --out sim",
 )(simulate)
 
 
-@app.command(epilog="Example: cryoinfer check particles.star")
+@app.command(rich_help_panel=_MAPS, epilog="Example: cryoinfer check particles.star")
 @reads_particles
 def check(
     particles: opt.Particles,
@@ -99,7 +108,8 @@ def check(
 
 
 @app.command(
-    epilog="Example: cryoinfer abinitio particles.star --symmetry D2 --out run1"
+    rich_help_panel=_MAPS,
+    epilog="Example: cryoinfer abinitio particles.star --symmetry D2 --out run1",
 )
 @reads_particles
 def abinitio(
@@ -145,7 +155,8 @@ def abinitio(
 
 
 @app.command(
-    epilog="Example: cryoinfer refine particles.star --map run1/map.mrc --out run2"
+    rich_help_panel=_MAPS,
+    epilog="Example: cryoinfer refine particles.star --map run1/map.mrc --out run2",
 )
 @reads_particles
 def refine(
@@ -199,7 +210,10 @@ def refine(
     )
 
 
-@app.command(epilog="Example: cryoinfer reconstruct run1/particles.star --out map1")
+@app.command(
+    rich_help_panel=_MAPS,
+    epilog="Example: cryoinfer reconstruct run1/particles.star --out map1",
+)
 @reads_particles
 def reconstruct(
     particles: opt.Particles,
@@ -233,18 +247,31 @@ def reconstruct(
     )
 
 
-app.command(epilog="Example: cryoinfer train run1 --out encoder1")(train)
-app.command(epilog="Example: cryoinfer infer encoder1 new.star --out new1")(infer)
 app.command(
-    epilog="Example: cryoinfer dynamics particles.star --structure model.cif --out run1"
+    rich_help_panel=_ENCODERS, epilog="Example: cryoinfer train run1 --out encoder1"
+)(train)
+app.command(
+    rich_help_panel=_ENCODERS,
+    epilog="Example: cryoinfer infer encoder1 new.star --out new1",
+)(infer)
+app.command(
+    rich_help_panel=_MOTIONS,
+    epilog="Example: cryoinfer dynamics particles.star --structure model.cif --out run",
 )(dynamics)
-app.command(epilog="Example: cryoinfer beads run1/map.mrc --count 200 --out beads.cif")(
-    beads
+app.command(
+    rich_help_panel=_MOTIONS,
+    epilog="Example: cryoinfer beads run1/map.mrc --count 200 --out beads.cif",
+)(beads)
+app.command(
+    rich_help_panel=_MOTIONS,
+    epilog="Example: cryoinfer modes adenylate-kinase-open --out modes",
+)(modes)
+
+
+@app.command(
+    rich_help_panel=_FILES,
+    epilog="Example: cryoinfer evaluate demo/run --truth demo/particles",
 )
-app.command(epilog="Example: cryoinfer modes adenylate-kinase-open --out modes")(modes)
-
-
-@app.command(epilog="Example: cryoinfer evaluate demo/run --truth demo/particles")
 @reads_particles
 def evaluate(
     run: opt.Run,
@@ -268,10 +295,16 @@ def evaluate(
     evaluation.evaluate(run, truth, Console(), reading, map_pixel_size)
 
 
-app.command(epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc")(fsc)
+app.command(
+    rich_help_panel=_FILES,
+    epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc",
+)(fsc)
 
 
-@app.command(epilog="Example: cryoinfer convert particles.cs particles.star")
+@app.command(
+    rich_help_panel=_FILES,
+    epilog="Example: cryoinfer convert particles.cs particles.star",
+)
 @reads_particles
 def convert(
     source: opt.Particles,
@@ -294,12 +327,13 @@ def convert(
 
 
 app.command(
+    rich_help_panel=_FILES,
     epilog="Examples: cryoinfer flip run1 --out run1-flipped; "
-    "cryoinfer flip map.mrc particles.star --out flipped"
+    "cryoinfer flip map.mrc particles.star --out flipped",
 )(flip)
 
 
-@app.command(epilog="Example: cryoinfer report run1")
+@app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer report run1")
 def report(run: opt.Run) -> None:
     """Write the report of a run again, from its folder."""
     from cryoinfer.cli.report_page import write_report

@@ -27,7 +27,7 @@ from typer.exceptions import TyperException
 
 from cryoinfer.cli.aliases import in_own_words
 from cryoinfer.cli.signals import ENDING
-from cryoinfer.cli.terminal import say
+from cryoinfer.cli.terminal import say, spelled
 from cryoinfer.errors import CryoinferError, is_out_of_memory
 
 _LONGEST = 1000
@@ -53,6 +53,15 @@ class LoggedError(Exception):
 
 class GuardedGroup(TyperGroup):
     """Commands whose errors are told in one sentence, without a traceback."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command whose help has the sign of the angstrom, where it can."""
+        command: Any = super().get_command(ctx, cmd_name)
+        screen = Console()
+        for one in command.params if command is not None else ():
+            one.help = spelled(screen, one.help or "")
+            one.metavar = one.metavar and spelled(screen, one.metavar)
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the user named, and its words in its own names."""

@@ -51,6 +51,19 @@ def between(low: float, high: float, *, above: bool = False) -> Check:
     return check
 
 
+def whole(low: int, high: int = MOST) -> Check:
+    """Return the callback of a count or a number, both bounds of which are taken."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(
+                f"expected a whole number from {low:,} to {high:,}, found {value:,}"
+            )
+        return value
+
+    return check
+
+
 def pixel_size() -> Check:
     """Return the callback of a pixel size, in angstrom."""
     return between(*PIXEL_SIZE_RANGE_ANGSTROM)

@@ -139,10 +139,9 @@ MaxShift = Annotated[
 Starts = Annotated[
     int,
     typer.Option(
-        help="Random starts, of which the best goes on.",
+        help="Random starts (initial models), of which the best goes on.",
         metavar="COUNT",
-        min=1,
-        max=numbers.MOST,
+        callback=numbers.whole(1),
         rich_help_panel=_PARTICLE,
     ),
 ]
@@ -150,8 +149,8 @@ Method = Annotated[
     PoseMethod,
     typer.Option(
         help="search: every particle. amortized: some are searched, an encoder learns "
-        "their map, and infers all in one pass; semi-amortized: and climbs from there. "
-        "For many particles.",
+        "their map, and infers all in one pass; semi-amortized: and refines what it "
+        "names. For many particles.",
         rich_help_panel=_PARTICLE,
     ),
 ]
@@ -163,12 +162,15 @@ Out = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=_RUN),
+    typer.Option(
+        "--overwrite", metavar="", help="Replace what is there.", rich_help_panel=_RUN
+    ),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
+        metavar="",
         help="Go on with the interrupted run in the folder.",
         rich_help_panel=_RUN,
     ),
@@ -177,6 +179,7 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
+        metavar="",
         help="Say what would be done and what it would take, and write nothing.",
         rich_help_panel=_RUN,
     ),
@@ -188,8 +191,7 @@ Threads = Annotated[
         "-j",
         metavar="COUNT",
         help="CPU threads; by default all cores that the process may use.",
-        min=1,
-        max=numbers.MOST_THREADS,
+        callback=numbers.whole(1, numbers.MOST_THREADS),
         rich_help_panel=_RUN,
         show_default=False,
     ),
@@ -205,15 +207,17 @@ Seed = Annotated[
     int,
     typer.Option(
         metavar="NUMBER",
-        help="Of all that is random.",
-        min=0,
-        max=numbers.LARGEST_SEED,
+        help="Seed of all that is random.",
+        callback=numbers.whole(0, numbers.LARGEST_SEED),
         rich_help_panel=_RUN,
     ),
 ]
 
 Steps = Annotated[
-    int, typer.Option(metavar="COUNT", help="Of the training.", min=1, max=numbers.MOST)
+    int,
+    typer.Option(
+        metavar="COUNT", help="Steps of the training.", callback=numbers.whole(1)
+    ),
 ]
 Side = Annotated[
     int,
@@ -221,8 +225,7 @@ Side = Annotated[
         metavar="PIXELS",
         help="Side of the picture that the encoder is shown: 16, 32, 64, ..; it "
         "sees as far in frequency as so many pixels over the box hold.",
-        min=8,
-        max=numbers.LARGEST_BOX,
+        callback=numbers.whole(8, numbers.LARGEST_BOX),
     ),
 ]
 DefocusError = Annotated[
@@ -246,13 +249,17 @@ Encoder = Annotated[
 FirstMap = Annotated[
     Path,
     typer.Argument(
-        help="A map.", callback=inputs.a_file("MRC file"), show_default=False
+        help="A half-map, or any map.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
     ),
 ]
 SecondMap = Annotated[
     Path,
     typer.Argument(
-        help="Another one.", callback=inputs.a_file("MRC file"), show_default=False
+        help="The other half-map, or any map of the same sampling.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
     ),
 ]
 Mask = Annotated[
@@ -277,6 +284,7 @@ Watch = Annotated[
     bool,
     typer.Option(
         "--watch",
+        metavar="",
         help="Infer the files of a folder as they arrive, and renew the map when "
         "none waits, until Ctrl-C. --resume goes on later.",
         rich_help_panel=_INPUT,
@@ -305,13 +313,18 @@ Climb = Annotated[
     bool,
     typer.Option(
         "--climb/--no-climb",
-        help="Take the encoder's poses to the top of their posteriors.",
+        metavar="",
+        help="Refine each pose that the encoder names, to the top of its posterior.",
     ),
 ]
 
 Count = Annotated[
     int | None,
     typer.Option(
-        "--n", "-n", metavar="COUNT", help="Number of images.", min=1, max=numbers.MOST
+        "--n",
+        "-n",
+        metavar="COUNT",
+        help="Number of images.",
+        callback=numbers.whole(1),
     ),
 ]

@@ -24,9 +24,8 @@ Box = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        help="Their size in pixels, even.",
-        min=8,
-        max=numbers.LARGEST_BOX,
+        help="Box size of the images in pixels, even.",
+        callback=numbers.whole(8, numbers.LARGEST_BOX),
     ),
 ]
 SimulatedPixelSize = Annotated[
@@ -54,7 +53,7 @@ SimulatedShift = Annotated[
     typer.Option(
         "--max-shift",
         metavar="A",
-        help="Largest shift in x and in y.",
+        help="Largest shift along x and along y, in A.",
         callback=numbers.distance(),
     ),
 ]
@@ -88,7 +87,7 @@ Views = Annotated[
 OpticsGroups = Annotated[
     int | None,
     typer.Option(
-        metavar="COUNT", help="Number of optics groups.", min=1, max=numbers.MOST
+        metavar="COUNT", help="Number of optics groups.", callback=numbers.whole(1)
     ),
 ]
 

@@ -19,6 +19,7 @@ Structure = Annotated[
     str,
     typer.Option(
         "--structure",
+        metavar="NAME",
         help="A built-in structure (such as adenylate-kinase-open), or an mmCIF or PDB "
         "file: what the particles are of, in one conformation.",
         callback=inputs.structure,
@@ -27,7 +28,13 @@ Structure = Annotated[
 ]
 
 Modes = Annotated[
-    int, typer.Option("--modes", min=1, max=20, help="How many, the softest first.")
+    int,
+    typer.Option(
+        "--modes",
+        callback=numbers.whole(1, 20),
+        metavar="COUNT",
+        help="Number of normal modes, the softest first.",
+    ),
 ]
 Amplitude = Annotated[
     float,
@@ -41,7 +48,8 @@ Cutoff = Annotated[
     float,
     typer.Option(
         callback=numbers.between(1.0, 1000.0),
-        help="Length of the longest spring, in angstrom.",
+        metavar="A",
+        help="Length of the longest spring of the elastic network, in A.",
     ),
 ]
 KnownPoses = Annotated[
@@ -68,8 +76,8 @@ Shift = Annotated[
 Draws = Annotated[
     int,
     typer.Option(
-        min=0,
-        max=numbers.MOST,
+        metavar="COUNT",
+        callback=numbers.whole(0),
         help="Starts beside what was found at a lower resolution: for images of so "
         "little signal that posteriors have several tops (6, below -15 dB).",
     ),
@@ -77,8 +85,7 @@ Draws = Annotated[
 Learn = Annotated[
     int,
     typer.Option(
-        min=0,
-        max=numbers.MOST,
+        callback=numbers.whole(0),
         metavar="ROUNDS",
         help="Rounds in which the model at rest and its modes are learned from the "
         "particles, where the structure may be wrong or moves otherwise: 8, say.",
@@ -99,7 +106,10 @@ def modes(
     count: Annotated[
         int,
         typer.Option(
-            "--modes", min=1, max=numbers.MOST, help="How many, the softest first."
+            "--modes",
+            callback=numbers.whole(1),
+            metavar="COUNT",
+            help="Number of normal modes, the softest first.",
         ),
     ] = 10,
     cutoff: Cutoff = 15.0,
@@ -143,11 +153,17 @@ def beads(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="FILE.cif", help="Where to.", show_default=False
+            "--out", "-o", metavar="FILE.cif", help="File to write.", show_default=False
         ),
     ],
     count: Annotated[
-        int, typer.Option("--count", min=4, max=numbers.MOST, help="Pseudo-atoms.")
+        int,
+        typer.Option(
+            "--count",
+            callback=numbers.whole(4),
+            metavar="COUNT",
+            help="Number of pseudo-atoms.",
+        ),
     ] = 300,
     level: Annotated[
         float | None,

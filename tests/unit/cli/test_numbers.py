@@ -70,7 +70,7 @@ def test_seeds_have_one_bound(command: str) -> None:
     seed = next((p for p in COMMANDS[command].params if p.name == "seed"), None)
     if seed is not None:
         said = refusal(command, seed, str(2**63))
-        assert f"less than or equal to {2**63 - 1}" in said
+        assert f"from 0 to {2**63 - 1:,}" in said
 
 
 def test_there_are_options_that_were_looked_at() -> None:
@@ -83,6 +83,8 @@ def test_there_are_options_that_were_looked_at() -> None:
     [
         (numbers.between(1.0, 2.0), (None, 1.0, 1.5, 2.0), (0.9, 2.1)),
         (numbers.between(0.0, 2.0, above=True), (None, 1e-9, 2.0), (0.0, -1.0)),
+        (numbers.whole(1), (None, 1, 10**9), (0, 10**9 + 1)),
+        (numbers.whole(0, 20), (None, 0, 20), (-1, 21)),
         (numbers.pixel_size(), (0.1, 100.0), (0.09, 0.0, 101.0)),
         (numbers.length(), (0.01, 1e6), (0.0, -1.0, 1e7)),
         (numbers.distance(), (0.0, 1e6), (-1.0, 1e7)),

@@ -36,9 +36,9 @@ def test_motions_tell_what_they_take_and_write_nothing(
 
 
 def test_estimates_are_those_of_the_benchmarks() -> None:
-    # benchmarks/README.md: 393 s for 7,000 steps on two cores (section 9), posteriors of
-    # 1,550 images of 128 pixels a second (9), 993 s for 10,000 images of 96 pixels on
-    # one core (20). Within a factor of two, as they say.
+    # benchmarks/README.md: 393 s for 7,000 steps on two cores (section 9), posteriors
+    # of 1,550 images of 128 pixels a second (9), 993 s for 10,000 images of 96 pixels
+    # on one core (20). Within a factor of two, as they say.
     def near(found: float, measured: float) -> bool:
         return measured / 2 < found < 2 * measured
 
