@@ -1,6 +1,7 @@
 """Motions at the command line: every file that a run leaves can be read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gemmi
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
 from cryoinfer.data.examples import named_atoms
+from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.workflows import motion_trial
 
 STRUCTURE = "adenylate-kinase-open"
@@ -79,10 +81,41 @@ def test_ensembles_are_models_of_all_atoms(run: Path) -> None:
     ends = [
         np.array([cra.atom.pos.tolist() for cra in ensemble[k].all()]) for k in (0, 5)
     ]
-    # The middle is the structure itself, to the three decimals of the file.
-    np.testing.assert_allclose(ends[1], model.coordinates_angstrom, atol=1e-3)
+    # The middle is the structure itself, in the middle of the box of 32 voxels of 4 A,
+    # to the three decimals of the file.
+    np.testing.assert_allclose(ends[1], model.coordinates_angstrom + 64, atol=1e-3)
     assert np.sqrt(((ends[0] - ends[1]) ** 2).sum(1).mean()) > 0.5
     assert len(gemmi.read_structure(str(run / "centres.cif"))) >= 2
+
+
+def test_another_protein_gets_its_caution_at_the_end(tmp_path: Path) -> None:
+    enzyme = named_atoms(STRUCTURE)
+    alpha = enzyme.select(np.flatnonzero([name == "CA" for name in enzyme.atom_names]))
+    # The same chain, mirrored and on its side, is as good as another protein.
+    other = replace(
+        alpha, coordinates_angstrom=alpha.coordinates_angstrom[:, [2, 1, 0]]
+    )
+    write_ensemble(tmp_path / "right.cif", "right", [alpha])
+    write_ensemble(tmp_path / "wrong.cif", "wrong", [other])
+    made = cryoinfer(
+        *("simulate", tmp_path / "right.cif", "--n", 40, "--box", 32),
+        *("--pixel-size", 4, "--snr-db", 5, "--out", tmp_path / "set"),
+    )
+    assert made.exit_code == 0, made.output
+    words = ("dynamics", tmp_path / "set" / "truth.star", "--poses", "given")
+    for name in ("right", "wrong"):
+        done = cryoinfer(
+            *(*words, "--structure", tmp_path / f"{name}.cif", "--modes", 1),
+            *("--out", tmp_path / name),
+        )
+        assert done.exit_code == 0, done.output
+        last = done.output.split("Report ")[-1]
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        said = " ".join(record["results"]["cautions"])
+        for text in (last, said):
+            assert ("signal unexplained: it may be of another" in text) == (
+                name == "wrong"
+            )
 
 
 def test_script_names_files_that_are_there(run: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files
@@ -13,14 +14,16 @@ from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import read_dynamics, write_report
+from cryoinfer.cli.run_files import FLAG
 from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.structures import told_atoms
-from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.evaluation import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
@@ -120,7 +123,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         options.amplitude,
         options.cutoff,
     )
-    particles = options.reading.load(options.particles)
+    particles = _unflagged(options.reading.load(options.particles), console)
     config = options.config()
     if config.by_encoder:
         require_picture(options.side, particles.box)
@@ -149,21 +152,26 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         finally:
             folder.add_times(monitor.stage_seconds)
         write_dynamics(options.out, particles, found)
-        numbers = _numbers(model, found)
-        folder.describe(numbers, [])
-        shown = read_dynamics(options.out)
-        numbers["free_energy"] = [
-            {"bandwidth_angstrom": one.bandwidth, "minima_angstrom": list(one.minima)}
-            for one in shown.free_energies
-        ]
-        numbers["cautions"] = warned = cautions(assess_dynamics(shown))
-        folder.describe(numbers, [])
-        write_report(options.out)
-        folder.finish()
-        for line in _summary(options.out, model, found):
+        for line in _finish(folder, options.out, model, found):
             monitor.message(line)
-        for text in warned:
-            monitor.message(f"Caution: {text}")
+
+
+def _finish(
+    folder: RunFolder, out: Path, model: MovingModel, found: Dynamics
+) -> list[str]:
+    """Write record and report of a run, and return what is to be said of it."""
+    numbers = _numbers(model, found)
+    folder.describe(numbers, [])
+    shown = read_dynamics(out)
+    numbers["free_energy"] = [
+        {"bandwidth_angstrom": one.bandwidth, "minima_angstrom": list(one.minima)}
+        for one in shown.free_energies
+    ]
+    numbers["cautions"] = warned = cautions(assess_dynamics(shown))
+    folder.describe(numbers, [])
+    write_report(out)
+    folder.finish()
+    return [*_summary(out, model, found), *(f"Caution: {text}" for text in warned)]
 
 
 def _plan(
@@ -178,6 +186,33 @@ def _plan(
     plural = "s" if options.modes > 1 else ""
     told = f"dynamics, {options.modes} mode{plural} of {atoms:,} atoms"
     return Plan(told, particles, options.out, threads, estimate)
+
+
+def _unflagged(particles: Particles, console: Console) -> Particles:
+    """Return the particles that no earlier run has flagged, and say how many are left.
+
+    Raises
+    ------
+    InputError
+        If all are flagged.
+    """
+    flags = particles.table.results.get(FLAG)
+    good = torch.ones(len(particles)) > 0
+    if flags is not None:
+        good = torch.from_numpy(flags == 0)
+    if bool(good.all()):
+        return particles
+    if not bool(good.any()):
+        raise InputError(
+            f"expected particles to infer, found all {len(particles):,} flagged by an "
+            f"earlier run ({FLAG}): give the particles that it was given"
+        )
+    say(
+        console,
+        f"Left out: {int((~good).sum()):,} of {len(particles):,} particles that an "
+        f"earlier run has flagged ({FLAG}).",
+    )
+    return particles.select(good)
 
 
 def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]:
@@ -198,6 +233,7 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
         "learned_angstrom": found.model.departure_angstrom(model),
         "gain": found.inference.imaged.gain,
         "unexplained": found.inference.imaged.unexplained,
+        "unexplained_sd": found.inference.imaged.unexplained_sd,
         "amplitude_prior_sd_angstrom": list(
             found.inference.problem.prior.conformation_sd_angstrom
         ),
@@ -220,7 +256,8 @@ def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
         rows["Model at rest"] = f"learned, {away:.2f} A from the given one"
     left = found.inference.imaged.unexplained
     if left is not None:
-        rows["Explained"] = f"{1 - left:.0%} of the images' signal"
+        sd = found.inference.imaged.unexplained_sd or 0.0
+        rows["Explained"] = f"{1 - left:.0%} (sd {sd:.0%}) of the images' signal"
     for mode in range(motions.mean.shape[1]):
         spread = float(motions.mean[known, mode].std())
         sd = float(motions.sd[known, mode].median())
@@ -231,6 +268,12 @@ def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
         rows[f"Posteriors, {name}"] = (
             f"90 % sets hold {trial.share_in(0.9):.1%} of {trial.images:,} simulated "
             "truths"
+        )
+    unreadable = int((~known).sum())
+    if unreadable:
+        rows["Left out"] = (
+            f"{unreadable:,} images with NaN or infinite pixels, or too bright for "
+            "single precision"
         )
     rows["Results"] = str(folder)
     rows["Report"] = str(folder / REPORT)

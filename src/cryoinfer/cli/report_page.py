@@ -195,6 +195,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             identifiability=Identifiability(**record.results["identifiability"]),
             learned_angstrom=record.results["learned_angstrom"],
             unexplained=record.results["unexplained"],
+            unexplained_sd=record.results.get("unexplained_sd") or 0.0,
             unreadable=record.results["unreadable"],
             verdict=record.results["verdict"],
             trials=_trials(record),

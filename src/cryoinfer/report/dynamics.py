@@ -54,8 +54,8 @@ class DynamicsContent:
     identifiability : Identifiability
     learned_angstrom : float
         By which the model at rest was changed; 0 if it was not.
-    unexplained : float
-        Share of the signal that the model leaves.
+    unexplained, unexplained_sd : float
+        Share of the signal that the model leaves, and its standard error.
     unreadable : int
     verdict : str
         Of the encoder's training; empty without one.
@@ -80,6 +80,7 @@ class DynamicsContent:
     identifiability: Identifiability
     learned_angstrom: float
     unexplained: float
+    unexplained_sd: float
     unreadable: int
     verdict: str
     trials: Mapping[str, Trial]
@@ -143,20 +144,7 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
     """Return what a user of the motions should know."""
     findings = []
     left = content.unexplained
-    if left > EXPLAINED_WELL:
-        findings.append(
-            Finding(
-                "caution",
-                f"The model leaves {left:.0%} of the images' signal unexplained: it "
-                "may be of another molecule or lack a part, or the particles move in "
-                "ways that these modes do not span. Compare it with a map of the "
-                "particles (`cryoinfer abinitio`).",
-            )
-        )
-    else:
-        findings.append(
-            Finding("good", f"The model explains {1 - left:.0%} of the images' signal.")
-        )
+    findings.append(_explained(left, content.unexplained_sd))
     if content.learned_angstrom > 0:
         findings.append(
             Finding(
@@ -204,6 +192,25 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
             )
         )
     return findings
+
+
+def _explained(left: float, sd: float) -> Finding:
+    """Say how much of the images' signal the model explains, if that can be told."""
+    if left > EXPLAINED_WELL:
+        return Finding(
+            "caution",
+            f"The model leaves {left:.0%} (sd {sd:.0%}) of the images' signal "
+            "unexplained: it may be of another molecule or lack a part, or the "
+            "particles move in ways that these modes do not span. Compare it with a "
+            "map of the particles (`cryoinfer abinitio`).",
+        )
+    text = f"The model explains {1 - left:.0%} (sd {sd:.0%}) of the images' signal"
+    if left + 2 * sd > EXPLAINED_WELL:
+        return Finding(
+            "caution",
+            f"{text}: the images looked at are too noisy to tell whether it is wrong.",
+        )
+    return Finding("good", f"{text}.")
 
 
 def _told_apart(found: Identifiability) -> Iterator[Finding]:

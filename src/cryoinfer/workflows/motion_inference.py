@@ -16,7 +16,7 @@ from cryoinfer.inference.polish import Polish
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.search import laplace_log_evidence
-from cryoinfer.inference.whitening import WhitenedImages, is_finite
+from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.motion_result import Motions
@@ -229,14 +229,12 @@ class MotionInference:
                 found, done = Motions(**saved["motions"]), saved["done"]
         monitor.stage("inference", sum(len(rows) for rows in chunks[done:]))
         for number, rows in enumerate(chunks[done:], done + 1):
-            batch = problem.particles.batch(rows)
-            good = is_finite(batch.images)
-            if bool(good.any()):
-                batch = batch[good]
-                images = problem.whitened(batch, self.imaged)
-                posterior = self.posterior(images, batch.index)
-                value = self.finder.subject.log_likelihood(images, posterior.mode())
-                found.put(batch.index, posterior, value)
+            seen = problem.readable(problem.particles.batch(rows), self.imaged)
+            if seen is not None:
+                posterior = self.posterior(seen.images, seen.index)
+                mode = posterior.mode()
+                value = self.finder.subject.log_likelihood(seen.images, mode)
+                found.put(seen.index, posterior, value)
             monitor.advance(len(rows))
             if number % _KEPT_EVERY == 0 or number == len(chunks):
                 monitor.save_checkpoint({"motions": dict(vars(found)), "done": number})

@@ -28,7 +28,7 @@ from cryoinfer.inference.learned_motion import (
 from cryoinfer.inference.moving_subject import MovingSubject
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.search import laplace_log_evidence
-from cryoinfer.inference.whitening import WhitenedImages, is_finite
+from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.structures.deformation import mended
 from cryoinfer.physics.structures.elastic import (
@@ -141,11 +141,10 @@ def _begun(inference: MotionInference) -> _State:
     seen: list[_Seen] = []
     for chunk in torch.randperm(len(chunks), generator=generator).tolist():
         batch = problem.particles.batch(chunks[chunk])
-        batch = batch[is_finite(batch.images)]
-        if len(batch):
-            images = problem.whitened(batch, inference.imaged)
-            poses = inference.finder.begin(images, batch.index)
-            seen.append(_Seen(batch.index, poses))
+        good = problem.readable(batch, inference.imaged)
+        if good is not None:
+            poses = inference.finder.begin(good.images, good.index)
+            seen.append(_Seen(good.index, poses))
         if sum(len(one.poses) for one in seen) >= _PARTICLES:
             break
     return _State(problem.model, inference.imaged, seen)

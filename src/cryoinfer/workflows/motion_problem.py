@@ -18,7 +18,12 @@ from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.posteriors import ALL_TURNS, IN_PLANE
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.inference.whitening import (
+    ReferenceGrid,
+    WhitenedImages,
+    is_finite,
+    whiten,
+)
 from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.moving_noise import Imaged
 
@@ -65,6 +70,21 @@ class DynamicsConfig:
     def by_encoder(self) -> bool:
         """Whether an encoder is taught the poses."""
         return self.poses in ("unknown", "in-plane")
+
+
+@dataclass(frozen=True)
+class Readable:
+    """Images of one optics group that can be read.
+
+    Attributes
+    ----------
+    index : Tensor of int64, shape (n,)
+        Rows of the particles.
+    images : WhitenedImages
+    """
+
+    index: Tensor
+    images: WhitenedImages
 
 
 @dataclass(frozen=True)
@@ -182,6 +202,22 @@ class MotionProblem:
         noise = imaged.noise_power[int(batch.optics.group[0])]
         images = whiten(batch, self.grid, self.last_radius, noise)
         return images.faded(imaged.fade)
+
+    def readable(self, batch: ParticleBatch, imaged: Imaged) -> "Readable | None":
+        """Whiten those images of one optics group that can be read, if there are any.
+
+        Those without NaN or infinite pixels, and not so bright over the noise that
+        their power is beyond single precision.
+        """
+        batch = batch[is_finite(batch.images)]
+        if not len(batch):
+            return None
+        images = self.whitened(batch, imaged)
+        clear = images.coefficients.abs().square().sum(1).isfinite()
+        if not bool(clear.any()):
+            return None
+        kept = torch.nonzero(clear).squeeze(1)
+        return Readable(batch.index[kept], images.select(kept))
 
     def chunks(self) -> list[Tensor]:
         """Return the rows of particles, some of one optics group at a time."""

@@ -30,6 +30,7 @@ from cryoinfer.records import Latents, ParticleBatch
 _LOOKED_AT = 600  # particles of a group
 _SECOND_LOOK = 300
 _WIDEST_PARTICLE = 0.42  # radius over the box; noise is looked for beyond it
+_BRIGHT = 1e4  # of the typical power of a group's images
 _FADE_RINGS = 2  # to either side, that a ring is averaged with
 _FADE_SD = 0.3  # of what images show of a model, before any is seen
 _LEAST_FADE, _MOST_FADE = 0.05, 2.0
@@ -55,6 +56,9 @@ class Imaged:
         Power of the pixels around the particles.
     rows : tuple of Tensor
         Particles of each group that were looked at, without unreadable ones.
+    unexplained_sd : float or None
+        Standard error of ``unexplained``, by the scatter of images; that of the noise
+        around the particles comes on top.
     """
 
     noise_power: tuple[Tensor, ...]
@@ -63,6 +67,7 @@ class Imaged:
     unexplained: float | None
     background: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
+    unexplained_sd: float | None = None
 
     def told(self) -> str:
         """Say what was found."""
@@ -70,7 +75,8 @@ class Imaged:
             return f"The images are {self.gain:.3g} times those of the model."
         return (
             f"At the poses found the images are {self.gain:.3g} times those of the "
-            f"model, which explains {1 - self.unexplained:.0%} of their signal."
+            f"model, which explains {1 - self.unexplained:.0%} "
+            f"(sd {self.unexplained_sd or 0.0:.0%}) of their signal."
         )
 
     def pilots(self, particles: Particles) -> Iterator[ParticleBatch]:
@@ -109,7 +115,7 @@ def first_look(
             noise.append(torch.ones(grid.box // 2 + 1))
             continue
         batch = particles.batch(chosen)
-        good = is_finite(batch.images)
+        good = is_finite(batch.images) & _is_usual(batch.images)
         batch = batch[good]
         rows.append(chosen[good])
         if not len(batch):
@@ -134,7 +140,7 @@ def first_look(
         count = torch.bincount(images.disc.ring, minlength=len(above)) * len(images)
         top += float((count * above * expected).sum())
         bottom += float((count * expected.square()).sum())
-    if bottom <= 0 or top / bottom <= 0:
+    if not (0 < bottom < math.inf and 0 < top < math.inf):
         raise InputError(
             "the images have no more power than the pixels around the particles: "
             "expected particles that show the structure. Check the sign of their "
@@ -143,6 +149,15 @@ def first_look(
     gain = math.sqrt(top / bottom)
     fade = torch.ones(grid.box // 2 + 1)
     return Imaged(tuple(noise), gain, fade, None, tuple(noise), tuple(rows))
+
+
+def _is_usual(images: Tensor) -> Tensor:
+    """Return which images are not too bright to tell the noise of others, shape (n,).
+
+    One of them would be all of a mean.
+    """
+    power = images.double().square().mean((1, 2))
+    return power <= _BRIGHT * power[power.isfinite()].nanmedian()
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,6 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
     Imaged
     """
     noise = list(before.noise_power)
-    left_sum = above_sum = 0.0
     along = torch.zeros(len(before.fade), dtype=torch.float64)
     own = torch.zeros_like(along)
     found = list(pilots)
@@ -199,28 +213,55 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
         own.index_add_(0, ring, shown.abs().square().double().sum(0))
     factor = max(float(along.sum()) / max(float(own.sum()), 1e-300), 1e-3)
     fade = _fade(along / factor, own)
+    left_of, whole_of = [along.new_zeros(0)], [along.new_zeros(0)]
     by_group: dict[int, list[Shown]] = {}
     for one in found:
         by_group.setdefault(one.group, []).append(one)
     for group, parts in by_group.items():
-        left, whole = _power_left(parts, factor * fade), _power_left(parts, 0 * fade)
-        disc, n = parts[0].images.disc, sum(len(one.images) for one in parts)
+        left = _power_left(parts, factor * fade)
         rings = len(left)
         around = before.background[group][:rings] / before.noise_power[group][:rings]
-        count = torch.bincount(disc.ring, minlength=rings) * n
-        told = int(_TOLD_RINGS * rings)
-        left_sum += float((count * (left - around))[:told].sum())
-        above_sum += float((count * (whole - around))[:told].sum())
+        told = around[: int(_TOLD_RINGS * rings)]
+        left_of += [_above(one, factor * fade, told) for one in parts]
+        whole_of += [_above(one, 0 * fade, told) for one in parts]
         ratio = torch.cat([left, left[-1:].expand(len(noise[group]) - rings)])
         noise[group] = noise[group] * ratio.float()
-    unexplained = left_sum / above_sum if above_sum > 0 else 1.0
+    unexplained, error = _ratio(torch.cat(left_of), torch.cat(whole_of))
     return replace(
         before,
         noise_power=tuple(noise),
         gain=before.gain * factor,
         fade=before.fade * fade,
         unexplained=min(max(unexplained, 0.0), 1.0),
+        unexplained_sd=error,
     )
+
+
+def _above(one: Shown, share: Tensor, around: Tensor) -> Tensor:
+    """Return what shares of the model leave of each image above the noise, (n,).
+
+    Parameters
+    ----------
+    one : Shown
+    share : Tensor, shape (rings,)
+    around : Tensor, shape (told,)
+        Power of the noise in the rings that are summed over.
+    """
+    ring = one.images.disc.ring.long()
+    left = one.images.coefficients - share[ring] * one.shown
+    inner = ring < len(around)
+    power = left[:, inner].abs().square().double().sum(1)
+    return power - around.double()[ring[inner]].sum()
+
+
+def _ratio(part: Tensor, whole: Tensor) -> tuple[float, float]:
+    """Return the ratio of two sums over images, and its standard error."""
+    total = float(whole.sum())
+    if total <= 0:
+        return 1.0, 1.0
+    ratio = float(part.sum()) / total
+    error = float((part - ratio * whole).square().sum().sqrt()) / total
+    return ratio, min(error, 1.0)
 
 
 def _power_left(parts: Sequence[Shown], share: Tensor) -> Tensor:

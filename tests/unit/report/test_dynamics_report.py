@@ -41,6 +41,7 @@ def content_of(first: np.ndarray) -> DynamicsContent:
         identifiability=Identifiability((1.1, 1.2), ((1.0, 0.1), (0.1, 1.0))),
         learned_angstrom=0.0,
         unexplained=0.02,
+        unexplained_sd=0.01,
         unreadable=0,
         verdict="",
         trials={},
@@ -93,7 +94,9 @@ def test_lengths_are_in_angstrom_signs_and_axes_say_what_they_are(
 def test_what_is_wrong_asks_for_caution(one: DynamicsContent) -> None:
     wrong = replace(one, unexplained=0.4, verdict="still learning: more steps")
     texts = [f.text for f in assess_dynamics(wrong) if f.level == "caution"]
-    assert any("40% of the images' signal unexplained" in text for text in texts)
+    assert any(
+        "40% (sd 1%) of the images' signal unexplained" in text for text in texts
+    )
     assert any("still learning" in text for text in texts)
 
 
@@ -112,3 +115,11 @@ def test_a_wrong_model_has_no_green_but_what_does_not_hang_on_it(
 
 def test_what_was_not_tried_is_said(one: DynamicsContent) -> None:
     assert any("not put to a test" in f.text for f in assess_dynamics(one))
+
+
+def test_images_that_are_too_noisy_to_tell_are_said_to_be(
+    one: DynamicsContent,
+) -> None:
+    # 2 % with a standard error of 5 % may be 12 %, above the tenth that is too much.
+    vague = assess_dynamics(replace(one, unexplained_sd=0.05))
+    assert any("too noisy to tell" in f.text for f in vague if f.level == "caution")

@@ -21,8 +21,9 @@ from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.records import Optics, ParticleBatch
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
-from cryoinfer.workflows.motion_problem import DynamicsConfig
+from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
 from cryoinfer.workflows.moving_noise import first_look
 
 SETTINGS = SimulationConfig(
@@ -164,6 +165,57 @@ def test_particles_of_several_pixel_sizes_are_refused(
     particles = Particles.load(simulate(settings, tmp_path / "two", SilentMonitor()))
     with pytest.raises(InputError, match="one box and pixel size"):
         infer_dynamics(particles, model, CONFIG, SilentMonitor())
+
+
+def test_particles_of_several_boxes_are_refused(
+    folder: Path, model: MovingModel
+) -> None:
+    class TwoBoxes:
+        """Particles half of which are in a larger box."""
+
+        box, pixel_size_angstrom, pose = 32, 4.0, None
+        boxes = torch.tensor([32, 40])
+        optics = Optics.without_ctf(2, 4.0)
+
+    several: Particles = TwoBoxes()  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"one box and pixel size.*several"):
+        MotionProblem.of(several, model, CONFIG)
+
+
+@pytest.mark.parametrize("bright", [1e9, 1e25, 3e37])
+def test_images_that_cannot_be_read_spoil_no_other(
+    folder: Path, model: MovingModel, bright: float
+) -> None:
+    particles = Particles.load(folder / "particles.star")
+
+    class Spoiled:
+        """The same particles: one has a NaN, and one is far too bright."""
+
+        optics = particles.optics
+
+        def batch(self, rows: torch.Tensor) -> ParticleBatch:
+            batch = particles.batch(rows)
+            images = batch.images.clone()
+            images[rows == 3, 5, 5] = torch.nan
+            images[rows == 7] *= bright / images.nan_to_num().abs().amax()
+            return replace(batch, images=images)
+
+    spoiled: Particles = Spoiled()  # type: ignore[assignment]
+    way = _grid(particles)
+    before = first_look(particles, model, *way, torch.Generator().manual_seed(0))
+    after = first_look(spoiled, model, *way, torch.Generator().manual_seed(0))
+    assert set(range(60)) - set(after.rows[0].tolist()) == {3, 7}
+    # Two images of 60 fewer: their share of the power.
+    assert after.gain == pytest.approx(before.gain, rel=0.05)
+    assert after.noise_power[0] == pytest.approx(before.noise_power[0], rel=0.2)
+    problem = MotionProblem.of(particles, model, CONFIG)
+    seen = problem.readable(spoiled.batch(torch.arange(60)), after)
+    assert seen is not None
+    # Ten pixels in a thousand of 1e9 are within single precision, as for `infer`.
+    left_out = {3} if bright < 1e10 else {3, 7}
+    assert set(range(60)) - set(seen.index.tolist()) == left_out
+    assert len(seen.images) == len(seen.index)
+    assert problem.readable(spoiled.batch(torch.tensor([3])), after) is None
 
 
 def test_poses_are_asked_for_where_they_are_to_be_given(

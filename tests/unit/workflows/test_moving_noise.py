@@ -17,7 +17,9 @@ def normal(shape: torch.Size, seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.complex64)
 
 
-def pilots(fade: torch.Tensor, signal: float) -> tuple[WhitenedImages, torch.Tensor]:
+def pilots(
+    fade: torch.Tensor, signal: float, seed: int = 1
+) -> tuple[WhitenedImages, torch.Tensor]:
     """Return images in noise of unit power, and what the model shows of them."""
     blank = torch.zeros(COUNT, BOX, BOX)
     optics = Optics.without_ctf(COUNT, 3.0)
@@ -25,7 +27,7 @@ def pilots(fade: torch.Tensor, signal: float) -> tuple[WhitenedImages, torch.Ten
     noise = torch.ones(BOX // 2 + 1)
     images = whiten(batch, ReferenceGrid(BOX, 3.0), BOX // 2 - 1, noise)
     shown = signal * normal(images.coefficients.shape, 0)
-    seen = GAIN * fade[images.disc.ring.long()] * shown + normal(shown.shape, 1)
+    seen = GAIN * fade[images.disc.ring.long()] * shown + normal(shown.shape, seed)
     return type(images)(**{**vars(images), "coefficients": seen}), shown
 
 
@@ -77,3 +79,21 @@ def test_images_that_come_in_parts_are_looked_at_once(part: int) -> None:
     assert parts.noise_power[0] == pytest.approx(whole.noise_power[0], rel=1e-4)
     assert parts.gain == pytest.approx(whole.gain, rel=1e-5)
     assert parts.unexplained == pytest.approx(whole.unexplained, abs=1e-4)
+
+
+def test_what_is_left_has_the_standard_error_that_other_noise_shows() -> None:
+    rings, rows = torch.ones(BOX // 2 + 1), (torch.arange(COUNT),)
+    before = Imaged((rings,), 1.0, rings, None, (rings,), rows)
+    found = []
+    for seed in range(1, 31):
+        # Half of the shown is none of the images': a quarter of the signal or so.
+        images, shown = pilots(rings, 0.2, seed)
+        other = normal(shown.shape, 100) * 0.1
+        images = replace(images, coefficients=images.coefficients + other)
+        found.append(second_look([Shown(images, shown)], before))
+    shares = torch.tensor([one.unexplained for one in found], dtype=torch.float64)
+    errors = torch.tensor([one.unexplained_sd for one in found], dtype=torch.float64)
+    # 0.01 over 0.01 + (0.8 * 0.2)^2, to three standard errors of the mean of 30.
+    assert float(shares.mean()) == pytest.approx(0.01 / 0.0356, abs=0.03)
+    # A standard deviation of 30 is known to 13 %; that of signal itself is in it too.
+    assert float(errors.mean()) == pytest.approx(float(shares.std()), rel=0.4)
