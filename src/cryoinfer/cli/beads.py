@@ -1,6 +1,6 @@
 """Pseudo-atoms of a map, written as an atomic model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,9 +62,11 @@ def write_beads(options: BeadsOptions, console: Console) -> None:
         torch.Generator().manual_seed(options.seed),
     )
 
+    # Where viewers show the map, which may have an origin of its own.
+    places = found.model.coordinates_angstrom + density.origin_angstrom
+    model = replace(found.model, coordinates_angstrom=places)
     write_file(
-        options.out,
-        lambda part: write_ensemble(part, options.density.stem, [found.model]),
+        options.out, lambda part: write_ensemble(part, options.density.stem, [model])
     )
     mass = mass_kilodalton(torch.tensor(density.density), density.pixel_size_angstrom)
     volume, spread = found.volume_angstrom3, found.spread_angstrom

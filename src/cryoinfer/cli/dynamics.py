@@ -230,6 +230,10 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
     return {
         "particles": len(known),
         "unreadable": int((~known).sum()),
+        "frame": {
+            "offset_angstrom": found.frame.offset_angstrom.tolist(),
+            "turned_degrees": found.frame.turned_degrees,
+        },
         "learned_angstrom": found.model.departure_angstrom(model),
         "gain": found.inference.imaged.gain,
         "unexplained": found.inference.imaged.unexplained,

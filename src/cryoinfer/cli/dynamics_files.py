@@ -1,7 +1,9 @@
 """The files of a run about motions, written and read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_files import FLAG, UNREADABLE, save_particles
+from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.io.atoms import AtomicModel
@@ -23,6 +26,7 @@ from cryoinfer.io.nmd import write_nmd
 from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
 from cryoinfer.workflows.dynamics import Dynamics
+from cryoinfer.workflows.motion_frame import ModelFrame
 from cryoinfer.workflows.motion_result import Motions
 
 _FRAMES = 11  # along a mode
@@ -37,15 +41,17 @@ def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     path = folder / run_folder.PARTICLES
     save_particles(path, _with_motions(particles, motions))
     _write_latents(folder, motions)
-    rows = model.nodes.atom
-    nodes = model.model.select(rows)
+    placing = _Placing.of(particles, found)
+    nodes = placing.placed(model.model).select(model.nodes.atom)
+    turn = found.frame.rotation.mT
+    direction = model.modes.direction @ turn
     replace_file(
         folder / run_folder.MODES,
         lambda part: write_nmd(
             part,
             "structure",
             nodes,
-            model.modes.direction.numpy(),
+            direction.numpy(),
             list(model.amplitude_sd_angstrom),
         ),
     )
@@ -58,10 +64,48 @@ def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     ensembles[run_folder.REST] = iter([model.model])
     ensembles[run_folder.CENTRES] = (model.at(one) for one in centres)
     for name, models in ensembles.items():
-        _write_ensemble(folder / name, models)
+        _write_ensemble(folder / name, map(placing.placed, models))
     script = _script(list(ensembles))
     replace_file(folder / run_folder.SCRIPT, lambda part: part.write_text(script))
-    _write_arrays(folder, found, extent, centres)
+    arrays = {
+        "node_coordinates_angstrom": nodes.coordinates_angstrom,
+        "node_displacement": (model.modes.per_angstrom() @ turn).numpy(),
+        "node_chain": _chains(nodes),
+        "extent_angstrom": extent.numpy(),
+        "centre_angstrom": centres.numpy(),
+    }
+    _write_arrays(folder, motions, arrays)
+
+
+@dataclass(frozen=True)
+class _Placing:
+    """How models come to lie in a map of the particles.
+
+    Attributes
+    ----------
+    frame : ModelFrame
+    mean_angstrom : Tensor of float64, shape (3,)
+        Of the atoms at rest, where the structure's file has them.
+    box : int
+    pixel_size_angstrom : float
+    """
+
+    frame: ModelFrame
+    mean_angstrom: Tensor
+    box: int
+    pixel_size_angstrom: float
+
+    @classmethod
+    def of(cls, particles: Particles, found: Dynamics) -> Self:
+        """Return that of a run."""
+        mean = torch.from_numpy(found.model.model.coordinates_angstrom).mean(0)
+        return cls(found.frame, mean, particles.box, particles.pixel_size_angstrom)
+
+    def placed(self, model: AtomicModel) -> AtomicModel:
+        """Return a conformation of the model where a map of the particles has it."""
+        centred = torch.from_numpy(model.coordinates_angstrom) - self.mean_angstrom
+        placed = self.frame.placed(centred).numpy()
+        return in_box(model, placed, self.box, self.pixel_size_angstrom)
 
 
 def extents(motions: Motions) -> Tensor:
@@ -149,7 +193,10 @@ def _write_ensemble(path: Path, models: Iterator[AtomicModel]) -> None:
 
 def _script(names: list[str]) -> str:
     """Return commands that show the ensembles in ChimeraX."""
-    lines = ["# open this file in ChimeraX, from its own folder"]
+    lines = [
+        "# open this file in ChimeraX, from its own folder;",
+        "# models lie where a map of these particles lies: open one beside them",
+    ]
     for number, name in enumerate(names, 1):
         still = name in (run_folder.CENTRES, run_folder.REST)
         moving = "false" if still else "true"
@@ -161,20 +208,19 @@ def _script(names: list[str]) -> str:
     return "\n".join(lines)
 
 
+def _chains(nodes: AtomicModel) -> NDArray[np.int64]:
+    """Return the number of each node's chain, shape (n,)."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(nodes.chain_names))}
+    return np.array([number[name] for name in nodes.chain_names], dtype=np.int64)
+
+
 def _write_arrays(
-    folder: Path, found: Dynamics, extent: Tensor, centres: Tensor
+    folder: Path, motions: Motions, shown: Mapping[str, NDArray[np.generic]]
 ) -> None:
-    """Write what the report shows besides, and the full covariances."""
-    motions, model = found.motions, found.model
-    rows = model.nodes.atom
-    chains = {name: i for i, name in enumerate(dict.fromkeys(model.model.chain_names))}
-    arrays = {
+    """Write the full covariances, and what the report shows besides."""
+    arrays: dict[str, Any] = {
         **{name: value.float().numpy() for name, value in vars(motions).items()},
-        "node_coordinates_angstrom": model.model.coordinates_angstrom[rows],
-        "node_displacement": model.modes.per_angstrom().numpy(),
-        "node_chain": np.array([chains[model.model.chain_names[row]] for row in rows]),
-        "extent_angstrom": extent.numpy(),
-        "centre_angstrom": centres.numpy(),
+        **shown,
     }
     path = folder / run_folder.POSTERIORS
     replace_file(path, lambda part: np.savez(part, **arrays))

@@ -19,7 +19,7 @@ from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import OutputError
 
-_FILES = ("particles.star", "particles.mrcs", "truth.star", "truth.mrc")
+_FILES = ("particles.star", "particles.mrcs", "truth.star", "truth.mrc", "truth.cif")
 
 
 def configure(structure: str, changes: dict[str, Any]) -> SimulationConfig:

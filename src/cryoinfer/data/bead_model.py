@@ -29,8 +29,7 @@ class BeadModel:
     Attributes
     ----------
     model : AtomicModel
-        Alpha carbons of unknown residues, in angstrom from the first voxel: where
-        viewers show a map without an origin of its own.
+        Alpha carbons of unknown residues, in angstrom from the first voxel.
     level : float
         Density above which the map was believed.
     volume_angstrom3 : float

@@ -11,6 +11,7 @@ from torch import Tensor
 from cryoinfer.data.examples import named_structure
 from cryoinfer.data.frames import frames_of
 from cryoinfer.data.motions import Motion, farthest_reach, moving_atoms
+from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.physics.structures.path import AtomsOnPath
@@ -25,6 +26,8 @@ class Shown:
 
     Attributes
     ----------
+    model : AtomicModel
+        As its file has it.
     structure : GaussianAtoms, MovingAtoms or AtomsOnPath
     motions : tuple of Motion
         Of :class:`MovingAtoms`.
@@ -32,6 +35,7 @@ class Shown:
         How far from the centre any atom comes.
     """
 
+    model: AtomicModel
     structure: GaussianAtoms | MovingAtoms | AtomsOnPath
     motions: tuple[Motion, ...]
     reach_angstrom: float
@@ -74,11 +78,11 @@ class Shown:
             frames = torch.from_numpy(frames_of(trajectory, given.kept, model))
             placed = (frames - centre).float()
             reach = float(placed.norm(dim=2).max())
-            return cls(AtomsOnPath(atoms, placed), (), reach)
+            return cls(model, AtomsOnPath(atoms, placed), (), reach)
         if motions:
             moving = moving_atoms(model, atoms, motions)
-            return cls(moving, tuple(motions), farthest_reach(moving, motions))
-        return cls(atoms, (), float(coordinates.norm(dim=1).max()))
+            return cls(model, moving, tuple(motions), farthest_reach(moving, motions))
+        return cls(model, atoms, (), float(coordinates.norm(dim=1).max()))
 
     @property
     def at_rest(self) -> GaussianAtoms:

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.shown import Shown
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import Monitor
+from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.mrc import StackWriter, write_map
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.noise import GaussianNoise
@@ -217,6 +220,12 @@ class Simulation:
         box, pixel_size_angstrom = self.config.box, self.config.pixel_size_angstrom
         return self.shown.at_rest.to_map(box, pixel_size_angstrom)
 
+    def at_rest(self) -> AtomicModel:
+        """Return the structure at rest, where viewers show it inside its map."""
+        box, pixel_size_angstrom = self.config.box, self.config.pixel_size_angstrom
+        centred = self.shown.at_rest.coordinates_angstrom.double().numpy()
+        return in_box(self.shown.model, centred, box, pixel_size_angstrom)
+
     def _signal_variance(self) -> float:
         """Return the variance over all pixels of the first images."""
         count, total, squares = 0, 0.0, 0.0
@@ -233,7 +242,8 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
     """Simulate a set of particles and write it.
 
     Written are ``particles.star`` and ``particles.mrcs``, which hold nothing of the
-    truth but the CTF, and ``truth.star`` (with poses and shifts) and ``truth.mrc``.
+    truth but the CTF, and ``truth.star`` (with poses and shifts), ``truth.mrc`` and
+    ``truth.cif``: the structure at rest, as a map and where it lies in that map.
     Images are streamed: memory does not grow with their number beyond their poses.
 
     Parameters
@@ -273,6 +283,7 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
             writer.write(batch.images)
             monitor.advance(len(batch))
     write_map(out / "truth.mrc", simulation.density(), pixel_size_angstrom)
+    write_ensemble(out / "truth.cif", "truth", [simulation.at_rest()])
     table = _table(simulation, stack.name)
     columns = simulation.shown.columns(simulation.latents.conformation)
     truth = replace(table, pose=simulation.latents.pose, results=columns)

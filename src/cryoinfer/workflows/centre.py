@@ -45,7 +45,7 @@ def centred(result: RunResult) -> RunResult:
         ),
         latents=replace(result.latents, pose=_moved(pose, origin)),
         mode_pose=_moved(result.mode_pose, origin),
-        covariance=_moved_covariance(result.covariance, pose.rotation, origin),
+        covariance=moved_covariance(result.covariance, pose.rotation, origin),
     )
 
 
@@ -78,8 +78,8 @@ def _moved(pose: Pose, origin: Tensor) -> Pose:
     return replace(pose, shift_angstrom=pose.shift_angstrom - moved)
 
 
-def _moved_covariance(covariance: Tensor, rotation: Tensor, origin: Tensor) -> Tensor:
-    """Return covariances of rotation vector, new shift, and defocus.
+def moved_covariance(covariance: Tensor, rotation: Tensor, origin: Tensor) -> Tensor:
+    """Return covariances of rotation vector, new shift, and what comes after them.
 
     A turn by w moves the origin's image by the cross product of w with where it is;
     where shifts were held they stay so, and what is not known of them is not told.
@@ -89,7 +89,8 @@ def _moved_covariance(covariance: Tensor, rotation: Tensor, origin: Tensor) -> T
     by_turn = torch.stack(
         [torch.stack([zero, z, -y], -1), torch.stack([-z, zero, x], -1)], -2
     )
-    change = torch.eye(6, dtype=torch.float64).repeat(len(x), 1, 1)
+    unknowns = covariance.shape[-1]
+    change = torch.eye(unknowns, dtype=torch.float64).repeat(len(x), 1, 1)
     inferred = (covariance[:, 3:5, 3:5].diagonal(dim1=1, dim2=2) > 0).all(1)
     change[:, 3:5, :3] = -by_turn * inferred[:, None, None]
     return change @ covariance.double() @ change.mT

@@ -1,5 +1,6 @@
 """From an atomic model and particles to the motion of every particle."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,8 +9,8 @@ import torch
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
-from cryoinfer.records import Latents
 from cryoinfer.workflows.motion_encoder import MotionEncoder
+from cryoinfer.workflows.motion_frame import ModelFrame
 from cryoinfer.workflows.motion_inference import (
     FromSearch,
     FromStarts,
@@ -45,9 +46,13 @@ class Dynamics:
         Posteriors put to the test on simulated images.
     verdict : str
         Of the encoder's training; empty without one.
+    frame : ModelFrame
+        Where the model lies, that ``inference`` takes as centred; poses of ``motions``
+        are in it.
     """
 
     motions: Motions
+    frame: ModelFrame
     inference: MotionInference
     trials: dict[str, Trial]
     verdict: str
@@ -99,12 +104,29 @@ def infer_dynamics(
             else (CLIMBED, {ENCODER: encoder.encoder.infer_whitened})
         )
         inference, trials = tried(inference, name, others, monitor)
+    motions = inference.all_motions(parts.monitor(_PARTICLES))
+    frame = _frame(problem, inference, motions)
+    if config.poses == "given":
+        monitor.message(frame.told())
     return Dynamics(
-        inference.all_motions(parts.monitor(_PARTICLES)),
+        frame.of_motions(motions),
+        frame,
         inference,
         trials,
         "" if encoder is None else encoder.training.verdict,
     )
+
+
+def _frame(
+    problem: MotionProblem, inference: MotionInference, motions: Motions
+) -> ModelFrame:
+    """Return where the model lies: in the middle, unless poses were given."""
+    if problem.config.poses != "given":
+        return ModelFrame.in_the_middle()
+    pose, finder = problem.particles.pose, inference.finder
+    assert pose is not None
+    assert isinstance(finder, FromStarts)
+    return ModelFrame.found(pose, motions, finder.frame)
 
 
 def _beginning(
@@ -117,7 +139,8 @@ def _beginning(
     """
     if problem.config.poses == "searched":
         found = refined(problem, parts)
-        return _looking(lambda now: _from_poses(found, now), imaged, monitor)
+        middle = ModelFrame.in_the_middle()
+        return _looking(lambda now: _from_poses(found, now, middle), imaged, monitor)
     return _inferring(problem, imaged, parts.monitor(_FIRST), monitor)[0]
 
 
@@ -126,7 +149,10 @@ def _inferring(
 ) -> tuple[MotionInference, MotionEncoder | None]:
     """Return an inference, and the encoder that it is by, if any."""
     if problem.config.poses == "given":
-        return _looking(lambda now: _from_poses(problem, now), imaged, monitor), None
+        radius = min(_GIVEN_RADIUS, problem.last_radius)
+        begun = ModelFrame.first(problem, imaged, radius)
+        made = functools.partial(_from_poses, problem, frame=begun)
+        return _looking(made, imaged, monitor), None
     if problem.config.poses == "searched":
         return _looking(lambda now: _from_search(problem, now), imaged, monitor), None
     encoder = MotionEncoder.taught(problem, imaged, training)
@@ -149,16 +175,11 @@ def _from_search(problem: MotionProblem, imaged: Imaged) -> MotionInference:
     return MotionInference.of(problem, finder, imaged)
 
 
-def _from_poses(problem: MotionProblem, imaged: Imaged) -> MotionInference:
+def _from_poses(
+    problem: MotionProblem, imaged: Imaged, frame: ModelFrame
+) -> MotionInference:
     """Return climbs from the poses of the particles' file, or of a refinement."""
-    pose = problem.particles.pose
-    assert pose is not None
-    n = len(problem.particles)
-    starts = Latents(
-        pose,
-        torch.zeros(n, dtype=torch.float64),
-        torch.zeros(n, len(problem.model.modes), dtype=torch.float64),
-    )
     first = min(_GIVEN_RADIUS, problem.last_radius)
-    finder = FromStarts(problem, problem.subject(imaged), starts, first)
+    starts = frame.starts(problem)
+    finder = FromStarts(problem, problem.subject(imaged), frame, starts, first)
     return MotionInference.of(problem, finder, imaged)

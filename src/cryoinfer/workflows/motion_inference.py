@@ -18,6 +18,7 @@ from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.search import laplace_log_evidence
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, ParticleBatch
+from cryoinfer.workflows.motion_frame import ModelFrame
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.motion_result import Motions
 from cryoinfer.workflows.moving_noise import Imaged, Shown, shown_of
@@ -120,14 +121,17 @@ class FromStarts:
     ----------
     problem : MotionProblem
     subject : MovingSubject
+    frame : ModelFrame
+        Where the model was taken to lie among the poses of the particles' file.
     starts : Latents
-        Of all particles.
+        Of all particles, and of the centred model.
     first_radius : int
         Of the climbs, in Fourier pixels.
     """
 
     problem: MotionProblem
     subject: MovingSubject
+    frame: ModelFrame
     starts: Latents
     first_radius: int
 

@@ -1,0 +1,90 @@
+"""Where a model lies among given poses: known displacements come back."""
+
+import pytest
+import roma
+import torch
+from torch import Tensor
+
+from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
+from cryoinfer.records import Pose
+from cryoinfer.workflows.motion_frame import ModelFrame
+from cryoinfer.workflows.motion_result import Motions
+
+N = 200
+OFFSET = torch.tensor([5.0, -3.0, 4.0], dtype=torch.float64)
+TURN = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, 0.08], dtype=torch.float64))
+MIDDLE = ModelFrame.in_the_middle()
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def particles(rotation: Tensor, true: ModelFrame) -> tuple[Pose, Motions]:
+    """Return poses of a map, and those found of a model that lies somewhere in it.
+
+    Found rotations are off by 1 degree about each axis, shifts by 0.5 A, at random.
+    """
+    noise = torch.randn(N, 5, generator=seeded(1), dtype=torch.float64)
+    given = Pose(rotation, 2 * noise[:, :2].roll(1, 0))
+    motions = Motions.blank(N, 1)
+    aside = roma.rotvec_to_rotmat(torch.deg2rad(noise[:, :3]))
+    motions.rotation[:] = aside @ rotation @ true.rotation
+    shown = (rotation @ true.offset_angstrom)[:, :2]
+    motions.shift_angstrom[:] = given.shift_angstrom + shown + 0.5 * noise[:, 3:]
+    motions.covariance[:] = torch.diag(torch.full((7,), 0.01, dtype=torch.float64))
+    motions.weight[:] = 1.0
+    return given, motions
+
+
+def test_a_displaced_and_turned_model_is_found() -> None:
+    true = ModelFrame(TURN, OFFSET)
+    given, motions = particles(random_rotations(N, seeded(0)), true)
+    # Ten particles have found other tops.
+    motions.rotation[:10] = random_rotations(10, seeded(3))
+    motions.shift_angstrom[:10] += 30.0
+    found = ModelFrame.found(given, motions, MIDDLE)
+    # Of 190 particles: sd of a component over the root of 2/3 of them, four times.
+    torch.testing.assert_close(found.offset_angstrom, OFFSET, atol=0.2, rtol=0)
+    assert found.turned_degrees == pytest.approx(
+        float(torch.rad2deg(torch.tensor(0.08))), abs=0.4
+    )
+
+
+def test_poses_that_have_not_moved_together_leave_the_model_where_it_was() -> None:
+    given, motions = particles(random_rotations(N, seeded(0)), MIDDLE)
+    found = ModelFrame.found(given, motions, MIDDLE)
+    assert torch.equal(found.offset_angstrom, MIDDLE.offset_angstrom)
+    assert found.turned_degrees == 0.0
+
+
+def test_the_depth_of_one_view_stays_as_it_was() -> None:
+    true = ModelFrame(MIDDLE.rotation, OFFSET)
+    given, motions = particles(random_turns_in_plane(N, seeded(0)), true)
+    motions.rotation[:] = given.rotation
+    begun = ModelFrame(MIDDLE.rotation, torch.tensor([0.0, 0.0, 7.0]).double())
+    found = ModelFrame.found(given, motions, begun).offset_angstrom
+    torch.testing.assert_close(found[:2], OFFSET[:2], atol=0.2, rtol=0)
+    assert float(found[2]) == pytest.approx(7.0, abs=1e-6)
+
+
+def test_images_show_the_same_in_either_frame() -> None:
+    frame = ModelFrame(TURN, OFFSET)
+    _, motions = particles(random_rotations(N, seeded(0)), frame)
+    told = frame.of_motions(motions)
+    atoms = torch.randn(N, 3, generator=seeded(2), dtype=torch.float64)
+
+    def shown(one: Motions, at: Tensor) -> Tensor:
+        return torch.einsum("nij,nj->ni", one.rotation, at)[:, :2] + one.shift_angstrom
+
+    torch.testing.assert_close(shown(told, frame.placed(atoms)), shown(motions, atoms))
+    # The model's centre is where the shift says, however the particle turns: what is
+    # known of it is what was known of the shift before.
+    x, y, z = (told.rotation @ OFFSET).unbind(-1)
+    to_centre = torch.zeros(N, 2, 7, dtype=torch.float64)
+    to_centre[:, 0, 1], to_centre[:, 0, 2] = z, -y
+    to_centre[:, 1, 0], to_centre[:, 1, 2] = -z, x
+    to_centre[:, 0, 3] = to_centre[:, 1, 4] = 1.0
+    torch.testing.assert_close(
+        to_centre @ told.covariance @ to_centre.mT, motions.covariance[:, 3:5, 3:5]
+    )
