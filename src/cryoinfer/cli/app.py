@@ -1,5 +1,7 @@
 """The commands of ``cryoinfer``; each imports what does its work when it is called."""
 
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +41,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be of any bytes
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="cryoinfer")
 
 

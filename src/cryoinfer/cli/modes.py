@@ -149,5 +149,5 @@ def _write(
         ),
     )
     page = render_modes_report(content)
-    replace_file(out / _REPORT, lambda part: part.write_text(page, encoding="utf-8"))
+    replace_file(out / _REPORT, lambda part: part.write_text(page, "utf-8", "replace"))
     say(console, f"Written to {out / _MODES} and {out / _REPORT}")

@@ -82,7 +82,7 @@ def write_report(folder: Path) -> Path:
     else:
         page = render_report(read_content(folder))
     path = folder / run_folder.REPORT
-    replace_file(path, lambda part: part.write_text(page, encoding="utf-8"))
+    replace_file(path, lambda part: part.write_text(page, "utf-8", "replace"))
     return path
 
 

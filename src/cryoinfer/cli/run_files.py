@@ -342,7 +342,8 @@ def fingerprint(
     stacks = hashlib.sha256()
     for stack in particles.stacks:
         status = os.stat(stack.path)
-        stacks.update(f"{stack.path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        stamp = f"{stack.path} {status.st_size} {status.st_mtime_ns}\n"
+        stacks.update(os.fsencode(stamp))  # names may be of any bytes
     found: dict[str, object] = {
         "stacks": {"count": len(particles.stacks), "sha256": stacks.hexdigest()}
     }

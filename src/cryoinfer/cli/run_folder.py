@@ -127,7 +127,9 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._log = (path / LOG).open("a", encoding="utf-8")
+            self._log = (path / LOG).open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            )
         except OSError as error:
             raise OutputError(f"Cannot write in {path}: {error.strerror}.") from error
         self._lock()
