@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from cryoinfer.cli.outputs import (
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.run_files import (
     Posteriors,
+    read_fsc,
     read_run_mask,
+    read_spectra,
     save_map,
     save_particles,
 )
@@ -129,6 +132,7 @@ def _flip_run(options: FlipOptions) -> None:
     maps = {name: _mirrored(read_map(source / name)) for name in _RUN_MAPS}
     maps[run_folder.MASK] = _mirrored(read_run_mask(source))
     posteriors = Posteriors.read(source)
+    read_fsc(source), read_spectra(source)
     make_folder(out)
     clear(out)
     replace(record, status="running").write(out)
@@ -136,7 +140,8 @@ def _flip_run(options: FlipOptions) -> None:
         save_map(out / name, density, pixel_size)
     for name in (run_folder.FSC, run_folder.NOISE):
         if (source / name).exists():
-            shutil.copyfile(source / name, out / name)
+            copy = partial(shutil.copyfile, source / name)
+            write_file(out / name, copy)
     save_particles(_particles_of(out), particles)
     if posteriors is not None:
         _mirror_posteriors(posteriors).write(out)

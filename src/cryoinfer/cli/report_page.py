@@ -21,12 +21,12 @@ from cryoinfer.cli.run_files import (
     read_fsc,
     read_noise,
     read_numbers,
-    read_run_map,
 )
 from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.convergence import Check
+from cryoinfer.io.mrc import read_cube
 from cryoinfer.report import (
     DynamicsContent,
     ReportContent,
@@ -100,7 +100,8 @@ def read_content(folder: Path) -> ReportContent:
 
 
 def _content(folder: Path, record: RunRecord) -> ReportContent:
-    map_file = read_run_map(folder)
+    # Of particles that are all flagged the map is 0 throughout.
+    map_file = read_cube(folder / run_folder.MAP)
     curves = read_fsc(folder)
     particles = PosedParticles.read(folder)
     # Flags are the one thing of particles.star that is shown of an inference.
@@ -118,7 +119,7 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         title=folder.absolute().name,
         workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
         created=record.created,
-        symmetry=record.results["symmetry"],
+        symmetry=str(record.results["symmetry"]),
         pixel_size_angstrom=map_file.pixel_size_angstrom,
         density=torch.tensor(map_file.density),
         fsc=curves[CORRECTED],

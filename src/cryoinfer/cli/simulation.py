@@ -1,5 +1,7 @@
 """Particles simulated into a folder."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cryoinfer.cli.outputs import make_folder
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say
@@ -19,7 +22,8 @@ from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import OutputError
 
-_FILES = ("particles.star", "particles.mrcs", "truth.star", "truth.mrc", "truth.cif")
+_FILES = ("particles.mrcs", "truth.mrc", "truth.cif", "truth.star", "particles.star")
+_PART = ".partial-simulation"
 
 
 def configure(structure: str, changes: dict[str, Any]) -> SimulationConfig:
@@ -61,24 +65,24 @@ def simulate(
     OutputError
         If the folder holds particles that must not be replaced.
     """
-    if overwrite:
-        _remove(out)
     there = [name for name in _FILES if (out / name).exists()]
-    if there:
+    if there and not overwrite:
         raise OutputError(
             f"{out} already holds {there[0]}: give another folder, or --overwrite."
         )
     told_structure(config.structure, console, moving=bool(config.motions))
+    make_folder(out)
+    # Aside: an earlier set stays until this one is whole.
+    part = out / _PART
     try:
         with RichMonitor(console) as monitor:
-            path = write_simulation(config, out, monitor)
-    except BaseException:
-        _remove(out)
-        raise
+            path = out / write_simulation(config, part, monitor).name
+        for name in _FILES:
+            if (part / name).exists():
+                os.replace(part / name, out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     say(console, f"{config.n:,} particles are in {path}")
     return path
-
-
-def _remove(out: Path) -> None:
-    for name in _FILES:
-        (out / name).unlink(missing_ok=True)

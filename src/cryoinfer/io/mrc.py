@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer import __version__
 from cryoinfer.errors import (
     InputError,
     OutputError,
@@ -180,6 +181,7 @@ class StackWriter:
                 mrc.voxel_size = pixel_size_angstrom
                 mrc.header.nz = n
                 mrc.reset_header_stats()
+                _label(mrc)
             self._file = self._path.open("r+b")
             self._file.truncate(HEADER_BYTES)
             self._file.seek(HEADER_BYTES)
@@ -232,7 +234,7 @@ def read_map(path: Path | str, pixel_size_angstrom: float | None = None) -> MapF
     VoxelSizeError
         If neither the caller nor the header says how large a voxel is.
     """
-    found = _read_cube(Path(path), pixel_size_angstrom)
+    found = read_cube(Path(path), pixel_size_angstrom)
     lowest, highest = found.density.min(), found.density.max()
     if lowest == highest:
         raise InputError(
@@ -250,7 +252,7 @@ def read_mask(path: Path | str, pixel_size_angstrom: float | None = None) -> Map
     MissingFileError, InputError, VoxelSizeError
         As for a map, and if it leaves the range from 0 to 1 or is 0 everywhere.
     """
-    found = _read_cube(Path(path), pixel_size_angstrom)
+    found = read_cube(Path(path), pixel_size_angstrom)
     lowest, highest = float(found.density.min()), float(found.density.max())
     if lowest < -_ROUNDING_OF_MASKS or highest > 1 + _ROUNDING_OF_MASKS:
         cure = f"Divide it by {highest:g}, or is" if lowest >= 0 else "Is"
@@ -266,7 +268,7 @@ def read_mask(path: Path | str, pixel_size_angstrom: float | None = None) -> Map
     return found
 
 
-def _read_cube(path: Path, pixel_size_angstrom: float | None) -> MapFile:
+def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
     """Read a map whose values are finite, whatever else they are."""
     header, data = _read_volume(path)
     if sorted(header.order) != [1, 2, 3]:
@@ -377,5 +379,11 @@ def write_map(
             mrc.set_data(np.ascontiguousarray(density, dtype=np.float32))
             mrc.set_volume()
             mrc.voxel_size = pixel_size_angstrom
+            _label(mrc)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}") from error
+
+
+def _label(mrc: Any) -> None:
+    """Say who has written a file, and not when: the same seed gives the same bytes."""
+    mrc.header.label[0] = f"Created by cryoinfer {__version__}"
