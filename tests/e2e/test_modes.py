@@ -141,6 +141,8 @@ def test_of_several_models_the_first_is_used_and_said(tmp_path: Path) -> None:
     out = tmp_path / "frames"
     answer = cryoinfer(*words, "--pixel-size", 8, "--out", out)
     assert answer.exit_code == 0, answer.output
+    # An XTC file that was cut between two frames shows by their number alone.
+    assert f"Particles show the 2 frames of {path}" in answer.output
     assert "_cryoinferFrame" in (out / "truth.star").read_text()
 
 

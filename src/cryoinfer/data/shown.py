@@ -93,6 +93,13 @@ class Shown:
         assert isinstance(atoms, GaussianAtoms)
         return atoms
 
+    @property
+    def frames(self) -> int:
+        """How many frames of a trajectory there are; 1 without one."""
+        if not isinstance(self.structure, AtomsOnPath):
+            return 1
+        return len(self.structure.frames)
+
     def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
         """Draw conformations of n particles, shape (n, c).
 

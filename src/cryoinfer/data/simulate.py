@@ -272,6 +272,9 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
         if path.exists():
             raise OutputError(f"{path} exists already: give another output folder.")
     simulation = Simulation.of(config)
+    if config.trajectory is not None:
+        frames = simulation.shown.frames
+        monitor.message(f"Particles show the {frames:,} frames of {config.trajectory}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

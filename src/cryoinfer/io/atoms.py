@@ -14,7 +14,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.atom_columns import AtomColumns, AtomFile, Cell
 from cryoinfer.io.atom_files import read_atom_file
 from cryoinfer.io.elements import HYDROGENS, NONE, elements_of
-from cryoinfer.io.residue_kinds import Kind, residue_kinds
+from cryoinfer.io.residue_kinds import POLYMERS, Kind, residue_kinds
 from cryoinfer.io.residues import ChainNames, alternatives, residue_index, rows_of
 
 _BESIDE_ANGSTROM = 5.0
@@ -215,7 +215,7 @@ def read_structure(
     chains = ChainNames(
         columns,
         residues,
-        np.array([kind in ("amino acid", "nucleotide") for kind in kinds]),
+        np.array([kind in POLYMERS for kind in kinds]),
     )
     kept, left_out = _chosen(file, first, kinds, elements, (hydrogens, waters))
     if not len(kept):

@@ -6,6 +6,7 @@ from pathlib import Path
 import gemmi
 
 from cryoinfer.io.atoms import AtomicModel
+from cryoinfer.io.residue_kinds import POLYMERS, Kind
 
 
 def write_ensemble(path: Path | str, name: str, models: Iterable[AtomicModel]) -> None:
@@ -21,25 +22,30 @@ def write_ensemble(path: Path | str, name: str, models: Iterable[AtomicModel]) -
     """
     structure = gemmi.Structure()
     structure.name = "_".join(name.split()) or "structure"
+    kinds: dict[int, Kind] = {}  # of residues, by their first rows
     for number, atoms in enumerate(models, 1):
-        structure.add_model(_model(atoms, number))
+        if not kinds:
+            pairs = zip(atoms.residues(), atoms.residue_kinds(), strict=True)
+            kinds = {rows.start: kind for rows, kind in pairs}
+        structure.add_model(_model(atoms, number, kinds))
     structure.setup_entities()
     structure.assign_label_seq_id()
     # Not by gemmi, which says nothing of a full disk.
-    Path(path).write_text(structure.make_mmcif_document().as_string())
+    Path(path).write_text(structure.make_mmcif_document().as_string(), encoding="utf-8")
 
 
-def _model(atoms: AtomicModel, number: int) -> gemmi.Model:
+def _model(atoms: AtomicModel, number: int, kinds: dict[int, Kind]) -> gemmi.Model:
     model = gemmi.Model(number)
     chain: gemmi.Chain | None = None
     residue: gemmi.Residue | None = None
-    begun = -1
     for row in range(len(atoms)):
         if chain is None or chain.name != atoms.chain_names[row]:
             chain, residue = model.add_chain(gemmi.Chain(atoms.chain_names[row])), None
-        if residue is None or atoms.residue_index[row] != begun:
+        if residue is None or row in kinds:
             residue = chain.add_residue(_residue(atoms, row))
-            begun = atoms.residue_index[row]
+            # Under names of their own as well, that gemmi takes for ligands.
+            if kinds[row] in POLYMERS:
+                residue.entity_type = gemmi.EntityType.Polymer
         residue.add_atom(_atom(atoms, row))
     return model
 
@@ -47,7 +53,8 @@ def _model(atoms: AtomicModel, number: int) -> gemmi.Model:
 def _residue(atoms: AtomicModel, row: int) -> gemmi.Residue:
     residue = gemmi.Residue()
     residue.name = atoms.residue_names[row]
-    code = atoms.insertion_codes[row] or " "
+    code = atoms.insertion_codes[row]
+    code = code if len(code) == 1 and code.isascii() else " "
     residue.seqid = gemmi.SeqId(atoms.residue_numbers[row], code)
     return residue
 

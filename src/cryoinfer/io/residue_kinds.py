@@ -11,6 +11,9 @@ from cryoinfer.io.elements import HYDROGENS, NONE
 
 Kind = Literal["amino acid", "nucleotide", "water", "ion", "other"]
 
+POLYMERS = ("amino acid", "nucleotide")
+"""Kinds of what chains are made of."""
+
 _BACKBONE = {"N", "CA", "C"}
 _SUGAR = {"C1'", "C2'", "C3'", "C4'", "C5'", "O4'", "O5'", "O3'"}
 _FEW_OF_SUGAR = 2

@@ -174,20 +174,35 @@ class ChainNames:
     def _chains(self, of_polymer: NDArray[np.bool_]) -> list[int]:
         """Return the chain of each residue."""
         found = [-1] * len(self._chain)
-        last: dict[tuple[str, str], int] = {}
         for rows in self._stretches(np.flatnonzero(of_polymer).tolist()):
             key = (self._chain[rows[0]], self._segment[rows[0]])
             own = {(int(self.numbers[row]), self._code[row]) for row in rows}
-            chain = last.get(key, -1)
-            # A chain without any name ends where the file says so.
-            if chain < 0 or key == ("", "") or self._seen[chain] & own:
+            chain = self._fitting(key, own)
+            if chain is None:
                 chain = self._begin(key)
             self._seen[chain] |= own
-            last[key] = chain
             for row in rows:
                 found[row] = chain
         self._add_others(found)
         return found
+
+    def _fitting(self, key: tuple[str, str], own: set[tuple[int, str]]) -> int | None:
+        """Return the chain that residues belong to: of their name, but none of theirs.
+
+        The last of their segment, or of another segment. A chain without any name
+        ends where the file says so.
+        """
+        name, segment = key
+        if key == ("", ""):
+            return None
+        alike = [
+            chain
+            for chain, (other, piece) in enumerate(self._keys)
+            if other == name and (name or piece == segment)
+            if not self._seen[chain] & own
+        ]
+        same = [chain for chain in alike if self._keys[chain] == key]
+        return max(same or alike, default=None)
 
     def _add_others(self, found: list[int]) -> None:
         """Put what is of no polymer into the chain of its name before it, or after."""

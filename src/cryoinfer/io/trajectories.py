@@ -1,15 +1,17 @@
 """Read the frames of a molecular dynamics trajectory."""
 
-import contextlib
-import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError
+from cryoinfer.io import trajectory_child
 from cryoinfer.io.atom_columns import Cell
 from cryoinfer.io.atom_files import read_atom_file
 from cryoinfer.io.atoms import KeptAtoms
@@ -17,7 +19,6 @@ from cryoinfer.io.files import require_file
 from cryoinfer.io.whole_files import require_whole_dcd, require_whole_xtc
 
 _ANGSTROM_PER_NANOMETRE = 10.0
-_CHUNK = 100  # frames that are held with all their atoms
 _MOST_BYTES = 4 << 30  # of the atoms that are kept
 _FARTHEST_ANGSTROM = 1e5  # from the origin, as of structures
 
@@ -103,67 +104,65 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> Frames:
 
 
 def _binary_chunks(path: Path, kind: str) -> Iterator[Chunk]:
-    """Yield frames of a DCD or XTC file, in angstrom, some at a time."""
-    # Loads for a quarter of a second, which only trajectories are to wait for.
-    from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
+    """Yield frames of a DCD or XTC file, in angstrom, some at a time.
 
-    try:
+    Raises
+    ------
+    InputError
+        If the file is cut short, or the process that reads it fails or dies.
+    """
+    (require_whole_xtc if kind == ".xtc" else require_whole_dcd)(path)
+    command = [sys.executable, "-P", trajectory_child.__file__, kind, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        try:
+            yield from _received(child.stdout, kind)
+        except ValueError as error:
+            raise InputError(
+                f"{path} cannot be read as a {kind[1:].upper()} trajectory, or is cut "
+                f"short or damaged: {error}"
+            ) from error
+        finally:
+            child.kill()
+
+
+def _received(pipe: IO[bytes], kind: str) -> Iterator[Chunk]:
+    """Yield what :mod:`cryoinfer.io.trajectory_child` sends.
+
+    Raises
+    ------
+    ValueError
+        If it failed or died.
+    """
+    while True:
+        frames, atoms, numbers = trajectory_child.HEAD.unpack(
+            _exactly(pipe, trajectory_child.HEAD.size)
+        )
+        if frames == trajectory_child.END:
+            return
+        if frames == trajectory_child.FAILED:
+            raise ValueError(_exactly(pipe, atoms).decode("utf-8", "replace"))
+        places = np.frombuffer(_exactly(pipe, 12 * frames * atoms), "<f4")
+        places = places.reshape(frames, atoms, 3).astype(np.float32)
+        cells = np.frombuffer(_exactly(pipe, 8 * frames * numbers), "<f8")
+        cells = cells.reshape(frames, numbers)
         if kind == ".xtc":
-            require_whole_xtc(path)
-        with contextlib.ExitStack() as stack:
-            reader = XTCTrajectoryFile if kind == ".xtc" else DCDTrajectoryFile
-            with _silent():
-                file = stack.enter_context(reader(str(path)))
-            if kind == ".dcd":
-                require_whole_dcd(path, len(file))
-            while True:
-                with _silent():
-                    chunk, *others = file.read(n_frames=_CHUNK)
-                if not len(chunk):
-                    return
-                places = np.asarray(chunk, dtype=np.float32)
-                if kind == ".xtc":
-                    places *= np.float32(_ANGSTROM_PER_NANOMETRE)
-                    yield places, _cells_of_vectors(others[2])
-                else:
-                    yield places, _cells_of_lengths(*others)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as a {kind[1:].upper()} trajectory, or is cut "
-            f"short: {error}"
-        ) from error
+            places *= np.float32(_ANGSTROM_PER_NANOMETRE)
+        yield places, [_cell(row) for row in cells] if numbers else []
 
 
-def _cells_of_vectors(box_nanometre: Floats | None) -> list[Cell | None]:
-    if box_nanometre is None:
-        return []
-    vectors = box_nanometre.astype(np.float64) * _ANGSTROM_PER_NANOMETRE
-    return [Cell.of_vectors(one) for one in vectors]
+def _exactly(pipe: IO[bytes], count: int) -> bytes:
+    found = pipe.read(count)
+    if len(found) < count:
+        raise ValueError("its reader broke off")
+    return found
 
 
-def _cells_of_lengths(
-    lengths: Floats | None, angles: Floats | None
-) -> list[Cell | None]:
-    if lengths is None or angles is None:
-        return []
-    rows = np.concatenate([lengths, angles], 1).astype(np.float64).tolist()
-    return [Cell.of_lengths(tuple(row), "") for row in rows]
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep the C code of a reader from printing what it thinks of a file."""
-    kept = [os.dup(number) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for number in (1, 2):
-            os.dup2(nowhere, number)
-        yield
-    finally:
-        for number, old in zip((1, 2), kept, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-        os.close(nowhere)
+def _cell(numbers: NDArray[np.float64]) -> Cell | None:
+    """Return the cell of a frame: lengths and angles, or vectors in nanometres."""
+    if len(numbers) == 6:
+        return Cell.of_lengths(tuple(numbers.tolist()), "")
+    return Cell.of_vectors(numbers.reshape(3, 3) * _ANGSTROM_PER_NANOMETRE)
 
 
 def _models(path: Path) -> Iterator[Chunk]:

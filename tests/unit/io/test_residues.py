@@ -313,6 +313,41 @@ def test_what_is_written_is_read_with_the_same_nodes(
     )
 
 
+def test_nucleotides_under_names_of_their_own_are_one_chain_again(
+    tmp_path: Path,
+) -> None:
+    """Other programs take them for ligands, each a segment of its own."""
+    turn = np.radians(32.7)
+    lines = [
+        line(
+            name,
+            residue,
+            number,
+            ((9 - inward) * np.cos(turn * number), inward, 2.8 * number),
+            "R",
+        )
+        for number, residue in enumerate(("ADE", "CYT", "GUA", "URA"), 1)
+        for inward, name in enumerate(("P", "O5'", "C5'", "C1'"))
+    ]
+    model = read_atoms(written(tmp_path / "a.pdb", lines))
+    assert len(Nodes.of_model(model)) == 4
+    write_ensemble(tmp_path / "b.cif", "b", [model])
+    again = read_atoms(tmp_path / "b.cif")
+    assert len(Nodes.of_model(again)) == 4
+    assert set(again.chain_names) == {"R"}
+    assert again.residue_numbers == model.residue_numbers
+
+
+def test_segments_of_a_chain_whose_numbers_go_on_are_one_chain(
+    copies: list[AtomicModel], tmp_path: Path
+) -> None:
+    lines = two(
+        {"chain": "A", "segment": "S1"}, {"chain": "A", "segment": "S2", "add": LENGTH}
+    )(copies)
+    model = read_atoms(written(tmp_path / "a.pdb", lines))
+    assert set(model.chain_names) == {"A"}
+
+
 def test_atoms_are_read_in_the_order_of_the_file(
     copies: list[AtomicModel], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError, MissingFileError
+from cryoinfer.io import trajectory_child
 from cryoinfer.io.atoms import KeptAtoms, read_structure
 from cryoinfer.io.trajectories import read_frames
 
@@ -187,4 +188,33 @@ def test_no_file_cut_within_a_frame_is_read_as_shorter(
     for missing in range(1, last):
         path.write_bytes(whole[: len(whole) - missing])
         with pytest.raises(InputError, match="cut short"):
+            read_frames(path, KEPT)
+
+
+def test_a_reader_that_dies_is_a_damaged_file(
+    dcd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the C code does of an XTC file with flipped bits, after any of its frames."""
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import os, struct\n"
+        "os.write(1, struct.pack('<iii', 3, 12, 0) + bytes(100))\n"
+        "os.abort()\n"
+    )
+    monkeypatch.setattr(trajectory_child, "__file__", str(script))
+    with pytest.raises(InputError, match="damaged: its reader broke off"):
+        read_frames(dcd, KEPT)
+
+
+def test_xtc_heads_that_cannot_be_true_are_refused(
+    coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.xtc"
+    with XTCTrajectoryFile(str(path), "w") as file:
+        file.write(coordinates[:2] / 10)
+    whole = path.read_bytes()
+    # Number of atoms, precision, largest x, row of the decoder's table, bytes.
+    for at in (52, 56, 72, 84, 88):
+        path.write_bytes(whole[:at] + b"\x80\xff\xff\xff" + whole[at + 4 :])
+        with pytest.raises(InputError, match="damaged, in frame 1; 0 are whole"):
             read_frames(path, KEPT)
