@@ -1,7 +1,6 @@
 """Rows of measurements: kept as lines of JSON, printed as tables."""
 
 import json
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 import cryoinfer
+from cryoinfer.workflows.machine import Machine
 
 Row = dict[str, Any]
 """One measurement, as it is kept in a line of JSON."""
@@ -82,14 +82,11 @@ def print_table(rows: Iterable[Row], columns: Sequence[Column]) -> None:
 
 def machine() -> Row:
     """Return what the numbers were measured on and with."""
-    model = platform.processor()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        named = [x for x in information.read_text().splitlines() if "model name" in x]
-        model = named[0].split(":")[1].strip() if named else model
+    here = Machine.here()
     return {
-        "processor": model,
-        "threads": torch.get_num_threads(),
+        "processor": here.processor,
+        "instructions": here.torch_instructions,
+        "threads": here.threads,
         "cryoinfer": cryoinfer.__version__,
         "torch": torch.__version__,
     }

@@ -24,12 +24,14 @@ COMMANDS = (
     "reconstruct",
     "train",
     "infer",
+    "dynamics",
     "beads",
     "modes",
     "evaluate",
     "fsc",
     "convert",
     "flip",
+    "selfcheck",
     "report",
 )
 SMALL = ["--n", "100", "--box", "16", "--pixel-size", "6.4"]

@@ -338,6 +338,19 @@ app.command(
 )(flip)
 
 
+@app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer selfcheck")
+def selfcheck(threads: opt.Threads = None) -> None:
+    """Compare the compiled loops with plain versions of them on this machine.
+
+    Exit code 0: all agree; 1: one differs.
+    """
+    from cryoinfer.cli.selfcheck import check_machine
+    from cryoinfer.cli.threads import use_threads
+
+    use_threads(threads)
+    raise typer.Exit(check_machine(Console()))
+
+
 @app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer report run1")
 def report(run: opt.Run) -> None:
     """Write the report of a run again, from its folder."""
