@@ -24,7 +24,7 @@ FLOORS = (
     {"physics", "io"},
     {"interfaces"},
     {"geometry", "fourier"},
-    {"records"},
+    {"records", "arithmetic"},
     {"errors", "wording"},
 )
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}

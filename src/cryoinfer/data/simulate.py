@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.shown import Shown
@@ -233,8 +234,8 @@ class Simulation:
         for index in first.split(_BATCH):
             images = self.model.mean(self.latents[index], self.optics[index]).double()
             count += images.numel()
-            total += float(images.sum())
-            squares += float(images.square().sum())
+            total += float(reproducible_sum(images))
+            squares += float(reproducible_sum(images.square()))
         return squares / count - (total / count) ** 2
 
 

@@ -156,7 +156,8 @@ def fit_at(volume: FourierVolume, images: WhitenedImages, poses: LocalPoses) -> 
     expected = images.ctf * slices
     own = expected.abs().square()
     information = own.sum(1).clamp(min=_TINY)
-    contrast = (expected.conj() * seen).real.sum(1) / information
+    along = torch.view_as_real(expected) * torch.view_as_real(seen)
+    contrast = along.sum((1, 2)) / information
     left = (seen - contrast[:, None] * expected).abs().square()
     snr = _ring_power(slices, images.disc.ring) * images.ctf.square()
     weight = (snr / (1 + snr)).clamp(min=_LEAST_WEIGHT)

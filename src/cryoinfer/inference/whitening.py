@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import complex_product
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
@@ -70,7 +71,7 @@ class WhitenedImages:
         phase = torch.polar(torch.ones_like(angle), angle)
         along_x = phase[..., 0, :].index_select(-1, self.disc.kx.long() + half)
         along_y = phase[..., 1, :].index_select(-1, self.disc.ky.long() + half)
-        return along_x.mul_(along_y) * self.coefficients
+        return complex_product(complex_product(along_x, along_y), self.coefficients)
 
     def prefix(self, radius: int) -> "WhitenedImages":
         """Return the images inside a smaller radius of the reference's pixels."""

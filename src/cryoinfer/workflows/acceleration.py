@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import inner_products
+
 _FURTHEST = 4.0
 """Longest extrapolation in units of the last change: of a factor of 0.8 a pass."""
 
@@ -64,7 +66,8 @@ def _mixed(rounds: list[Round], half: int) -> Tensor:
     made = [one.made[half] for one in rounds]
     changes = [(one.made[half] - one.tried[half]).flatten() for one in rounds]
     steps = torch.stack([changes[0] - other for other in changes[1:]])
-    gram, right = (steps @ steps.T).double(), (steps @ changes[0]).double()
+    gram = inner_products(steps, steps).double()
+    right = inner_products(steps, changes[0][None])[:, 0].double()
     if not bool(gram.any()):
         return made[0]
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import complex_product
 from cryoinfer.fourier.transform import fourier_to_map, map_to_fourier
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
@@ -59,14 +60,17 @@ def moved_map(density: Tensor, displacement_pixels: Tensor) -> Tensor:
     wave = torch.polar(torch.ones_like(turns), -2 * torch.pi * turns)
     if box % 2 == 0:  # the sign of Nyquist is undefined
         wave[box // 2] = wave[:, box // 2] = wave[..., box // 2] = 1.0
-    return fourier_to_map(map_to_fourier(density) * wave.to(torch.complex64), box)
+    moved = complex_product(map_to_fourier(density), wave.to(torch.complex64))
+    return fourier_to_map(moved, box)
 
 
 def _origin(pose: Pose, symmetry: Tensor) -> Tensor:
     """Return the point of the map that lies in the middle of images on average."""
     plane = pose.rotation[:, :2].double()
-    normal = torch.einsum("nki,nkj->ij", plane, plane)
-    right = torch.einsum("nki,nk->i", plane, pose.shift_angstrom.double())
+    # Summed along an axis: the same on any number of threads, unlike products of
+    # matrices.
+    normal = (plane[..., :, None] * plane[..., None, :]).sum((0, 1))
+    right = (plane * pose.shift_angstrom.double()[..., None]).sum((0, 1))
     # Particles seen from one side leave the depth open: it stays as it is.
     origin = torch.linalg.pinv(normal, rtol=1e-6, hermitian=True) @ right
     # A symmetric map may move along what its symmetry leaves alone.

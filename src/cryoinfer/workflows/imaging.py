@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_mean, reproducible_sum
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.whitening import is_finite
 
@@ -77,7 +78,9 @@ class Imaging:
         outside = axis[:, None] ** 2 + axis**2 > (box / 2) ** 2
         variance = None
         if len(images) >= _FEWEST:
-            variance = float(images[:, outside].double().var())
+            around = images[:, outside].double()
+            apart = around - reproducible_mean(around)
+            variance = float(reproducible_sum(apart.square())) / (apart.numel() - 1)
         return cls(float(batch.optics.voltage_kv[0]), particles.has_ctf, variance)
 
     def differences(self, learned: "Imaging") -> list[str]:

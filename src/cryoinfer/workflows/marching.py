@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
@@ -242,7 +243,7 @@ def _advance(
     latest = Round(plan.radius, state.maps, (first, second))
     rounds = (latest, *state.rounds)[:_MEMORY]
     # Of what an image adds to the sums the mask leaves the share of its volume.
-    own = own_share(problem, sums[0], len(fsc)) * mask.mean()
+    own = own_share(problem, sums[0], len(fsc)) * reproducible_mean(mask)
     hidden = 1 + 2 * fsc.clamp(min=0.0) * own
     change = math.degrees(outcome.pose_change_radian)
     iteration = Iteration(
@@ -255,7 +256,7 @@ def _advance(
             2 * shells,
             problem.grid.length_angstrom / (2 * shells),
         ),
-        log_likelihood=float(outcome.estimate.poses.log_likelihood.mean()),
+        log_likelihood=float(reproducible_mean(outcome.estimate.poses.log_likelihood)),
         pose_change_degrees=change,
     )
     fewest, most = _GLOBAL_PASSES

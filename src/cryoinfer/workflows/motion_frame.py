@@ -13,6 +13,7 @@ import roma
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import complex_product
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.centre import moved_covariance
@@ -67,7 +68,8 @@ class ModelFrame:
             images = problem.whitened(batch, imaged).prefix(radius)
             at = starts[batch.index]
             shown = subject.coefficients(at, images) * images.ctf
-            product = (images.coefficients.conj() * shown).to(common.dtype)
+            product = complex_product(images.coefficients.conj(), shown)
+            product = product.to(common.dtype)
             plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()
             # Where the coefficients of an image lie among those of the map: x, y, z.
             place = plane @ at.pose.rotation[:, :2].double()

@@ -208,7 +208,8 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
     for one in found:
         images, shown = one.images, one.shown
         ring = images.disc.ring.long()
-        product = (images.coefficients.conj() * shown).real.double().sum(0)
+        seen = torch.view_as_real(images.coefficients)
+        product = (seen * torch.view_as_real(shown)).double().sum((0, 2))
         along.index_add_(0, ring, product)
         own.index_add_(0, ring, shown.abs().square().double().sum(0))
     factor = max(float(along.sum()) / max(float(own.sum()), 1e-300), 1e-3)

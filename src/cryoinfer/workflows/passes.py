@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.fourier.slices import (
     FourierVolume,
     SliceAccumulator,
@@ -286,13 +287,13 @@ class _Pass:
 
     def outcome(self) -> PassOutcome:
         """Return what all batches together gave."""
-        far = (self._change > grid_step_radian(GRID_ORDER)).double().mean()
+        moved = self._change > grid_step_radian(GRID_ORDER)
         return PassOutcome(
             self._estimate,
             self._sums,
             self._residual.mean(),
             float(self._change.median()),
-            float(far),
+            float(reproducible_mean(moved.double())),
         )
 
 

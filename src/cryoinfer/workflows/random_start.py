@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
 from cryoinfer.geometry.rotations import random_rotations
@@ -371,11 +372,12 @@ class _Annealing:
                 likelihood = slices.log_likelihood(part)
                 scaled = likelihood.movedim(1, 0).flatten(1) / temperature
                 weight = torch.softmax(scaled, 1)
-                explained = (weight * scaled).sum() * temperature
+                explained = reproducible_sum(weight * scaled) * temperature
                 weight = weight.unflatten(1, (likelihood.shape[0], -1)).movedim(0, 1)
                 slices.insert_expectation(sums, part, weight)
-                left += float(part.coefficients.abs().square().sum() - explained)
+                power = reproducible_sum(part.coefficients.abs().square())
+                left += float(power - explained)
                 coefficients += part.coefficients.numel()
-                entropy += float(-torch.xlogy(weight, weight).sum())
+                entropy -= float(reproducible_sum(torch.xlogy(weight, weight)))
                 count += len(part)
         return _Expectation(sums, left / coefficients, entropy / count)

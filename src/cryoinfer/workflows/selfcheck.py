@@ -8,6 +8,7 @@ compared with the same formula written out in double precision.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import torch
@@ -268,7 +269,7 @@ def _check_information(problem: _Problem) -> OperationCheck:
 
     at = torch.zeros(_IMAGES, 5, dtype=torch.float64)
     along = torch.eye(5, dtype=torch.float64)[:, None].expand(5, _IMAGES, 5)
-    slope = torch.autograd.functional.jvp
+    slope: Callable[..., Any] = torch.autograd.functional.jvp
     slopes = torch.stack([slope(shown, at, one)[1] for one in along], 1)
     expected = 2 * slopes @ slopes.mT
     width = expected.diagonal(dim1=1, dim2=2).sqrt()

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.waves import (
     cosine_sine_table,
@@ -84,7 +85,7 @@ class GaussianBeads:
         # Where beads are does not change: their waves are computed once.
         turns = 2 * math.pi * at @ like.T
         cosine, sine = turns.cos(), turns.sin()
-        scale = goal.abs().square().mean()
+        scale = reproducible_mean(goal.abs().square())
         weight = start.weight_angstrom.clone().requires_grad_()
         first_log_variance = start.variance_angstrom2.log()
         log_variance = first_log_variance.clone().requires_grad_()
@@ -101,7 +102,7 @@ class GaussianBeads:
             size = beads()._sizes_at(at)
             real = (size * cosine).sum(1) - goal.real
             imaginary = (size * sine).sum(1) + goal.imag
-            value = (real.square() + imaginary.square()).mean() / scale
+            value = reproducible_mean(real.square() + imaginary.square()) / scale
             departed = (weight / start.weight_angstrom - 1).square().mean()
             departed = departed + (log_variance - first_log_variance).square().mean()
             value = value + _PULL * departed

@@ -1,0 +1,60 @@
+"""Sums and products that round alike on any number of threads.
+
+PyTorch divides a sum of many numbers into as many parts as there are threads, and so do
+libraries of matrix products with a long inner dimension. Another number of threads then
+rounds otherwise, and a search that compares sums can go another way. Sums along an axis
+that leave several results are not divided. Here sums are taken along pieces of one
+length, and the pieces are added up.
+
+A product of complex numbers is two products and a sum. PyTorch fuses them in its vector
+instructions and not in what is left over at the end of a thread's share.
+"""
+
+import torch
+from torch import Tensor
+
+_PIECE = 8192
+"""Fewer than PyTorch divides (32,768), and long enough for vector instructions."""
+
+
+def reproducible_sum(values: Tensor) -> Tensor:
+    """Return the sum of all elements, of the same type, shape ().
+
+    Up to 2^28 elements the sum of the pieces is not divided either.
+    """
+    flat = values.flatten()
+    whole = len(flat) // _PIECE * _PIECE
+    rest = flat[whole:].sum()
+    if not whole:
+        return rest
+    return flat[:whole].unflatten(0, (-1, _PIECE)).sum(1).sum() + rest
+
+
+def reproducible_mean(values: Tensor) -> Tensor:
+    """Return the mean of all elements, of the same type, shape ()."""
+    return reproducible_sum(values) / values.numel()
+
+
+def complex_product(first: Tensor, second: Tensor) -> Tensor:
+    """Return the products of complex numbers, every one rounded in the same way."""
+    a, b, c, d = first.real, first.imag, second.real, second.imag
+    return torch.complex(a * c - b * d, a * d + b * c)
+
+
+def inner_products(first: Tensor, second: Tensor) -> Tensor:
+    """Return the sums of products of rows.
+
+    Parameters
+    ----------
+    first : Tensor, shape (m, n)
+    second : Tensor, shape (k, n)
+
+    Returns
+    -------
+    Tensor, shape (m, k)
+    """
+    rows = [
+        torch.stack([reproducible_sum(one * other) for other in second])
+        for one in first
+    ]
+    return torch.stack(rows)
