@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Made anew when what is to be installed has changed.
 STAMP := .venv/.installed
 
-.PHONY: demo test slow benchmarks format clean .venv
+.PHONY: demo test processors slow benchmarks format clean .venv
 
 demo: $(STAMP)  ## the main job on the built-in example; results in demo/
 	$(BIN)/cryoinfer demo --out demo --overwrite
@@ -15,6 +15,9 @@ test: $(STAMP)  ## all checks that a change must pass
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow and not gpu"
+
+processors: $(STAMP)  ## the numerical tests as other processors would run them
+	.ci/processors
 
 slow: $(STAMP)  ## the tests that take longer, and those for a GPU where there is one
 	$(BIN)/pytest -m "slow or gpu"
