@@ -21,7 +21,7 @@ from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map, read_run_mask
 from cryoinfer.cli.run_record import RunRecord, require_finished
-from cryoinfer.cli.terminal import say
+from cryoinfer.cli.terminal import say, spelled
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import (
@@ -346,13 +346,14 @@ def _print(
         ("rotation error (deg)", "geodesic_degrees"),
         ("view error (deg)", "view_degrees"),
         ("in-plane error (deg)", "in_plane_degrees"),
-        ("shift error (A)", "shift_angstrom"),
+        (spelled(console, "shift error (A)"), "shift_angstrom"),
     ):
         sizes = [getattr(hand.errors, field).abs().numpy() for hand in hands]
         quantiles = [np.quantile(size, (0.5, 0.95)) for size in sizes]
         table.add_row(label, *(f"{q[0]:.3g} ({q[1]:.3g})" for q in quantiles))
     for key in ("fsc_0.5", "fsc_0.143"):
-        label = f"resolution (A), {key.replace('_', ' ').upper()}"
+        resolution = spelled(console, "resolution (A)")
+        label = f"{resolution}, {key.replace('_', ' ').upper()}"
         table.add_row(label, *(f"{h.resolution_angstrom[key]:.2f}" for h in hands))
     console.print(table)
     if not coverage:

@@ -154,7 +154,10 @@ def _picture(figure: Figure, picture: Array, right: str, up: str) -> Axes:
 
 
 def draw_progress(iterations: Sequence[IterationLike]) -> list[str]:
-    """Draw the resolution and the log likelihood of every iteration.
+    """Draw the resolution and the change of poses of every iteration.
+
+    Not the likelihood, which falls over a good run: it is that of ever more
+    coefficients, and comparable between iterations of one radius only.
 
     Parameters
     ----------
@@ -168,25 +171,25 @@ def draw_progress(iterations: Sequence[IterationLike]) -> list[str]:
     """
     number = np.arange(1, len(iterations) + 1)
     resolution = np.array([i.resolution_angstrom for i in iterations])
-    likelihood = np.array([i.log_likelihood for i in iterations])
+    change = np.array([i.pose_change_degrees for i in iterations])
 
     def drawn(values: Array, label: str, colour: str) -> str:
         with figure_style():
             figure = Figure(figsize=PANEL_INCHES)
             axes = figure.add_subplot()
             axes.plot(number, values, color=colour, marker="o", markersize=4)
-            axes.set(xlabel="iteration", ylabel=label)
+            axes.set(xlabel="iteration", ylabel=label, yscale="log")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
             if values is resolution:
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-                axes.yaxis.set_minor_formatter(NullFormatter())
                 tick_round_numbers(axes, resolution)
             return to_svg(figure)
 
     return [
         drawn(resolution, "resolution (Å)", BLUE),
-        drawn(likelihood, "log likelihood a particle (nats)", GREEN),
+        # Poses that have not moved at all have no place on a logarithmic scale.
+        drawn(np.where(change > 0, change, np.nan), "poses moved by (°)", GREEN),
     ]
 
 

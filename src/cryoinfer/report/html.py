@@ -241,7 +241,9 @@ def _course_section(content: ReportContent) -> str:
             figure(
                 "progress",
                 figures.draw_progress(content.iterations),
-                "Resolution and log likelihood by iteration",
+                "Resolution, and how far poses moved, by iteration",
+                "A run has settled when poses move by less than they are known to, and "
+                "the resolution stays.",
                 shape="panels",
             )
         )
@@ -267,7 +269,7 @@ def _iteration_table(iterations: Sequence[IterationLike]) -> str:
         "Iteration",
         "Resolution (Å)",
         "Radius (Fourier px)",
-        "Log likelihood (nats)",
+        "Log likelihood to that radius (nats)",
         "Pose change (°)",
         "Time",
     )

@@ -43,6 +43,7 @@ DRAWINGS: dict[str, Callable[[], str | list[str]]] = {
     "first iteration": lambda: figures.draw_progress(
         [Step(resolution_angstrom=float("nan"))]
     ),
+    "poses that stay": lambda: figures.draw_progress([Step(pose_change_degrees=0.0)]),
     "times": lambda: figures.draw_times({"search": 0.4, "refine": 75.0}),
     "coverage": lambda: figures.draw_coverage(
         Coverage(np.linspace(0, 1, 5), np.linspace(0, 1, 5), 40)

@@ -124,6 +124,14 @@ def test_canary_small_text_is_seen(content: ReportContent, require_legible) -> N
         require_legible(page.replace('<table class="many">', "<table>"))
 
 
+def test_what_cannot_be_compared_is_not_drawn(content: ReportContent) -> None:
+    page = render_report(content)
+    # It falls whenever the radius grows, over the best of runs.
+    assert "log likelihood by iteration" not in page
+    assert "how far poses moved, by iteration" in page
+    assert "Log likelihood to that radius (nats)" in page
+
+
 def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
     _, body = render_report(content).split("</style>", 1)
     assert not any(colour in body for colour in THEME_COLOURS)
