@@ -1,5 +1,6 @@
 """Two maps compared, shell by shell."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.run_files import CORRECTED, MASKED, RANDOMISED, UNMASKED, write_fsc
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.evaluation import fourier_shell_correlation, masked_fsc, resolution_at
+from cryoinfer.evaluation.rigid_search import MapPair, best_frame
+from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.io.mrc import MapFile
 
 _THRESHOLDS = (0.143, 0.5)
@@ -112,6 +115,7 @@ def _cautions(
         )
     if mask is not None and bool((mask == 1).all()):
         yield f"{options.mask} is 1 everywhere, so that it masks nothing."
+    yield from _motion(half1, half2, mask)
     apart = np.subtract(half2.origin_angstrom, half1.origin_angstrom)
     if np.abs(apart).max() > half1.pixel_size_angstrom / 100:
         x, y, z = apart.tolist()
@@ -119,3 +123,24 @@ def _cautions(
             f"their headers put the second map {x:.4g}, {y:.4g}, {z:.4g} A (x, y, z) "
             "from the first. They are compared voxel by voxel, wherever that is."
         )
+
+
+def _motion(half1: MapFile, half2: MapFile, mask: Tensor | None) -> Iterator[str]:
+    """Yield what maps in different frames, or of opposite hands, would agree to."""
+    length = len(half1.density) * half1.pixel_size_angstrom
+    maps = (torch.tensor(half1.density), torch.tensor(half2.density))
+    found = best_frame(MapPair(*maps, mask, length))
+    if found is None:
+        return
+    angle = math.degrees(float(geodesic_angle(found.alignment.rotation, torch.eye(3))))
+    shift = float(found.alignment.origin_angstrom.norm())
+    is_mirrored = found.alignment.mirrored
+    lie = "are of opposite hands" if is_mirrored else "lie apart"
+    first = "the mirror image of the second one (cryoinfer flip), " * is_mirrored
+    fsc = ", masked and corrected" if mask is not None else ""
+    yield (
+        f"the maps {lie}: after {first}a turn by {angle:.1f} degrees and a shift by "
+        f"{shift:.1f} A they agree to {found.resolution(0.143):.2f} A (FSC 0.143"
+        f"{fsc}), {found.resolution(0.5):.2f} A (FSC 0.5). The numbers above are of "
+        "the maps as they lie."
+    )

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from cryoinfer.cli.half_maps import CompareOptions, compare
 from cryoinfer.errors import InputError, OutputError
+from cryoinfer.evaluation import GlobalAlignment
+from cryoinfer.evaluation.rigid_search import Agreement
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.io.star import read_star
 
@@ -120,3 +122,26 @@ def test_curves_are_never_written_over_an_input_or_a_folder(
     assert out.read_text() == "precious"
     said(CompareOptions(*halves, mask, out, overwrite=True))
     assert read_star(out).get("fsc") is not None
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_maps_of_other_frames_and_hands_are_told(
+    halves: tuple[Path, Path], mirrored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That frames are found is tested where they are; here, what is said of them.
+    alignment = GlobalAlignment(
+        torch.diag(torch.tensor([-1.0, -1.0, 1.0])).double(),
+        mirrored,
+        torch.tensor([0.0, 3.0, 4.0]).double(),
+    )
+    fsc = torch.tensor([1.0, 1.0, 1.0, 0.75, 0.25, 0.0, 0.0, 0.0, 0.0])
+    found = Agreement(alignment, fsc, BOX * VOXEL)
+    monkeypatch.setattr("cryoinfer.cli.half_maps.best_frame", lambda _: found)
+    text = said(CompareOptions(*halves))
+    # Shell 3.5 of a box of 32 A; 4.428 is where 0.25 falls to 0.143 on the way to 0.
+    assert "9.14 A (FSC 0.5)" in text
+    assert "7.23 A (FSC 0.143)" in text
+    assert "turn by 180.0 degrees and a shift by 5.0 A" in text
+    assert ("are of opposite hands" in text) == mirrored
+    assert ("cryoinfer flip" in text) == mirrored
+    assert "FSC 0.143, unmasked  4.00 A" in text  # as they lie, whatever is found

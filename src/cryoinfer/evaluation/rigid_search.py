@@ -1,0 +1,289 @@
+"""Whether two maps would agree better after a rigid motion, or in the other hand.
+
+The Fourier shell correlation compares voxel with voxel: of two maps of one molecule in
+different frames it says next to nothing. Here the frame is searched for from nothing:
+every rotation of a grid of 15 degrees with its best shift, on few voxels and in both
+hands, then finer cells around the best, then a fit
+(:mod:`cryoinfer.evaluation.volume_alignment`).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.evaluation.fsc import (
+    fourier_shell_correlation,
+    masked_fsc,
+    resolution_at,
+)
+from cryoinfer.evaluation.pose_error import GlobalAlignment
+from cryoinfer.evaluation.volume_alignment import refine_alignment, transform_map
+from cryoinfer.geometry.so3_grid import children, grid_step_radian, rotation_grid
+
+_GRID_ORDER = 2
+_COARSE_BOX, _FINE_BOX = 16, 24
+"""Voxels along an edge: cells of 15 degrees smear what is finer than an eighth of the
+box, those of 4 degrees not even a twelfth."""
+
+_KEPT = 12
+_HALVINGS = 3
+_FITTED_BOXES = (32, 96)
+"""Few voxels first; and no more than 96, for which a fit would take minutes."""
+
+_CLOSE_TO_NYQUIST = 1.2
+
+_CERTAIN = 0.5
+"""Correlation that a search does not reach by chance, beyond a few shells."""
+
+_LIKELY = 0.3
+"""Correlation of few voxels below which no fit is begun: the best of all motions of
+white noise has 0.15."""
+
+_LESS_APART = 0.9
+"""Of what lacks of a correlation of 1 as they lie: less is gained by chance."""
+
+_FEWEST_SHELLS = 4.0
+_MUCH = 0.8
+"""Of the resolution as they lie: half-maps of one refinement, which differ by a tenth
+of a degree, gain a few per cent."""
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two maps agree in a frame.
+
+    Attributes
+    ----------
+    alignment : GlobalAlignment
+        The voxel at r of the first map is compared with the second one at
+        ``S (rotation @ r + origin)``.
+    fsc : Tensor, shape (n // 2 + 1,)
+        Corrected for the mask, if there is one.
+    length_angstrom : float
+        Of an edge of the box.
+    """
+
+    alignment: GlobalAlignment
+    fsc: Tensor
+    length_angstrom: float
+
+    def resolution(self, threshold: float) -> float:
+        """Return the resolution at which the correlation falls below a threshold."""
+        box = 2 * (len(self.fsc) - 1)
+        return resolution_at(self.fsc, threshold, box, self.length_angstrom / box)
+
+    def reaches_nyquist(self) -> bool:
+        """Return whether finer voxels would be needed to see how far they agree."""
+        shells = self.length_angstrom / self.resolution(_CERTAIN)
+        return shells * _CLOSE_TO_NYQUIST > len(self.fsc) - 1
+
+
+@dataclass(frozen=True)
+class MapPair:
+    """Two maps to be compared.
+
+    Attributes
+    ----------
+    fixed, moving : Tensor, shape (n, n, n)
+    mask : Tensor, shape (n, n, n), or None
+        In the frame of the fixed map.
+    length_angstrom : float
+        Of an edge of the box.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    mask: Tensor | None
+    length_angstrom: float
+
+    def on(self, box: int) -> "MapPair":
+        """Return the same on fewer voxels of the same volume."""
+        mask = None if self.mask is None else resampled(self.mask, box).clamp(0.0, 1.0)
+        fixed, moving = resampled(self.fixed, box), resampled(self.moving, box)
+        return MapPair(fixed, moving, mask, self.length_angstrom)
+
+    def fsc(self) -> Tensor:
+        """Correlate the maps as they lie."""
+        if self.mask is None:
+            return fourier_shell_correlation(self.fixed, self.moving)
+        generator = torch.Generator().manual_seed(0)
+        return masked_fsc(self.fixed, self.moving, self.mask, generator).corrected
+
+
+def best_frame(pair: MapPair) -> Agreement | None:
+    """Return the rigid motion that makes two maps agree much farther, if there is one.
+
+    Motions of a few degrees, or less than a voxel of 24 along the edge, are not looked
+    for: a fit of noisy maps that lie alike would take longer than all else. The hand is
+    called opposite only where that makes a difference of its own.
+
+    Parameters
+    ----------
+    pair : MapPair
+
+    Returns
+    -------
+    Agreement or None
+        None where the maps agree nearly as far as they lie, or nowhere, or have less
+        than 16 voxels along an edge.
+    """
+    whole = pair.fixed.shape[-1] // 2 * 2
+    found = None
+    for box in sorted({min(size, whole) for size in _FITTED_BOXES}):
+        maps = pair.on(box)
+        before = Agreement(_as_they_lie(), maps.fsc(), pair.length_angstrom)
+        if before.reaches_nyquist() or box < _COARSE_BOX:
+            continue  # nothing is to be gained on so few voxels
+        found = _from_nothing(maps) if found is None else _fit(maps, found.alignment)
+        if found is None or not _is_farther(found, before):
+            return None
+    return found
+
+
+def _from_nothing(maps: MapPair) -> Agreement | None:
+    """Return how far maps agree after the best of all motions, if any is likely."""
+    same, other = (_search(maps, mirrored) for mirrored in (False, True))
+    lying = _correlation(maps)
+    best = max(same.score, other.score)
+    if best < _LIKELY or 1 - best > _LESS_APART * (1 - lying):
+        return None
+    if other.score <= same.score:
+        return _fit(maps, same.alignment)
+    fit, opposite = (_fit(maps, start.alignment) for start in (same, other))
+    return opposite if _is_farther(opposite, fit) else fit
+
+
+def _correlation(maps: MapPair) -> float:
+    """Correlate two maps as they lie, on the voxels of the search."""
+    fixed, moving = (resampled(m, _FINE_BOX) for m in (maps.fixed, maps.moving))
+    return float(torch.corrcoef(torch.stack((fixed.flatten(), moving.flatten())))[0, 1])
+
+
+def _is_farther(found: Agreement, before: Agreement) -> bool:
+    """Return whether maps agree much farther, and not in a few shells by chance."""
+    after = found.resolution(_CERTAIN)
+    return (
+        after < _MUCH * before.resolution(_CERTAIN)
+        and found.length_angstrom / after > _FEWEST_SHELLS
+    )
+
+
+def _as_they_lie() -> GlobalAlignment:
+    """Return the motion that moves nothing."""
+    nothing = torch.zeros(3, dtype=torch.float64)
+    return GlobalAlignment(torch.eye(3, dtype=torch.float64), False, nothing)
+
+
+def resampled(density: Tensor, box: int) -> Tensor:
+    """Return a map on voxels of the same volume, without what they cannot hold.
+
+    Parameters
+    ----------
+    density : Tensor, shape (n, n, n)
+    box : int
+        Even; the centre is the voxel ``box // 2`` as it was ``n // 2``.
+
+    Returns
+    -------
+    Tensor of float64, shape (box, box, box)
+    """
+    n = density.shape[-1]
+    coefficients = torch.fft.fftshift(
+        torch.fft.fftn(torch.fft.ifftshift(density.double()))
+    )
+    kept = min(
+        (n - 1) // 2, (box - 1) // 2
+    )  # of the radii on either side of the origin
+    line = torch.arange(-kept, kept + 1, device=density.device)
+    inside = line[:, None, None] ** 2 + line[:, None] ** 2 + line**2 <= kept**2
+    part = coefficients[(slice(n // 2 - kept, n // 2 + kept + 1),) * 3]
+    out = torch.zeros((box,) * 3, dtype=coefficients.dtype, device=density.device)
+    out[(slice(box // 2 - kept, box // 2 + kept + 1),) * 3] = part * inside
+    values = torch.fft.ifftn(torch.fft.ifftshift(out)).real
+    return torch.fft.fftshift(values) * (box / n) ** 3
+
+
+def _fit(pair: MapPair, start: GlobalAlignment) -> Agreement:
+    """Fit the frame, and compare the maps in it."""
+    voxel = pair.length_angstrom / pair.fixed.shape[-1]
+    alignment = refine_alignment(pair.moving, pair.fixed, start, voxel)
+    moved = transform_map(pair.moving, alignment, voxel)
+    fsc = replace(pair, moving=moved).fsc()
+    return Agreement(alignment, fsc, pair.length_angstrom)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The best of all rotations, given the hand, and its correlation."""
+
+    alignment: GlobalAlignment
+    score: float
+
+
+def _search(pair: MapPair, mirrored: bool) -> _Found:
+    rotation = rotation_grid(_GRID_ORDER)
+    step = grid_step_radian(_GRID_ORDER)
+    score, shift = _score(pair, rotation, mirrored, _COARSE_BOX)
+    for _ in range(_HALVINGS):
+        best = score.topk(min(_KEPT, len(score))).indices
+        rotation = children(rotation[best], step).flatten(0, 1)
+        step /= 2
+        score, shift = _score(pair, rotation, mirrored, _FINE_BOX)
+    top = int(score.argmax())
+    frame = GlobalAlignment(rotation[top], mirrored, rotation[top] @ shift[top])
+    return _Found(frame, float(score[top]))
+
+
+def _score(
+    pair: MapPair, rotation: Tensor, mirrored: bool, box: int
+) -> tuple[Tensor, Tensor]:
+    """Return the best correlation of each rotation, and the shift t that has it.
+
+    The moving map is compared at ``G (r + t)``.
+
+    Parameters
+    ----------
+    pair : MapPair
+    rotation : Tensor, shape (k, 3, 3)
+    mirrored : bool
+    box : int
+        Voxels to compare on.
+
+    Returns
+    -------
+    score : Tensor, shape (k,)
+    shift_angstrom : Tensor of float64, shape (k, 3)
+        In x, y, z.
+    """
+    fixed = resampled(pair.fixed, box)
+    fixed = (fixed - fixed.mean()).float()
+    fixed = torch.fft.rfftn(fixed / fixed.norm())
+    # Twice as fine, so that reading between voxels loses little.
+    moving = resampled(pair.moving, 2 * box)
+    moving = (moving - moving.mean()).float()
+    if mirrored:
+        moving = moving.flip(0).roll(1, 0)
+    line = torch.arange(box) - box // 2
+    # Coordinates in the order x, y, z; grid_sample wants them from -1 to 1, where the
+    # centre of the fine grid is its voxel ``box``.
+    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij")[::-1], -1)
+    scale = 2.0 / (2 * box - 1)
+    scores, places = [], []
+    for part in rotation.float().split(_BATCH):
+        at = torch.einsum("kij,zyxj->kzyxi", part, points.float())
+        at = (2.0 * at + box) * scale - 1.0
+        volume = moving[None, None].expand(len(part), 1, -1, -1, -1)
+        turned = torch.nn.functional.grid_sample(volume, at, align_corners=True)[:, 0]
+        product = fixed.conj() * torch.fft.rfftn(turned, dim=(-3, -2, -1))
+        correlation = torch.fft.irfftn(product, s=(box,) * 3).flatten(1)
+        norm = turned.flatten(1).norm(dim=1).clamp(min=1e-30)
+        value, place = correlation.max(1)
+        scores.append(value / norm)
+        places.append(place)
+    place = torch.cat(places)
+    index = torch.stack((place % box, place // box % box, place // box**2), -1)
+    signed = (index + box // 2) % box - box // 2
+    return torch.cat(scores), signed.double() * (pair.length_angstrom / box)
