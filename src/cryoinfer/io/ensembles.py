@@ -21,7 +21,9 @@ def write_ensemble(path: Path | str, name: str, models: Iterable[AtomicModel]) -
     models : iterable of AtomicModel
     """
     structure = gemmi.Structure()
-    structure.name = "_".join(name.split()) or "structure"
+    # A path that is no UTF-8 may be the name.
+    spelled = name.encode("utf-8", "replace").decode()
+    structure.name = "_".join(spelled.split()) or "structure"
     kinds: dict[int, Kind] = {}  # of residues, by their first rows
     for number, atoms in enumerate(models, 1):
         if not kinds:

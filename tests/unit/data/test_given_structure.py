@@ -203,3 +203,47 @@ def test_chains_of_a_made_name_are_told(protein: AtomicModel, tmp_path: Path) ->
         f"{path} names chains alike or not at all: here they are called A",
     )
     assert len(Nodes.of_model(found.model)) == 60
+
+
+def mutated(text: bytes, random: np.random.Generator) -> bytes:
+    """Return a file of which some bytes are others, missing, or there again."""
+    found = bytearray(text)
+    for _ in range(int(random.choice([1, 3, 20]))):
+        at, length = int(random.integers(len(found))), int(random.integers(1, 200))
+        match random.integers(4):
+            case 0:
+                found[at] = int(random.integers(256))
+            case 1:
+                found[at:at] = found[at : at + length]
+            case 2:
+                del found[at : at + length]
+            case _:
+                word = random.choice([b"nan", b"1e30", b"    ", b"****", b"-9999"])
+                found[at : at + len(word)] = word
+        found = found or bytearray(b"x")
+    return bytes(found)
+
+
+@pytest.mark.parametrize("ending", ["pdb", "cif"])
+def test_damaged_files_are_read_or_refused(
+    ending: str, protein: AtomicModel, tmp_path: Path
+) -> None:
+    few = protein.select(np.arange(90))
+    path = tmp_path / f"a.{ending}"
+    if ending == "pdb":
+        pdb(path, few, few.coordinates_angstrom, cryst(BOX))
+    else:
+        write_ensemble(path, "a", [few, few])
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    read = 0
+    for _ in range(120):
+        path.write_bytes(mutated(whole, random))
+        try:
+            model = given_structure(str(path)).model
+            Nodes.of_model(model)
+            write_ensemble(tmp_path / "again.cif", "again", [model])
+            read += 1
+        except InputError:
+            continue
+    # Neither all nor none: the loop says something of both.
+    assert 0 < read < 120

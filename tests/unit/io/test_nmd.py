@@ -1,5 +1,6 @@
 """Modes for NMWiz and ProDy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,15 @@ def test_a_line_a_property_and_a_value_a_node(tmp_path: Path) -> None:
     )
     assert lines[-1][:3] == ["mode", "2", "0.5000"]
     assert [float(value) for value in lines[-1][3:]] == [0.6, 0.7, 0.8, 0.9, 1.0, 1.1]
+
+
+def test_names_are_a_word_each(tmp_path):
+    """Whatever a structure's file has: NMD files are told apart by blanks."""
+    atoms = example_atoms("adenylate-kinase-open").select(np.array([1, 9]))
+    odd = replace(atoms, chain_names=("", "A B"), residue_names=("", "X\tY"))
+    write_nmd(tmp_path / "a.nmd", "caf\udce9 1", odd, np.ones((1, 2, 3)), (1.0,))
+    lines = (tmp_path / "a.nmd").read_text("utf-8").splitlines()
+    rows = dict(line.split(" ", 1) for line in lines)
+    assert rows["name"] == "caf?_1"
+    assert rows["chainids"].split() == ["-", "A_B"]
+    assert rows["resnames"].split() == ["-", "X_Y"]
