@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.shown import Shown
+from cryoinfer.data.simulation_rules import require_possible, require_room
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
@@ -96,25 +97,7 @@ class SimulationConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
-        low, high = self.defocus_range_angstrom or (0.0, 0.0)
-        rules = {
-            "n must be 1 or more": self.n >= 1,
-            "box must be even and 8 or more": self.box >= 8 and self.box % 2 == 0,
-            "pixel_size_angstrom must be positive": self.pixel_size_angstrom > 0,
-            "snr_db must be a finite number": math.isfinite(self.snr_db or 0.0),
-            "defocus_range_angstrom must ascend": low <= high,
-            "max_shift_angstrom must not be negative": self.max_shift_angstrom >= 0,
-            "noise must be white or coloured": self.noise in ("white", "coloured"),
-            "views must be uniform, preferred or one": self.views in get_args(Views),
-            "optics_groups must be 1 or more": self.optics_groups >= 1,
-            "b_factor_angstrom2 must not be negative": self.b_factor_angstrom2 >= 0,
-            "defocus_error_angstrom must not be negative": self.defocus_error_angstrom
-            >= 0,
-        }
-        for rule, kept in rules.items():
-            if not kept:
-                name = rule.split()[0]
-                raise InputError(f"{rule}, found {getattr(self, name)!r}.")
+        require_possible(vars(self))
         if self.motions and self.trajectory is not None:
             raise InputError(
                 "expected motions along modes or a trajectory, found both: particles "
@@ -264,14 +247,16 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
     ------
     InputError
         If the structure cannot be used.
-    OutputError
-        If the folder already holds particles or cannot be written.
+    OutputError, ResourceError
+        If the folder already holds particles or cannot be written, or the set fits
+        neither on the disk nor into the memory.
     """
     out = Path(out_dir)
     star, stack = out / "particles.star", out / "particles.mrcs"
     for path in (star, stack):
         if path.exists():
             raise OutputError(f"{path} exists already: give another output folder.")
+    require_room(config.n, config.box, out)
     simulation = Simulation.of(config)
     if config.trajectory is not None:
         frames = simulation.shown.frames

@@ -17,7 +17,7 @@ from cryoinfer.data.simulate import (
     simulate,
     simulation_preset,
 )
-from cryoinfer.errors import InputError, OutputError
+from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.interfaces import SilentMonitor
@@ -265,15 +265,33 @@ def test_an_unknown_structure_is_refused(config: SimulationConfig) -> None:
     "change",
     [
         {"n": 0},
+        {"n": 10**12},
         {"box": 25},
+        {"box": 10**6},
         {"pixel_size_angstrom": 0.0},
+        {"pixel_size_angstrom": math.inf},
+        {"pixel_size_angstrom": math.nan},
+        {"pixel_size_angstrom": 1000.0},
         {"snr_db": math.inf},
+        {"snr_db": math.nan},
+        {"snr_db": 1e9},
         {"defocus_range_angstrom": (2.0, 1.0)},
+        {"defocus_range_angstrom": (0.0, 0.0)},
+        {"defocus_range_angstrom": (1.0, math.inf)},
+        {"defocus_range_angstrom": (math.nan, 1.0)},
         {"max_shift_angstrom": -1.0},
+        {"max_shift_angstrom": math.inf},
+        {"max_shift_angstrom": math.nan},
         {"noise": "pink"},
         {"views": "side"},
         {"optics_groups": 0},
+        {"optics_groups": 11, "n": 10},
+        {"optics_groups": 2000},  # the last one's pixel has 160 A
         {"b_factor_angstrom2": -1.0},
+        {"b_factor_angstrom2": math.nan},
+        {"defocus_error_angstrom": math.inf},
+        {"seed": 2**64},
+        {"seed": -1},
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
@@ -288,3 +306,18 @@ def test_presets_are_those_of_the_paper() -> None:
     assert [p.defocus_range_angstrom for p in presets[5:]] == [None, (4000, 12000)]
     with pytest.raises(InputError, match="cryoposenet-a"):
         simulation_preset("cryoposenet-z")
+
+
+def test_sets_without_room_are_refused_before_anything_is_written(
+    config: SimulationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutputError, match="images of 4096 pixels take"):
+        simulate(replace(config, n=10**9, box=4096), tmp_path / "a", SilentMonitor())
+    monkeypatch.setattr("psutil.virtual_memory", lambda: NothingFree())
+    with pytest.raises(ResourceError, match="of memory"):
+        simulate(config, tmp_path / "b", SilentMonitor())
+    assert list(tmp_path.iterdir()) == []
+
+
+class NothingFree:
+    available = 1

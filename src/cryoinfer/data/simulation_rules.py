@@ -1,0 +1,101 @@
+"""What can be simulated, known before anything is drawn or written."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cryoinfer.errors import InputError, OutputError, ResourceError
+from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM
+
+_MOST_IMAGES = 1_000_000_000
+_LARGEST_BOX = 4096
+_LARGEST_DEFOCUS_ANGSTROM = 5e5
+_LARGEST_ANGSTROM = 1e6
+_LARGEST_SEED = 2**63 - 1
+_DECIBELS = 100.0
+
+_BYTES_OF_AN_IMAGE = 400
+"""Of memory, for poses, optics and the table, whatever the box."""
+
+_MAPS_IN_MEMORY = 4
+_SPARE_DISK = 1.02
+
+
+def require_possible(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a simulation that say nothing, or what no file can hold.
+
+    Parameters
+    ----------
+    settings : mapping
+        The fields of :class:`cryoinfer.data.simulate.SimulationConfig`.
+
+    Raises
+    ------
+    InputError
+        Naming the field, what it must be and what it is.
+    """
+    n, box, snr_db = settings["n"], settings["box"], settings["snr_db"]
+    pixel_size, groups = settings["pixel_size_angstrom"], settings["optics_groups"]
+    low, high = settings["defocus_range_angstrom"] or (1.0, 1.0)
+    least, most = PIXEL_SIZE_RANGE_ANGSTROM
+    coarsest = pixel_size * (1 + 0.1 * (groups - 1))
+    rules = {
+        f"n must be 1 to {_MOST_IMAGES:,}": 1 <= n <= _MOST_IMAGES,
+        f"box must be even and 8 to {_LARGEST_BOX}": 8 <= box <= _LARGEST_BOX
+        and box % 2 == 0,
+        f"pixel_size_angstrom must be {least} to {most}": least <= pixel_size <= most,
+        f"snr_db must be -{_DECIBELS:g} to {_DECIBELS:g}": snr_db is None
+        or abs(snr_db) <= _DECIBELS,
+        "defocus_range_angstrom must ascend, above 0 and up to "
+        f"{_LARGEST_DEFOCUS_ANGSTROM:g}": 0 < low <= high <= _LARGEST_DEFOCUS_ANGSTROM,
+        "noise must be white or coloured": settings["noise"] in ("white", "coloured"),
+        "views must be uniform, preferred or one": settings["views"]
+        in ("uniform", "preferred", "one"),
+        "optics_groups must be 1 to the number of images, the pixel of the last one "
+        f"(a tenth larger each) up to {most}": 1 <= groups <= n and coarsest <= most,
+        f"seed must be 0 to {_LARGEST_SEED}": 0 <= settings["seed"] <= _LARGEST_SEED,
+    }
+    for name in ("max_shift_angstrom", "b_factor_angstrom2", "defocus_error_angstrom"):
+        value = settings[name]
+        rules[f"{name} must be 0 to {_LARGEST_ANGSTROM:g}"] = (
+            math.isfinite(value) and 0 <= value <= _LARGEST_ANGSTROM
+        )
+    for rule, kept in rules.items():
+        if not kept:
+            raise InputError(f"{rule}, found {settings[rule.split()[0]]!r}.")
+
+
+def require_room(n: int, box: int, folder: Path) -> None:
+    """Refuse a set that fits neither on the disk nor into the memory.
+
+    Parameters
+    ----------
+    n, box : int
+        Images, and pixels along their edge.
+    folder : Path
+        To write to; need not exist.
+
+    Raises
+    ------
+    OutputError, ResourceError
+    """
+    above = [folder.absolute(), *folder.absolute().parents]
+    free = shutil.disk_usage(next(f for f in above if f.exists())).free
+    disk = _SPARE_DISK * 4 * (n * box**2 + box**3)
+    if disk > free:
+        raise OutputError(
+            f"{n:,} images of {box} pixels take {disk / 1e9:,.1f} GB in {folder}, "
+            f"where {free / 1e9:,.1f} GB are free: simulate fewer or smaller ones."
+        )
+    available = psutil.virtual_memory().available
+    memory = n * _BYTES_OF_AN_IMAGE + _MAPS_IN_MEMORY * 4 * box**3
+    if memory > available:
+        raise ResourceError(
+            f"{n:,} images of {box} pixels take about {memory / 1e9:,.1f} GB of "
+            f"memory, of which {available / 1e9:,.1f} GB are free: simulate fewer or "
+            "smaller ones."
+        )
