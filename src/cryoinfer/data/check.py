@@ -17,7 +17,12 @@ from cryoinfer.data.optics_checks import check_optics, check_shifts
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.stack_paths import Place
 from cryoinfer.errors import InputError
-from cryoinfer.io.conventions.table import ImageReferences, Microscope, ParticleTable
+from cryoinfer.io.conventions.table import (
+    ImageReferences,
+    Microscope,
+    ParticleTable,
+    require_ignorable,
+)
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.io.raw_text import text_of_name
 
@@ -56,6 +61,7 @@ def check(
     path = Path(path)
     place = Place(path.parent, None if datadir is None else Path(datadir))
     survey = _Survey()
+    survey.attempt("file", require_ignorable, ignore)
     survey.attempt("images", place.require_folder)
     if survey.findings:
         return survey.findings
@@ -70,6 +76,7 @@ def check(
         if source is None:
             return survey.findings
         survey.features(source, ignore)
+        survey.remarks(loading.tables_not_used(path, passthrough, source))
         opened = survey.described_stacks(source, place, pixel_size_angstrom)
     if opened is None:
         return survey.findings
@@ -105,6 +112,11 @@ class _Survey:
             else:
                 cure = item.cure or f"--ignore {item.name} goes on without."
                 self._add("error", "physics", f"{item.message}. {cure}")
+
+    def remarks(self, remarks: Sequence[str]) -> None:
+        """Note what of the metadata is not used."""
+        for remark in remarks:
+            self._add("warning", "metadata", remark)
 
     def bare_stacks(
         self, path: Path, place: Place, pixel_size_angstrom: float | None
@@ -208,7 +220,7 @@ class _Survey:
                 "images make the two halves of the data dependent; remove them."
             )
             self._add("warning", "particles", message)
-        self.findings += [Finding("warning", "metadata", r) for r in table.remarks]
+        self.remarks(table.remarks)
         self.findings += check_optics(table)
 
     def images(

@@ -17,6 +17,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.mrc import StackFile
+from cryoinfer.io.raw_text import text_of_name
 from cryoinfer.records import Optics
 
 _SAME_OPTICS = 1e-5
@@ -194,7 +195,7 @@ def _named(
     place = []
     for name, stack in zip(part.table.images.paths, part.stacks, strict=True):
         taken = name in stacks and stacks[name][1].path != stack.path
-        key = str(stack.path) if taken else name
+        key = text_of_name(stack.path) if taken else name
         number, before = stacks.setdefault(key, (len(stacks), stack))
         if len(stack) > len(before):  # it has grown since
             stacks[key] = (number, stack)

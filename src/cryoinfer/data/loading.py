@@ -23,6 +23,7 @@ from cryoinfer.io.conventions.table import (
     Microscope,
     ParticleTable,
 )
+from cryoinfer.io.cryosparc import tables_beside
 from cryoinfer.io.files import read_bytes
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
@@ -58,6 +59,22 @@ def read_source(
     raise InputError(
         f"{path}: expected particles as .star, .cs, .mrcs, .mrc or .txt, "
         f"found {path.suffix or 'no ending'}"
+    )
+
+
+def tables_not_used(
+    path: Path, passthrough: Sequence[Path | str], source: Source
+) -> tuple[str, ...]:
+    """Return what to tell where a table beside particles without CTF is left out."""
+    if passthrough or not isinstance(source, CryosparcParticles) or source.has_ctf:
+        return ()
+    names = [table.name for table in tables_beside(path)]
+    if not names:
+        return ()
+    return (
+        f"{path} has no CTF, and {', '.join(names)} beside it has none either, or does "
+        "not hold all of its particles: the images are taken to have no CTF at all. "
+        "Give the table that has it with --passthrough.",
     )
 
 

@@ -21,6 +21,7 @@ from cryoinfer.io.conventions.table import (
     Microscope,
     ParticleTable,
     refuse_features,
+    require_ignorable,
 )
 from cryoinfer.io.mrc import StackFile
 from cryoinfer.records import Optics, ParticleBatch, Pose
@@ -87,6 +88,7 @@ class Particles:
             If a file cannot be used; the message says which and why.
         """
         path = Path(path)
+        require_ignorable(ignore)
         place = Place(path.parent, None if datadir is None else Path(datadir))
         place.require_folder()
         source: loading.Source
@@ -101,6 +103,8 @@ class Particles:
             stacks = loading.open_stacks(source.images().paths, place)
             source = loading.with_pixel_size(source, stacks, pixel_size_angstrom)
         table = source.table()
+        left = loading.tables_not_used(path, passthrough, source)
+        table = replace(table, remarks=(*table.remarks, *left))
         require_usable(table)
         loading.require_rows(table.images, stacks)
         boxes = loading.stack_boxes(table.images, stacks)

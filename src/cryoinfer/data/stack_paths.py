@@ -2,15 +2,18 @@
 
 import functools
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Literal
 
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.io.raw_text import encode, file_name, text_of_name
 
 _FORMAT_MARK = ":mrcs"
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 _PIECES, _PIECE_BYTES = 16, 2**16
 
 
@@ -83,6 +86,16 @@ class Place:
             raise MissingFileError(f"--datadir: there is no folder {self.datadir}")
 
     def _find(self, name: str, is_folder: Callable[[Path], bool]) -> "_Found | None":
+        # Systems write letters with their accents as one character, or as two.
+        spellings = dict.fromkeys(
+            [name, *(unicodedata.normalize(f, name) for f in _FORMS)]
+        )
+        found = (self._find_spelled(spelling, is_folder) for spelling in spellings)
+        return next((one for one in found if one is not None), None)
+
+    def _find_spelled(
+        self, name: str, is_folder: Callable[[Path], bool]
+    ) -> "_Found | None":
         relative = PurePath(file_name(_bare(name)))
         if not relative.parts:
             return None
@@ -94,10 +107,12 @@ class Place:
         ]
         if self.datadir is not None:
             found += _longest_end(self.datadir.absolute(), relative)
+        if not found:
+            return None
         for other in found[1:]:
             _require_same_content(name, found[0].path, other.path)
         # Of copies, the one in the folder that the user has named.
-        return found[-1 if self.datadir is not None else 0] if found else None
+        return found[-1 if self.datadir is not None else 0]
 
     def _folders(self) -> list[Path]:
         """Return the folder of the metadata and those above, by either name of it."""

@@ -6,6 +6,7 @@ import pytest
 import roma
 import torch
 
+from cryoinfer.data.check import check
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, MissingFileError, UnsupportedError
 from cryoinfer.io.cryosparc import read_cs, write_cs
@@ -177,6 +178,25 @@ def test_metadata_in_passthrough_tables(sparc, cryosparc_table):
     assert particles.table.images.row.tolist() == [0, 3, 2]
     (sparc / "other.cs").rename(sparc / "J1" / "J1_passthrough_particles.cs")
     assert Particles.load(path).table.images.row.tolist() == [0, 3, 2]
+
+
+def test_a_ctf_in_a_table_that_is_not_used_is_told(sparc, cryosparc_table):
+    whole = cryosparc_table()
+    rest = ["uid", *(name for name in whole.dtype.names if name.startswith("ctf"))]
+    path, beside = sparc / "J1" / "p.cs", sparc / "J1" / "J1_passthrough_particles.cs"
+    write_cs(path, whole[[name for name in whole.dtype.names if name not in rest[1:]]])
+    write_cs(beside, whole[rest])
+    particles = Particles.load(path)
+    assert particles.has_ctf
+    assert particles.remarks == ()
+    write_cs(beside, whole[rest][:2])
+    particles = Particles.load(path)
+    assert not particles.has_ctf
+    (remark,) = particles.remarks
+    assert "J1_passthrough_particles.cs beside it" in remark
+    assert remark in [f.message for f in check(path) if f.severity == "warning"]
+    with pytest.raises(InputError, match="does not hold every particle"):
+        Particles.load(path, passthrough=[beside])
 
 
 def test_unmodelled_physics_of_cryosparc_is_refused(sparc, cryosparc_table):

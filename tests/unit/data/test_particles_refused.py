@@ -2,6 +2,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+from cryoinfer.data.check import check
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, MissingFileError, UnsupportedError
 
@@ -94,3 +95,7 @@ def test_subtomograms_are_refused_whatever_is_ignored(project):
         Particles.load(path, ignore=["subtomograms"])
     with pytest.raises(InputError, match="Cannot ignore nonsense: expected some of"):
         Particles.load(project / "old.star", ignore=["nonsense"])
+    with pytest.raises(InputError, match="Cannot ignore nonsense"):
+        Particles.load(project / "a.mrcs", ignore=["nonsense"])
+    (finding,) = check(project / "old.star", ignore=["nonsense"])
+    assert "Cannot ignore nonsense" in finding.message

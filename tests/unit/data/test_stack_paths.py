@@ -1,6 +1,7 @@
 """A name stands for the stack that the metadata mean, or for none."""
 
 import os
+import unicodedata
 
 import pytest
 import torch
@@ -158,6 +159,17 @@ def test_folders_of_any_name(tmp_path, stack, folder, ending):
         last = Particles.load(target.with_suffix(".star"))
         assert torch.equal(last.images(torch.arange(2)), images)
         assert not [f for f in check(target) if f.severity == "error"]
+
+
+def test_accents_may_be_apart_from_their_letters(tmp_path, make):
+    composed, apart = (unicodedata.normalize(f, "Müller") for f in ("NFC", "NFD"))
+    for named, there in ((composed, apart), (apart, composed)):
+        right = make(f"{there}/a.mrcs", seed=1)
+        path = write_star(tmp_path / "p.star", f"{named}/a.mrcs")
+        assert torch.equal(first_image(path), right[0])
+        (tmp_path / there / "a.mrcs").unlink()
+        with pytest.raises(MissingFileError):
+            Particles.load(path)
 
 
 def test_lists_of_stacks(tmp_path, make):

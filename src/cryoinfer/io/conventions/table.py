@@ -304,16 +304,8 @@ def feature(name: str, where: str) -> Feature:
     return Feature(name, message, cure=_CURES.get(name, ""))
 
 
-def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> None:
-    """Raise for the features that the user has not chosen to ignore.
-
-    Raises
-    ------
-    UnsupportedError
-        One message that names them all.
-    InputError
-        If a name in ``ignore`` is unknown.
-    """
+def require_ignorable(ignore: Collection[str]) -> None:
+    """Raise :class:`InputError` if a name is of nothing that can be ignored."""
     ignorable = [name for name in FEATURES if name not in _CURES]
     unknown = sorted(set(ignore) - set(ignorable))
     if unknown:
@@ -321,6 +313,16 @@ def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> Non
             f"Cannot ignore {', '.join(unknown)}: expected some of "
             f"{', '.join(ignorable)}"
         )
+
+
+def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> None:
+    """Raise for the features that the user has not chosen to ignore.
+
+    Raises
+    ------
+    UnsupportedError
+        One message that names them all.
+    """
     left = [f for f in features if not (f.ignorable and f.name in ignore)]
     if not left:
         return
