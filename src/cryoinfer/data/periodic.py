@@ -161,22 +161,39 @@ def torn_atoms(coordinates_angstrom: Places, chains: Chains) -> NDArray[np.bool_
 
 
 def _together(moved: Places, piece: NDArray[np.int64], vectors: Places) -> Places:
-    """Return pieces where they touch those that are placed, the largest first."""
+    """Return molecules where they touch the largest group of them, if they can."""
+    group = _groups(moved, piece)
+    names, counts = np.unique(group, return_counts=True)
+    largest, *others = names[np.argsort(-counts)].tolist()
     shifts = np.array(list(product((0, -1, 1), repeat=3))) @ vectors
-    names, counts = np.unique(piece, return_counts=True)
-    left = [np.flatnonzero(piece == name) for name in names[np.argsort(-counts)]]
-    placed = left.pop(0)
-    moved = moved.copy()
-    while left:
-        tree = cKDTree(moved[placed])
-        nearest = [float(tree.query(moved[rows])[0].min()) for rows in left]
-        rows = left.pop(int(np.argmin(nearest)))
-        if min(nearest) > _NO_CONTACT_ANGSTROM:
-            away = [tree.query(moved[rows] + one)[0].min() for one in shifts]
-            if min(away) < _CONTACT_ANGSTROM:
-                moved[rows] += shifts[int(np.argmin(away))]
-        placed = np.concatenate([placed, rows])
-    return moved
+    placed, found = np.flatnonzero(group == largest), moved.copy()
+    tree = cKDTree(found[placed])
+    for name in others:
+        rows = np.flatnonzero(group == name)
+        away = [float(tree.query(found[rows] + one)[0].min()) for one in shifts]
+        if away[0] > _NO_CONTACT_ANGSTROM and min(away) < _CONTACT_ANGSTROM:
+            found[rows] += shifts[int(np.argmin(away))]
+            placed = np.concatenate([placed, rows])
+            tree = cKDTree(found[placed])
+    return found
+
+
+def _groups(at: Places, piece: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which group of pieces, in touch with each other, an atom is of.
+
+    By cells of a grid that are neighbours: atoms nearer than a cell's side are in such.
+    """
+    sides = np.floor(at / _CONTACT_ANGSTROM).astype(np.int64)
+    cells, cell = np.unique(sides, axis=0, return_inverse=True)
+    cell = cell.reshape(-1)
+    beside = cKDTree(cells).query_pairs(1.8, output_type="ndarray")
+    # All of a piece are together.
+    _, first, own = np.unique(piece, return_index=True, return_inverse=True)
+    one = np.concatenate([beside[:, 0], cell])
+    other = np.concatenate([beside[:, 1], cell[first][own.reshape(-1)]])
+    shape = (len(cells), len(cells))
+    graph = coo_matrix((np.ones(len(one)), (one, other)), shape)
+    return connected_components(graph, directed=False)[1][cell].astype(np.int64)
 
 
 @dataclass(frozen=True)
