@@ -262,7 +262,9 @@ def _tables(
 
 def _lines(star: StarFile) -> Iterator[str]:
     previous = None
-    for block in star.blocks:
+    # A name heads its tables once: those of one name stay together.
+    names = [block.name for block in star.blocks]
+    for block in sorted(star.blocks, key=lambda block: names.index(block.name)):
         if block.name != previous:
             if star.version is not None:
                 yield from ("", f"# version {star.version}")

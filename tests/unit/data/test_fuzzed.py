@@ -18,7 +18,7 @@ FEW = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-MANY = settings(FEW, max_examples=1000)
+MANY = settings(FEW, max_examples=500)
 
 WORDS = st.sampled_from(
     "nan inf -inf <NA> None 0 -1 1 2 7 1e23 1e308 -1e308 1e-320 1.5 0x10 1_000 True é "

@@ -32,6 +32,17 @@ def test_a_star_file_keeps_what_is_not_understood(project):
             assert found.columns[label].tolist() == values.tolist()
 
 
+def test_tables_of_one_name_stay_together(project):
+    # Without its head the last pair belongs to the optics, which go to the front.
+    path = project / "new.star"
+    path.write_text(path.read_text().replace("data_extra\n", ""))
+    Particles.load(path).save(project / "out.star")
+    after = read_star(project / "out.star")
+    assert [block.name for block in after.blocks] == ["optics", "optics", "particles"]
+    assert after.blocks[1].columns["kept"].tolist() == ["yes"]
+    assert len(Particles.load(project / "out.star")) == 3
+
+
 def test_results_are_written_in_relions_terms(project):
     particles = Particles.load(project / "new.star")
     generator = torch.Generator().manual_seed(0)
