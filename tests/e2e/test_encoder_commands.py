@@ -361,7 +361,7 @@ def test_an_encoder_whose_training_was_not_finished_is_not_used(
     RunRecord.of_now("train", {}, {}, 0, 1).write(tmp_path)
     answer = cryoinfer("infer", tmp_path, files[0], "--out", tmp_path / "run")
     assert answer.exit_code == 2
-    assert "is running, not finished. Finish it with --resume" in answer.stderr
+    assert "is running, not finished. Finish it first" in answer.stderr
 
 
 def test_a_training_that_was_not_finished_has_no_report(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ _LONGEST = 1000
 """Characters of a message."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVICE = {
+    "--resume": "A run can then be continued with --resume.",
+    "--dry-run": "--dry-run says how much a run needs.",
+}
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _AWAY = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
 
@@ -82,16 +86,28 @@ class GuardedGroup(TyperGroup):
             except (typer.Exit, typer.Abort, TyperException):
                 raise
             except Exception as error:
-                raise typer.Exit(_tell(error)) from error
+                raise typer.Exit(_tell(error, self._options(ctx))) from error
+
+    def _options(self, ctx: Any) -> set[str]:
+        """Return the options of the command that runs."""
+        command: Any = self.commands.get(ctx.invoked_subcommand or "")
+        parameters = [] if command is None else command.params
+        return {name for one in parameters for name in one.opts}
 
 
-def _tell(error: Exception) -> int:
-    """Tell a user of an error, and return the exit code."""
+def _tell(error: Exception, options: set[str]) -> int:
+    """Tell a user of an error, and return the exit code.
+
+    Advice about runs is left out where the command, by its options, makes none.
+    """
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         raise error  # the reader of a pipe has gone; typer ends in silence
     if ENDING.code is not None and mendable(error) is None:
         return ENDING.code  # what a library makes of an interruption
     message, code = explain(error)
+    for option, advice in _ADVICE.items():
+        if option not in options:
+            message = message.replace(f" {advice}", "")
     with suppress(OSError):  # a terminal that has closed, a disk that is full
         say(Console(stderr=True), f"Error: {one_line(message)}")
     return code
@@ -139,8 +155,8 @@ def mendable(error: BaseException) -> str | None:
         return _of_the_system(error)
     if is_out_of_memory(error):
         return (
-            "There is not enough memory. See with --dry-run how much a run needs, and "
-            "use a smaller box or fewer particles."
+            "There is not enough memory. Use a smaller box or fewer particles. "
+            + _ADVICE["--dry-run"]
         )
     return None
 
@@ -158,15 +174,12 @@ def _of_the_system(error: OSError) -> str:
     name = error.filename if error.filename is not None else "a file"
     cause = error.strerror or str(error) or type(error).__name__
     if error.errno in _FULL:
-        return (
-            f"Cannot write {name}: {cause}. Free some space; a run can then be "
-            "continued with --resume."
-        )
+        return f"Cannot write {name}: {cause}. Free some space. {_ADVICE['--resume']}"
     if error.errno in _FORBIDDEN:
         return f"Cannot access {name}: {cause}. Expected permission to use it."
     if error.errno in _AWAY:
         return (
-            f"Cannot reach {name}: {cause}. Try again when the file system answers; a "
-            "run can be continued with --resume."
+            f"Cannot reach {name}: {cause}. Try again when the file system answers. "
+            + _ADVICE["--resume"]
         )
     return f"Cannot use {name}: {cause}. Give another one, or mend it."

@@ -181,8 +181,8 @@ def require_finished(folder: Path) -> RunRecord:
     record = RunRecord.read(folder)
     if record.status != "finished":
         raise InputError(
-            f"The run in {folder} is {record.status}, not finished. Finish it with "
-            "--resume first."
+            f"The run in {folder} is {record.status}, not finished. Finish it first: "
+            f"`cryoinfer {record.workflow}` with --resume."
         )
     return record
 
