@@ -19,9 +19,10 @@ from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.centre import moved_covariance
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.motion_result import Motions
-from cryoinfer.workflows.moving_noise import Imaged
+from cryoinfer.workflows.moving_noise import Imaged, shown_of
 
 _SIGNIFICANT = 3.0  # standard errors, by which all poses must have moved together
+_PLACES_A_WAVE = 8  # of the highest frequency
 _KEPT_MADS = 4.0  # median absolute deviations; poses beyond have found another top
 
 
@@ -49,8 +50,8 @@ class ModelFrame:
     def first(cls, problem: MotionProblem, imaged: Imaged, radius: int) -> Self:
         """Return where the model lies best, by some images at the poses of their file.
 
-        Wherever in the box that is, to a voxel: what images have in common with the
-        model at rest is, by its displacement, a Fourier transform.
+        Wherever in the box that is, to an eighth of the shortest wave: what images have
+        in common with the model at rest is, by its displacement, a Fourier transform.
 
         Parameters
         ----------
@@ -62,24 +63,26 @@ class ModelFrame:
         """
         middle = cls.in_the_middle()
         grid, subject = problem.grid, problem.subject(imaged)
-        box, starts = grid.box, middle.starts(problem)
-        common = torch.zeros(box**3, dtype=torch.complex128)
+        starts = middle.starts(problem)
+        # Places along an axis: memory does not grow with the box.
+        m = min(grid.box, _PLACES_A_WAVE * radius)
+        common = torch.zeros(m**3, dtype=torch.complex128)
         for batch in imaged.pilots(problem.particles):
             images = problem.whitened(batch, imaged).prefix(radius)
             at = starts[batch.index]
-            shown = subject.coefficients(at, images) * images.ctf
-            product = complex_product(images.coefficients.conj(), shown)
+            seen = shown_of(subject, images, at)
+            product = complex_product(seen.images.coefficients.conj(), seen.shown)
             product = product.to(common.dtype)
             plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()
             # Where the coefficients of an image lie among those of the map: x, y, z.
             place = plane @ at.pose.rotation[:, :2].double()
-            x, y, z = (place.round().long() % box).unbind(-1)
-            row = (z * box + y) * box + x
+            x, y, z = (place.round().long() % m).unbind(-1)
+            row = (z * m + y) * m + x
             common.index_add_(0, row.flatten(), product.flatten())
-        value = torch.fft.fftn(common.reshape(box, box, box)).real
+        value = torch.fft.fftn(common.reshape(m, m, m)).real
         place = torch.stack(torch.unravel_index(value.argmax(), value.shape)).flip(0)
-        place = (place + box // 2) % box - box // 2
-        return cls(middle.rotation, place.double() * grid.pixel_size_angstrom)
+        place = (place + m // 2) % m - m // 2
+        return cls(middle.rotation, place.double() * (grid.length_angstrom / m))
 
     @classmethod
     def found(cls, given: Pose, motions: Motions, begun: Self) -> Self:
@@ -92,7 +95,14 @@ class ModelFrame:
         motions : Motions
             With poses of the centred model.
         begun : ModelFrame
-            Kept where poses have not moved together beyond chance.
+            Where the model was taken to lie: kept along what no image shows, as the
+            depth where all are seen from one side.
+
+        Returns
+        -------
+        ModelFrame
+            In the middle and not turned where poses have not moved together beyond
+            chance.
         """
         known = motions.known
         before, after = given[known], motions.rotation[known].double()
@@ -107,20 +117,21 @@ class ModelFrame:
         rotation = roma.special_procrustes(between.mean(0))
         apart = geodesic_angle(rotation.expand_as(between), between)
         error = float(apart.square().mean().sqrt()) / len(between) ** 0.5
-        if float(geodesic_angle(rotation, begun.rotation)) < _SIGNIFICANT * error:
-            rotation = begun.rotation
-        # What is seen from one side only leaves the depth open: it stays as begun.
+        eye = torch.eye(3, dtype=torch.float64)
+        if float(geodesic_angle(rotation, eye)) < _SIGNIFICANT * error:
+            rotation = eye
         left = aside - plane @ begun.offset_angstrom
         normal = torch.linalg.pinv(
             torch.einsum("nki,nkj->ij", plane, plane), rtol=1e-6, hermitian=True
         )
         step = normal @ torch.einsum("nki,nk->i", plane, left)
+        offset = begun.offset_angstrom + step
         rest = (left - plane @ step).square().mean()
         # Of each component; those of its length's square add up.
         error = float((rest * normal.trace()).clamp(min=0).sqrt())
-        if float(step.norm()) < _SIGNIFICANT * error:
-            step = torch.zeros_like(step)
-        return cls(rotation, begun.offset_angstrom + step)
+        if float(offset.norm()) < _SIGNIFICANT * error:
+            offset = torch.zeros_like(offset)
+        return cls(rotation, offset)
 
     def starts(self, problem: MotionProblem) -> Latents:
         """Return the particles' poses as ones of the centred model, at rest."""

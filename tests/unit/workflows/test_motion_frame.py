@@ -1,14 +1,25 @@
 """Where a model lies among given poses: known displacements come back."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import roma
 import torch
 from torch import Tensor
 
+from cryoinfer.data.examples import named_atoms
+from cryoinfer.data.moving_model import MovingModel
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
 from cryoinfer.workflows.motion_frame import ModelFrame
+from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
 from cryoinfer.workflows.motion_result import Motions
+from cryoinfer.workflows.moving_noise import first_look
 
 N = 200
 OFFSET = torch.tensor([5.0, -3.0, 4.0], dtype=torch.float64)
@@ -58,6 +69,13 @@ def test_poses_that_have_not_moved_together_leave_the_model_where_it_was() -> No
     assert found.turned_degrees == 0.0
 
 
+def test_where_the_model_was_taken_to_lie_does_not_decide() -> None:
+    given, motions = particles(random_rotations(N, seeded(0)), MIDDLE)
+    begun = ModelFrame(MIDDLE.rotation, torch.tensor([1.5, -1.5, 1.5]).double())
+    found = ModelFrame.found(given, motions, begun)
+    assert torch.equal(found.offset_angstrom, MIDDLE.offset_angstrom)
+
+
 def test_the_depth_of_one_view_stays_as_it_was() -> None:
     true = ModelFrame(MIDDLE.rotation, OFFSET)
     given, motions = particles(random_turns_in_plane(N, seeded(0)), true)
@@ -88,3 +106,30 @@ def test_images_show_the_same_in_either_frame() -> None:
     torch.testing.assert_close(
         to_centre @ told.covariance @ to_centre.mT, motions.covariance[:, 3:5, 3:5]
     )
+
+
+def test_the_place_of_a_model_is_seen_from_far(tmp_path: Path) -> None:
+    enzyme = named_atoms("adenylate-kinase-open")
+    alpha = np.flatnonzero([name == "CA" for name in enzyme.atom_names])
+    chain = enzyme.select(alpha)
+    write_ensemble(tmp_path / "chain.cif", "chain", [chain])
+    config = SimulationConfig(
+        structure=str(tmp_path / "chain.cif"),
+        n=40,
+        box=32,
+        pixel_size_angstrom=4.0,
+        snr_db=0.0,
+        max_shift_angstrom=3.0,
+    )
+    simulate(config, tmp_path / "set", SilentMonitor())
+    true = Particles.load(tmp_path / "set" / "truth.star")
+    assert true.pose is not None
+    far = torch.tensor([-21.0, 9.0, 14.0], dtype=torch.float64)
+    aside = true.pose.shift_angstrom - (true.pose.rotation @ far)[:, :2]
+    given = true.with_results(pose=Pose(true.pose.rotation, aside))
+    model = MovingModel.of(chain, 1, 1.0)
+    problem = MotionProblem.of(given, model, DynamicsConfig(poses="given"))
+    imaged = first_look(given, model, problem.grid, problem.prior, seeded(0))
+    found = ModelFrame.first(problem, imaged, 12)
+    # Places are 4 A apart, and 40 images tell one from the next.
+    torch.testing.assert_close(found.offset_angstrom, far, atol=2.1, rtol=0)
