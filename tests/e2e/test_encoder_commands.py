@@ -96,7 +96,17 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     flag = results["cryoinferFlag"]
     assert flag.tolist() == [2 if row in (7, 9) else 0 for row in range(COUNT)]
     assert (results["cryoinferNovelty"] == 1e9).tolist() == (flag == 2).tolist()
-    assert "NaN or infinite pixels" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "NaN or infinite pixels" in page
+    # What is known of the encoder stands on the screen, on the page and in the record.
+    verdict = load_encoder(encoder).verdict
+    assert verdict.startswith(("too short", "not converged"))
+    said = (answer.output, page, " ".join(RunRecord.read(run).results["cautions"]))
+    for text in said:
+        assert verdict in text
+        assert "have not been put to a test" in text
+        assert "posed against one map" in text
+    assert "independent halves" not in page
     left_out = json.loads((run / "run.json").read_text())["results"]["left_out"]
     assert left_out["unreadable"] == 2
     # None of these is what the next encoder learns from.

@@ -363,4 +363,4 @@ def report(run: opt.Run) -> None:
 def _run(options: opt.RunOptions) -> None:
     from cryoinfer.cli.runs import run
 
-    run(options, Console())
+    raise typer.Exit(run(options, Console()))

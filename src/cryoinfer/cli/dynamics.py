@@ -10,6 +10,7 @@ from rich.console import Console
 from cryoinfer.cli import run_files
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
+from cryoinfer.cli.left_out import given_flags
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
@@ -144,6 +145,11 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.state())
+        if flagged := int((given_flags(particles) != 0).sum()):
+            monitor.message(
+                f"{flagged:,} particles that an earlier run has flagged are inferred "
+                "like the others: what was unlike its map may be how they have moved."
+            )
         try:
             with explained_interruption(folder, console), monitor:
                 for remark in particles.remarks:

@@ -12,12 +12,13 @@ from rich.console import Console
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.estimate import estimate_training
 from cryoinfer.cli.left_out import read_flags
+from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.results import PREPARED, write_encoder
+from cryoinfer.cli.results import CAUTIONS, PREPARED, write_encoder
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.runs import explained_interruption, is_done
@@ -29,8 +30,6 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.report.parts import cautions
-from cryoinfer.report.trials import judge_trials
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -177,6 +176,9 @@ def _lead(
         begin()
         folder.log(f"cryoinfer train, {arguments}")
         monitor = RichMonitor(console, folder.log, folder.state())
+        from_run = inherited(options.run)
+        for text in from_run:
+            monitor.message(f"Caution: {text}")
         try:
             with explained_interruption(folder, console), monitor:
                 trained = train_encoder(
@@ -188,11 +190,14 @@ def _lead(
         finally:
             folder.add_times(monitor.stage_seconds)
         numbers = write_encoder(folder, trained, trials)
+        numbers |= {INHERITED: from_run, CAUTIONS: [*from_run, *numbers[CAUTIONS]]}
         folder.describe(numbers, [asdict(check) for check in trained.checks])
         write_report(options.out)
         folder.finish()
         for line in _summary(options.out, trained, trials):
             monitor.message(line)
+        for text in numbers[CAUTIONS]:
+            monitor.message(f"Caution: {text}")
 
 
 def _plan(options: TrainOptions, school: _School, threads: int) -> Plan:
@@ -214,8 +219,7 @@ def _summary(
         )
     rows["Encoder"] = str(folder / run_folder.ENCODER)
     rows["Report"] = str(folder / run_folder.REPORT)
-    warned = cautions(judge_trials(trials))
-    return [*aligned(rows), *(f"Caution: {text}" for text in warned)]
+    return aligned(rows)
 
 
 def _read_lesson(

@@ -15,11 +15,12 @@ from torch import Tensor
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
 from cryoinfer.cli.inputs import require_truth
-from cryoinfer.cli.left_out import read_flags
+from cryoinfer.cli.left_out import is_posed, read_flags
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
-from cryoinfer.cli.run_files import UNREADABLE, Posteriors, read_run_map, read_run_mask
+from cryoinfer.cli.results import CAUTIONS
+from cryoinfer.cli.run_files import Posteriors, read_run_map, read_run_mask
 from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.terminal import say, spelled
 from cryoinfer.data.particles import Particles
@@ -65,7 +66,8 @@ class _Matched:
     chosen : Tensor of int64
         Which particles of the run they are.
     unreadable : int
-        How many more there are without a pose, as their images are not finite.
+        How many more there are without a pose: their images are not finite, or they
+        were flagged before and left out.
     """
 
     estimated: Pose
@@ -159,14 +161,21 @@ def evaluate(
     }
     write_comparison(run, comparison, summary)
     page = write_report(run)
+    _say_reserve(console, record, matched.unreadable)
     _print(console, hands, best, coverage)
-    if matched.unreadable:
+    say(console, f"Written to {run / run_folder.EVALUATION} and {page}")
+
+
+def _say_reserve(console: Console, record: RunRecord, unreadable: int) -> None:
+    """Say what asks for caution in the run, and what of it is not judged."""
+    for text in record.results.get(CAUTIONS, ()):
+        say(console, f"Caution: {text}")
+    if unreadable:
         say(
             console,
-            f"Left out: {matched.unreadable:,} without a pose, whose images hold NaN "
-            "or infinite pixels",
+            f"Left out: {unreadable:,} without a pose, whose images hold NaN "
+            "or infinite pixels, or that an earlier run had flagged",
         )
-    say(console, f"Written to {run / run_folder.EVALUATION} and {page}")
 
 
 @dataclass(frozen=True)
@@ -241,7 +250,7 @@ def _match(
     place = {key: i for i, key in enumerate(_keys(true))}
     rows = [place.get(key, -1) for key in _keys(estimated)]
     row = torch.tensor(rows)
-    unreadable = read_flags(record, estimated.table) == UNREADABLE
+    unreadable = ~is_posed(record, read_flags(record, estimated.table))
     if not bool((row >= 0).any()):
         raise InputError(
             f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "
@@ -251,7 +260,7 @@ def _match(
     if len(chosen) == 0:
         raise InputError(
             f"No particle of {run} has a pose: all their images hold NaN or infinite "
-            "pixels. Run `cryoinfer check` on the particles"
+            "pixels, or are flagged. Run `cryoinfer check` on the particles"
         )
     left_out = int(((row >= 0) & unreadable).sum())
     return _Matched(estimated.pose[chosen], true.pose[row[chosen]], chosen, left_out)

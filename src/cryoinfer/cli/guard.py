@@ -6,6 +6,7 @@ code  meaning
 0     done
 1     something unexpected, the traceback is in a log; or findings of ``check``
 2     an error that the user can mend, or a wrong option
+3     done, but no structure was found: the images do not show the map
 128+  a signal: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP (:mod:`cryoinfer.cli.signals`)
 ====  ==========================================================================
 """
@@ -29,6 +30,9 @@ from cryoinfer.cli.aliases import in_own_words
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.cli.terminal import say, spelled
 from cryoinfer.errors import CryoinferError, is_out_of_memory
+
+NOTHING_FOUND = 3
+"""Exit code of a run that came to its end and found no structure."""
 
 _LONGEST = 1000
 """Characters of a message."""

@@ -5,16 +5,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cryoinfer.cli.run_files import FLAG
+from cryoinfer.cli.run_files import FLAG, UNREADABLE
 from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
 from cryoinfer.io.conventions.table import ParticleTable
 
 RECORD_KEY = "left_out"
 """Under which they stand in the record of a run."""
+
+OBEYED = "flagged_left_out"
+"""Key of how many were left out because of flags that particles had brought along."""
 
 _MANY = 0.5
 """Share of novel particles from which the encoder itself is in doubt."""
@@ -111,11 +117,71 @@ class LeftOut:
 
 
 def has_flags(record: RunRecord) -> bool:
-    """Tell whether the flags of a run's particles are of its own encoder.
+    """Tell whether the flags of a run's particles say what it left out.
 
-    Those that particles have brought along are of an earlier run.
+    They are of its own encoder, or were obeyed; others that particles have brought
+    along are of an earlier run.
     """
-    return RECORD_KEY in record.results
+    return RECORD_KEY in record.results or OBEYED in record.results
+
+
+def is_posed(record: RunRecord, flags: Tensor) -> Tensor:
+    """Return which particles of a run have poses in its map, a mask.
+
+    An encoder has posed what it flags as novel, too; where flags were given, what they
+    leave out has the pose that it had.
+    """
+    return flags == 0 if OBEYED in record.results else flags != UNREADABLE
+
+
+def given_flags(particles: Particles) -> Tensor:
+    """Return the flags that particles have brought along, int64, shape (n,)."""
+    found = particles.table.results.get(FLAG)
+    if found is None:
+        return torch.zeros(len(particles), dtype=torch.int64)
+    return torch.from_numpy(np.asarray(found)).long()
+
+
+def used_particles(workflow: str, particles: Particles) -> Tensor:
+    """Return which particles a workflow uses, a mask of shape (n,).
+
+    `refine` and `reconstruct` leave out what an earlier run has flagged, for their map
+    is to show what the others do. A search from nothing knows no such map: `abinitio`
+    leaves out only what cannot be read.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    flags = given_flags(particles)
+    used = flags != UNREADABLE if workflow == "abinitio" else flags == 0
+    if not bool(used.any()):
+        raise InputError(
+            f"all {len(used):,} particles are flagged ({FLAG}) as unlike the map of an "
+            "earlier run, or unreadable: there is none to use. Search them with "
+            f"`cryoinfer abinitio`, or take the column {FLAG} out of the file"
+        )
+    return used
+
+
+def flag_words(workflow: str, particles: Particles) -> list[str]:
+    """Say what becomes of particles that an earlier run has flagged."""
+    flags = given_flags(particles)
+    out = int((~used_particles(workflow, particles)).sum())
+    said = []
+    if out:
+        said.append(
+            f"{out:,} of {len(flags):,} particles are left out, as an earlier run has "
+            f"flagged them ({FLAG}); they stay in the file."
+        )
+    kept = int((flags != 0).sum()) - out
+    if kept:
+        said.append(
+            f"{kept:,} particles that an earlier run has flagged as unlike its map are "
+            "used all the same: this search does not begin with that map."
+        )
+    return said
 
 
 def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import (
     is_same_file,
     make_folder,
@@ -19,6 +20,8 @@ from cryoinfer.cli.outputs import (
     write_file,
 )
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
+from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_files import (
     Posteriors,
     read_fsc,
@@ -28,7 +31,7 @@ from cryoinfer.cli.run_files import (
     save_particles,
 )
 from cryoinfer.cli.run_folder import clear
-from cryoinfer.cli.run_record import require_finished
+from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
@@ -89,10 +92,12 @@ def flip(options: FlipOptions, console: Console) -> None:
         If the target is what is read, or exists and must not be replaced.
     """
     source, particles, out = options.source, options.particles, options.out
+    warned = inherited(source, particles)
     if source.is_dir():
         if particles is not None:
             raise InputError(f"{source} is a run and has its own particles: name none.")
         _flip_run(options)
+        warned = RunRecord.read(out).results.get(CAUTIONS, ())
     elif out.suffix in _MAP_ENDINGS and particles is None:
         require_free_file(out, source, overwrite=options.overwrite)
         density, pixel_size = _mirrored(options.density())
@@ -104,6 +109,8 @@ def flip(options: FlipOptions, console: Console) -> None:
     else:
         _flip_files(options)
     say(console, f"The mirror image is in {out}")
+    for text in warned:
+        say(console, f"Caution: {text}")
 
 
 def mirror_density(density: Tensor) -> Tensor:
@@ -120,8 +127,6 @@ def mirror_density(density: Tensor) -> Tensor:
 
 def _flip_run(options: FlipOptions) -> None:
     """Write the mirror image of a run as a run of its own."""
-    from cryoinfer.cli.report_page import write_report
-
     source, out = options.source, options.out
     record = require_finished(source)
     if is_same_file(source, out):

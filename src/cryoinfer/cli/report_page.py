@@ -1,13 +1,17 @@
 """The report of a run, made from the files in its folder and from nothing else."""
 
+import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
-from cryoinfer.cli.left_out import LeftOut, has_flags
+from cryoinfer.cli.left_out import OBEYED, LeftOut, has_flags, is_posed
+from cryoinfer.cli.nothing_found import INHERITED, nothing_words
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_files import (
@@ -16,7 +20,6 @@ from cryoinfer.cli.run_files import (
     MASKED,
     RANDOMISED,
     UNMASKED,
-    UNREADABLE,
     PosedParticles,
     read_fsc,
     read_noise,
@@ -36,7 +39,7 @@ from cryoinfer.report import (
     render_training_report,
 )
 from cryoinfer.workflows.result import Iteration
-from cryoinfer.workflows.trial import Trial
+from cryoinfer.workflows.trial import CLIMBED, ENCODER, Trial
 
 _WORKFLOW_NAMES = {
     "abinitio": "Ab initio",
@@ -56,6 +59,8 @@ _INDEPENDENCE = {
     "one encoder and against one map, whose features are in both.",
 }
 _CONVERGED = "converged"
+_USED = {"amortized": ENCODER, "semi-amortized": CLIMBED}
+"""Which trial speaks for the posteriors of a method."""
 
 
 def write_report(folder: Path) -> Path:
@@ -112,7 +117,7 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
             f"the run in {folder} is being written, or was interrupted then: wait for "
             "its end, or resume it"
         )
-    posed = torch.from_numpy(flags != UNREADABLE)
+    posed = is_posed(record, torch.from_numpy(flags))
     if not bool(posed.any()):  # what is written instead is shown
         posed[:] = True
     return ReportContent(
@@ -132,11 +137,14 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         stage_seconds=record.stage_seconds,
         independence=_independence(record),
         warnings=_warnings(record),
-        iterations=[Iteration(**values) for values in record.iterations],
+        iterations=_iterations(record),
         arguments=_spelled(record),
         versions=record.versions,
         truth=read_comparison(folder),
         trials=_trials(record),
+        halves=_halves(record),
+        nothing_found=nothing_words(record.results),
+        shared_resolution_angstrom=record.results.get("shared_resolution_angstrom"),
     )
 
 
@@ -158,6 +166,7 @@ def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
         stage_seconds=record.stage_seconds,
         arguments=_spelled(record),
         versions=record.versions,
+        warnings=tuple(record.results.get(INHERITED, ())),
     )
 
 
@@ -207,10 +216,35 @@ def read_dynamics(folder: Path) -> DynamicsContent:
         )
 
 
+def _iterations(record: RunRecord) -> list[Iteration]:
+    """Return the history of a run; one of before gains were kept has none."""
+    earlier = {"gain_nats": math.nan}
+    names = [one.name for one in fields(Iteration)]
+    rows = [earlier | values for values in record.iterations]
+    return [Iteration(**{name: row[name] for name in names}) for row in rows]
+
+
+def _halves(record: RunRecord) -> Literal["apart", "given", "one map"]:
+    """Return how the halves of a run were posed."""
+    if record.workflow == "infer" or _method(record):
+        return "one map"
+    began_at_poses = record.workflow == "refine" and not record.arguments.get("map")
+    given = record.workflow == "reconstruct" or began_at_poses
+    return "given" if given else "apart"
+
+
 def _trials(record: RunRecord) -> dict[str, Trial]:
-    """Return the trials of the run's encoder, none if it has none."""
+    """Return the trials of the run's encoder, none if it has none.
+
+    Of a run that has posed particles with it, those of the posteriors that it gives.
+    """
     found = record.results.get("trials", {})
-    return {name: Trial.of_record(values) for name, values in found.items()}
+    used = _USED.get(record.arguments.get("method", ""))
+    return {
+        name: Trial.of_record(values)
+        for name, values in found.items()
+        if used is None or name == used
+    }
 
 
 def _spelled(record: RunRecord) -> dict[str, str]:
@@ -234,20 +268,24 @@ def _independence(record: RunRecord) -> str:
     return (
         f"{_left_out(record)}{_INDEPENDENCE['infer']} That map comes from a search of "
         f"{found['searched_particles']:,} of the particles, whose halves were refined "
-        f"apart and agree to {found['searched_resolution_angstrom']:.2f} A: quote that "
+        f"apart and agree to {found['searched_resolution_angstrom']:.2f} Å: quote that "
         f"where the FSC here goes further."
     )
 
 
 def _left_out(record: RunRecord) -> str:
     left_out = LeftOut.of_results(record.results)
-    return "" if left_out is None else f"{left_out.novel_words()}. "
+    said = "" if left_out is None else f"{left_out.novel_words()}. "
+    if flagged := record.results.get(OBEYED):
+        said += f"{flagged:,} particles that an earlier run flagged are left out. "
+    return said
 
 
 def _warnings(record: RunRecord) -> tuple[str, ...]:
     """Return what is wrong with the encoder, or with what it was given."""
     left_out = LeftOut.of_results(record.results)
     cautions = () if left_out is None else left_out.cautions()
+    cautions = (*record.results.get(INHERITED, ()), *cautions)
     verdict = record.results.get("verdict", _CONVERGED)
     if verdict.startswith(_CONVERGED):
         return cautions

@@ -7,16 +7,21 @@ from typing import Any
 
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.nothing_found import map_numbers
 from cryoinfer.cli.replacing import replace_file
-from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.report_page import read_content, write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
+from cryoinfer.report.assessment import assess
 from cryoinfer.report.parts import cautions
 from cryoinfer.report.trials import judge_trials
 from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.result import Reconstruction, RunResult
 from cryoinfer.workflows.train import TrainedEncoder
 from cryoinfer.workflows.trial import Trial
+
+CAUTIONS = "cautions"
+"""In the record of a run: what asks for caution, as in its report."""
 
 PREPARED = "prepared_particles"
 """In the record of a run: how many images had to be made like those of an encoder."""
@@ -52,7 +57,7 @@ def write_encoder(
         "median_degrees": last.median_degrees,
         "posterior_widening": trained.widening.tolist(),
         "trials": {name: asdict(trial) for name, trial in trials.items()},
-        "cautions": cautions(judge_trials(trials)),
+        CAUTIONS: cautions(judge_trials(trials)),
     }
 
 
@@ -92,12 +97,11 @@ def write_found(
     run_files.write_reconstruction(folder.path, reconstruction)
     results = {
         "particles": len(particles),
-        "box": reconstruction.density.shape[-1],
-        "pixel_size_angstrom": reconstruction.pixel_size_angstrom,
-        "resolution_angstrom": reconstruction.resolution_angstrom,
-        "symmetry": reconstruction.symmetry,
+        **map_numbers(reconstruction),
         **left_out,
         **numbers,
     }
     folder.describe(results, iterations)
+    found = cautions(assess(read_content(folder.path)))
+    folder.describe(results | {CAUTIONS: found}, iterations)
     write_report(folder.path)

@@ -8,23 +8,32 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
-from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli import run_files
 from cryoinfer.cli.estimate import estimate_amortized, estimate_run
+from cryoinfer.cli.left_out import OBEYED, flag_words, given_flags, used_particles
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
+from cryoinfer.cli.nothing_found import (
+    INHERITED,
+    exit_code,
+    inherited,
+    nothing_words,
+)
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
+from cryoinfer.cli.run_files import UNREADABLE
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
 from cryoinfer.cli.run_record import RECORD, RunRecord
-from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.run_summary import summary
+from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor
-from cryoinfer.wording import format_bytes, format_duration
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.amortize import (
     SUBSET,
@@ -34,22 +43,21 @@ from cryoinfer.workflows.amortize import (
     fitting_encoder,
     require_teachable,
 )
+from cryoinfer.workflows.inferred import with_left_out
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 from cryoinfer.workflows.result import Reconstruction, RunResult
 
-_HANDEDNESS = {
-    "abinitio": "The hand of the map is not known: untilted images cannot tell it. "
-    "If it is wrong, `cryoinfer flip` mirrors the map and the poses together.",
-    "refine": "The map has the hand of what it was refined from.",
-    "reconstruct": "The map has the hand of the poses.",
-}
 
-
-def run(options: RunOptions, console: Console) -> None:
+def run(options: RunOptions, console: Console) -> int:
     """Run a workflow, or say what it would take.
 
     Everything that can be known to be wrong is refused before anything is written.
+
+    Returns
+    -------
+    int
+        The exit code: 3 of a run that has found no structure, 0 of any other.
 
     Raises
     ------
@@ -63,14 +71,15 @@ def run(options: RunOptions, console: Console) -> None:
     job = _Job.prepare(options)
     record = job.record()
     if is_done(options.out, record, options.resume, options.overwrite, console):
-        return
+        return exit_code(RunRecord.read(options.out))
     if options.dry_run:
         job.plan().print(console)
-        return
+        return 0
     job.plan().require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         with explained_interruption(folder, console):
             _run_in(folder, job, console)
+        return exit_code(folder.record)
 
 
 def is_done(
@@ -88,6 +97,8 @@ def is_done(
     if not (resume and there and RunRecord.read(out).status == "finished"):
         return False
     say(console, f"The run in {out} is finished: there is nothing to do.")
+    if words := nothing_words(RunRecord.read(out).results):
+        say(console, words)
     return True
 
 
@@ -112,6 +123,11 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
         f"cryoinfer {folder.record.workflow}, {json.dumps(folder.record.arguments)}"
     )
     monitor = RichMonitor(console, folder.log, folder.state())
+    from_runs = inherited(job.options.particles, job.options.map)
+    for text in from_runs:
+        monitor.message(f"Caution: {text}")
+    for text in flag_words(job.options.workflow, job.particles):
+        monitor.message(text)
     try:
         with monitor:
             for remark in job.particles.remarks:
@@ -119,30 +135,39 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
             result = job.compute(monitor)
     finally:
         folder.add_times(monitor.stage_seconds)
+    numbers: dict[str, object] = {INHERITED: from_runs}
     if isinstance(result, Amortized):
-        _write_amortized(folder, job.particles, result)
-    else:
-        write_results(folder, job.particles, result)
-    for line in _summary(folder, job.options):
+        numbers |= _amortized_numbers(folder, result)
+        result = result.result
+    if left := int((~job.used).sum()):
+        numbers[OBEYED] = left
+        if isinstance(result, RunResult):
+            given = given_flags(job.particles) == UNREADABLE
+            result = with_left_out(result, job.used, job.particles, given)
+    write_results(folder, job.particles, result, numbers)
+    for line in summary(folder, job.options):
         monitor.message(line)
 
 
-def _write_amortized(folder: RunFolder, particles: Particles, found: Amortized) -> None:
-    """Write the encoder too, for particles that are yet to come, and its verdict."""
-    numbers = {
+def _amortized_numbers(folder: RunFolder, found: Amortized) -> dict[str, object]:
+    """Write the encoder, for particles that are yet to come, and return how it did."""
+    return {
         **write_encoder(folder, found.trained, found.trials),
         "searched_particles": found.searched.particles,
         "searched_resolution_angstrom": found.searched.resolution_angstrom,
     }
-    write_results(folder, particles, found.result, numbers)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Options, and what was read on their behalf."""
+    """Options, and what was read on their behalf.
+
+    All particles of the file, and a mask of those that are used.
+    """
 
     options: RunOptions
     particles: Particles
+    used: Tensor
     start: StartingMap | None
     threads: int
 
@@ -150,6 +175,7 @@ class _Job:
     def prepare(cls, options: RunOptions) -> "_Job":
         """Read the inputs and refuse what cannot work."""
         particles = options.reading.load(options.particles)
+        used = used_particles(options.workflow, particles)
         symmetry_rotations(options.symmetry)
         _require_lengths(options, particles)
         no_poses = particles.pose_problem or f"{options.particles} has no poses."
@@ -172,7 +198,13 @@ class _Job:
                 "search run on the CPU only so far. Leave the option out."
             )
         threads = use_threads(options.threads)
-        return cls(options, particles, start, threads)
+        return cls(options, particles, used, start, threads)
+
+    @property
+    def chosen(self) -> Particles:
+        """The particles that are used."""
+        whole = bool(self.used.all())
+        return self.particles if whole else self.particles.select(self.used)
 
     def record(self) -> RunRecord:
         """Return the record of the run that would begin now."""
@@ -195,9 +227,9 @@ class _Job:
                 particle_diameter_angstrom=options.particle_diameter,
                 seed=options.seed,
             )
-            return reconstruct(self.particles, config, monitor)
+            return reconstruct(self.chosen, config, monitor)
         if options.method == "search":
-            return self.search(self.particles, monitor)
+            return self.search(self.chosen, monitor)
         encoder = fitting_encoder(self.particles.box)
         chosen = AmortizeConfig(
             climb=options.method == "semi-amortized",
@@ -210,7 +242,7 @@ class _Job:
             ),
             seed=options.seed,
         )
-        return amortize(self.particles, self.search, chosen, monitor)
+        return amortize(self.chosen, self.search, chosen, monitor)
 
     def search(self, particles: Particles, monitor: Monitor) -> RunResult:
         """Search poses and map of the particles, or of some of them."""
@@ -280,26 +312,3 @@ def _read_start(options: RunOptions) -> StartingMap | None:
         options.map, options.map_pixel_size, MAP_OPTION, options.reading.pixel_size
     )
     return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
-
-
-def _summary(folder: RunFolder, options: RunOptions) -> list[str]:
-    found = folder.record.results
-    seconds = sum(folder.record.stage_seconds.values())
-    peak = format_bytes(folder.record.peak_memory_bytes)
-    path, halves, rows = folder.path, "the half-maps, masked", {}
-    if options.method != "search":
-        halves = "halves that were posed against one map"
-        rows = {
-            "Search": f"{found['searched_resolution_angstrom']:.2f} A (the same of "
-            f"halves refined apart), {found['searched_particles']:,} particles",
-            "Encoder": f"{found['verdict']}",
-        }
-    rows = {
-        "Resolution": f"{found['resolution_angstrom']:.2f} A (FSC 0.143 of {halves})",
-        **rows,
-        "Time": f"{format_duration(seconds)}, {peak} of memory at the peak",
-        "Map": f"{path / run_folder.MAP}",
-        "Particles": f"{path / run_folder.PARTICLES}",
-        "Report": f"{path / run_folder.REPORT}",
-    }
-    return [*aligned(rows), _HANDEDNESS[options.workflow]]

@@ -1,5 +1,7 @@
 """Particles that an encoder has not seen: a file of them, or a folder as it fills."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file, require_unseen
 from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.results import write_results
+from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
@@ -28,6 +31,7 @@ from cryoinfer.workflows.encoder_file import load_encoder
 from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
 from cryoinfer.workflows.preparation import require_alike
 from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trial import CLIMBED, ENCODER, Trial
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def _infer_file(
     plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         monitor = RichMonitor(console, folder.log, folder.state())
-        _begin(folder, monitor, trained)
+        told = _begin(folder, monitor, options, trained)
         with explained_interruption(folder, console):
             try:
                 with monitor:
@@ -139,7 +143,7 @@ def _infer_file(
                     result = infer(particles, trained, config, monitor)
             finally:
                 folder.add_times(monitor.stage_seconds)
-            write_results(folder, particles, result)
+            write_results(folder, particles, result, told)
         for line in _summary(folder, monitor):
             monitor.message(line)
 
@@ -159,8 +163,8 @@ def _watch(
         # files may come after it.
         state = folder.state(run_folder.WATCH)
         monitor = RichMonitor(console, folder.log, state)
-        _begin(folder, monitor, trained)
-        watch = Watch(folder, options.load, trained, config, monitor)
+        told = _begin(folder, monitor, options, trained)
+        watch = Watch(folder, options.load, trained, config, monitor, told)
         try:
             with monitor:
                 watch.follow(options.particles, options.until_idle)
@@ -187,9 +191,38 @@ def _record(
     return RunRecord.of_now("infer", arguments, inputs, options.seed, threads)
 
 
-def _begin(folder: RunFolder, monitor: RichMonitor, trained: TrainedEncoder) -> None:
+def _begin(
+    folder: RunFolder,
+    monitor: RichMonitor,
+    options: InferOptions,
+    trained: TrainedEncoder,
+) -> dict[str, Any]:
+    """Say what is known of the encoder, and return it for the record.
+
+    Its trials are in the record of the run that trained it, if its folder is there.
+    """
     folder.log(f"cryoinfer infer, {folder.record.arguments}")
     monitor.message(f"The training of this encoder: {trained.verdict}")
+    path = encoder_file(options.encoder)
+    from_run = inherited(path)
+    for text in from_run:
+        monitor.message(f"Caution: {text}")
+    trials: dict[str, Any] = {}
+    with suppress(InputError):
+        trials = RunRecord.read(path.parent).results.get("trials", {})
+    used = CLIMBED if options.climb else ENCODER
+    trials = {name: values for name, values in trials.items() if name == used}
+    if not trials:
+        from_run.append(
+            "The uncertainties of this encoder have not been put to a test, or the "
+            "record of it is not beside its file."
+        )
+    return {
+        "verdict": trained.verdict,
+        "median_degrees": trained.checks[-1].median_degrees,
+        "trials": trials,
+        INHERITED: from_run,
+    }
 
 
 def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
@@ -204,6 +237,8 @@ def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
     rows = {
         "Resolution": f"{found['resolution_angstrom']:.2f} A (FSC 0.143 of halves that "
         "were posed against one map)",
+        "Encoder": found["verdict"],
+        **_calibration(found["trials"]),
         "Flagged": left_out.novel_words(),
         "Unreadable": left_out.unreadable_words(),
         "Time": time,
@@ -212,5 +247,14 @@ def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
     }
     if not left_out.unreadable:
         del rows["Unreadable"]
-    doubt = left_out.doubt()
-    return [*aligned(rows), *([doubt] if doubt else [])]
+    return [*aligned(rows), *(f"Caution: {text}" for text in found[CAUTIONS])]
+
+
+def _calibration(trials: Mapping[str, Any]) -> dict[str, str]:
+    """Return how posteriors of the encoder did on images of known truth, by name."""
+    found = {name: Trial.of_record(values) for name, values in trials.items()}
+    return {
+        f"Posteriors, {name}": f"median error {trial.median_degrees:.2g} degrees, 90 % "
+        f"sets hold {trial.share_in(0.9):.1%} of {trial.images:,} simulated truths"
+        for name, trial in found.items()
+    }

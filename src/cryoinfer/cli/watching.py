@@ -82,6 +82,8 @@ class Watch:
     config : InferConfig
     monitor : RichMonitor
         Keeps the state.
+    told : mapping
+        What is known of the encoder, for the record.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Watch:
         trained: TrainedEncoder,
         config: InferConfig,
         monitor: RichMonitor,
+        told: Mapping[str, Any],
     ) -> None:
         self._folder, self._load, self._monitor = folder, load, monitor
+        self._of_encoder = told
         self._trained, self._config = trained, config
         self._done: dict[str, Stamp] = {}
         self._failed: dict[str, _Failure] = {}
@@ -296,7 +300,8 @@ class Watch:
         result = reconstruct_inferred(particles, inferred, self._trained, self._config)
         self._monitor.advance()
         self._keep_times()
-        write_found(self._folder, particles, result, {"watched_files": len(self._done)})
+        numbers = {**self._of_encoder, "watched_files": len(self._done)}
+        write_found(self._folder, particles, result, numbers)
         done = [[name, *stamp] for name, stamp in self._done.items()]
         # The defoci as they came: those in the file that is written are inferred.
         given = {name: getattr(particles.optics, name) for name in _DEFOCI}
@@ -315,7 +320,7 @@ class Watch:
         self._written = time.monotonic()
         self._monitor.message(
             f"Map of {len(particles):,} particles of {len(done)} files: "
-            f"{result.reconstruction.resolution_angstrom:.2f} A"
+            f"{result.reconstruction.resolution_angstrom:.2f} A, posed against one map"
         )
 
     def _joined(self) -> tuple[Joined, tuple[Tensor, ...]]:

@@ -1,12 +1,15 @@
 """What the numbers of a run mean, in plain words."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import Finding
+from cryoinfer.report.trials import judge_trials, spoken
+from cryoinfer.workflows.trial import Trial
 
 _VISIBLE = (
     (2.5, "most side chains and well-ordered waters"),
@@ -19,8 +22,21 @@ _VISIBLE = (
 """Up to this resolution in angstrom, what a map usually shows."""
 
 
+_RESERVE = {
+    "apart": "",
+    "given": "",
+    "one map": ", by halves that were posed against one map",
+}
+_BEGUN = ", which is no finer than what both halves began with"
+
+_FAR_DEGREES = 10.0
+"""Median error of an encoder's poses, on images of its own map, that blurs any map."""
+
+
 def give_verdict(content: ReportContent) -> str:
     """Return what was reached, and how far to trust it, in three sentences."""
+    if content.nothing_found:
+        return content.nothing_found
     resolution = content.resolution_angstrom()
     visible = next(words for limit, words in _VISIBLE if resolution <= limit)
     cautions = sum(finding.level == "caution" for finding in assess(content))
@@ -32,7 +48,8 @@ def give_verdict(content: ReportContent) -> str:
         else "One of the checks below asks for caution."
     )
     return (
-        f"{len(content.pose):,} particles gave a map at {resolution:.2f} Å. "
+        f"{len(content.pose):,} particles gave a map at {resolution:.2f} Å"
+        f"{_RESERVE[content.halves]}{_BEGUN if content.agrees_as_begun else ''}. "
         f"A map at this resolution usually shows {visible}. {trust}"
     )
 
@@ -40,14 +57,19 @@ def give_verdict(content: ReportContent) -> str:
 def assess(content: ReportContent) -> tuple[Finding, ...]:
     """Check the run for what commonly goes wrong.
 
-    The warnings of the run itself come last.
+    The warnings of the run itself come last. Of a run that has found no structure
+    nothing else is judged: a good mark for the views of noise would mislead.
     """
+    warnings = [Finding("caution", text) for text in content.warnings]
+    if content.nothing_found:
+        return (Finding("caution", content.nothing_found), *warnings)
     findings = [_judge_curve(content), _judge_views(content.directions)]
     if (sd := content.rotation_sd_degrees) is not None:
         findings.append(_judge_poses(sd))
     if len(content.iterations) >= 2:
         findings.append(_judge_convergence(content))
-    return (*findings, *(Finding("caution", text) for text in content.warnings))
+    findings += _judge_encoder(content.trials)
+    return (*findings, *warnings)
 
 
 def least_fourier_coverage(directions: Tensor) -> float:
@@ -95,10 +117,48 @@ def _judge_curve(content: ReportContent) -> Finding:
             "The FSC rises again at high frequency. The halves may share "
             "something: duplicate particles, or a mask that is too tight.",
         )
+    if content.fsc[1] < 0.143:
+        return Finding(
+            "caution", "The half-maps agree nowhere: there is no resolution."
+        )
+    if content.halves == "one map":
+        return Finding(
+            "caution",
+            "Both halves were posed against one map, whose features and noise are in "
+            "both: their FSC says too much wherever that map was wrong.",
+        )
+    if content.agrees_as_begun:
+        return Finding(
+            "caution",
+            "The half-maps agree no farther than the map that both began with makes "
+            f"them agree, {content.shared_resolution_angstrom:.2f} Å: their FSC proves "
+            "nothing of what they found apart.",
+        )
+    if content.halves == "given":
+        return Finding(
+            "good",
+            "The FSC falls to zero and stays there. Poses were given: the halves are "
+            "as independent as whatever found them has kept them.",
+        )
     return Finding(
         "good",
         "The FSC falls to zero and stays there, as it does for independent halves.",
     )
+
+
+def _judge_encoder(trials: Mapping[str, Trial]) -> list[Finding]:
+    """Judge the encoder that has posed the particles by its trials."""
+    findings = judge_trials(trials)
+    for name, trial in trials.items():
+        if trial.median_degrees > _FAR_DEGREES:
+            findings.append(
+                Finding(
+                    "caution",
+                    f"Poses of the {spoken(name)} are wrong: of images simulated from "
+                    f"its own map half are off by {trial.median_degrees:.0f}° or more.",
+                )
+            )
+    return findings
 
 
 def _judge_views(directions: Tensor) -> Finding:

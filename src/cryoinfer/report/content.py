@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -41,8 +41,8 @@ class IterationLike(Protocol):
         ...
 
     @property
-    def log_likelihood(self) -> float:
-        """Return the mean over the particles, in nats."""
+    def gain_nats(self) -> float:
+        """Return the mean log likelihood of a particle over that of no map."""
         ...
 
     @property
@@ -122,6 +122,13 @@ class ReportContent:
     truth : TruthComparison, optional
     trials : mapping of str to Trial
         Of the posteriors of the encoder that posed the particles, if there is one.
+    halves : {"apart", "given", "one map"}
+        Whether the halves were posed against maps of their own, at given poses, or
+        both against one map.
+    nothing_found : str
+        Why there is no structure; empty where one was found, or nobody asked.
+    shared_resolution_angstrom : float, optional
+        To where the halves agree by what both began with alone.
     """
 
     title: str
@@ -145,6 +152,9 @@ class ReportContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     truth: TruthComparison | None = None
     trials: Mapping[str, Trial] = field(default_factory=dict)
+    halves: Literal["apart", "given", "one map"] = "apart"
+    nothing_found: str = ""
+    shared_resolution_angstrom: float | None = None
 
     @property
     def box(self) -> int:
@@ -159,6 +169,12 @@ class ReportContent:
     def resolution_angstrom(self) -> float:
         """Return where the corrected half-map FSC falls below 0.143."""
         return resolution_at(self.fsc, 0.143, self.box, self.pixel_size_angstrom)
+
+    @property
+    def agrees_as_begun(self) -> bool:
+        """Whether halves agree no farther than what both began with makes them."""
+        shared = self.shared_resolution_angstrom
+        return shared is not None and self.resolution_angstrom() >= shared
 
     @property
     def total_seconds(self) -> float:

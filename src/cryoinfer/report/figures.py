@@ -154,7 +154,7 @@ def _picture(figure: Figure, picture: Array, right: str, up: str) -> Axes:
 
 
 def draw_progress(iterations: Sequence[IterationLike]) -> list[str]:
-    """Draw the resolution and the change of poses of every iteration.
+    """Draw where halves agree to, and the change of poses, of every iteration.
 
     Not the likelihood, which falls over a good run: it is that of ever more
     coefficients, and comparable between iterations of one radius only.
@@ -187,7 +187,7 @@ def draw_progress(iterations: Sequence[IterationLike]) -> list[str]:
             return to_svg(figure)
 
     return [
-        drawn(resolution, "resolution (Å)", BLUE),
+        drawn(resolution, "halves agree to (Å)", BLUE),
         # Poses that have not moved at all have no place on a logarithmic scale.
         drawn(np.where(change > 0, change, np.nan), "poses moved by (°)", GREEN),
     ]

@@ -58,8 +58,10 @@ def _tiles(content: ReportContent) -> str:
     return tiles(
         (
             "Resolution",
-            f"{content.resolution_angstrom():.2f} Å",
-            "FSC 0.143",
+            "none"
+            if content.nothing_found
+            else f"{content.resolution_angstrom():.2f} Å",
+            _reserve(content),
         ),
         (
             "Particles",
@@ -75,6 +77,15 @@ def _tiles(content: ReportContent) -> str:
         ("Symmetry", content.symmetry, "point group"),
         ("Time", format_duration(content.total_seconds), "all stages"),
     )
+
+
+def _reserve(content: ReportContent) -> str:
+    """Return what is to be read beside the resolution."""
+    if content.nothing_found:
+        return "no structure found"
+    if content.halves == "one map":
+        return "FSC 0.143, one map for both"
+    return "FSC 0.143, as begun" if content.agrees_as_begun else "FSC 0.143"
 
 
 def _sections(content: ReportContent) -> Iterator[str]:
@@ -126,8 +137,10 @@ def _resolution_section(content: ReportContent) -> str:
         )
         return f"stays above {threshold} to {finest:.2f} Å"
 
+    nothing = bool(content.nothing_found)
     return section(
         "Resolution",
+        f"{'No structure was found: these curves are of noise. ' * nothing}"
         f"{content.independence} Their correlation {reach(content.fsc, 0.143)} with "
         "the mask, corrected for what the mask itself adds, and "
         f"{reach(content.fsc_unmasked, 0.143)} without any mask; the corrected curve "
@@ -241,9 +254,10 @@ def _course_section(content: ReportContent) -> str:
             figure(
                 "progress",
                 figures.draw_progress(content.iterations),
-                "Resolution, and how far poses moved, by iteration",
+                "Agreement of halves, and how far poses moved, by iteration",
                 "A run has settled when poses move by less than they are known to, and "
-                "the resolution stays.",
+                "the resolution stays. The gain below is by how much the map explains "
+                "the images better than no map does: fitted noise is in it too.",
                 shape="panels",
             )
         )
@@ -259,7 +273,7 @@ def _iteration_table(iterations: Sequence[IterationLike]) -> str:
             prose(i.name),
             f"{i.resolution_angstrom:.2f}",
             f"{i.radius_px:.0f}",
-            f"{i.log_likelihood:.2f}",
+            f"{i.gain_nats:.2f}",
             f"{i.pose_change_degrees:.2f}",
             format_duration(i.seconds),
         ]
@@ -267,9 +281,9 @@ def _iteration_table(iterations: Sequence[IterationLike]) -> str:
     ]
     heads = (
         "Iteration",
-        "Resolution (Å)",
+        "Halves agree to (Å)",
         "Radius (Fourier px)",
-        "Log likelihood to that radius (nats)",
+        "Gain over no map (nats a particle)",
         "Pose change (°)",
         "Time",
     )

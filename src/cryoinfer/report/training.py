@@ -52,6 +52,8 @@ class TrainingContent:
     checks : sequence of CheckLike
         In the order of their steps, one at least.
     trials : mapping of str to Trial
+    warnings : tuple of str
+        Of what was learned from.
     stage_seconds : mapping from stage to seconds, in the order of the run
     arguments, versions : mapping
         How to repeat the training.
@@ -66,6 +68,7 @@ class TrainingContent:
     stage_seconds: Mapping[str, float]
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def render_training_report(content: TrainingContent) -> str:
@@ -97,7 +100,7 @@ def render_training_report(content: TrainingContent) -> str:
 
 def assess_training(content: TrainingContent) -> list[Finding]:
     """Return what a user of the encoder should know."""
-    findings = []
+    findings = [Finding("caution", text) for text in content.warnings]
     if not content.converged:
         findings.append(Finding("caution", f"The training: {content.verdict}."))
     findings += judge_trials(content.trials)

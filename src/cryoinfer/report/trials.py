@@ -43,7 +43,7 @@ def judge_trials(
 
 def _judge(name: str, trial: Trial, unexplained: float) -> Finding:
     text = (
-        f"Posteriors of the {_spoken(name)}: {trial.share_in(0.9):.1%} of "
+        f"Posteriors of the {spoken(name)}: {trial.share_in(0.9):.1%} of "
         f"{trial.images:,} simulated truths lie in the 90 % sets, "
         f"{trial.share_in(0.5):.1%} in the 50 % sets"
     )
@@ -148,14 +148,15 @@ def _trial_table(trials: Mapping[str, Trial]) -> str:
         for unknown in next(iter(judged)).p_values
     ]
     rows.append(["TARP error", *(f"{one.calibration_error:.3f}" for one in judged)])
-    return table(("Posteriors", *map(_spoken, trials)), rows)
+    return table(("Posteriors", *map(spoken, trials)), rows)
 
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _spoken(name: str) -> str:
+def spoken(name: str) -> str:
+    """Return how the posteriors of a trial are called in a sentence."""
     return {ENCODER: "encoder alone", SEARCHED: "search"}.get(name, f"encoder {name}")
 
 

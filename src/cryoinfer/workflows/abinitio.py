@@ -10,13 +10,14 @@ from cryoinfer.workflows.centre import centred
 from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.marching import MarchState
 from cryoinfer.workflows.passes import Estimate
-from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.problem import (
+    Problem,
+    define_problem,
+    initial_noise,
+    start_radius,
+)
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
 from cryoinfer.workflows.result import RunResult
-
-_START_CELLS = 6.0
-"""Fourier pixels of the start's radius per particle diameter: enough to break the
-symmetry of a blob, few enough for a grid of 15 degrees."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,6 @@ def abinitio(
     )
 
 
-def start_radius(problem: Problem) -> int:
-    """Return the Fourier radius of the first map."""
-    share = 2 * problem.particle_radius_angstrom / problem.grid.length_angstrom
-    return max(5, min(problem.grid.box // 4, round(_START_CELLS / share)))
-
-
 def _begin(
     problem: Problem,
     config: AbinitioConfig,
@@ -124,6 +119,7 @@ def _begin(
         map_radius=radius,
         radius=radius,
         start_radius=radius,
+        shared_radius=radius,
         done=0,
         searching=True,
         settled=False,

@@ -16,7 +16,7 @@ from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.parts import Parts
-from cryoinfer.workflows.result import Iteration, RunResult
+from cryoinfer.workflows.result import Evidence, Iteration, RunResult
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -80,12 +80,15 @@ class Searched:
     resolution_angstrom : float
         Of their halves, which were refined against maps of their own.
     iterations : tuple of Iteration
+    evidence : Evidence or None
+        Whether they show a structure.
     """
 
     lesson: Lesson
     particles: int
     resolution_angstrom: float
     iterations: tuple[Iteration, ...]
+    evidence: Evidence | None
 
     @classmethod
     def of(cls, run: RunResult) -> Self:
@@ -93,26 +96,40 @@ class Searched:
         named = tuple(
             replace(one, name=f"{_SUBSET_PART}: {one.name}") for one in run.iterations
         )
-        resolution = run.reconstruction.resolution_angstrom
-        return cls(Lesson.of_run(run), len(run.covariance), resolution, named)
+        maps = run.reconstruction
+        return cls(
+            Lesson.of_run(run),
+            len(run.covariance),
+            maps.resolution_angstrom,
+            named,
+            maps.evidence,
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return tensors, numbers and strings, for a checkpoint."""
         lesson = dict(vars(self.lesson))
         lesson["noise_power"] = list(self.lesson.noise_power)
         iterations = [dict(vars(iteration)) for iteration in self.iterations]
-        return {**vars(self), "lesson": lesson, "iterations": iterations}
+        evidence = None if self.evidence is None else dict(vars(self.evidence))
+        return {
+            **vars(self),
+            "lesson": lesson,
+            "iterations": iterations,
+            "evidence": evidence,
+        }
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
         """Invert :meth:`to_dict`."""
         lesson = dict(saved["lesson"])
         lesson["noise_power"] = tuple(lesson["noise_power"])
+        evidence = saved.get("evidence")
         return cls(
             Lesson(**lesson),
             saved["particles"],
             saved["resolution_angstrom"],
             tuple(Iteration(**one) for one in saved["iterations"]),
+            None if evidence is None else Evidence(**evidence),
         )
 
 
@@ -182,6 +199,11 @@ def amortize(
         )
         searched = Searched.of(search(subset, parts.monitor(_SUBSET_PART)))
         parts.end_search(searched)
+    if searched.evidence is not None and not searched.evidence.is_structure:
+        monitor.message(
+            "Caution: the search found no structure. An encoder that learns its map "
+            "learns noise; Ctrl-C ends the run."
+        )
     lesson = _limited(searched.lesson, config.resolution_angstrom)
     trained = train_encoder(
         subset, lesson, config.encoder, parts.monitor(_ENCODER_PART)
@@ -198,7 +220,8 @@ def amortize(
         ),
         parts.monitor(_ALL_PART),
     )
-    result = replace(result, iterations=searched.iterations)
+    maps = replace(result.reconstruction, evidence=searched.evidence)
+    result = replace(result, reconstruction=maps, iterations=searched.iterations)
     return Amortized(result, trained, trials, searched)
 
 

@@ -1,6 +1,7 @@
 """What is made of the last pass: maps, their FSC, and posteriors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.calibrate import variance_inflation
+from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.marching import (
     PADDING,
     THRESHOLD,
     Marched,
     MarchState,
     march,
+    shared_resolution,
     state_from_dict,
     state_to_dict,
 )
@@ -66,7 +69,11 @@ def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
     state = marched.state
     monitor.stage("maps and FSC", 1)
     poses = state.estimate.poses
-    reconstruction = reconstruct_halves(problem, marched.sums, marched.mask)
+    reconstruction = replace(
+        reconstruct_halves(problem, marched.sums, marched.mask),
+        evidence=structure_evidence(problem, state.noise, marched.sums),
+        shared_resolution_angstrom=shared_resolution(problem, state),
+    )
     inflation = _inflation(problem, marched, reconstruction).sqrt()
     covariance = poses.covariance() * inflation[:, None] * inflation
     weight = state.estimate.mode_weight

@@ -3,17 +3,23 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.marching import PADDING
 from cryoinfer.workflows.passes import MODES
+from cryoinfer.workflows.result import RunResult
+
+_SHIFT_SD_OF_BOX = 0.1  # of a particle of which nothing is known
 
 _VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
 """About one axis, in radian squared, of the rotation vectors of random rotations."""
@@ -164,6 +170,77 @@ class Inferred:
             noise_power=tuple(state["noise_power"]),
             sums=(replace(first, sums=one), replace(second, sums=other)),
         )
+
+
+def with_left_out(
+    result: RunResult, used: Tensor, particles: Particles, unreadable: Tensor
+) -> RunResult:
+    """Return the result of some particles among all of a file.
+
+    Those that were left out keep the pose and half-set that they had, and nothing is
+    known of it: their posteriors are as wide as a prior, and no mode has any weight.
+
+    Parameters
+    ----------
+    result : RunResult
+        Of the particles that were used, in their order.
+    used : Tensor of bool, shape (n,)
+    particles : Particles
+        All of them.
+    unreadable : Tensor of bool, shape (n,)
+        Which are known to hold NaN or infinite pixels.
+    """
+    rest = particles.select(~used)
+    reach = particles.box * particles.pixel_size_angstrom * _SHIFT_SD_OF_BOX
+    blank = Inferred.blank(torch.zeros(len(rest)).long(), 4, PosePrior(reach, 0.0))
+    pose = rest.pose
+    if pose is None:
+        pose = Pose(blank.rotation[:, 0], blank.shift_angstrom[:, 0])
+    subset = rest.random_subset
+    modes = result.mode_weight.shape[1]
+
+    put, put_pose = partial(_among, used), partial(_pose_among, used)
+    latents, first = result.latents, blank.rotation[:, :modes]
+    offset = put(latents.defocus_offset_angstrom, blank.defocus_offset_angstrom)
+    tested = {
+        "novelty_nats": blank.novelty_nats,
+        "unreadable": unreadable[~used],
+        "prepared": blank.prepared,
+    }
+    changes: dict[str, Any] = {
+        name: put(getattr(result, name), other)
+        for name, other in tested.items()
+        if getattr(result, name) is not None
+    }
+    return replace(
+        result,
+        latents=Latents(put_pose(latents.pose, pose), offset),
+        covariance=put(result.covariance, blank.covariance),
+        log_likelihood=put(result.log_likelihood, blank.log_likelihood),
+        mode_pose=put_pose(
+            result.mode_pose, Pose(first, blank.shift_angstrom[:, :modes])
+        ),
+        mode_weight=put(result.mode_weight, blank.weight[:, :modes]),
+        random_subset=put(
+            result.random_subset, blank.half + 1 if subset is None else subset
+        ),
+        entropy_nats=put(result.entropy(), blank.entropy_nats),
+        **changes,
+    )
+
+
+def _among(used: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """Return values of the particles that were used, and of the others, in order."""
+    among = own.new_zeros((len(used), *own.shape[1:]))
+    among[used], among[~used] = own, other.to(own.dtype)
+    return among
+
+
+def _pose_among(used: Tensor, own: Pose, other: Pose) -> Pose:
+    return Pose(
+        _among(used, own.rotation, other.rotation),
+        _among(used, own.shift_angstrom, other.shift_angstrom),
+    )
 
 
 def require_state_of(state: Mapping[str, Any], *names: str) -> None:

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
-from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.backproject import shell_sums, signal_to_noise, solve
+from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.workflows.acceleration import Round, next_references
@@ -32,6 +31,7 @@ from cryoinfer.workflows.passes import (
     run_pass,
 )
 from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.residual_noise import measured_noise, own_share
 from cryoinfer.workflows.result import Iteration
 
 PADDING = 2.0
@@ -64,6 +64,7 @@ _NUMBERS = (
     "map_radius",
     "radius",
     "start_radius",
+    "shared_radius",
     "done",
     "searching",
     "settled",
@@ -94,7 +95,9 @@ class MarchState:
     radius : int
         Fourier radius to which the halves agree.
     start_radius : int
-        Fourier radius of the map that both halves began with.
+        Fourier radius of the first passes.
+    shared_radius : int
+        Fourier radius of the map that both halves began with; 0 if each had its own.
     done : int
         Passes behind us.
     searching : bool
@@ -114,6 +117,7 @@ class MarchState:
     map_radius: int
     radius: int
     start_radius: int
+    shared_radius: int
     done: int
     searching: bool
     settled: bool
@@ -169,7 +173,7 @@ def march(
         whole = problem.symmetry_rotation
         sums = symmetrise(outcome.sums[0], whole), symmetrise(outcome.sums[1], whole)
         state, mask = _advance(problem, state, plan, outcome, sums, started)
-        monitor.message(_describe(state.iterations[-1], len(state.iterations)))
+        monitor.message(_describe(problem, state))
         if _is_over(problem, state, plan, last_radius):
             return Marched(state, sums, mask)
         monitor.save_checkpoint(state_to_dict(state))
@@ -250,13 +254,8 @@ def _advance(
         name=plan.name,
         seconds=time.monotonic() - started,
         radius_px=float(plan.radius),
-        resolution_angstrom=resolution_at(
-            fsc[: shells + 1].double(),
-            THRESHOLD,
-            2 * shells,
-            problem.grid.length_angstrom / (2 * shells),
-        ),
-        log_likelihood=float(reproducible_mean(outcome.estimate.poses.log_likelihood)),
+        resolution_angstrom=_resolution(problem, fsc[: shells + 1]),
+        gain_nats=outcome.gain_nats,
         pose_change_degrees=change,
     )
     fewest, most = _GLOBAL_PASSES
@@ -268,11 +267,12 @@ def _advance(
     return (
         MarchState(
             outcome.estimate,
-            _measured_noise(state.noise, outcome.noise_ratio, hidden),
+            measured_noise(state.noise, outcome.noise_ratio, hidden),
             next_references(rounds),
             plan.map_radius,
             min(radius, plan.map_radius),
             state.start_radius,
+            state.shared_radius,
             done,
             searching,
             plan.search is None and outcome.pose_change_radian < _SETTLED * width,
@@ -288,6 +288,12 @@ def _median_width_radian(poses: LocalPoses) -> Tensor:
     """Return the median over particles of the posterior sd of the rotation."""
     variance = poses.covariance().diagonal(dim1=1, dim2=2)[:, :3].mean(1)
     return variance.sqrt().median()
+
+
+def _resolution(problem: Problem, fsc: Tensor) -> float:
+    box = 2 * (len(fsc) - 1)
+    size = problem.grid.length_angstrom / box
+    return resolution_at(fsc.double(), THRESHOLD, box, size)
 
 
 def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
@@ -309,43 +315,27 @@ def agreement_radius(fsc: Tensor) -> int:
     return int(below[0]) if len(below) else len(fsc) - 1
 
 
-def own_share(problem: Problem, sums: SliceAccumulator, shells: int) -> Tensor:
-    """Return the share of a particle's own image in the sums, shape (shells,).
-
-    Its noise is missing from its residual twice over by this share of the reference,
-    that is times the Wiener filter and what the mask leaves.
-    """
-    disc = FourierDisc.of_box(problem.grid.box, sums.radius)
-    images = len(problem.particles) / 2 * len(problem.symmetry_rotation)
-    inserted = images * torch.bincount(disc.ring, minlength=shells)[:shells]
-    returned = torch.zeros(shells)
-    measured = shell_sums(sums).returned[:shells]
-    returned[: len(measured)] = measured
-    return (returned / inserted.clamp(min=1)).clamp(max=0.3)
-
-
-def _measured_noise(
-    before: tuple[Tensor, ...], ratios: tuple[Tensor, ...], hidden: Tensor
-) -> tuple[Tensor, ...]:
-    """Return noise power times that of the residual, where it was measured.
-
-    ``hidden`` is by shell what the residual lacks; beyond the last it repeats.
-    """
-    noise = []
-    for spectrum, ratio in zip(before, ratios, strict=True):
-        shell = torch.arange(len(ratio)).clamp(max=len(hidden) - 1)
-        measured = torch.where(ratio > 0, ratio * hidden[shell], torch.ones(()))
-        measured[0] = measured[1]
-        noise.append(spectrum * measured.clamp(min=1e-6))
-    return tuple(noise)
-
-
-def _describe(iteration: Iteration, number: int) -> str:
+def _describe(problem: Problem, state: MarchState) -> str:
+    """Say what a pass has led to, and what of it the halves have in common."""
+    iteration = state.iterations[-1]
+    shared = shared_resolution(problem, state)
+    is_shared = shared is not None and iteration.resolution_angstrom >= shared
     return (
-        f"pass {number}: {iteration.name}, halves agree to "
-        f"{iteration.resolution_angstrom:.2f} A, poses moved by "
+        f"pass {len(state.iterations)}: {iteration.name}, halves agree to "
+        f"{iteration.resolution_angstrom:.2f} A"
+        f"{' (as the map that both began with)' if is_shared else ''}, poses moved by "
         f"{iteration.pose_change_degrees:.2f} degrees, {iteration.seconds:.1f} s"
     )
+
+
+def shared_resolution(problem: Problem, state: MarchState) -> float | None:
+    """Return to where the map that both halves began with makes them agree, if any.
+
+    One shell beyond its radius, which the mask smears it into.
+    """
+    if state.shared_radius == 0:
+        return None
+    return problem.grid.resolution_at(state.shared_radius + 1)
 
 
 def state_to_dict(state: MarchState) -> dict[str, object]:

@@ -155,6 +155,8 @@ class PassOutcome:
         Median rotation from the estimate before.
     far_share : float
         Share of the particles that moved to another cell of the exhaustive grid.
+    gain_nats : float
+        Mean over particles of the log likelihood at their poses over that of no map.
     """
 
     estimate: Estimate
@@ -162,6 +164,7 @@ class PassOutcome:
     noise_ratio: tuple[Tensor, ...]
     pose_change_radian: float
     far_share: float
+    gain_nats: float
 
 
 class _ResidualPower:
@@ -240,6 +243,7 @@ class _Pass:
         self._slices: dict[tuple[int, int], GridSlices] = {}
         # Within each half's own frame: that of the second may be turned below.
         self._change = torch.zeros(len(problem.particles), dtype=torch.float64)
+        self._gain = torch.zeros(len(problem.particles), dtype=torch.float64)
         self._frame = Frame.same()
         if plan.search is None:
             self._frame = relative_frame(
@@ -255,6 +259,8 @@ class _Pass:
         near = images.prefix(plan.radius)
         known = self._estimate.select(index)
         found = self._infer(half, group, near, known)
+        empty = near.coefficients.abs().square().sum(1)
+        self._gain[index] = found.poses.log_likelihood + empty
         same = nearest_mates(
             known.poses.rotation, found.poses.rotation, self._problem.symmetry_rotation
         )
@@ -294,6 +300,7 @@ class _Pass:
             self._residual.mean(),
             float(self._change.median()),
             float(reproducible_mean(moved.double())),
+            float(reproducible_mean(self._gain)),
         )
 
 

@@ -33,6 +33,11 @@ _SHIFT_OF_BOX = 0.07
 spread of picked and centred particles. Gauss-Newton may go beyond it."""
 
 
+_START_CELLS = 6.0
+"""Fourier pixels of the start's radius per particle diameter: enough to break the
+symmetry of a blob, few enough for a grid of 15 degrees."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Particles and what is believed about them.
@@ -142,6 +147,12 @@ def define_problem(
         diameter / 2,
         _choose_noise_rows(particles.optics.group, generator),
     )
+
+
+def start_radius(problem: Problem) -> int:
+    """Return the Fourier radius of the first map."""
+    share = 2 * problem.particle_radius_angstrom / problem.grid.length_angstrom
+    return max(5, min(problem.grid.box // 4, round(_START_CELLS / share)))
 
 
 def initial_noise(problem: Problem) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """Maps from particles whose poses are known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +12,7 @@ from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.marching import PADDING, find_mask
 from cryoinfer.workflows.passes import insert_images
@@ -68,11 +69,15 @@ def reconstruct(
         defocus_sd_angstrom=0.0,
         generator=generator,
     )
-    sums = insert_all(problem, initial_noise(problem), poses, monitor)
+    noise = initial_noise(problem)
+    sums = insert_all(problem, noise, poses, monitor)
     halves = [solve(s, None, problem.grid.box, problem.grid.box) for s in sums]
     radius = problem.grid.box // 8
     mask = find_mask(problem, halves[0] + halves[1], radius)
-    return reconstruct_halves(problem, sums, mask)
+    return replace(
+        reconstruct_halves(problem, sums, mask),
+        evidence=structure_evidence(problem, noise, sums),
+    )
 
 
 def given_poses(particles: Particles) -> LocalPoses:

@@ -19,7 +19,6 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
-from cryoinfer.workflows.abinitio import start_radius
 from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.imaging import is_usual
 from cryoinfer.workflows.marching import (
@@ -28,7 +27,12 @@ from cryoinfer.workflows.marching import (
     find_mask,
 )
 from cryoinfer.workflows.passes import Estimate
-from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.problem import (
+    Problem,
+    define_problem,
+    initial_noise,
+    start_radius,
+)
 from cryoinfer.workflows.reconstruct import given_poses, insert_all
 from cryoinfer.workflows.result import RunResult
 
@@ -142,6 +146,7 @@ def _from_poses(
         map_radius=full,
         radius=radius,
         start_radius=start_radius(problem),
+        shared_radius=0,
         done=0,
         searching=False,
         settled=False,
@@ -167,6 +172,7 @@ def _from_map(
         map_radius=radius,
         radius=radius,
         start_radius=radius,
+        shared_radius=radius,
         done=0,
         searching=True,
         settled=False,

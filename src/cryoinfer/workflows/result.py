@@ -22,9 +22,10 @@ class Iteration:
         Fourier radius that the poses were inferred at.
     resolution_angstrom : float
         Where the correlation of the half-maps falls below 0.143.
-    log_likelihood : float
-        Mean over particles in nats, of whitened images without their constant;
-        comparable between passes of one radius only.
+    gain_nats : float
+        Mean over particles: by how much the map at their poses explains the whitened
+        images better than no map does, up to the radius. What is left out at a low
+        radius counts as unexplained, so that passes of all radii can be compared.
     pose_change_degrees : float
         Median rotation since the pass before.
     """
@@ -33,8 +34,58 @@ class Iteration:
     seconds: float
     radius_px: float
     resolution_angstrom: float
-    log_likelihood: float
+    gain_nats: float
     pose_change_degrees: float
+
+
+_SURE_DEVIATIONS = 4.0
+"""Of the mean, that evidence must lie above chance by."""
+
+_LEAST_NATS = 0.1
+"""An image, that is evidence of anything. With less, no image says where it was seen
+from; and so much may come of a noise level that is off by some percent."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How well images are explained by a map of particles that they are not among.
+
+    See :mod:`cryoinfer.workflows.evidence`.
+
+    Attributes
+    ----------
+    images : int
+        That were asked.
+    gain_nats : float
+        Mean log evidence of the other half's map over that of no map.
+    over_noise_nats : float
+        Over that of maps of noise with the same spectrum and mask.
+    error_nats : float
+        Standard error of the mean.
+    common_nats : float
+        What may come of what the halves have in common.
+    """
+
+    images: int
+    gain_nats: float
+    over_noise_nats: float
+    error_nats: float
+    common_nats: float
+
+    @property
+    def excess_nats(self) -> float:
+        """What images gain beyond no map, and beyond maps of noise."""
+        return min(self.gain_nats, self.over_noise_nats)
+
+    @property
+    def needed_nats(self) -> float:
+        """What they must gain for a structure to be there."""
+        return _LEAST_NATS + self.common_nats + _SURE_DEVIATIONS * self.error_nats
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether the images show the map."""
+        return self.excess_nats > self.needed_nats
 
 
 @dataclass(frozen=True)
@@ -56,6 +107,12 @@ class Reconstruction:
     resolution_angstrom : float
         First crossing of 0.143 by ``fsc``.
     symmetry : str
+    evidence : Evidence, optional
+        Whether the images show a structure at all, where that was asked.
+    shared_resolution_angstrom : float, optional
+        To which the halves would agree if all that they had were the map that both
+        began with: its radius and one shell, which the mask smears it into. None where
+        each began with a map of its own.
     """
 
     density: Tensor
@@ -69,6 +126,8 @@ class Reconstruction:
     pixel_size_angstrom: float
     resolution_angstrom: float
     symmetry: str
+    evidence: Evidence | None = None
+    shared_resolution_angstrom: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from cryoinfer.cli import plan, runs
+from cryoinfer.cli import map_files, plan, runs
 from cryoinfer.cli.guard import LoggedError
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.run_record import RunRecord, require_finished
@@ -20,7 +21,7 @@ from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.workflows.refine import StartingMap
-from cryoinfer.workflows.result import Reconstruction, RunResult
+from cryoinfer.workflows.result import Evidence, Reconstruction, RunResult
 
 FILES = {
     "particles.star",
@@ -58,6 +59,47 @@ def test_a_run_leaves_everything_and_says_where(
     assert "hand of the map is not known" in (finished / "log.txt").read_text()
     density = torch.tensor(read_map(finished / "map.mrc").density)
     assert torch.equal(density, result.reconstruction.density)
+
+
+def test_a_run_that_found_nothing_says_so_everywhere(
+    options: RunOptions,
+    result: RunResult,
+    screen: Console,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evidence = Evidence(120, 0.02, 0.01, 0.01, 0.3)
+    maps = replace(
+        result.reconstruction, evidence=evidence, shared_resolution_angstrom=13.0
+    )
+    nothing = replace(result, reconstruction=maps)
+    monkeypatch.setattr(runs, "abinitio", lambda *_: nothing)
+    assert runs.run(options, screen) == 3
+    found = require_finished(options.out).results
+    assert found["structure_found"] is False
+    assert found["resolution_angstrom"] is None
+    assert found["evidence"]["gain_nats"] == 0.02
+    page = (options.out / "report.html").read_text()
+    log = (options.out / "log.txt").read_text()
+    for text in (shown(screen), page, log, " ".join(found["cautions"])):
+        assert "No structure was found" in text
+        assert "14.00 " not in text
+    assert "Resolution  none" in shown(screen)
+    assert 'class="good"' not in page
+    # So says the same command when it is asked again, and whatever follows.
+    again = Console(file=io.StringIO(), width=200)
+    assert runs.run(replace(options, resume=True), again) == 3
+    assert "No structure was found" in shown(again)
+    monkeypatch.setattr(runs, "refine", lambda *_: result)
+    start = options.out / "map.mrc"
+    after = replace(options, workflow="refine", map=start, out=tmp_path / "after")
+    assert runs.run(after, again) == 0
+    assert f"The run in {options.out} found no structure" in shown(again)
+    assert inherited(after.out / "map.mrc") == inherited(start)
+    assert "found no structure" in (after.out / "report.html").read_text()
+    flipped = Console(file=io.StringIO(), width=200)
+    map_files.flip(map_files.FlipOptions(options.out, tmp_path / "flipped"), flipped)
+    assert "No structure was found" in shown(flipped)
 
 
 def test_the_report_is_made_from_the_folder(finished: Path, result: RunResult) -> None:

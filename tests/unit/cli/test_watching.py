@@ -82,7 +82,9 @@ def start(
         screen = io.StringIO()
         console = Console(file=screen, width=200)
         monitor = RichMonitor(console, folder.log, folder.state("watch.pt"))
-        return Watch(folder, Particles.load, trained, InferConfig(), monitor), screen
+        told = {"verdict": "converged", "trials": {}}
+        load = Particles.load
+        return Watch(folder, load, trained, InferConfig(), monitor, told), screen
 
     yield begin
     for folder in folders:

@@ -16,7 +16,7 @@ class Step:
     seconds: float = 2.0
     radius_px: float = 12.0
     resolution_angstrom: float = 5.0
-    log_likelihood: float = -100.0
+    gain_nats: float = -100.0
     pose_change_degrees: float = 1.0
 
 

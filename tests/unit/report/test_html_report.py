@@ -21,6 +21,7 @@ from cryoinfer.report.assessment import (
     least_fourier_coverage,
 )
 from cryoinfer.report.style import THEME_COLOURS
+from cryoinfer.workflows.trial import Trial
 
 BOX, PIXEL, COUNT = 16, 1.5, 400
 
@@ -31,7 +32,7 @@ class Step:
     seconds: float
     radius_px: float
     resolution_angstrom: float
-    log_likelihood: float
+    gain_nats: float
     pose_change_degrees: float
 
 
@@ -129,7 +130,7 @@ def test_what_cannot_be_compared_is_not_drawn(content: ReportContent) -> None:
     # It falls whenever the radius grows, over the best of runs.
     assert "log likelihood by iteration" not in page
     assert "how far poses moved, by iteration" in page
-    assert "Log likelihood to that radius (nats)" in page
+    assert "Gain over no map (nats a particle)" in page
 
 
 def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
@@ -236,6 +237,71 @@ def test_each_fault_raises_its_caution(content: ReportContent) -> None:
     )
     assert "may not have finished" in cautions(replace(content, iterations=steps))
     assert cautions(replace(content, warnings=("dust",))) == "dust"
+
+
+@pytest.mark.parametrize(
+    ("change", "reserve", "caution"),
+    [
+        ({"halves": "one map"}, "one map for both", "posed against one map"),
+        ({"shared_resolution_angstrom": 4.8}, "as begun", "no farther than the map"),
+        ({"nothing_found": "No structure."}, "no structure found", "No structure."),
+    ],
+)
+def test_what_halves_share_is_no_resolution(
+    content: ReportContent, change: dict, reserve: str, caution: str
+) -> None:
+    """The halves agree to 4.91 Å; the map that both began with would to 4.8."""
+    page = render_report(replace(content, **change))
+    assert f"{reserve}</small>" in page
+    assert caution in cautions(replace(content, **change))
+    assert "independent halves" not in page
+    assert "independent halves" in render_report(content)
+    # Beyond what they share it is their own.
+    beyond = replace(content, shared_resolution_angstrom=5.0)
+    assert cautions(beyond) == ""
+
+
+def test_of_nothing_nothing_is_praised(content: ReportContent) -> None:
+    nothing = replace(content, nothing_found="No structure.", warnings=("dust",))
+    assert give_verdict(nothing) == "No structure."
+    assert [finding.level for finding in assess(nothing)] == ["caution", "caution"]
+    page = render_report(nothing)
+    assert "4.91 Å</dd>" not in page
+    assert ">none<small>" in page
+
+
+def test_given_poses_are_no_better_than_what_found_them(
+    content: ReportContent,
+) -> None:
+    page = render_report(replace(content, halves="given"))
+    assert "whatever found them has kept them" in page
+    assert "independent halves" not in page
+
+
+def test_an_encoder_is_judged_where_it_has_posed(content: ReportContent) -> None:
+    ranks = {"rotation": (5,) * 20}
+    coverage = tuple(level / 20 for level in range(21))
+    good = Trial(100, 2.0, coverage, 0.03, ranks, {"rotation": 0.5})
+    assert cautions(replace(content, trials={"encoder": good})) == ""
+    lost = replace(good, median_degrees=40.0)
+    said = cautions(replace(content, trials={"encoder": lost}))
+    assert "half are off by 40° or more" in said
+    narrow = replace(good, coverage=tuple(0.4 * level for level in coverage))
+    assert "too narrow" in cautions(replace(content, trials={"encoder": narrow}))
+
+
+def test_lengths_have_the_sign_of_their_unit(content: ReportContent) -> None:
+    steps = tuple(
+        replace(one, name="refinement to 4.9 A") for one in content.iterations
+    )
+    page = render_report(
+        replace(
+            content, iterations=steps, stage_seconds={"global search to 12.8 A": 2.0}
+        )
+    )
+    assert "refinement to 4.9 Å" in page
+    assert "global search to 12.8 Å" in page
+    assert not re.search(r"\d A\b", page)
 
 
 def test_fourier_coverage_of_known_spreads() -> None:

@@ -37,6 +37,7 @@ def state() -> MarchState:
         map_radius=9,
         radius=7,
         start_radius=5,
+        shared_radius=5,
         done=2,
         searching=False,
         settled=True,

@@ -1,0 +1,81 @@
+"""Runs that have found no structure: what is said of them, and of what follows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cryoinfer.cli.guard import NOTHING_FOUND
+from cryoinfer.cli.run_record import RECORD, RunRecord
+from cryoinfer.errors import InputError
+from cryoinfer.workflows.result import Evidence, Reconstruction
+
+STRUCTURE_FOUND, EVIDENCE, INHERITED = "structure_found", "evidence", "inherited"
+"""Keys of the record: whether there is a structure, by what that was told, and what is
+to be known of the runs that this one was made from."""
+
+
+def map_numbers(maps: Reconstruction) -> dict[str, Any]:
+    """Return what the record of a run holds of its map.
+
+    Where no structure was found it has no resolution: None.
+    """
+    numbers: dict[str, Any] = {
+        "box": maps.density.shape[-1],
+        "pixel_size_angstrom": maps.pixel_size_angstrom,
+        "resolution_angstrom": maps.resolution_angstrom,
+        "shared_resolution_angstrom": maps.shared_resolution_angstrom,
+        "symmetry": maps.symmetry,
+    }
+    if maps.evidence is not None:
+        numbers[STRUCTURE_FOUND] = maps.evidence.is_structure
+        numbers[EVIDENCE] = asdict(maps.evidence)
+        if not maps.evidence.is_structure:
+            numbers["resolution_angstrom"] = None
+    return numbers
+
+
+def exit_code(record: RunRecord) -> int:
+    """Return 3 for a run that found no structure, 0 for any other."""
+    return NOTHING_FOUND if record.results.get(STRUCTURE_FOUND) is False else 0
+
+
+def nothing_words(results: Mapping[str, Any]) -> str:
+    """Say why no structure was found; nothing if one was, or nobody asked."""
+    if results.get(STRUCTURE_FOUND) is not False:
+        return ""
+    found = Evidence(**results[EVIDENCE])
+    return (
+        "No structure was found: images fit the map of the half that they are not in "
+        f"no better than maps of noise. They gain {found.excess_nats:.2f} nats each "
+        f"({found.images:,} images), and {found.needed_nats:.2f} are needed. Where the "
+        "half-maps agree, it is in what both began with. Do not use the map or the "
+        "poses. Are there particles in the images, white on black, with the right "
+        "pixel size and CTF? If so, more of them may help."
+    )
+
+
+def inherited(*inputs: Path | None) -> list[str]:
+    """Return what is to be known of the runs that inputs come from.
+
+    Parameters
+    ----------
+    inputs : path or None
+        Folders of runs, or files, which may lie in one.
+    """
+    said: list[str] = []
+    for path in inputs:
+        folder = None if path is None else path if path.is_dir() else path.parent
+        if folder is None or not (folder / RECORD).is_file():
+            continue
+        try:
+            results = RunRecord.read(folder).results
+        except InputError:
+            continue  # of another program, or damaged: the file itself will tell
+        if results.get(STRUCTURE_FOUND) is False:
+            said.append(
+                f"The run in {folder} found no structure: what is made from it shows "
+                "none, whatever its numbers say."
+            )
+        said += results.get(INHERITED, [])
+    return list(dict.fromkeys(said))

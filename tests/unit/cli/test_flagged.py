@@ -1,0 +1,146 @@
+"""Particles that an earlier run has flagged, when they come back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import evaluate as evaluation
+from cryoinfer.cli import runs
+from cryoinfer.cli.left_out import flag_words, used_particles
+from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.report_page import read_content
+from cryoinfer.cli.run_files import Posteriors
+from cryoinfer.cli.run_record import RunRecord, require_finished
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.result import Reconstruction, RunResult
+
+FLAGS = np.arange(120) % 12 == 3  # ten of them
+UNREADABLE_ROW = 5
+
+
+@pytest.fixture
+def flagged(simulated: Path) -> Path:
+    """Return particles with poses, ten flagged as novel and one as unreadable."""
+    flag = FLAGS.astype(np.int64)
+    flag[UNREADABLE_ROW] = 2
+    path = simulated / "flagged.star"
+    truth = Particles.load(simulated / "truth.star")
+    truth.with_results(columns={"cryoinferFlag": flag}).save(path)
+    return path
+
+
+def some(result: RunResult, rows: torch.Tensor) -> RunResult:
+    def pose(own: Pose) -> Pose:
+        return Pose(own.rotation[rows], own.shift_angstrom[rows])
+
+    return replace(
+        result,
+        latents=Latents(pose(result.latents.pose), torch.zeros(len(rows)).double()),
+        mode_pose=pose(result.mode_pose),
+        **{
+            name: getattr(result, name)[rows]
+            for name in ("covariance", "log_likelihood", "mode_weight", "random_subset")
+        },
+    )
+
+
+def test_flagged_particles_stay_out_of_a_refinement_and_in_its_file(
+    flagged: Path,
+    simulated: Path,
+    options: RunOptions,
+    result: RunResult,
+    screen: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = torch.nonzero(torch.from_numpy(~FLAGS)).squeeze(1)
+    kept = kept[kept != UNREADABLE_ROW]
+
+    def refined(particles: Particles, *_: object) -> RunResult:
+        assert len(particles) == 109
+        rows = torch.from_numpy(particles.table.images.row)
+        assert torch.equal(rows, kept)
+        return some(result, rows)
+
+    monkeypatch.setattr(runs, "refine", refined)
+    asked = replace(options, workflow="refine", particles=flagged)
+    assert runs.run(asked, screen) == 0
+    record = require_finished(options.out)
+    assert record.results["flagged_left_out"] == 11
+    assert record.results["particles"] == 120
+    log = (options.out / "log.txt").read_text()
+    assert "11 of 120 particles are left out" in log
+    assert "11 particles that an earlier run flagged" in (
+        (options.out / "report.html").read_text()
+    )
+    before, after = (
+        Particles.load(flagged),
+        Particles.load(options.out / "particles.star"),
+    )
+    assert len(after) == 120
+    flag = after.table.results["cryoinferFlag"]
+    assert (flag == before.table.results["cryoinferFlag"]).all()
+    assert before.pose is not None
+    assert after.pose is not None
+    # What was left out keeps its pose, to six decimals, and has no posterior.
+    moved = (after.pose.shift_angstrom - before.pose.shift_angstrom).norm(dim=1)
+    left = torch.from_numpy(flag != 0)
+    assert moved[left].max() < 1e-5
+    assert moved[~left].median() > 0.1
+    posteriors = Posteriors.read(options.out)
+    assert posteriors is not None
+    assert (posteriors.mode_weight[left.numpy()] == 0).all()
+    assert posteriors.entropy_nats[left.numpy()].min() > (
+        posteriors.entropy_nats[~left.numpy()].max()
+    )
+    # Nor are they shown, or judged.
+    assert len(read_content(options.out).pose) == 109
+    evaluation.evaluate(options.out, simulated, screen)
+    summary = json.loads((options.out / "evaluation.json").read_text())
+    assert (summary["particles"], summary["unreadable"]) == (109, 11)
+
+
+def test_flagged_particles_stay_out_of_a_reconstruction(
+    flagged: Path,
+    options: RunOptions,
+    reconstruction: Reconstruction,
+    screen: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def made(particles: Particles, config: object, monitor: Monitor) -> Reconstruction:
+        seen.append(len(particles))
+        return reconstruction
+
+    monkeypatch.setattr(runs, "reconstruct", made)
+    asked = replace(options, workflow="reconstruct", particles=flagged)
+    runs.run(asked, screen)
+    assert seen == [109]
+    assert len(Particles.load(options.out / "particles.star")) == 120
+    assert RunRecord.read(options.out).results["flagged_left_out"] == 11
+    assert len(read_content(options.out).pose) == 109
+
+
+def test_a_search_from_nothing_asks_no_earlier_map(flagged: Path) -> None:
+    particles = Particles.load(flagged)
+    used = used_particles("abinitio", particles)
+    assert torch.nonzero(~used).flatten().tolist() == [UNREADABLE_ROW]
+    left, kept = flag_words("abinitio", particles)
+    assert left.startswith("1 of 120 particles are left out")
+    assert kept.startswith("10 particles")
+    assert flag_words("refine", Particles.load(flagged.parent / "truth.star")) == []
+
+
+def test_where_all_are_flagged_it_is_said(flagged: Path) -> None:
+    only = Particles.load(flagged).select(torch.from_numpy(FLAGS))
+    with pytest.raises(InputError, match="all 10 particles are flagged"):
+        used_particles("refine", only)
+    assert bool(used_particles("abinitio", only).all())
