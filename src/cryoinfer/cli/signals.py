@@ -46,8 +46,8 @@ class EndingSignals:
 
     While a module is being imported it waits: half-imported libraries turn it into
     errors of their own, or lose it. Python drops it where it is raised in a callback
-    (of a finaliser, of a weak reference): it is raised again then. Use as a context
-    manager; those inside another do nothing.
+    (of a finaliser, of a weak reference), and libraries that catch everything do: it is
+    raised again then. Use as a context manager; those inside another do nothing.
 
     Attributes
     ----------
@@ -122,8 +122,9 @@ class EndingSignals:
     def _retry(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             return
-        if _is_importing(frame):
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        # Some library may catch everything: it is looked at again until all is left.
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        if _is_importing(frame) or _is_unwinding():
             return
         self._raised_at = time.monotonic()
         raise Interrupted(self.received)
@@ -133,6 +134,16 @@ class EndingSignals:
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
         else:
             self._earlier_hook(event)
+
+
+def _is_unwinding() -> bool:
+    """Tell whether a handler runs that a signal's exception has led to."""
+    error: BaseException | None = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Interrupted):
+            return True
+        error = error.__context__
+    return False
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -140,7 +140,10 @@ def test_a_process_ends_with_the_code_and_in_silence(
         time.sleep(0.001)
     time.sleep(after_seconds)
     os.kill(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, said) == (CODES[number], "")
     out = tmp_path / "out"
     assert not out.exists() or not list(out.iterdir())
@@ -177,3 +180,38 @@ def test_a_terminal_that_closes_takes_no_line_and_stops_nothing() -> None:
     assert process.wait(timeout=30) == 0
     assert os.read(read, 10) == b"129"
     os.close(read)
+
+
+def test_one_that_somebody_swallows_is_raised_again() -> None:
+    swallowed = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except BaseException as error:  # as some libraries do
+            swallowed.append(error)
+        time.sleep(5)
+
+    begun = time.monotonic()
+    with ENDING, pytest.raises(Interrupted):
+        work()
+    assert len(swallowed) == 1
+    assert time.monotonic() - begun < 4
+
+
+def test_what_is_written_on_the_way_out_is_not_disturbed() -> None:
+    steps = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            for step in range(10):
+                time.sleep(0.05)
+                steps.append(step)
+
+    with ENDING, pytest.raises(Interrupted):
+        work()
+    assert len(steps) == 10
