@@ -25,7 +25,7 @@ from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.io.mrc import read_map
+from cryoinfer.io.mrc import read_cube, read_map
 from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
@@ -236,7 +236,7 @@ def test_an_encoder_that_knows_nothing_of_the_particles_says_so(
     assert answer.exit_code == 0, answer.output
     assert "does not know this molecule" in answer.output
     assert "does not know this molecule" in (run / "report.html").read_text()
-    assert float(np.abs(read_map(run / "map.mrc").density).max()) == 0.0
+    assert float(np.abs(read_cube(run / "map.mrc").density).max()) == 0.0
 
 
 def watch(encoder: Path, folder: Path, run: Path, *words: object) -> Result:
@@ -337,7 +337,7 @@ def test_ctrl_c_ends_a_watch_with_everything_written(
     [
         (["{star}", "--until-idle", "3"], "--until-idle goes with --watch"),
         (["{star}", "--watch"], "expects a folder"),
-        (["{folder}", "--watch", "--until-idle", "0"], "more than 0 seconds"),
+        (["{folder}", "--watch", "--until-idle", "0"], "a number above 0"),
         (["{folder}"], "give --watch"),
         (["{empty}", "--watch", "--until-idle", "0.1"], "no particles could be"),
     ],

@@ -71,6 +71,7 @@ def simulate(
             f"{out} already holds {there[0]}: give another folder, or --overwrite."
         )
     told_structure(config.structure, console, moving=bool(config.motions))
+    new = not out.exists()
     make_folder(out)
     # Aside: an earlier set stays until this one is whole.
     part = out / _PART
@@ -84,5 +85,7 @@ def simulate(
                 (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if new and out.exists() and not any(out.iterdir()):
+            out.rmdir()
     say(console, f"{config.n:,} particles are in {path}")
     return path

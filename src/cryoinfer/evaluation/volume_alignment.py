@@ -27,9 +27,9 @@ _FITTED_VOXELS = 20_000
 _FIT_BANDS = (0.2, 0.5, 1.0)
 """Low-pass radii of the successive fits, as fractions of Nyquist."""
 
-_MOST_CALLS = 210
-"""Of a fit's residual, seven a step: maps that show one thing take ten steps or less,
-and of maps that do not, a fit would go on for a thousand."""
+_MOST_STEPS = 30
+"""Of a fit, seven calls of the residual each: maps that show one thing take ten or
+fewer, and of maps that do not, a fit would go on for hundreds."""
 
 
 def transform_map(
@@ -273,7 +273,7 @@ def _fit(
         method="lm",
         ftol=1e-6,
         xtol=1e-5,
-        max_nfev=_MOST_CALLS,
+        max_nfev=_MOST_STEPS,
     )
     return moved(fit.x)
 

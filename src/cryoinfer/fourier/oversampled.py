@@ -58,7 +58,7 @@ def oversampled_inverse(values: Tensor, padded: int, box: int) -> Tensor:
 
 def _along(name: str, values: Tensor, dim: int, length: int | None = None) -> Tensor:
     """Transform along one axis, by the function of that name."""
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or values.requires_grad:
         found: Tensor = getattr(torch.fft, name)(values, length, dim)
         return found
     workers = torch.get_num_threads()
