@@ -221,6 +221,12 @@ def test_good_run_raises_no_caution(content: ReportContent) -> None:
 def test_each_fault_raises_its_caution(content: ReportContent) -> None:
     still_agrees = replace(content, fsc=torch.ones(9))
     assert "at Nyquist (3.00 Å)" in cautions(still_agrees)
+    # A run's own curve is zero in its last shell, in which nothing is measured.
+    last = still_agrees.fsc.clone()
+    last[-1] = 0.0
+    at_the_end = cautions(replace(content, fsc=last))
+    assert "at Nyquist (3.00 Å)" in at_the_end
+    assert "rises again" not in at_the_end
     rising = content.fsc.clone()
     rising[-3:] = 0.4
     assert "rises again" in cautions(replace(content, fsc=rising))
