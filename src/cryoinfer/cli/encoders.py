@@ -274,6 +274,6 @@ def _read_lesson(
         float(sizes[same][0]),
         tuple(spectrum.float() for spectrum in noise),
         float(shift.square().mean().sqrt()),
-        record.results["symmetry"],
+        record.symmetry(folder),
     )
     return particles, lesson

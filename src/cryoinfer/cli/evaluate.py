@@ -121,7 +121,7 @@ def evaluate(
     _require_map(record, run)
     matched = _match(record, run, truth, reading)
     estimated, true, chosen = matched.estimated, matched.true, matched.chosen
-    group = symmetry_rotations(record.results["symmetry"])
+    group = symmetry_rotations(record.symmetry(run))
     true_map = read_named_map(
         require_truth(truth / "truth.mrc"),
         map_pixel_size,

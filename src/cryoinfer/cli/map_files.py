@@ -20,7 +20,7 @@ from cryoinfer.cli.outputs import (
     write_file,
 )
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
-from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.report_page import read_content, write_report
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_files import (
     Posteriors,
@@ -132,7 +132,8 @@ def _flip_run(options: FlipOptions) -> None:
     if is_same_file(source, out):
         raise OutputError(f"{out} is the run itself: give another folder.")
     run_folder.require_free(out, record, resume=False, overwrite=options.overwrite)
-    # All is read before anything is removed.
+    # All is read before anything is removed, what the report will show among it.
+    read_content(source)
     particles = _flipped(options.reading.of_run(record).load(_particles_of(source)))
     maps = {name: _mirrored(read_map(source / name)) for name in _RUN_MAPS}
     maps[run_folder.MASK] = _mirrored(read_run_mask(source))

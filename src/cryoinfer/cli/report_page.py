@@ -124,7 +124,7 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         title=folder.absolute().name,
         workflow=_WORKFLOW_NAMES[record.workflow] + _method(record),
         created=record.created,
-        symmetry=str(record.results["symmetry"]),
+        symmetry=record.symmetry(folder),
         pixel_size_angstrom=map_file.pixel_size_angstrom,
         density=torch.tensor(map_file.density),
         fsc=curves[CORRECTED],

@@ -111,6 +111,24 @@ class RunRecord:
             if not _is_of(getattr(self, name), hint):
                 raise TypeError(f"{name} is not of the type {hint}")
 
+    def symmetry(self, folder: Path) -> str:
+        """Return the point group of the map that a run has made.
+
+        Raises
+        ------
+        InputError
+            If the record names none that there is.
+        """
+        from cryoinfer.geometry.symmetry import symmetry_rotations
+
+        with self.trusted(folder):
+            group = self.results["symmetry"]
+            try:
+                symmetry_rotations(group)
+            except InputError as error:
+                raise ValueError(group) from error
+        return str(group)
+
     @contextmanager
     def trusted(self, folder: Path) -> Iterator[None]:
         """Run a body that makes more of the record than its types promise.

@@ -254,7 +254,9 @@ def read_structure(
 def _require_places(
     columns: AtomColumns, places: NDArray[np.float64], path: Path | str
 ) -> None:
-    """Refuse coordinates that no atom can have."""
+    """Refuse coordinates that no atom can have, and files that have none."""
+    if not len(places):
+        raise InputError(f"{path}: expected atoms with coordinates, found none")
     wrong = ~(np.abs(places) < _FARTHEST_ANGSTROM).all(1)
     if wrong.any():
         row = int(wrong.argmax())

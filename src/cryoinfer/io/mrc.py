@@ -268,6 +268,10 @@ def read_mask(path: Path | str, pixel_size_angstrom: float | None = None) -> Map
     return found
 
 
+_LARGEST = 1e15
+"""Of a voxel: sums of squares over a map must fit into single precision."""
+
+
 def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
     """Read a map whose values are finite, whatever else they are."""
     header, data = _read_volume(path)
@@ -288,6 +292,11 @@ def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
         raise InputError(
             f"{path}: expected finite values, found {bad:,} of {density.size:,} voxels "
             "that are NaN or infinite. Write the map anew, or set them to 0"
+        )
+    if float(np.abs(density).max(initial=0.0)) > _LARGEST:
+        raise InputError(
+            f"{path}: expected values up to {_LARGEST:g}, whose squares single "
+            f"precision holds, found {float(np.abs(density).max()):g}. Scale the map"
         )
     voxel = header.voxel_size() if pixel_size_angstrom is None else pixel_size_angstrom
     low, high = PIXEL_SIZE_RANGE_ANGSTROM
