@@ -182,6 +182,10 @@ def names_something(said: str, case: Case, folder: Path) -> bool:
     """Tell whether a message names an option, a file or a place in one."""
     names = [Path(word).name for word in case.words if "." in word or "/" in word]
     names += [Path(case.file).name, str(folder), "run", "--", "out", *case.words[-1:]]
+    # The folder of a file to write, and what an option was given.
+    names += [str(Path(word).parent) for word in case.words if "/" in word]
+    names += [f"'{word}'" for word in case.words]
     # A table, its column and row; the side of a picture.
-    names += ["data_", "rln", "row ", "Row ", "picture"]
+    names += ["data_", "rln", "row ", "Row ", "picture", "nodes", "modes", "motion"]
+    names += ["ignore", "symmetry"]
     return any(name and name[:200] in said for name in names)

@@ -24,7 +24,6 @@ from cryoinfer.cli.report_page import read_content, write_report
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_files import (
     Posteriors,
-    read_fsc,
     read_run_mask,
     read_spectra,
     save_map,
@@ -133,12 +132,11 @@ def _flip_run(options: FlipOptions) -> None:
         raise OutputError(f"{out} is the run itself: give another folder.")
     run_folder.require_free(out, record, resume=False, overwrite=options.overwrite)
     # All is read before anything is removed, what the report will show among it.
-    read_content(source)
     particles = _flipped(options.reading.of_run(record).load(_particles_of(source)))
     maps = {name: _mirrored(read_map(source / name)) for name in _RUN_MAPS}
     maps[run_folder.MASK] = _mirrored(read_run_mask(source))
     posteriors = Posteriors.read(source)
-    read_fsc(source), read_spectra(source)
+    read_content(source), read_spectra(source)
     make_folder(out)
     clear(out)
     replace(record, status="running").write(out)
