@@ -160,6 +160,7 @@ def test_align_map_withstands_noise(points: Tensor, generator: torch.Generator) 
     assert before[15:20].mean() < 0.9
 
 
+@pytest.mark.slow
 def test_maps_that_show_nothing_alike_end_in_time(
     points: Tensor, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

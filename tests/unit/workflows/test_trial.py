@@ -106,7 +106,10 @@ def test_mates_of_a_symmetric_map_are_one_pose() -> None:
     assert min(trial.p_values.values()) > 1e-3
 
 
-@pytest.mark.parametrize(("name", "sd"), [("C4", 0.3), ("C7", 0.1), ("I", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "sd"),
+    [("C4", 0.3), ("C7", 0.1), pytest.param("I", 0.1, marks=pytest.mark.slow)],
+)
 def test_two_modes_of_a_symmetric_map_are_as_credible_as_stated(
     name: str, sd: float
 ) -> None:
