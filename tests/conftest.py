@@ -1,10 +1,11 @@
-"""What all tests share: a core each, no window, and GPU tests that skip loudly.
+"""What all tests share: a core each, signals, no window, GPU tests that skip loudly.
 
 With ``--matrix-units`` every product goes through an emulated processor with matrix
 units (:class:`MatrixUnits`).
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,10 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Give a worker a core of its own, as if there were no other.
+    """Hear signals as a shell's command does, and give each worker one core.
 
-    Two workers that have all cores wait for each other's threads.
+    A process that was started in the background, or by nohup, ignores SIGINT or SIGHUP,
+    and so would every command that a test interrupts. Two workers that have all cores
+    wait for each other's threads.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

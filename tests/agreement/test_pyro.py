@@ -104,7 +104,10 @@ def test_pyro_finds_the_conjugate_posterior() -> None:
     assert abs(float(guide.standard_deviation - sd)) < 0.05
 
 
-@pytest.mark.parametrize(("noise", "quoted"), [(0.1, 0.188), (0.2, 0.371)])
+@pytest.mark.parametrize(
+    ("noise", "quoted"),
+    [pytest.param(0.1, 0.188, marks=pytest.mark.slow), (0.2, 0.371)],
+)
 def test_pyro_finds_the_shift_of_a_blob(noise: float, quoted: float) -> None:
     def blob(shift: Tensor) -> Tensor:
         return torch.exp(-(AXIS - shift[..., None]).square() / (2 * 10))

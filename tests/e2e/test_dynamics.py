@@ -53,6 +53,7 @@ def test_every_particle_has_a_row(run: Path) -> None:
     assert 0.5 < mode.std() < 4.0
 
 
+@pytest.mark.slow
 def test_poses_are_searched_and_the_model_learned(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_ensembles_are_models_of_all_atoms(run: Path) -> None:
     assert len(gemmi.read_structure(str(run / "centres.cif"))) >= 2
 
 
+@pytest.mark.slow
 def test_another_protein_gets_its_caution_at_the_end(tmp_path: Path) -> None:
     enzyme = named_atoms(STRUCTURE)
     alpha = enzyme.select(np.flatnonzero([name == "CA" for name in enzyme.atom_names]))

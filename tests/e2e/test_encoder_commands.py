@@ -244,6 +244,7 @@ def watch(encoder: Path, folder: Path, run: Path, *words: object) -> Result:
     return cryoinfer("infer", encoder, folder, "--out", run, *idle, *words)
 
 
+@pytest.mark.slow
 def test_a_folder_is_inferred_as_it_fills(encoder, files, tmp_path: Path) -> None:
     folder, run = tmp_path / "in", tmp_path / "run"
     deliver(files[0], folder, "one")

@@ -101,6 +101,7 @@ def test_an_interrupted_run_goes_on_behind_its_search(
     assert not (run / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_refinement_from_a_map_is_of_some_particles_too(
     simulated: Path, tmp_path: Path
 ) -> None:

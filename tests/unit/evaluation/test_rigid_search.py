@@ -30,7 +30,9 @@ def noise(seed: int, box: int = BOX) -> Tensor:
     return torch.randn((box,) * 3, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "mirrored", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_a_motion_and_a_hand_are_found(mirrored: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     shift = torch.tensor([3.0, -2.0, 4.0], dtype=torch.float64)

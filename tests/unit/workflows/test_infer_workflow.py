@@ -207,7 +207,7 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
 @pytest.mark.parametrize(
     ("box", "pixel_size", "noise"),
     [
-        (32, 2.8, "white"),
+        pytest.param(32, 2.8, "white", marks=pytest.mark.slow),
         (56, 2.1, "white"),
         (34, 3.3, "white"),
         (48, 2.8, "coloured"),

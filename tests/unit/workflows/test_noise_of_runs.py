@@ -23,6 +23,7 @@ def test_every_ring_of_the_noise_is_measured(made) -> None:
     assert ((ratio > 0.92) & (ratio < 1.1)).all()
 
 
+@pytest.mark.slow
 def test_noise_beyond_the_resolution_of_a_run_is_the_power_of_images(made) -> None:
     config = AbinitioConfig(particle_diameter_angstrom=80.0, resolution_angstrom=15.0)
     found = abinitio(made.particles, config, SilentMonitor()).noise_power[0]
