@@ -36,6 +36,7 @@ ENCODER, WATCH = "encoder.pt", "watch.pt"
 LATENTS, MODES, SCRIPT = "latents.parquet", "modes.nmd", "view.cxc"
 ENSEMBLE, CENTRES, REST = "mode{}.cif", "centres.cif", "rest.cif"
 _MOST_ENSEMBLES = 20
+_THEN = ", then "
 RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
     *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
@@ -98,8 +99,8 @@ def require_elsewhere(out: Path, *inputs: Path) -> None:
 class RunFolder:
     """The folder of a run that is under way; use as a context manager.
 
-    Leaving it with an error marks the run as interrupted or failed and writes the
-    traceback to the log.
+    Leaving it with an error marks a run that is not finished as interrupted or failed,
+    and writes the traceback to the log.
 
     Parameters
     ----------
@@ -141,6 +142,8 @@ class RunFolder:
                 results=earlier.results,
                 stage_seconds=earlier.stage_seconds,
                 peak_memory_bytes=earlier.peak_memory_bytes,
+                versions=_joined(earlier.versions, record.versions),
+                machine=_joined(earlier.machine, record.machine),
             )
             clear_partials(path)
         else:
@@ -202,7 +205,9 @@ class RunFolder:
             if error is not None:
                 # A full disk must not hide the error that is under way.
                 with suppress(OSError, CryoinferError):
-                    self._change(status="interrupted" if interrupted else "failed")
+                    # What could not be told or printed does not undo what is written.
+                    if self.record.status != "finished":
+                        self._change(status="interrupted" if interrupted else "failed")
                     story = "".join(traceback.format_exception(error)).rstrip()
                     self.log("Interrupted." if interrupted else story)
         finally:
@@ -237,6 +242,17 @@ def clear(folder: Path) -> None:
     for name in (RECORD, CHECKPOINT, *RESULTS):
         (folder / name).unlink(missing_ok=True)
     clear_partials(folder)
+
+
+def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is so now; what was not so before is told with what it was."""
+    joined = {}
+    for name, value in now.items():
+        earlier = before.get(name, value)
+        # It may have been resumed with another one already.
+        last = str(earlier).rpartition(_THEN)[2]
+        joined[name] = earlier if last == str(value) else f"{earlier}{_THEN}{value}"
+    return joined
 
 
 def _require_same(earlier: RunRecord, record: RunRecord, folder: Path) -> None:

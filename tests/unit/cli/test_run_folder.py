@@ -103,6 +103,36 @@ def test_resuming_goes_on_with_times_and_log(tmp_path: Path) -> None:
     assert "before" in (tmp_path / "log.txt").read_text()
 
 
+def test_what_is_finished_stays_finished(tmp_path: Path) -> None:
+    def finish_and_fail(error: BaseException) -> None:
+        with RunFolder(tmp_path / "run", RECORD, overwrite=True) as run:
+            run.finish()
+            raise error
+
+    # The summary could not be printed, or Ctrl-C came while it was.
+    with pytest.raises(BrokenPipeError):
+        finish_and_fail(BrokenPipeError())
+    assert require_finished(tmp_path / "run").status == "finished"
+    with pytest.raises(KeyboardInterrupt):
+        finish_and_fail(KeyboardInterrupt())
+    assert require_finished(tmp_path / "run").status == "finished"
+
+
+def test_other_versions_of_a_resumed_run_are_kept(tmp_path: Path) -> None:
+    def resume(version: str, threads: int) -> RunRecord:
+        now = replace(RECORD, versions={"torch": version}, machine={"threads": threads})
+        with RunFolder(tmp_path, now, resume=True) as run:
+            return run.record
+
+    assert resume("1.0", 2).versions == {"torch": "1.0"}
+    assert resume("1.0", 2).versions == {"torch": "1.0"}
+    found = resume("2.0", 4)
+    assert found.versions == {"torch": "1.0, then 2.0"}
+    assert found.machine == {"threads": "2, then 4"}
+    assert resume("2.0", 4).versions == {"torch": "1.0, then 2.0"}
+    assert RunRecord.read(tmp_path).versions == {"torch": "1.0, then 2.0"}
+
+
 def test_resuming_where_nothing_is_begins(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "new", RECORD, resume=True):
         assert status(tmp_path / "new") == "running"
