@@ -31,6 +31,39 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def format_resolution(
+    resolution_angstrom: float, box: int, pixel_size_angstrom: float
+) -> str:
+    """Return a resolution such as ``6.95 A``; where maps agree nowhere, ``none``.
+
+    Parameters
+    ----------
+    resolution_angstrom : float
+        Where a correlation falls below a threshold: the length of the box if it is
+        below it from the first shell on
+        (:func:`cryoinfer.evaluation.resolution_at`).
+    box : int
+    pixel_size_angstrom : float
+
+    Returns
+    -------
+    str
+        In the last shell, ``at Nyquist`` is added: finer pixels may show more.
+    """
+    if agree_nowhere(resolution_angstrom, box, pixel_size_angstrom):
+        return "none"
+    last = box * pixel_size_angstrom / max(box // 2 - 1, 1)
+    at_nyquist = ", at Nyquist" * (resolution_angstrom <= last)
+    return f"{resolution_angstrom:.2f} A{at_nyquist}"
+
+
+def agree_nowhere(
+    resolution_angstrom: float, box: int, pixel_size_angstrom: float
+) -> bool:
+    """Tell whether a resolution is that of maps that agree in no shell."""
+    return resolution_angstrom >= box * pixel_size_angstrom
+
+
 def format_bytes(count: float) -> str:
     """Return a size such as ``1.5 GB``, in powers of ten as disks are sold."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

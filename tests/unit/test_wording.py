@@ -2,7 +2,12 @@
 
 import pytest
 
-from cryoinfer.wording import format_bytes, format_duration, spell_angstrom
+from cryoinfer.wording import (
+    format_bytes,
+    format_duration,
+    format_resolution,
+    spell_angstrom,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,23 @@ from cryoinfer.wording import format_bytes, format_duration, spell_angstrom
 )
 def test_an_a_that_is_a_unit_gets_its_ring(text: str, spelled: str) -> None:
     assert spell_angstrom(text) == spelled
+
+
+@pytest.mark.parametrize(
+    ("resolution", "told"),
+    [
+        # A box of 32 pixels of 2 A: 64 A long, Nyquist 4 A, the shell before 4.27 A.
+        (64.0, "none"),
+        (63.9, "63.90 A"),
+        (4.3, "4.30 A"),
+        (4.1, "4.10 A, at Nyquist"),
+        (4.0, "4.00 A, at Nyquist"),
+    ],
+)
+def test_a_resolution_says_where_the_box_or_the_pixels_end_it(
+    resolution: float, told: str
+) -> None:
+    assert format_resolution(resolution, 32, 2.0) == told
 
 
 def test_sizes_read_well() -> None:

@@ -7,8 +7,9 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli.map_inputs import PIXEL_OPTION, read_named_map
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
-from cryoinfer.cli.terminal import say_rows
+from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.data.bead_model import beads_of_map
 from cryoinfer.data.map_mass import mass_kilodalton
 from cryoinfer.errors import OutputError
@@ -68,6 +69,8 @@ def write_beads(options: BeadsOptions, console: Console) -> None:
     write_file(
         options.out, lambda part: write_ensemble(part, options.density.stem, [model])
     )
+    for text in inherited(options.density):
+        say(console, f"Caution: {text}")
     mass = mass_kilodalton(torch.tensor(density.density), density.pixel_size_angstrom)
     volume, spread = found.volume_angstrom3, found.spread_angstrom
     say_rows(

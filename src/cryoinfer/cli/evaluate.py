@@ -43,6 +43,7 @@ from cryoinfer.io.conventions.poses import flip_hand
 from cryoinfer.io.mrc import MapFile
 from cryoinfer.records import Pose
 from cryoinfer.report import Coverage, TruthComparison
+from cryoinfer.wording import agree_nowhere
 
 _NOMINAL = (0.5, 0.9, 0.95)
 _CURVE = torch.linspace(0, 1, 41, dtype=torch.float64)
@@ -83,7 +84,7 @@ class _Hand:
     name: str
     errors: PoseErrors
     fsc: Tensor
-    resolution_angstrom: dict[str, float]
+    resolution_angstrom: dict[str, float | None]
 
 
 def evaluate(
@@ -303,10 +304,11 @@ def _compare(name: str, errors: PoseErrors, maps: _Maps, is_best: bool) -> _Hand
         else transform_map(maps.true, errors.alignment, pixel_size)
     )
     fsc = fourier_shell_correlation(maps.estimated * maps.mask, moved * maps.mask)
-    resolution = {
-        f"fsc_{level}": resolution_at(fsc, level, len(maps.true), pixel_size)
-        for level in (0.5, 0.143)
-    }
+    resolution: dict[str, float | None] = {}
+    for level in (0.5, 0.143):
+        reached = resolution_at(fsc, level, len(maps.true), pixel_size)
+        nowhere = agree_nowhere(reached, len(maps.true), pixel_size)
+        resolution[f"fsc_{level}"] = None if nowhere else reached
     return _Hand(name, errors, fsc, resolution)
 
 
@@ -363,7 +365,8 @@ def _print(
     for key in ("fsc_0.5", "fsc_0.143"):
         resolution = spelled(console, "resolution (A)")
         label = f"{resolution}, {key.replace('_', ' ').upper()}"
-        table.add_row(label, *(f"{h.resolution_angstrom[key]:.2f}" for h in hands))
+        found = [hand.resolution_angstrom[key] for hand in hands]
+        table.add_row(label, *("none" if r is None else f"{r:.2f}" for r in found))
     console.print(table)
     if not coverage:
         return

@@ -16,6 +16,7 @@ from cryoinfer.cli.map_inputs import (
     read_named_map,
     require_same_sampling,
 )
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.run_files import CORRECTED, MASKED, RANDOMISED, UNMASKED, write_fsc
 from cryoinfer.cli.terminal import say, say_rows
@@ -23,6 +24,7 @@ from cryoinfer.evaluation import fourier_shell_correlation, masked_fsc, resoluti
 from cryoinfer.evaluation.rigid_search import MapPair, best_frame
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.io.mrc import MapFile
+from cryoinfer.wording import agree_nowhere, format_resolution
 
 _THRESHOLDS = (0.143, 0.5)
 _NAMES = {
@@ -82,8 +84,12 @@ def compare(options: CompareOptions, console: Console) -> None:
     rows = {}
     for label in _NAMES.keys() & curves.keys():
         for threshold in _THRESHOLDS:
-            shown = resolution_at(curves[label], threshold, box, pixel_size)
-            rows[f"FSC {threshold}, {_NAMES[label]}"] = f"{shown:.2f} A"
+            reached = resolution_at(curves[label], threshold, box, pixel_size)
+            rows[f"FSC {threshold}, {_NAMES[label]}"] = (
+                f"none: below {threshold} from the first shell on"
+                if agree_nowhere(reached, box, pixel_size)
+                else format_resolution(reached, box, pixel_size)
+            )
     say_rows(console, dict(sorted(rows.items())))
     for caution in _cautions(options, half1, half2, mask):
         say(console, f"Caution: {caution}")
@@ -108,6 +114,7 @@ def _cautions(
     options: CompareOptions, half1: MapFile, half2: MapFile, mask: Tensor | None
 ) -> Iterator[str]:
     """Yield what makes the numbers mean something else than they seem to."""
+    yield from inherited(options.first, options.second)
     if torch.equal(torch.tensor(half1.density), torch.tensor(half2.density)):
         yield (
             f"{options.first} and {options.second} are the same map, which agrees with "

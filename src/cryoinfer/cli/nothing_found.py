@@ -8,6 +8,7 @@ from typing import Any
 from cryoinfer.cli.guard import NOTHING_FOUND
 from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.errors import InputError
+from cryoinfer.wording import agree_nowhere, format_resolution
 from cryoinfer.workflows.result import Evidence, Reconstruction
 
 STRUCTURE_FOUND, EVIDENCE, INHERITED = "structure_found", "evidence", "inherited"
@@ -18,12 +19,15 @@ to be known of the runs that this one was made from."""
 def map_numbers(maps: Reconstruction) -> dict[str, Any]:
     """Return what the record of a run holds of its map.
 
-    Where no structure was found it has no resolution: None.
+    Where no structure was found, or its halves agree nowhere, it has no resolution:
+    None.
     """
+    box, pixel_size = maps.density.shape[-1], maps.pixel_size_angstrom
+    is_none = agree_nowhere(maps.resolution_angstrom, box, pixel_size)
     numbers: dict[str, Any] = {
-        "box": maps.density.shape[-1],
-        "pixel_size_angstrom": maps.pixel_size_angstrom,
-        "resolution_angstrom": maps.resolution_angstrom,
+        "box": box,
+        "pixel_size_angstrom": pixel_size,
+        "resolution_angstrom": None if is_none else maps.resolution_angstrom,
         "shared_resolution_angstrom": maps.shared_resolution_angstrom,
         "symmetry": maps.symmetry,
     }
@@ -33,6 +37,25 @@ def map_numbers(maps: Reconstruction) -> dict[str, Any]:
         if not maps.evidence.is_structure:
             numbers["resolution_angstrom"] = None
     return numbers
+
+
+def resolution_words(results: Mapping[str, Any]) -> str:
+    """Return the resolution that the record of a run holds; why, where it is none."""
+    if results.get(STRUCTURE_FOUND) is False:
+        return "none: no structure was found"
+    resolution = results["resolution_angstrom"]
+    if resolution is None:
+        return "none: the half-maps agree nowhere"
+    return format_resolution(resolution, results["box"], results["pixel_size_angstrom"])
+
+
+def searched_words(results: Mapping[str, Any]) -> str:
+    """Return the resolution of the search behind an encoder's run."""
+    return format_resolution(
+        results["searched_resolution_angstrom"],
+        results["box"],
+        results["pixel_size_angstrom"],
+    )
 
 
 def exit_code(record: RunRecord) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.terminal import say
@@ -93,6 +94,8 @@ def convert(
     for remark in particles.remarks:
         say(console, remark)
     write_file(target, particles.save)
+    for text in inherited(source):
+        say(console, f"Caution: {text}")
     poses = "with" if particles.pose is not None else "without"
     say(console, f"Wrote {len(particles):,} particles {poses} poses to {target}")
 

@@ -10,8 +10,14 @@ import torch
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import read_comparison
+from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.left_out import OBEYED, LeftOut, has_flags, is_posed
-from cryoinfer.cli.nothing_found import INHERITED, nothing_words
+from cryoinfer.cli.nothing_found import (
+    INHERITED,
+    STRUCTURE_FOUND,
+    nothing_words,
+    searched_words,
+)
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_files import (
@@ -25,7 +31,7 @@ from cryoinfer.cli.run_files import (
     read_noise,
     read_numbers,
 )
-from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.cli.run_record import REMARKS, RunRecord
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.convergence import Check
@@ -38,6 +44,8 @@ from cryoinfer.report import (
     render_report,
     render_training_report,
 )
+from cryoinfer.wording import spell_angstrom
+from cryoinfer.workflows.evidence import FEWEST_IMAGES
 from cryoinfer.workflows.result import Iteration
 from cryoinfer.workflows.trial import CLIMBED, ENCODER, Trial
 
@@ -58,6 +66,10 @@ _INDEPENDENCE = {
     "infer": "The half-maps come from two halves of the particles. Both were posed by "
     "one encoder and against one map, whose features are in both.",
 }
+_NOT_ASKED = (
+    "Whether the images show a structure at all was not asked: of fewer than "
+    f"{FEWEST_IMAGES} it cannot be told."
+)
 _CONVERGED = "converged"
 _USED = {"amortized": ENCODER, "semi-amortized": CLIMBED}
 """Which trial speaks for the posteriors of a method."""
@@ -145,6 +157,8 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         halves=_halves(record),
         nothing_found=nothing_words(record.results),
         shared_resolution_angstrom=record.results.get("shared_resolution_angstrom"),
+        handedness=hand_words(record),
+        remarks=tuple(record.results.get(REMARKS, ())),
     )
 
 
@@ -268,8 +282,8 @@ def _independence(record: RunRecord) -> str:
     return (
         f"{_left_out(record)}{_INDEPENDENCE['infer']} That map comes from a search of "
         f"{found['searched_particles']:,} of the particles, whose halves were refined "
-        f"apart and agree to {found['searched_resolution_angstrom']:.2f} Å: quote that "
-        f"where the FSC here goes further."
+        f"apart; their resolution is {spell_angstrom(searched_words(found))}: quote "
+        "that where the FSC here goes further."
     )
 
 
@@ -286,6 +300,8 @@ def _warnings(record: RunRecord) -> tuple[str, ...]:
     left_out = LeftOut.of_results(record.results)
     cautions = () if left_out is None else left_out.cautions()
     cautions = (*record.results.get(INHERITED, ()), *cautions)
+    if record.workflow != "infer" and STRUCTURE_FOUND not in record.results:
+        cautions = (*cautions, _NOT_ASKED)
     verdict = record.results.get("verdict", _CONVERGED)
     if verdict.startswith(_CONVERGED):
         return cautions

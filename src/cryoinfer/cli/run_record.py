@@ -16,6 +16,8 @@ from cryoinfer.cli.replacing import replace_file
 from cryoinfer.errors import InputError
 
 RECORD = "run.json"
+REMARKS = "remarks"
+"""In the results of a record: what was said of the particles when they were read."""
 
 Status = Literal["running", "interrupted", "failed", "finished"]
 

@@ -1,18 +1,13 @@
 """What a finished search or reconstruction says at its end."""
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.handedness import hand_words
+from cryoinfer.cli.nothing_found import resolution_words, searched_words
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.wording import format_bytes, format_duration
-
-_HANDEDNESS = {
-    "abinitio": "The hand of the map is not known: untilted images cannot tell it. "
-    "If it is wrong, `cryoinfer flip` mirrors the map and the poses together.",
-    "refine": "The map has the hand of what it was refined from.",
-    "reconstruct": "The map has the hand of the poses.",
-}
 
 
 def summary(folder: RunFolder, options: RunOptions) -> list[str]:
@@ -24,14 +19,13 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
     if options.method != "search":
         halves = "halves that were posed against one map"
         rows = {
-            "Search": f"{found['searched_resolution_angstrom']:.2f} A (the same of "
-            f"halves refined apart), {found['searched_particles']:,} particles",
+            "Search": f"{searched_words(found)} (the same of halves refined apart), "
+            f"{found['searched_particles']:,} particles",
             "Encoder": f"{found['verdict']}",
         }
-    resolution = found["resolution_angstrom"]
-    told = "none: no structure was found"
-    if resolution is not None:
-        told = f"{resolution:.2f} A (FSC 0.143 of {halves})"
+    told = resolution_words(found)
+    if found["resolution_angstrom"] is not None:
+        told += f" (FSC 0.143 of {halves})"
     rows = {
         "Resolution": told,
         **rows,
@@ -41,4 +35,4 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
         "Report": f"{path / run_folder.REPORT}",
     }
     warned = [f"Caution: {text}" for text in found[CAUTIONS]]
-    return [*aligned(rows), _HANDEDNESS[options.workflow], *warned]
+    return [*aligned(rows), hand_words(folder.record), *warned]

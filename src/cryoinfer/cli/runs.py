@@ -26,7 +26,7 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_files import UNREADABLE
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
-from cryoinfer.cli.run_record import RECORD, RunRecord
+from cryoinfer.cli.run_record import RECORD, REMARKS, RunRecord
 from cryoinfer.cli.run_summary import summary
 from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
@@ -123,19 +123,21 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
         f"cryoinfer {folder.record.workflow}, {json.dumps(folder.record.arguments)}"
     )
     monitor = RichMonitor(console, folder.log, folder.state())
-    from_runs = inherited(job.options.particles, job.options.map)
-    for text in from_runs:
-        monitor.message(f"Caution: {text}")
-    for text in flag_words(job.options.workflow, job.particles):
+    # Poses that are searched for anew have nothing of an earlier run.
+    posed = job.options.particles if job.uses_poses else None
+    from_runs = inherited(posed, job.options.map)
+    remarks = [
+        *flag_words(job.options.workflow, job.particles),
+        *job.particles.remarks,
+    ]
+    for text in (*(f"Caution: {text}" for text in from_runs), *remarks):
         monitor.message(text)
     try:
         with monitor:
-            for remark in job.particles.remarks:
-                monitor.message(remark)
             result = job.compute(monitor)
     finally:
         folder.add_times(monitor.stage_seconds)
-    numbers: dict[str, object] = {INHERITED: from_runs}
+    numbers: dict[str, object] = {INHERITED: from_runs, REMARKS: remarks}
     if isinstance(result, Amortized):
         numbers |= _amortized_numbers(folder, result)
         result = result.result
@@ -170,6 +172,12 @@ class _Job:
     used: Tensor
     start: StartingMap | None
     threads: int
+
+    @property
+    def uses_poses(self) -> bool:
+        """Whether the run begins with poses that the particles have."""
+        workflow, start = self.options.workflow, self.start
+        return workflow == "reconstruct" or (workflow == "refine" and start is None)
 
     @classmethod
     def prepare(cls, options: RunOptions) -> "_Job":

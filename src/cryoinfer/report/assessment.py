@@ -9,6 +9,7 @@ from torch import Tensor
 from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import Finding
 from cryoinfer.report.trials import judge_trials, spoken
+from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.trial import Trial
 
 _VISIBLE = (
@@ -38,6 +39,11 @@ def give_verdict(content: ReportContent) -> str:
     if content.nothing_found:
         return content.nothing_found
     resolution = content.resolution_angstrom()
+    if agree_nowhere(resolution, content.box, content.pixel_size_angstrom):
+        return (
+            f"{len(content.pose):,} particles gave two half-maps that agree nowhere: "
+            "there is no resolution. Do not use the map."
+        )
     visible = next(words for limit, words in _VISIBLE if resolution <= limit)
     cautions = sum(finding.level == "caution" for finding in assess(content))
     trust = (
@@ -103,6 +109,10 @@ def least_fourier_coverage(directions: Tensor) -> float:
 
 
 def _judge_curve(content: ReportContent) -> Finding:
+    if content.fsc[1] < 0.143:
+        return Finding(
+            "caution", "The half-maps agree nowhere: there is no resolution."
+        )
     # Nothing is measured in the last shell: what agrees up to it agrees at Nyquist.
     last = len(content.fsc) - 1
     if content.resolution_angstrom() <= content.nyquist_angstrom * last / (last - 1):
@@ -118,10 +128,6 @@ def _judge_curve(content: ReportContent) -> Finding:
             "caution",
             "The FSC rises again at high frequency. The halves may share "
             "something: duplicate particles, or a mask that is too tight.",
-        )
-    if content.fsc[1] < 0.143:
-        return Finding(
-            "caution", "The half-maps agree nowhere: there is no resolution."
         )
     if content.halves == "one map":
         return Finding(

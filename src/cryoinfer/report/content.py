@@ -77,8 +77,8 @@ class TruthComparison:
         After the best global alignment.
     mirrored : bool
         Whether the map came out with the opposite hand.
-    resolution_angstrom : float
-        Where the FSC with the true map falls below 0.5.
+    resolution_angstrom : float or None
+        Where the FSC with the true map falls below 0.5; None if it never is above.
     coverage : Coverage, optional
         Of the pose posteriors.
     """
@@ -86,7 +86,7 @@ class TruthComparison:
     rotation_error_degrees: Tensor
     shift_error_angstrom: Tensor
     mirrored: bool
-    resolution_angstrom: float
+    resolution_angstrom: float | None
     coverage: Coverage | None = None
 
 
@@ -129,6 +129,10 @@ class ReportContent:
         Why there is no structure; empty where one was found, or nobody asked.
     shared_resolution_angstrom : float, optional
         To where the halves agree by what both began with alone.
+    handedness : str
+        Where the hand of the map is from.
+    remarks : tuple of str
+        What was said of the particles when they were read.
     """
 
     title: str
@@ -155,6 +159,8 @@ class ReportContent:
     halves: Literal["apart", "given", "one map"] = "apart"
     nothing_found: str = ""
     shared_resolution_angstrom: float | None = None
+    handedness: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def box(self) -> int:

@@ -12,6 +12,7 @@ from cryoinfer.report.parts import (
     figure,
     page,
     prose,
+    remarks_section,
     repeat_section,
     section,
     table,
@@ -19,13 +20,7 @@ from cryoinfer.report.parts import (
     times,
 )
 from cryoinfer.report.trials import trial_section
-from cryoinfer.wording import format_duration
-
-_HANDEDNESS = (
-    "The handedness of the map cannot be determined from untilted images: its mirror "
-    "image explains them equally well. Look at an alpha helix or a known domain; if "
-    "the hand is wrong, `cryoinfer flip` mirrors the map and the poses together."
-)
+from cryoinfer.wording import agree_nowhere, format_duration
 
 
 def render_report(content: ReportContent) -> str:
@@ -58,9 +53,7 @@ def _tiles(content: ReportContent) -> str:
     return tiles(
         (
             "Resolution",
-            "none"
-            if content.nothing_found
-            else f"{content.resolution_angstrom():.2f} Å",
+            _resolution(content),
             _reserve(content),
         ),
         (
@@ -77,6 +70,16 @@ def _tiles(content: ReportContent) -> str:
         ("Symmetry", content.symmetry, "point group"),
         ("Time", format_duration(content.total_seconds), "all stages"),
     )
+
+
+def _resolution(content: ReportContent) -> str:
+    """Return the resolution of the map, none of one whose halves agree nowhere."""
+    resolution = content.resolution_angstrom()
+    if content.nothing_found or agree_nowhere(
+        resolution, content.box, content.pixel_size_angstrom
+    ):
+        return "none"
+    return f"{resolution:.2f} Å"
 
 
 def _reserve(content: ReportContent) -> str:
@@ -99,6 +102,7 @@ def _sections(content: ReportContent) -> Iterator[str]:
     if content.noise_spectrum is not None:
         yield _noise_section(content.noise_spectrum, content)
     yield _course_section(content)
+    yield remarks_section(content.remarks)
     yield repeat_section(content.arguments, content.versions)
 
 
@@ -116,7 +120,7 @@ def _map_section(content: ReportContent) -> str:
             "Projections and central slices of the map, along z, y and x",
             shape="map",
         ),
-        f'<p class="aside">{prose(_HANDEDNESS)}</p>',
+        f'<p class="aside">{prose(content.handedness)}</p>',
     )
 
 
@@ -206,6 +210,8 @@ def _pose_section(content: ReportContent) -> str:
 
 def _truth_section(truth: TruthComparison) -> str:
     hand = "opposite" if truth.mirrored else "same"
+    reached = truth.resolution_angstrom
+    far = "nowhere" if reached is None else f"to {reached:.2f} Å"
     rows = [
         [name, f"{float(e.median()):.3g}", f"{float(e.double().quantile(0.95)):.3g}"]
         for name, e in (
@@ -229,8 +235,7 @@ def _truth_section(truth: TruthComparison) -> str:
     return section(
         "Against the truth",
         "These particles were simulated, so the answer is known. The map agrees with "
-        f"the true one to {truth.resolution_angstrom:.2f} Å (FSC 0.5) and has the "
-        f"{hand} hand.",
+        f"the true one {far} (FSC 0.5) and has the {hand} hand.",
         *parts,
     )
 

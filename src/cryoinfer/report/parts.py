@@ -92,6 +92,12 @@ def repeat_section(arguments: Mapping[str, str], versions: Mapping[str, str]) ->
     return section("How to repeat this run", "", columns(*tables)) if tables else ""
 
 
+def remarks_section(remarks: Iterable[str]) -> str:
+    """Return what was said of what was read; nothing if nothing was."""
+    rows = "".join(f"<li>{prose(text)}</li>" for text in remarks)
+    return section("What was read", "", f"<ul>{rows}</ul>") if rows else ""
+
+
 def times(stage_seconds: Mapping[str, float]) -> list[str]:
     """Return figure and table of the time of every stage, if any is known."""
     if not stage_seconds:

@@ -22,6 +22,7 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.acceleration import Round, next_references
 from cryoinfer.workflows.passes import (
     Estimate,
@@ -320,9 +321,12 @@ def _describe(problem: Problem, state: MarchState) -> str:
     iteration = state.iterations[-1]
     shared = shared_resolution(problem, state)
     is_shared = shared is not None and iteration.resolution_angstrom >= shared
+    box, pixel_size = problem.grid.box, problem.grid.pixel_size_angstrom
+    nowhere = agree_nowhere(iteration.resolution_angstrom, box, pixel_size)
+    reach = f"to {iteration.resolution_angstrom:.2f} A"
     return (
-        f"pass {len(state.iterations)}: {iteration.name}, halves agree to "
-        f"{iteration.resolution_angstrom:.2f} A"
+        f"pass {len(state.iterations)}: {iteration.name}, halves agree "
+        f"{'nowhere' if nowhere else reach}"
         f"{' (as the map that both began with)' if is_shared else ''}, poses moved by "
         f"{iteration.pose_change_degrees:.2f} degrees, {iteration.seconds:.1f} s"
     )

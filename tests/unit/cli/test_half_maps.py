@@ -49,7 +49,7 @@ def test_what_is_printed_and_written(
     halves: tuple[Path, Path], mask: Path, tmp_path: Path
 ) -> None:
     # Signal of a hundred times the noise's power agrees up to Nyquist, two voxels.
-    assert said(CompareOptions(*halves)).count("4.00 A") == 2
+    assert said(CompareOptions(*halves)).count("4.00 A, at Nyquist") == 2
     out = tmp_path / "new" / "fsc.star"
     text = said(CompareOptions(*halves, mask, out))
     assert "FSC 0.143, masked, corrected" in text
@@ -57,6 +57,16 @@ def test_what_is_printed_and_written(
     block = read_star(out).get("fsc")
     assert block is not None
     assert len(block.numbers("rlnFourierShellCorrelationCorrected")) == BOX // 2 + 1
+
+
+def test_maps_that_agree_nowhere_have_no_resolution(tmp_path: Path) -> None:
+    paths = tmp_path / "half1.mrc", tmp_path / "half2.mrc"
+    first = torch.randn((BOX,) * 3, generator=torch.Generator().manual_seed(0))
+    for path, density in zip(paths, (first, -first), strict=True):
+        write_map(path, density, VOXEL)
+    text = said(CompareOptions(*paths))
+    assert "none: below 0.143 from the first shell on" in text
+    assert f"{BOX * VOXEL:.2f} A" not in text
 
 
 def test_maps_of_another_sampling_are_refused(

@@ -10,9 +10,13 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import map_files, plan, runs
+from cryoinfer.cli.beads import BeadsOptions, write_beads
 from cryoinfer.cli.guard import LoggedError
+from cryoinfer.cli.half_maps import CompareOptions, compare
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.particle_files import convert
+from cryoinfer.cli.particle_options import AS_WRITTEN
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.threads import use_threads
@@ -61,6 +65,43 @@ def test_a_run_leaves_everything_and_says_where(
     assert torch.equal(density, result.reconstruction.density)
 
 
+def fsc_of(run: Path, folder: Path) -> str:
+    screen = Console(file=io.StringIO(), width=200)
+    compare(CompareOptions(run / "half1.mrc", run / "half2.mrc"), screen)
+    return shown(screen)
+
+
+def beads_of(run: Path, folder: Path) -> str:
+    screen = Console(file=io.StringIO(), width=200)
+    out = folder / "beads.cif"
+    write_beads(
+        BeadsOptions(run / "map.mrc", out, 20, None, None, 0, overwrite=False), screen
+    )
+    return shown(screen)
+
+
+def converted(run: Path, folder: Path) -> str:
+    screen = Console(file=io.StringIO(), width=200)
+    convert(
+        run / "particles.star",
+        folder / "particles.cs",
+        screen,
+        reading=AS_WRITTEN,
+        overwrite=False,
+    )
+    return shown(screen)
+
+
+def test_whether_there_is_a_structure_was_not_asked_of_few_images(
+    finished: Path,
+) -> None:
+    # A result without evidence, as of fewer images than it takes.
+    found = require_finished(finished).results
+    assert "structure_found" not in found
+    assert any("was not asked: of fewer than 20" in one for one in found["cautions"])
+    assert "was not asked" in (finished / "report.html").read_text()
+
+
 def test_a_run_that_found_nothing_says_so_everywhere(
     options: RunOptions,
     result: RunResult,
@@ -97,6 +138,18 @@ def test_a_run_that_found_nothing_says_so_everywhere(
     assert f"The run in {options.out} found no structure" in shown(again)
     assert inherited(after.out / "map.mrc") == inherited(start)
     assert "found no structure" in (after.out / "report.html").read_text()
+    # But not what is searched for anew, in the same images.
+    anew = replace(
+        after, map=None, workflow="abinitio", particles=options.out / "particles.star"
+    )
+    anew = replace(anew, out=tmp_path / "anew")
+    monkeypatch.setattr(runs, "abinitio", lambda *_: result)
+    fresh = Console(file=io.StringIO(), width=200)
+    runs.run(anew, fresh)
+    assert "found no structure" not in shown(fresh)
+    said = "found no structure"
+    for told in (fsc_of, beads_of, converted):
+        assert said in told(options.out, tmp_path), told
     flipped = Console(file=io.StringIO(), width=200)
     map_files.flip(map_files.FlipOptions(options.out, tmp_path / "flipped"), flipped)
     assert "No structure was found" in shown(flipped)

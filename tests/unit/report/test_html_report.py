@@ -140,11 +140,17 @@ def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
 
 
 def test_page_says_what_matters(content: ReportContent) -> None:
-    page = render_report(content)
+    known = replace(
+        content,
+        handedness="Of the poses. `cryoinfer flip` mirrors it.",
+        remarks=("2 images are in both halves.",),
+    )
+    page = render_report(known)
     # The FSC falls from 0.5 to 0.1 between shells 4 and 5: 0.143 at 4.8925.
     assert f"{BOX * PIXEL / 4.8925:.2f} Å" in page
-    assert "cannot be determined from untilted images" in page
-    assert "<code>cryoinfer flip</code>" in page
+    assert "Of the poses. <code>cryoinfer flip</code> mirrors it." in page
+    assert "What was read</h2>" in page
+    assert "<li>2 images are in both halves.</li>" in page
     assert "Each half has been refined alone." in page
     assert "1 min 21 s" in page
     assert "C2" in page
@@ -156,6 +162,11 @@ def test_page_says_what_matters(content: ReportContent) -> None:
 def test_page_says_how_far_halves_agree(content: ReportContent) -> None:
     agreed = torch.ones(BOX // 2 + 1)
     nowhere = torch.zeros(BOX // 2 + 1)
+    found = render_report(replace(content, fsc=nowhere))
+    assert "gave two half-maps that agree nowhere: there is no resolution." in found
+    assert "<dt>Resolution</dt><dd>none" in found
+    assert 'class="sign" role="img" aria-label="Caution">!' in found
+    assert f"{BOX * PIXEL:.2f} Å" not in found
     page = render_report(replace(content, fsc=agreed, fsc_unmasked=nowhere))
     assert "Their correlation stays above 0.143 to 3.00 Å with the mask" in page
     assert "is below 0.143 from the first shell on without any mask" in page
