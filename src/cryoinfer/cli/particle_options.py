@@ -199,6 +199,7 @@ def reads_particles(command: Callable[..., None]) -> Callable[..., None]:
             ]
         else:
             parameters.append(parameter.replace(kind=keyword))
+    # Typer reads it; mypy knows no such attribute of functions.
     with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         parameters
     )

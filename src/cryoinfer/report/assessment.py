@@ -1,7 +1,7 @@
 """What the numbers of a run mean, in plain words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def assess(content: ReportContent) -> tuple[Finding, ...]:
     warnings = [Finding("caution", text) for text in content.warnings]
     if content.nothing_found:
         return (Finding("caution", content.nothing_found), *warnings)
-    findings = [_judge_curve(content), _judge_views(content.directions)]
+    findings = [*_judge_curve(content), _judge_views(content.directions)]
     if (sd := content.rotation_sd_degrees) is not None:
         findings.append(_judge_poses(sd))
     if len(content.iterations) >= 2:
@@ -108,50 +108,63 @@ def least_fourier_coverage(directions: Tensor) -> float:
     return float(hits.double().mean(0).min() / near)
 
 
-def _judge_curve(content: ReportContent) -> Finding:
+def _judge_curve(content: ReportContent) -> list[Finding]:
+    """Judge how the half-maps agree: what they share, and where the curve ends."""
     if content.fsc[1] < 0.143:
-        return Finding(
-            "caution", "The half-maps agree nowhere: there is no resolution."
+        return [
+            Finding("caution", "The half-maps agree nowhere: there is no resolution.")
+        ]
+    cautions = [*_judge_end(content), *_judge_independence(content)]
+    if cautions:
+        return [Finding("caution", text) for text in cautions]
+    if content.halves == "given":
+        return [
+            Finding(
+                "good",
+                "The FSC falls to zero and stays there. Poses were given: the halves "
+                "are as independent as whatever found them has kept them.",
+            )
+        ]
+    return [
+        Finding(
+            "good",
+            "The FSC falls to zero and stays there, as it does for independent halves.",
         )
+    ]
+
+
+def _judge_end(content: ReportContent) -> Iterator[str]:
+    """Yield what is wrong with a curve that does not fall to zero and stay there."""
     # Nothing is measured in the last shell: what agrees up to it agrees at Nyquist.
     last = len(content.fsc) - 1
     if content.resolution_angstrom() <= content.nyquist_angstrom * last / (last - 1):
-        return Finding(
-            "caution",
+        yield (
             "The half-maps still agree at Nyquist "
             f"({content.nyquist_angstrom:.2f} Å): the pixel size limits the map. "
-            "Particles with a smaller pixel may show more.",
+            "Particles with a smaller pixel may show more."
         )
+        return
     tail = content.fsc[-max(3, len(content.fsc) // 10) :]
     if float(tail.mean()) > 0.143:
-        return Finding(
-            "caution",
+        yield (
             "The FSC rises again at high frequency. The halves may share "
-            "something: duplicate particles, or a mask that is too tight.",
+            "something: duplicate particles, or a mask that is too tight."
         )
+
+
+def _judge_independence(content: ReportContent) -> Iterator[str]:
+    """Yield what the halves have in common that is no structure."""
     if content.halves == "one map":
-        return Finding(
-            "caution",
+        yield (
             "Both halves were posed against one map, whose features and noise are in "
-            "both: their FSC says too much wherever that map was wrong.",
+            "both: their FSC says too much wherever that map was wrong."
         )
-    if content.agrees_as_begun:
-        return Finding(
-            "caution",
+    elif content.agrees_as_begun:
+        yield (
             "The half-maps agree no farther than the map that both began with makes "
             f"them agree, {content.shared_resolution_angstrom:.2f} Å: their FSC proves "
-            "nothing of what they found apart.",
+            "nothing of what they found apart."
         )
-    if content.halves == "given":
-        return Finding(
-            "good",
-            "The FSC falls to zero and stays there. Poses were given: the halves are "
-            "as independent as whatever found them has kept them.",
-        )
-    return Finding(
-        "good",
-        "The FSC falls to zero and stays there, as it does for independent halves.",
-    )
 
 
 def _judge_encoder(trials: Mapping[str, Trial]) -> list[Finding]:

@@ -232,6 +232,10 @@ def test_good_run_raises_no_caution(content: ReportContent) -> None:
 def test_each_fault_raises_its_caution(content: ReportContent) -> None:
     still_agrees = replace(content, fsc=torch.ones(9))
     assert "at Nyquist (3.00 Å)" in cautions(still_agrees)
+    # What the halves share is said of those too.
+    alike = cautions(replace(still_agrees, halves="one map"))
+    assert "at Nyquist (3.00 Å)" in alike
+    assert "Both halves were posed against one map" in alike
     # A run's own curve is zero in its last shell, in which nothing is measured.
     last = still_agrees.fsc.clone()
     last[-1] = 0.0
