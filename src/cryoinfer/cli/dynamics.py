@@ -1,33 +1,32 @@
 """The motions of particles along the modes of a structure."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
 from rich.console import Console
+from torch import Tensor
 
 from cryoinfer.cli import run_files
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
-from cryoinfer.cli.left_out import given_flags
+from cryoinfer.cli.left_out import OBEYED, flag_words, used_particles
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import read_dynamics, write_report
-from cryoinfer.cli.run_files import FLAG
 from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.structures import told_atoms
-from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError
 from cryoinfer.evaluation import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.interfaces import Monitor
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.parts import cautions
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
@@ -117,27 +116,11 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    require_elsewhere(options.out, options.particles, Path(options.structure))
-    model = MovingModel.of(
-        told_atoms(options.structure, console),
-        options.modes,
-        options.amplitude,
-        options.cutoff,
-    )
-    particles = _unflagged(options.reading.load(options.particles), console)
-    config = options.config()
-    if config.by_encoder:
-        require_picture(options.side, particles.box)
-    record = RunRecord.of_now(
-        "dynamics",
-        options.arguments(),
-        _inputs(options, particles),
-        options.seed,
-        use_threads(options.threads),
-    )
+    job = _Job.prepare(options, console)
+    record = job.record()
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
-    plan = _plan(options, particles, len(model.model), record.machine["threads"])
+    plan = job.plan(record.machine["threads"])
     if options.dry_run:
         plan.print(console)
         return
@@ -145,28 +128,87 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.state())
-        if flagged := int((given_flags(particles) != 0).sum()):
-            monitor.message(
-                f"{flagged:,} particles that an earlier run has flagged are inferred "
-                "like the others: what was unlike its map may be how they have moved."
-            )
+        for text in flag_words("dynamics", job.particles):
+            monitor.message(text)
         try:
             with explained_interruption(folder, console), monitor:
-                for remark in particles.remarks:
+                for remark in job.particles.remarks:
                     monitor.message(remark)
-                found = infer_dynamics(particles, model, config, monitor)
+                found = job.infer(monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
-        write_dynamics(options.out, particles, found)
-        for line in _finish(folder, options.out, model, found):
+        write_dynamics(options.out, job.particles, found)
+        for line in _finish(folder, job, found):
             monitor.message(line)
 
 
-def _finish(
-    folder: RunFolder, out: Path, model: MovingModel, found: Dynamics
-) -> list[str]:
+@dataclass(frozen=True)
+class _Job:
+    """Options, and what was read on their behalf.
+
+    All particles of the file, and a mask of those that are used.
+    """
+
+    options: DynamicsOptions
+    model: MovingModel
+    particles: Particles
+    used: Tensor
+
+    @classmethod
+    def prepare(cls, options: DynamicsOptions, console: Console) -> Self:
+        """Read the inputs and refuse what cannot work."""
+        require_elsewhere(options.out, options.particles, Path(options.structure))
+        model = MovingModel.of(
+            told_atoms(options.structure, console),
+            options.modes,
+            options.amplitude,
+            options.cutoff,
+        )
+        particles = options.reading.load(options.particles)
+        used = used_particles("dynamics", particles)
+        if options.config().by_encoder:
+            require_picture(options.side, particles.box)
+        return cls(options, model, particles, used)
+
+    @property
+    def chosen(self) -> Particles:
+        """The particles that are used."""
+        whole = bool(self.used.all())
+        return self.particles if whole else self.particles.select(self.used)
+
+    def record(self) -> RunRecord:
+        """Return the record of the run that would begin now."""
+        options = self.options
+        return RunRecord.of_now(
+            "dynamics",
+            options.arguments(),
+            _inputs(options, self.particles),
+            options.seed,
+            use_threads(options.threads),
+        )
+
+    def plan(self, threads: int) -> Plan:
+        """Return what would be done and what it will take."""
+        options, particles, atoms = self.options, self.particles, len(self.model.model)
+        steps = options.steps if options.config().by_encoder else 0
+        work = MotionWork(
+            atoms, options.modes, steps, options.side, options.draws, options.learn
+        )
+        estimate = estimate_motions(work, len(particles), particles.box, threads)
+        plural = "s" if options.modes > 1 else ""
+        told = f"dynamics, {options.modes} mode{plural} of {atoms:,} atoms"
+        return Plan(told, particles, options.out, threads, estimate)
+
+    def infer(self, monitor: Monitor) -> Dynamics:
+        """Return what is found, of all particles of the file."""
+        config = self.options.config()
+        found = infer_dynamics(self.chosen, self.model, config, monitor)
+        return replace(found, motions=found.motions.among(self.used))
+
+
+def _finish(folder: RunFolder, job: _Job, found: Dynamics) -> list[str]:
     """Write record and report of a run, and return what is to be said of it."""
-    numbers = _numbers(model, found)
+    out, numbers = folder.path, _numbers(job, found)
     folder.describe(numbers, [])
     shown = read_dynamics(out)
     numbers["free_energy"] = [
@@ -177,48 +219,7 @@ def _finish(
     folder.describe(numbers, [])
     write_report(out)
     folder.finish()
-    return [*_summary(out, model, found), *(f"Caution: {text}" for text in warned)]
-
-
-def _plan(
-    options: DynamicsOptions, particles: Particles, atoms: int, threads: int
-) -> Plan:
-    steps = options.steps if options.config().by_encoder else 0
-    work = MotionWork(
-        atoms, options.modes, steps, options.side, options.draws, options.learn
-    )
-    n, box = len(particles), particles.box
-    estimate = estimate_motions(work, n, box, threads)
-    plural = "s" if options.modes > 1 else ""
-    told = f"dynamics, {options.modes} mode{plural} of {atoms:,} atoms"
-    return Plan(told, particles, options.out, threads, estimate)
-
-
-def _unflagged(particles: Particles, console: Console) -> Particles:
-    """Return the particles that no earlier run has flagged, and say how many are left.
-
-    Raises
-    ------
-    InputError
-        If all are flagged.
-    """
-    flags = particles.table.results.get(FLAG)
-    good = torch.ones(len(particles)) > 0
-    if flags is not None:
-        good = torch.from_numpy(flags == 0)
-    if bool(good.all()):
-        return particles
-    if not bool(good.any()):
-        raise InputError(
-            f"expected particles to infer, found all {len(particles):,} flagged by an "
-            f"earlier run ({FLAG}): give the particles that it was given"
-        )
-    say(
-        console,
-        f"Left out: {int((~good).sum()):,} of {len(particles):,} particles that an "
-        f"earlier run has flagged ({FLAG}).",
-    )
-    return particles.select(good)
+    return [*_summary(out, job, found), *(f"Caution: {text}" for text in warned)]
 
 
 def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]:
@@ -230,17 +231,19 @@ def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]
     return found
 
 
-def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
+def _numbers(job: _Job, found: Dynamics) -> dict[str, Any]:
     """Return what the record of the run holds."""
     motions, known = found.motions, found.motions.known
+    left = int((~job.used).sum())
     return {
         "particles": len(known),
-        "unreadable": int((~known).sum()),
+        "unreadable": int((job.used & ~known).sum()),
+        **({OBEYED: left} if left else {}),
         "frame": {
             "offset_angstrom": found.frame.offset_angstrom.tolist(),
             "turned_degrees": found.frame.turned_degrees,
         },
-        "learned_angstrom": found.model.departure_angstrom(model),
+        "learned_angstrom": found.model.departure_angstrom(job.model),
         "gain": found.inference.imaged.gain,
         "unexplained": found.inference.imaged.unexplained,
         "unexplained_sd": found.inference.imaged.unexplained_sd,
@@ -255,9 +258,9 @@ def _numbers(model: MovingModel, found: Dynamics) -> dict[str, Any]:
     }
 
 
-def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
+def _summary(folder: Path, job: _Job, found: Dynamics) -> list[str]:
     """Return what a finished run has led to."""
-    motions, known = found.motions, found.motions.known
+    motions, known, model = found.motions, found.motions.known, job.model
     rows = {}
     if found.verdict:
         rows["Encoder"] = found.verdict
@@ -279,7 +282,7 @@ def _summary(folder: Path, model: MovingModel, found: Dynamics) -> list[str]:
             f"90 % sets hold {trial.share_in(0.9):.1%} of {trial.images:,} simulated "
             "truths"
         )
-    unreadable = int((~known).sum())
+    unreadable = int((job.used & ~known).sum())
     if unreadable:
         rows["Left out"] = (
             f"{unreadable:,} images with NaN or infinite pixels, or too bright for "

@@ -12,6 +12,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.left_out import given_flags
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_files import FLAG, UNREADABLE, save_particles
 from cryoinfer.data.model_in_box import in_box
@@ -39,8 +40,9 @@ def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     """Write particles, amplitudes, modes, ensembles and a script for ChimeraX."""
     motions, model = found.motions, found.model
     path = folder / run_folder.PARTICLES
-    save_particles(path, _with_motions(particles, motions))
-    _write_latents(folder, motions)
+    flags = _flags(particles, motions)
+    save_particles(path, _with_motions(particles, motions, flags))
+    _write_latents(folder, motions, flags)
     placing = _Placing.of(particles, found)
     nodes = placing.placed(model.model).select(model.nodes.atom)
     turn = found.frame.rotation.mT
@@ -132,26 +134,42 @@ def cluster_centres(motions: Motions) -> Tensor:
     return torch.from_numpy(centres[order])
 
 
-def _with_motions(particles: Particles, motions: Motions) -> Particles:
-    """Return the particles with poses, amplitudes and their spreads."""
+def _flags(particles: Particles, motions: Motions) -> Tensor:
+    """Return the flags that particles came with, and those of unreadable ones."""
+    unreadable = torch.where(motions.known, 0, UNREADABLE)
+    given = given_flags(particles)
+    return torch.where(given == 0, unreadable, given)
+
+
+def _with_motions(particles: Particles, motions: Motions, flags: Tensor) -> Particles:
+    """Return the particles with poses, amplitudes and their spreads.
+
+    What was left out, as it came with a flag, keeps the pose that it came with.
+    """
     known = motions.known
-    eye = torch.eye(3, dtype=torch.float64)
-    rotation = torch.where(known[:, None, None], motions.rotation, eye)
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(known), 1, 1)
+    shift = torch.zeros(len(known), 2, dtype=torch.float64)
+    if particles.pose is not None:
+        left = given_flags(particles) != 0
+        rotation[left] = particles.pose.rotation[left]
+        shift[left] = particles.pose.shift_angstrom[left]
+    rotation[known] = motions.rotation[known]
+    shift[known] = motions.shift_angstrom[known]
     variance = motions.covariance.diagonal(dim1=1, dim2=2)
-    columns: dict[str, NDArray[np.float64]] = {
+    columns: dict[str, NDArray[Any]] = {
         "cryoinferRotationSdDegrees": _numbers(
             torch.rad2deg(variance[:, :3].mean(1).sqrt())
         ),
         "cryoinferShiftSdAngst": _numbers(variance[:, 3:5].mean(1).sqrt()),
         "rlnLogLikeliContribution": _numbers(motions.log_likelihood),
-        FLAG: np.where(known.numpy(), 0, UNREADABLE).astype(np.int64),
+        FLAG: flags.numpy(),
     }
     for mode in range(motions.mean.shape[1]):
         columns[f"cryoinferMode{mode + 1}Angst"] = _numbers(motions.mean[:, mode])
         columns[f"cryoinferMode{mode + 1}SdAngst"] = _numbers(motions.sd[:, mode])
     inferred = bool((variance[known, 5] > 0).any())
     return particles.with_results(
-        pose=Pose(rotation, motions.shift_angstrom.nan_to_num()),
+        pose=Pose(rotation, shift),
         defocus_offset_angstrom=(
             motions.defocus_offset_angstrom.nan_to_num() if inferred else None
         ),
@@ -163,12 +181,12 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
     return np.asarray(values.nan_to_num().numpy())
 
 
-def _write_latents(folder: Path, motions: Motions) -> None:
-    """Write a row a particle; those that could not be read have NaN."""
+def _write_latents(folder: Path, motions: Motions, flags: Tensor) -> None:
+    """Write a row a particle; those that were not inferred have NaN and a flag."""
     star = read_star(folder / run_folder.PARTICLES, only=[IMAGE])
     words = RelionParticles(star).particles.columns[IMAGE]
     names = [str(one) for one in words.tolist()]
-    columns: dict[str, NDArray[np.float64] | list[str]] = {IMAGE: names}
+    columns: dict[str, NDArray[Any] | list[str]] = {IMAGE: names}
     for mode in range(motions.mean.shape[1]):
         name = f"mode_{mode + 1}"
         columns[name] = motions.mean[:, mode].numpy()
@@ -177,10 +195,12 @@ def _write_latents(folder: Path, motions: Motions) -> None:
         columns[f"{name}_q95"] = motions.high[:, mode].numpy()
     columns["entropy_nats"] = motions.entropy_nats.numpy()
     columns["log_likelihood"] = motions.log_likelihood.numpy()
+    columns[FLAG] = flags.numpy()
     notes = {
         "mode_k": "posterior mean of the amplitude of mode k in angstrom RMSD",
         "mode_k_sd": "its posterior standard deviation in angstrom",
         "mode_k_q05, mode_k_q95": "ends of its central 90 % credible interval",
+        FLAG: "0 inferred; 1, or 2 (unreadable), left out, with NaN",
     }
     path = folder / run_folder.LATENTS
     replace_file(path, lambda part: write_columns(part, columns, notes))

@@ -221,6 +221,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             unexplained=record.results["unexplained"],
             unexplained_sd=record.results.get("unexplained_sd") or 0.0,
             unreadable=record.results["unreadable"],
+            flagged=record.results.get(OBEYED, 0),
             verdict=record.results["verdict"],
             trials=_trials(record),
             stage_seconds=record.stage_seconds,

@@ -64,6 +64,8 @@ class DynamicsContent:
     arguments, versions : mapping
     seed : int
         Of what is drawn anew.
+    flagged : int
+        How many more particles an earlier run has flagged, which are left out.
     """
 
     title: str
@@ -88,6 +90,7 @@ class DynamicsContent:
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    flagged: int = 0
 
     @cached_property
     def free_energies(self) -> tuple[FreeEnergy, ...]:
@@ -120,7 +123,7 @@ def render_dynamics_report(content: DynamicsContent) -> str:
         f"{'widest' if learned else 'softest'} mode; where each of them is, is known "
         f"to {sd[0]:.2f} Å (median).",
         tiles=tiles(
-            ("Particles", f"{n:,}", f"{content.unreadable:,} unreadable"),
+            ("Particles", f"{n:,}", _left_out(content)),
             ("Modes", f"{modes}", "learned" if learned else "the softest"),
             ("Mode 1", f"{sd[0]:.2f} Å", "median uncertainty"),
             (
@@ -192,6 +195,14 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
             )
         )
     return findings
+
+
+def _left_out(content: DynamicsContent) -> str:
+    """Say how many particles are not among those of the page."""
+    said = f"{content.unreadable:,} unreadable"
+    if content.flagged:
+        said += f", {content.flagged:,} left out as an earlier run flagged them"
+    return said
 
 
 def _explained(left: float, sd: float) -> Finding:

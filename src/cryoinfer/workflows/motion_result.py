@@ -12,7 +12,7 @@ _TAIL = 0.05  # on either side of an interval
 
 @dataclass(frozen=True)
 class Motions:
-    """What was found about n particles; a row of an unreadable one is NaN.
+    """What was found about n particles; rows of those not inferred are NaN.
 
     Attributes
     ----------
@@ -84,7 +84,20 @@ class Motions:
         self.log_likelihood[index] = log_likelihood
         self.entropy_nats[index] = posterior.entropy()
 
+    def among(self, used: Tensor) -> "Motions":
+        """Return these beside blank rows of particles that were left out.
+
+        Parameters
+        ----------
+        used : Tensor of bool, shape (n,)
+            Whose they are, in order.
+        """
+        whole = Motions.blank(len(used), self.mean.shape[1])
+        for name, values in vars(self).items():
+            getattr(whole, name)[used] = values
+        return whole
+
     @property
     def known(self) -> Tensor:
-        """Which particles were readable, shape (n,)."""
+        """Which particles were inferred, shape (n,)."""
         return ~self.weight.isnan()

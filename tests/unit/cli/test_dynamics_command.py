@@ -1,0 +1,109 @@
+"""The command about motions: which particles it uses, and what it refuses."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli.dynamics import DynamicsOptions, dynamics
+from cryoinfer.cli.particle_options import AS_WRITTEN
+from cryoinfer.cli.run_files import FLAG
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import SimulationConfig, simulate
+from cryoinfer.errors import InputError
+from cryoinfer.interfaces import SilentMonitor
+
+COUNT, NOVEL, UNREADABLE = 16, 3, 5  # particles, and the rows of flagged ones
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with particles and their truth."""
+    folder = tmp_path_factory.mktemp("moving")
+    config = SimulationConfig(n=COUNT, box=32, pixel_size_angstrom=4.0, snr_db=5.0)
+    simulate(config, folder, SilentMonitor())
+    return folder
+
+
+@pytest.fixture
+def screen() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def asked(particles: Path, out: Path, **more: object) -> DynamicsOptions:
+    settings: dict[str, object] = {
+        "particles": particles,
+        "out": out,
+        "structure": "adenylate-kinase-open",
+        "modes": 1,
+        "amplitude": 2.0,
+        "cutoff": 15.0,
+        "poses": "given",
+        "shift": None,
+        "defocus_error": 0.0,
+        "steps": 20,
+        "side": 16,
+        "draws": 0,
+        "learn": 0,
+        "reading": AS_WRITTEN,
+        "seed": 0,
+        "threads": 1,
+        "resume": False,
+        "overwrite": False,
+    }
+    return DynamicsOptions(**(settings | more))  # type: ignore[arg-type]
+
+
+def test_flagged_particles_are_left_out_and_stay_in_the_files(
+    moving: Path, tmp_path: Path, screen: Console
+) -> None:
+    before = Particles.load(moving / "truth.star")
+    flags = np.zeros(COUNT, dtype=np.int64)
+    flags[[NOVEL, UNREADABLE]] = 1, 2
+    given = moving / "flagged.star"
+    before.with_results(columns={FLAG: flags}).save(given)
+    dynamics(asked(given, tmp_path / "run"), screen)
+    said = f"2 of {COUNT} particles are left out, as an earlier run has flagged them"
+    assert isinstance(screen.file, io.StringIO)
+    assert said in screen.file.getvalue()
+    assert said in (tmp_path / "run" / "log.txt").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "0 unreadable, 2 left out as an earlier run flagged them" in page
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["results"]
+    assert found["flagged_left_out"] == 2
+    assert (found["particles"], found["unreadable"]) == (COUNT, 0)
+    after = Particles.load(tmp_path / "run" / "particles.star")
+    assert (after.table.results[FLAG] == flags).all()
+    # What was left out keeps its pose, to six decimals.
+    assert before.pose is not None
+    assert after.pose is not None
+    moved = (after.pose.shift_angstrom - before.pose.shift_angstrom).norm(dim=1)
+    left = torch.from_numpy(flags != 0)
+    assert moved[left].max() < 1e-5
+    assert moved[~left].median() > 0.01
+    table = pd.read_parquet(tmp_path / "run" / "latents.parquet")
+    assert (table[FLAG] == flags).all()
+    assert (table["mode_1"].isna() == (flags != 0)).all()
+    # Without the flagged ones the others have the same motions.
+    alone = moving / "others.star"
+    before.select(~left).save(alone)
+    dynamics(asked(alone, tmp_path / "others"), screen)
+    others = pd.read_parquet(tmp_path / "others" / "latents.parquet")
+    np.testing.assert_allclose(others["mode_1"], table["mode_1"][flags == 0], atol=1e-6)
+
+
+def test_particles_that_are_all_flagged_are_refused(
+    moving: Path, tmp_path: Path, screen: Console
+) -> None:
+    given = moving / "all.star"
+    flags = np.ones(COUNT, dtype=np.int64)
+    particles = Particles.load(moving / "truth.star")
+    particles.with_results(columns={FLAG: flags}).save(given)
+    with pytest.raises(InputError, match=f"all {COUNT} particles are flagged"):
+        dynamics(asked(given, tmp_path / "run"), screen)
+    assert not (tmp_path / "run").exists()
