@@ -30,7 +30,7 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.parts import cautions
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
-from cryoinfer.workflows.motion_problem import DynamicsConfig, Poses
+from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem, Poses
 from cryoinfer.workflows.train import require_picture
 
 
@@ -109,6 +109,8 @@ class DynamicsOptions:
 def dynamics(options: DynamicsOptions, console: Console) -> None:
     """Infer the motion of every particle, and write a run folder.
 
+    Everything that can be known to be wrong is refused before anything is written.
+
     Raises
     ------
     InputError
@@ -168,7 +170,9 @@ class _Job:
         used = used_particles("dynamics", particles)
         if options.config().by_encoder:
             require_picture(options.side, particles.box)
-        return cls(options, model, particles, used)
+        job = cls(options, model, particles, used)
+        MotionProblem.of(job.chosen, model, options.config())  # or it is refused
+        return job
 
     @property
     def chosen(self) -> Particles:

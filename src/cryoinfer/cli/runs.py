@@ -44,6 +44,7 @@ from cryoinfer.workflows.amortize import (
     require_teachable,
 )
 from cryoinfer.workflows.inferred import with_left_out
+from cryoinfer.workflows.random_start import require_many
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 from cryoinfer.workflows.result import Reconstruction, RunResult
@@ -185,6 +186,8 @@ class _Job:
         particles = options.reading.load(options.particles)
         used = used_particles(options.workflow, particles)
         symmetry_rotations(options.symmetry)
+        if options.workflow == "abinitio":
+            require_many(int(used.sum()))
         _require_lengths(options, particles)
         no_poses = particles.pose_problem or f"{options.particles} has no poses."
         if options.workflow == "reconstruct" and particles.pose is None:

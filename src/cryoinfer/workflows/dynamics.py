@@ -17,7 +17,11 @@ from cryoinfer.workflows.motion_inference import (
     MotionInference,
 )
 from cryoinfer.workflows.motion_learning import learned_model
-from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
+from cryoinfer.workflows.motion_problem import (
+    DynamicsConfig,
+    MotionProblem,
+    require_several,
+)
 from cryoinfer.workflows.motion_result import Motions
 from cryoinfer.workflows.motion_start import refined
 from cryoinfer.workflows.motion_trial import tried
@@ -84,12 +88,14 @@ def infer_dynamics(
     Raises
     ------
     InputError
-        If particles and structure cannot be used together.
+        If particles and structure cannot be used together, or fewer than two images
+        can be read.
     """
     parts = Parts(monitor)
     problem = MotionProblem.of(particles, model, config)
     generator = torch.Generator().manual_seed(config.seed)
     imaged = first_look(particles, model, problem.grid, problem.prior, generator)
+    require_several(sum(len(rows) for rows in imaged.rows))
     monitor.message(imaged.told())
     if config.learning_rounds:
         first = _beginning(problem, imaged, parts, monitor)

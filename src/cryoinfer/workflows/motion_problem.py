@@ -36,6 +36,9 @@ _MARCH = 1.35  # of radii of the climbs, from one to the next
 _COARSE_SHARE = 0.8  # of the last radius, up to which beads stand for atoms
 _CHUNK = 250
 
+FEWEST_PARTICLES = 2
+"""One has no spread along a mode."""
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -116,7 +119,7 @@ class MotionProblem:
         Raises
         ------
         InputError
-            If they cannot be used together.
+            If they cannot be used together, or there are fewer than two particles.
         """
         box, pixel_size = particles.box, particles.pixel_size_angstrom
         sizes = particles.optics.pixel_size_angstrom
@@ -134,6 +137,7 @@ class MotionProblem:
                 "particles.star of a run, or leave --poses out. "
                 f"{particles.pose_problem}"
             )
+        require_several(len(particles))
         model.require_imaged(box, pixel_size)
         grid = ReferenceGrid(box, pixel_size)
         shift_sd = config.shift_sd_angstrom
@@ -224,3 +228,17 @@ class MotionProblem:
         group = self.particles.optics.group
         members = [torch.nonzero(group == one).squeeze(1) for one in group.unique()]
         return [rows for own in members for rows in own.split(_CHUNK)]
+
+
+def require_several(readable: int) -> None:
+    """Refuse particles too few to have spreads of motions.
+
+    Raises
+    ------
+    InputError
+    """
+    if readable < FEWEST_PARTICLES:
+        raise InputError(
+            f"motions need at least {FEWEST_PARTICLES} particles that can be used, "
+            f"found {readable}: one has no spread along a mode"
+        )

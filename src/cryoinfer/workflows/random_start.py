@@ -87,6 +87,21 @@ class RandomStart:
     ratios: tuple[float, ...]
 
 
+def require_many(particles: int) -> None:
+    """Refuse particles too few for a map from nothing.
+
+    Raises
+    ------
+    InputError
+    """
+    if particles < FEWEST_PARTICLES:
+        raise InputError(
+            f"ab initio needs at least {FEWEST_PARTICLES} particles, found "
+            f"{particles}; with a map of the molecule, `cryoinfer refine --map` works "
+            "with fewer"
+        )
+
+
 def random_start(
     problem: Problem,
     noise: tuple[Tensor, ...],
@@ -116,11 +131,7 @@ def random_start(
         If there are fewer than 100 particles.
     """
     n = len(problem.particles)
-    if n < FEWEST_PARTICLES:
-        raise InputError(
-            f"ab initio needs at least {FEWEST_PARTICLES} particles, found {n}; with a "
-            "map of the molecule, `cryoinfer refine --map` works with fewer"
-        )
+    require_many(n)
     chosen = torch.randperm(n, generator=generator)[:_LARGEST_POOL]
     pool = _load(problem, noise, config.radius, chosen)
     annealing = _Annealing(problem, config, pool)

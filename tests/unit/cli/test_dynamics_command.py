@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.io.conventions.relion import table_to_relion
+from cryoinfer.io.conventions.table import ImageReferences
+from cryoinfer.io.mrc import StackWriter
 
 COUNT, NOVEL, UNREADABLE = 16, 3, 5  # particles, and the rows of flagged ones
 
@@ -106,4 +110,55 @@ def test_particles_that_are_all_flagged_are_refused(
     particles.with_results(columns={FLAG: flags}).save(given)
     with pytest.raises(InputError, match=f"all {COUNT} particles are flagged"):
         dynamics(asked(given, tmp_path / "run"), screen)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_particles_have_a_spread_and_one_has_none(
+    moving: Path, tmp_path: Path, screen: Console
+) -> None:
+    particles = Particles.load(moving / "truth.star")
+    two, one = moving / "two.star", moving / "one.star"
+    particles.select(torch.arange(COUNT) < 2).save(two)
+    particles.select(torch.arange(COUNT) < 1).save(one)
+    dynamics(asked(two, tmp_path / "two"), screen)
+    with np.load(tmp_path / "two" / "posteriors.npz") as arrays:
+        assert np.isfinite(arrays["extent_angstrom"]).all()
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=r"at least 2 particles .*found 1"):
+            dynamics(asked(one, tmp_path / "one", dry_run=dry_run), screen)
+    assert not (tmp_path / "one").exists()
+
+
+def test_two_particles_one_of_which_cannot_be_read_are_one(
+    moving: Path, tmp_path: Path, screen: Console
+) -> None:
+    particles = Particles.load(moving / "truth.star")
+    images = particles.batch(torch.arange(2)).images
+    images[1, 3, 3] = torch.nan
+    with StackWriter(tmp_path / "spoiled.mrcs", 2, 32, 4.0) as writer:
+        writer.write(images)
+    table = replace(
+        particles.select(torch.arange(COUNT) < 2).table,
+        images=ImageReferences(
+            ("spoiled.mrcs",), np.zeros(2, dtype=np.int64), np.arange(2)
+        ),
+    )
+    table_to_relion(table).write(tmp_path / "spoiled.star")
+    with pytest.raises(InputError, match=r"at least 2 particles .*found 1"):
+        dynamics(asked(tmp_path / "spoiled.star", tmp_path / "run"), screen)
+
+
+@pytest.mark.parametrize("wrong", ["no poses", "two pixel sizes"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_cannot_be_inferred_is_refused_before_anything_is_written(
+    moving: Path, tmp_path: Path, screen: Console, wrong: str, dry_run: bool
+) -> None:
+    particles, message = moving / "particles.star", "expects particles with poses"
+    if wrong == "two pixel sizes":
+        message = "one box and pixel size"
+        config = SimulationConfig(n=4, box=40, pixel_size_angstrom=4, optics_groups=2)
+        simulate(config, tmp_path / "two", SilentMonitor())
+        particles = tmp_path / "two" / "truth.star"
+    with pytest.raises(InputError, match=message):
+        dynamics(asked(particles, tmp_path / "run", dry_run=dry_run), screen)
     assert not (tmp_path / "run").exists()

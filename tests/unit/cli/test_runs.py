@@ -368,3 +368,18 @@ def test_nothing_is_written_where_the_inputs_are(
         runs.run(here, screen)
     assert options.particles.read_bytes() == before
     assert density.exists()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_too_few_particles_are_refused_before_anything_is_written(
+    options: RunOptions,
+    simulated: Path,
+    screen: Console,
+    dry_run: bool,
+) -> None:
+    path = simulated / "few.star"
+    particles = Particles.load(simulated / "particles.star")
+    particles.select(torch.arange(len(particles)) < 30).save(path)
+    with pytest.raises(InputError, match="at least 100 particles, found 30"):
+        runs.run(replace(options, particles=path, dry_run=dry_run), screen)
+    assert not options.out.exists()
