@@ -1,8 +1,9 @@
 """Files that take their place when they are whole, and not before."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryoinfer.errors import OutputError
@@ -24,7 +25,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         raise OutputError(f"Cannot write {path}: it is {kind}. Give another name.")
     partial = path.with_name(_PARTIAL + path.name)
     try:
-        write(partial)
+        with named_as(path, partial):
+            write(partial)
         # Renaming may reach the disk before the content does.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -40,4 +42,31 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 def clear_partials(folder: Path) -> None:
     """Remove what a process that was killed was writing."""
     for partial in folder.glob(f"{_PARTIAL}*"):
-        partial.unlink()
+        if partial.is_dir() and not partial.is_symlink():  # of a simulation
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
+
+
+@contextmanager
+def named_as(path: Path, partial: Path) -> Iterator[None]:
+    """Let errors name what a user has asked for, not what is written meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+    partial : Path
+        What is renamed to it, or moved into it, when it is whole.
+    """
+    try:
+        yield
+    except OutputError as error:
+        told = str(error).replace(str(partial), str(path))
+        raise OutputError(told) from error
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = os.fsdecode(error.filename).replace(
+                str(partial), str(path)
+            )
+        raise

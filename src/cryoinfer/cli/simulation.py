@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cryoinfer.cli.outputs import make_folder
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.replacing import named_as
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.motions import Motion
@@ -75,8 +76,9 @@ def simulate(
     make_folder(out)
     # Aside: an earlier set stays until this one is whole.
     part = out / _PART
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     try:
-        with RichMonitor(console) as monitor:
+        with named_as(out, part), RichMonitor(console) as monitor:
             path = out / write_simulation(config, part, monitor).name
         for name in _FILES:
             if (part / name).exists():
