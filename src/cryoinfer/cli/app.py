@@ -80,7 +80,8 @@ def demo(
     """Simulate particles, find poses and map, and compare them with the truth."""
     from cryoinfer.cli.demo import DemoOptions, demonstrate
 
-    demonstrate(DemoOptions(out, n, seed, threads, overwrite), Console())
+    asked = DemoOptions(out, n, seed, threads, overwrite)
+    raise typer.Exit(demonstrate(asked, Console()))
 
 
 app.command(

@@ -47,8 +47,13 @@ class DemoOptions:
     overwrite: bool
 
 
-def demonstrate(demo: DemoOptions, console: Console) -> None:
+def demonstrate(demo: DemoOptions, console: Console) -> int:
     """Simulate particles, find their poses and map, and compare with the truth.
+
+    Returns
+    -------
+    int
+        The exit code of the run.
 
     Raises
     ------
@@ -78,7 +83,7 @@ def demonstrate(demo: DemoOptions, console: Console) -> None:
         threads=demo.threads,
         overwrite=demo.overwrite,
     )
-    run(options, console)
+    code = run(options, console)
     say(console, "3/3  Compare with the truth.")
     evaluate(result, data, console)
     say_rows(
@@ -88,3 +93,4 @@ def demonstrate(demo: DemoOptions, console: Console) -> None:
             "Go on with": "cryoinfer abinitio YOUR_PARTICLES.star --out run1",
         },
     )
+    return code
