@@ -26,6 +26,9 @@ _DEMO = SimulationConfig(
 )
 
 
+_ANEW = "Begin the demonstration again with --overwrite."
+
+
 @dataclass(frozen=True)
 class DemoOptions:
     """What a user asks of the demonstration.
@@ -83,7 +86,7 @@ def demonstrate(demo: DemoOptions, console: Console) -> int:
         threads=demo.threads,
         overwrite=demo.overwrite,
     )
-    code = run(options, console)
+    code = run(options, console, _ANEW)
     say(console, "3/3  Compare with the truth.")
     evaluate(result, data, console)
     say_rows(

@@ -130,7 +130,7 @@ def _flip_run(options: FlipOptions) -> None:
     record = require_finished(source)
     if is_same_file(source, out):
         raise OutputError(f"{out} is the run itself: give another folder.")
-    run_folder.require_free(out, record, resume=False, overwrite=options.overwrite)
+    run_folder.require_no_run(out, options.overwrite)
     # All is read before anything is removed, what the report will show among it.
     particles = _flipped(options.reading.of_run(record).load(_particles_of(source)))
     maps = {name: _mirrored(read_map(source / name)) for name in _RUN_MAPS}

@@ -59,24 +59,51 @@ def require_free(
     """
     if resume and overwrite:
         raise OutputError("--resume and --overwrite contradict each other: give one.")
+    if not _holds_run(folder, overwrite):
+        return
+    if not resume:
+        raise OutputError(
+            f"{folder} already holds a run. Give another folder, --resume to go on "
+            "with that run, or --overwrite to replace it."
+        )
+    _require_same(RunRecord.read(folder), record, folder)
+
+
+def require_no_run(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder for a run that is made at once, and can never be resumed.
+
+    Raises
+    ------
+    OutputError
+        If it holds a run that must not be replaced.
+    """
+    if _holds_run(folder, overwrite):
+        raise OutputError(
+            f"{folder} already holds a run. Give another folder, or --overwrite to "
+            "replace it."
+        )
+
+
+def _holds_run(folder: Path, overwrite: bool) -> bool:
+    """Tell whether a folder holds a run that must not be replaced.
+
+    Raises
+    ------
+    OutputError
+        If it is no folder, or holds results of no run.
+    """
     if os.path.lexists(folder) and not folder.is_dir():
         kind = "a file" if folder.exists() else "a link that leads nowhere"
         raise OutputError(f"{folder} is {kind}: give another output folder.")
     if overwrite:
-        return
+        return False
     held = [name for name in (RECORD, *RESULTS) if (folder / name).exists()]
     if held and RECORD not in held:
         raise OutputError(
             f"{folder} holds {held[0]} but no {RECORD}: there is no run to go on with. "
             "Give another folder, or --overwrite to replace what is there."
         )
-    if held and not resume:
-        raise OutputError(
-            f"{folder} already holds a run. Give another folder, --resume to go on "
-            "with that run, or --overwrite to replace it."
-        )
-    if held:
-        _require_same(RunRecord.read(folder), record, folder)
+    return bool(held)
 
 
 def require_elsewhere(out: Path, *inputs: Path) -> None:

@@ -49,11 +49,21 @@ from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
 from cryoinfer.workflows.result import Reconstruction, RunResult
 
+RESUMED = "The same command with --resume goes on from {start}."
+"""How to go on after an interruption, from where the run stood."""
 
-def run(options: RunOptions, console: Console) -> int:
+
+def run(options: RunOptions, console: Console, going_on: str = RESUMED) -> int:
     """Run a workflow, or say what it would take.
 
     Everything that can be known to be wrong is refused before anything is written.
+
+    Parameters
+    ----------
+    options : RunOptions
+    console : Console
+    going_on : str
+        How a user of the command goes on with a run that was interrupted.
 
     Returns
     -------
@@ -78,7 +88,7 @@ def run(options: RunOptions, console: Console) -> int:
         return 0
     job.plan().require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
-        with explained_interruption(folder, console):
+        with explained_interruption(folder, console, going_on):
             _run_in(folder, job, console)
         return exit_code(folder.record)
 
@@ -104,17 +114,16 @@ def is_done(
 
 
 @contextmanager
-def explained_interruption(folder: RunFolder, console: Console) -> Iterator[None]:
+def explained_interruption(
+    folder: RunFolder, console: Console, going_on: str = RESUMED
+) -> Iterator[None]:
     """Say how to go on, where Ctrl-C or SIGTERM ends the work in a folder."""
     try:
         yield
     except KeyboardInterrupt:
         kept = folder.checkpoint.exists()
         start = "its last checkpoint" if kept else "its beginning"
-        say(
-            console,
-            f"Interrupted. The same command with --resume goes on from {start}.",
-        )
+        say(console, f"Interrupted. {going_on.format(start=start)}")
         raise
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cryoinfer.cli import demo
+from cryoinfer.cli import demo, runs
 from cryoinfer.cli.app import app
 
 
@@ -23,3 +23,18 @@ def test_the_exit_code_is_that_of_the_run(
         found = cryoinfer("demo", "--n", 4, "--out", tmp_path / str(code))
         assert found.exit_code == code
         assert "Compare with the truth" in found.output
+
+
+def test_an_interruption_names_what_the_command_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "abinitio", interrupted)
+    found = cryoinfer("demo", "--n", 100, "--out", tmp_path / "demo")
+    assert found.exit_code == 130
+    assert "Begin the demonstration again with --overwrite." in found.output
+    assert "--resume" not in found.output
+    again = cryoinfer("demo", "--n", 100, "--out", tmp_path / "demo", "--overwrite")
+    assert again.exit_code == 130

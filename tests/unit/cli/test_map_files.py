@@ -159,6 +159,9 @@ def test_a_run_that_cannot_be_read_leaves_the_folder_as_it_is(
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     with pytest.raises(OutputError, match="is the run itself"):
         flip(FlipOptions(source, source, overwrite=True), console())
+    with pytest.raises(OutputError, match="already holds a run") as caught:
+        flip(FlipOptions(source, out), console())
+    assert "--resume" not in str(caught.value)
 
 
 def test_a_map_without_a_voxel_size_gets_one(tmp_path: Path, simulated: Path) -> None:
