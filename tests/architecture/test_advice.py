@@ -40,6 +40,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/simulation.py": ("simulate",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
+    "cli/particle_options.py": ("train", "flip", "evaluate"),
     "cli/unseen.py": ("infer",),
     "cli/watching.py": ("infer",),
     "workflows/motion_problem.py": ("dynamics",),

@@ -68,6 +68,31 @@ class FlipOptions:
     overwrite: bool = False
     reading: ParticleOptions = AS_WRITTEN
 
+    def require_used(self) -> None:
+        """Refuse what says nothing of this source.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.source.is_dir() and self.particles is not None:
+            raise InputError(
+                f"{self.source} is a run and has its own particles: name none."
+            )
+        if self.source.is_dir() and self.map_pixel_size is not None:
+            raise InputError(
+                f"{MAP_OPTION} goes with a map, and {self.source} is a run, whose maps "
+                "say theirs. Leave it out."
+            )
+        # The pixel size of particles is that of a map which has none.
+        of_particles = replace(self.reading, pixel_size=None)
+        alone = self.particles is None and not self.source.is_dir()
+        if alone and of_particles != AS_WRITTEN:
+            raise InputError(
+                "options about particles are given, and no particles. Name them after "
+                f"{self.source}, or leave the options out."
+            )
+
     def density(self) -> MapFile:
         """Read the map."""
         return read_named_map(
@@ -91,10 +116,9 @@ def flip(options: FlipOptions, console: Console) -> None:
         If the target is what is read, or exists and must not be replaced.
     """
     source, particles, out = options.source, options.particles, options.out
+    options.require_used()
     warned = inherited(source, particles)
     if source.is_dir():
-        if particles is not None:
-            raise InputError(f"{source} is a run and has its own particles: name none.")
         _flip_run(options)
         warned = RunRecord.read(out).results.get(CAUTIONS, ())
     elif out.suffix in _MAP_ENDINGS and particles is None:

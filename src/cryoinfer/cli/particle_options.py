@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from cryoinfer.cli import numbers
+from cryoinfer.errors import InputError
 
 if TYPE_CHECKING:  # they import PyTorch, for which none waits until it must
     from cryoinfer.cli.run_record import RunRecord
@@ -157,7 +158,17 @@ class ParticleOptions:
 
         What the run was told to ignore is ignored; all else that it was told, its
         particles have.
+
+        Raises
+        ------
+        InputError
+            If passthrough tables are given, which go with no STAR file.
         """
+        if self.passthrough:
+            raise InputError(
+                "--passthrough goes with a .cs file, and a run has its particles in "
+                "particles.star, with all columns. Leave the option out"
+            )
         ignored = record.arguments.get("ignore", ())
         return replace(self, ignore=tuple(dict.fromkeys((*self.ignore, *ignored))))
 

@@ -327,6 +327,11 @@ def _require_lengths(options: RunOptions, particles: Particles) -> None:
 
 def _read_start(options: RunOptions) -> StartingMap | None:
     if options.map is None:
+        if options.map_pixel_size is not None:
+            raise InputError(
+                f"{MAP_OPTION} goes with --map, and none is given. Leave it out; the "
+                "particles' pixel size is --pixel-size."
+            )
         return None
     found = read_named_map(
         options.map, options.map_pixel_size, MAP_OPTION, options.reading.pixel_size

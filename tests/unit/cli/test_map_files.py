@@ -174,3 +174,18 @@ def test_a_map_without_a_voxel_size_gets_one(tmp_path: Path, simulated: Path) ->
     of_particles = ParticleOptions(pixel_size=1.5)
     flip(FlipOptions(source, out, overwrite=True, reading=of_particles), console())
     assert read_map(out).pixel_size_angstrom == 1.5
+
+
+def test_options_that_say_nothing_of_the_source_are_refused(
+    tmp_path: Path, finished: Path, simulated: Path
+) -> None:
+    truth, out = simulated / "truth.mrc", tmp_path / "out"
+    with pytest.raises(InputError, match="--map-pixel-size goes with a map"):
+        flip(FlipOptions(finished, out, map_pixel_size=2.0), console())
+    tables = ParticleOptions(passthrough=(tmp_path / "a.cs",))
+    with pytest.raises(InputError, match=r"--passthrough goes with a \.cs file"):
+        flip(FlipOptions(finished, out, reading=tables), console())
+    with pytest.raises(InputError, match="options about particles are given"):
+        flip(FlipOptions(truth, out, reading=tables), console())
+    assert not out.exists()
+    flip(FlipOptions(truth, out, map_pixel_size=2.0), console())

@@ -383,3 +383,13 @@ def test_too_few_particles_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match="at least 100 particles, found 30"):
         runs.run(replace(options, particles=path, dry_run=dry_run), screen)
     assert not options.out.exists()
+
+
+def test_the_voxel_size_of_no_map_is_refused(
+    options: RunOptions, simulated: Path, screen: Console
+) -> None:
+    particles = simulated / "truth.star"
+    asked = replace(options, workflow="refine", particles=particles, map_pixel_size=2.0)
+    with pytest.raises(InputError, match="--map-pixel-size goes with --map"):
+        runs.run(asked, screen)
+    assert not options.out.exists()
