@@ -37,7 +37,6 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/beads.py": ("beads",),
     "data/bead_model.py": ("beads",),
     "cli/modes.py": ("modes",),
-    "cli/simulation.py": ("simulate",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
     "cli/particle_options.py": ("train", "flip", "evaluate"),

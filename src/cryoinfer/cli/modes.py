@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cryoinfer.cli.outputs import make_folder, require_free_folder
 from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_record import software_versions
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.data.nodes import Nodes
-from cryoinfer.errors import OutputError
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.nmd import write_nmd
 from cryoinfer.physics.structures.elastic import (
@@ -69,7 +69,7 @@ def show_modes(options: ModesOptions, console: Console) -> None:
         If the folder holds modes already, or cannot be written.
     """
     if options.out is not None:
-        _require_free(options.out, options.overwrite)
+        require_free_folder(options.out, (_MODES, _REPORT), options.overwrite)
     given = told_structure(options.structure, console)
     model, nodes = given.model, Nodes.of_model(given.model)
     kept = model.select(nodes.atom)
@@ -125,23 +125,10 @@ def _table(content: ModesContent) -> Table:
     return table
 
 
-def _require_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file: give another output folder.")
-    held = [name for name in (_MODES, _REPORT) if (out / name).exists()]
-    if held and not overwrite:
-        raise OutputError(
-            f"{out} already holds {held[0]}: give another folder, or --overwrite."
-        )
-
-
 def _write(
     out: Path, content: ModesContent, nodes: AtomicModel, console: Console
 ) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make the folder {out}: {error.strerror}.") from error
+    make_folder(out)
     replace_file(
         out / _MODES,
         lambda part: write_nmd(

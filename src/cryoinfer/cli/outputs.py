@@ -1,7 +1,7 @@
 """Files that a command writes: never what it reads, and known to be free beforehand."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryoinfer.cli.replacing import replace_file
@@ -35,6 +35,33 @@ def require_free_file(out: Path, *inputs: Path, overwrite: bool) -> None:
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise OutputError(f"Cannot write {out}: {above} is not a folder.")
+
+
+def require_free_folder(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Refuse a folder for files that lie in it already, and what is no folder.
+
+    Called before the work begins.
+
+    Parameters
+    ----------
+    out : Path
+        Need not exist.
+    names : sequence of str
+        Of what is to be written.
+    overwrite : bool
+        Whether it may be replaced.
+
+    Raises
+    ------
+    OutputError
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file: give another output folder.")
+    held = [name for name in names if (out / name).exists()]
+    if held and not overwrite:
+        raise OutputError(
+            f"{out} already holds {held[0]}: give another folder, or --overwrite."
+        )
 
 
 def is_same_file(first: Path, second: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cryoinfer.cli.outputs import make_folder
+from cryoinfer.cli.outputs import make_folder, require_free_folder
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.replacing import named_as
 from cryoinfer.cli.structures import told_structure
@@ -21,7 +21,6 @@ from cryoinfer.data.simulate import (
 )
 from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.structure_names import PRESET_NAMES
-from cryoinfer.errors import OutputError
 
 _FILES = ("particles.mrcs", "truth.mrc", "truth.cif", "truth.star", "particles.star")
 _PART = ".partial-simulation"
@@ -66,11 +65,7 @@ def simulate(
     OutputError
         If the folder holds particles that must not be replaced.
     """
-    there = [name for name in _FILES if (out / name).exists()]
-    if there and not overwrite:
-        raise OutputError(
-            f"{out} already holds {there[0]}: give another folder, or --overwrite."
-        )
+    require_free_folder(out, _FILES, overwrite)
     told_structure(config.structure, console, moving=bool(config.motions))
     new = not out.exists()
     make_folder(out)

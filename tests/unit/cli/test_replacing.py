@@ -77,3 +77,9 @@ def test_a_writer_that_refuses_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         replace_file(tmp_path / "map.mrc", refuse)
     assert str(caught.value) == f"Cannot write {tmp_path / 'map.mrc'}: no space left."
+
+
+def test_a_file_is_no_folder_to_simulate_into(tmp_path: Path, screen: Console) -> None:
+    (tmp_path / "set").touch()
+    with pytest.raises(OutputError, match="is a file: give another output folder"):
+        simulation.simulate(FEW, tmp_path / "set", overwrite=True, console=screen)
