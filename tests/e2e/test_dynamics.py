@@ -154,7 +154,7 @@ def test_what_is_there_is_not_lost(run: Path) -> None:
     assert "nothing to do" in finished.output
     other = cryoinfer(*words, "--resume", "--seed", 7)
     assert other.exit_code == 2
-    assert "was started with seed = 0" in other.output
+    assert "was started with --seed 0, now with --seed 7" in other.output
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_behind_its_search(
     assert "--resume goes on from its last checkpoint" in answer.output
     answer = cryoinfer("refine", truth, *words, "--resume")
     assert answer.exit_code != 0
-    assert "started with method = semi-amortized" in answer.stderr
+    assert "started with --method semi-amortized" in answer.stderr
     monkeypatch.setattr(runs, "refine", stop)
     answer = cryoinfer("refine", truth, *words, *chosen, "--resume")
     assert answer.exit_code == 0, answer.output

@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli import run_files
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
 from cryoinfer.cli.left_out import OBEYED, flag_words, used_particles
@@ -85,12 +86,25 @@ class DynamicsOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
-        found = dict(vars(self))
-        for name in ("out", "reading", "threads", "resume", "overwrite", "dry_run"):
-            found.pop(name)
-        found["particles"] = str(self.particles.absolute())
-        found = {name.replace("_", "-"): value for name, value in found.items()}
-        return found | self.reading.deciding_arguments()
+        structure = Path(self.structure)
+        return {
+            "particles": recorded_path(self.particles),
+            "structure": recorded_path(structure)
+            if structure.is_file()
+            else self.structure,
+            "modes": self.modes,
+            "amplitude": self.amplitude,
+            "cutoff": self.cutoff,
+            "poses": self.poses,
+            "shift-sd": self.shift,
+            "defocus-error": self.defocus_error,
+            "steps": self.steps,
+            "side": self.side,
+            "draws": self.draws,
+            "learn": self.learn,
+            **self.reading.arguments(),
+            "seed": self.seed,
+        }
 
     def config(self) -> DynamicsConfig:
         """Return what the workflow is told."""

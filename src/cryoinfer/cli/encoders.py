@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_training
 from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.nothing_found import INHERITED, inherited
@@ -72,6 +73,17 @@ class TrainOptions:
     resume: bool
     overwrite: bool
     dry_run: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what decides the result, by option, in values that JSON knows."""
+        return {
+            "run": recorded_path(self.run),
+            "steps": self.steps,
+            "side": self.side,
+            "defocus-error": self.defocus_error,
+            **self.reading.arguments(),
+            "seed": self.seed,
+        }
 
 
 def train(options: TrainOptions, console: Console) -> None:
@@ -146,13 +158,7 @@ def _lead(
     console: Console,
 ) -> None:
     """Train, and do all that users see; ``begin`` as soon as nothing is in the way."""
-    arguments = {
-        "run": str(options.run.absolute()),
-        "steps": options.steps,
-        "side": options.side,
-        "defocus-error": options.defocus_error,
-        "seed": options.seed,
-    }
+    arguments = options.arguments()
     record = RunRecord.of_now(
         "train",
         arguments,

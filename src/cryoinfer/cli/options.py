@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cryoinfer.cli import inputs, numbers
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 
 Workflow = Literal["abinitio", "refine", "reconstruct"]
@@ -14,6 +15,17 @@ PoseMethod = Literal["search", "amortized", "semi-amortized"]
 
 _INPUT, _PARTICLE, _RUN = "Input", "Particle", "Run"
 _FOLDER_FIELDS = ("out", "resume", "overwrite", "dry_run", "threads", "device")
+_SEARCHES: tuple[Workflow, ...] = ("abinitio", "refine")
+_TAKEN_BY: dict[str, tuple[Workflow, ...]] = {
+    "map": ("refine",),
+    "map_pixel_size": ("refine",),
+    "starts": ("abinitio",),
+    "method": _SEARCHES,
+    "resolution": _SEARCHES,
+    "max_shift": _SEARCHES,
+    "defocus_error": _SEARCHES,
+}
+"""Options that not every workflow has."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,10 @@ class RunOptions:
             value = getattr(self, field.name)
             if field.name in (*_FOLDER_FIELDS, "workflow", "reading"):
                 continue
+            if self.workflow not in _TAKEN_BY.get(field.name, (self.workflow,)):
+                continue
             if isinstance(value, Path):
-                value = str(value.absolute())
+                value = recorded_path(value)
             found[field.name.replace("_", "-")] = value
         return found | self.reading.arguments()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from cryoinfer.cli import numbers
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.errors import InputError
 
 if TYPE_CHECKING:  # they import PyTorch, for which none waits until it must
@@ -136,9 +137,9 @@ class ParticleOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return the options by their names, in values that JSON knows."""
-        files = [str(path.absolute()) for path in self.passthrough]
+        files = [recorded_path(path) for path in self.passthrough]
         return {
-            "datadir": None if self.datadir is None else str(self.datadir.absolute()),
+            "datadir": None if self.datadir is None else recorded_path(self.datadir),
             "pixel-size": self.pixel_size,
             "ignore": list(self.ignore),
             "passthrough": files or None,
@@ -146,12 +147,6 @@ class ParticleOptions:
             "voltage": self.voltage,
             "cs": self.cs,
         }
-
-    def deciding_arguments(self) -> dict[str, Any]:
-        """Return those that decide a result: not where the stacks are."""
-        found = self.arguments()
-        del found["datadir"]
-        return found
 
     def of_run(self, record: "RunRecord") -> Self:
         """Return the same for the particles that a run has written.

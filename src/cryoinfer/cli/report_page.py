@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cryoinfer.cli import run_folder
+from cryoinfer.cli.arguments import spelled_arguments
 from cryoinfer.cli.evaluation_files import read_comparison
 from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.left_out import OBEYED, LeftOut, has_flags, is_posed
@@ -150,7 +151,7 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         independence=_independence(record),
         warnings=_warnings(record),
         iterations=_iterations(record),
-        arguments=_spelled(record),
+        arguments=spelled_arguments(record.arguments),
         versions=record.versions,
         truth=read_comparison(folder),
         trials=_trials(record),
@@ -178,7 +179,7 @@ def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
         checks=[Check(**values) for values in record.iterations],
         trials=_trials(record),
         stage_seconds=record.stage_seconds,
-        arguments=_spelled(record),
+        arguments=spelled_arguments(record.arguments),
         versions=record.versions,
         warnings=tuple(record.results.get(INHERITED, ())),
     )
@@ -225,7 +226,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             verdict=record.results["verdict"],
             trials=_trials(record),
             stage_seconds=record.stage_seconds,
-            arguments=_spelled(record),
+            arguments=spelled_arguments(record.arguments),
             versions=record.versions,
             seed=record.seed,
         )
@@ -259,15 +260,6 @@ def _trials(record: RunRecord) -> dict[str, Trial]:
         name: Trial.of_record(values)
         for name, values in found.items()
         if used is None or name == used
-    }
-
-
-def _spelled(record: RunRecord) -> dict[str, str]:
-    """Return the arguments that were given, by option."""
-    return {
-        name if name in ("particles", "run") else f"--{name}": _spell(value)
-        for name, value in record.arguments.items()
-        if value is not None and value is not False and value != []
     }
 
 
@@ -307,7 +299,3 @@ def _warnings(record: RunRecord) -> tuple[str, ...]:
     if verdict.startswith(_CONVERGED):
         return cautions
     return (f"The encoder that posed the particles: {verdict}.", *cautions)
-
-
-def _spell(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

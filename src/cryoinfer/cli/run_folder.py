@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cryoinfer.cli.arguments import told_argument
 from cryoinfer.cli.guard import LoggedError, mendable
 from cryoinfer.cli.replacing import clear_partials
 from cryoinfer.cli.run_record import RECORD, RunRecord, local_time
@@ -293,9 +294,9 @@ def _require_same(earlier: RunRecord, record: RunRecord, folder: Path) -> None:
         before, now = earlier.arguments.get(name), record.arguments.get(name)
         if before != now:
             raise OutputError(
-                f"The run in {folder} was started with {name} = {before}, now {name} "
-                f"is {now}. Resume it with what it was started with, or give "
-                "--overwrite to begin anew."
+                f"The run in {folder} was started {told_argument(name, before)}, now "
+                f"{told_argument(name, now)}. Resume it with what it was started with, "
+                "or give --overwrite to begin anew."
             )
     for name, now in record.inputs.items():
         if earlier.inputs.get(name) != now:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from cryoinfer.cli import run_files, run_folder
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file, require_unseen
 from cryoinfer.cli.left_out import LeftOut
@@ -77,12 +78,12 @@ class InferOptions:
     def arguments(self, symmetry: str) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         return {
-            "particles": str(self.particles.absolute()),
-            "encoder": str(encoder_file(self.encoder).absolute()),
+            "encoder": recorded_path(encoder_file(self.encoder)),
+            "particles": recorded_path(self.particles),
             "watch": self.watch,
             "no-climb": not self.climb,
             "symmetry": symmetry,
-            **self.reading.deciding_arguments(),
+            **self.reading.arguments(),
             "seed": self.seed,
         }
 
