@@ -20,7 +20,7 @@ from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.structures import told_atoms
-from cryoinfer.cli.terminal import aligned
+from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
@@ -138,6 +138,8 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         return
     plan = job.plan(record.machine["threads"])
     if options.dry_run:
+        for text in flag_words("dynamics", job.particles):
+            say(console, text)
         plan.print(console)
         return
     plan.require_disk()
@@ -212,10 +214,13 @@ class _Job:
         work = MotionWork(
             atoms, options.modes, steps, options.side, options.draws, options.learn
         )
-        estimate = estimate_motions(work, len(particles), particles.box, threads)
+        whole, used = (
+            estimate_motions(work, n, particles.box, threads)
+            for n in (len(particles), int(self.used.sum()))
+        )
         plural = "s" if options.modes > 1 else ""
         told = f"dynamics, {options.modes} mode{plural} of {atoms:,} atoms"
-        return Plan(told, particles, options.out, threads, estimate)
+        return Plan(told, particles, options.out, threads, whole.for_used(used))
 
     def infer(self, monitor: Monitor) -> Dynamics:
         """Return what is found, of all particles of the file."""

@@ -1,12 +1,19 @@
 """What a run will take, from counts: to be told before it begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryoinfer.cli.options import Workflow
 
 _PROGRAM_BYTES = 0.6e9
 _START_SECONDS = 12.0
 _PARTICLE_BYTES = 3000.0
+
+_USUAL_STARTS = 2
+"""Random starts that the seconds of a search count in."""
+
+_RANDOM_START_SECONDS = 5.0
+"""Of one more, on one core, whatever the images: two of 9,000 images at -10 dB take 5
+seconds on two (section 1). Where poses stay uncertain, up to 15 times as long."""
 
 _STEP_SECONDS = 0.09
 """Of a training, on one core, for pictures of 32 pixels
@@ -39,6 +46,18 @@ class Estimate:
     memory_bytes: float
     disk_bytes: float
     seconds: float
+
+    def with_starts(self, starts: int, threads: int) -> "Estimate":
+        """Return that of a search with another number of random starts."""
+        more = (starts - _USUAL_STARTS) * _RANDOM_START_SECONDS / threads
+        return replace(self, seconds=self.seconds + more)
+
+    def for_used(self, fewer: "Estimate") -> "Estimate":
+        """Return this one with the time of a run that leaves some particles out.
+
+        All of them are read and written.
+        """
+        return replace(self, seconds=fewer.seconds)
 
 
 def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate:

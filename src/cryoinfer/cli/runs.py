@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli import run_files
-from cryoinfer.cli.estimate import estimate_amortized, estimate_run
+from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
 from cryoinfer.cli.left_out import OBEYED, flag_words, given_flags, used_particles
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
@@ -84,6 +84,8 @@ def run(options: RunOptions, console: Console, going_on: str = RESUMED) -> int:
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return exit_code(RunRecord.read(options.out))
     if options.dry_run:
+        for text in flag_words(options.workflow, job.particles):
+            say(console, text)
         job.plan().print(console)
         return 0
     job.plan().require_disk()
@@ -295,17 +297,20 @@ class _Job:
 
     def plan(self) -> Plan:
         """Return what would be done and what it will take."""
-        options = self.options
-        n, box = len(self.particles), int(self.particles.boxes.max())
-        if options.method == "search":
-            estimate = estimate_run(options.workflow, n, box, self.threads)
-        else:
-            steps = fitting_encoder(box).training.steps
-            estimate = estimate_amortized(
-                options.workflow, n, box, self.threads, SUBSET, steps
-            )
+        options, used = self.options, int(self.used.sum())
+        estimate = self._estimate(len(self.particles)).for_used(self._estimate(used))
+        if options.workflow == "abinitio":
+            estimate = estimate.with_starts(options.starts, self.threads)
         work = f"{options.workflow}, symmetry {options.symmetry}"
         return Plan(work, self.particles, options.out, self.threads, estimate)
+
+    def _estimate(self, n: int) -> Estimate:
+        """Return what n particles like these take."""
+        options, box = self.options, int(self.particles.boxes.max())
+        if options.method == "search":
+            return estimate_run(options.workflow, n, box, self.threads)
+        steps = fitting_encoder(box).training.steps
+        return estimate_amortized(options.workflow, n, box, self.threads, SUBSET, steps)
 
 
 def _require_lengths(options: RunOptions, particles: Particles) -> None:

@@ -1,18 +1,26 @@
 """What would be done, and what it would take."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from cryoinfer.cli import runs
 from cryoinfer.cli.app import app
 from cryoinfer.cli.estimate import (
+    Estimate,
     MotionWork,
     estimate_inference,
     estimate_motions,
+    estimate_run,
     estimate_training,
 )
+from cryoinfer.cli.options import RunOptions
+from cryoinfer.data.particles import Particles
 
 
 def test_motions_tell_what_they_take_and_write_nothing(
@@ -55,3 +63,30 @@ def test_more_work_takes_longer(more: str) -> None:
     longer = replace(work, **{more: 4 * getattr(work, more)})
     seconds = [estimate_motions(one, 1000, 64, 2).seconds for one in (work, longer)]
     assert seconds[0] < seconds[1]
+
+
+def planned(options: RunOptions) -> Estimate:
+    return runs._Job.prepare(options).plan().estimate
+
+
+def test_more_random_starts_take_longer(options: RunOptions) -> None:
+    two, fifty = (planned(replace(options, starts=n)) for n in (2, 50))
+    # Benchmarks, section 1: two starts take 5 s on two cores.
+    assert fifty.seconds - two.seconds == pytest.approx(48 * 5.0)
+
+
+def test_particles_that_are_left_out_take_no_time(
+    options: RunOptions, simulated: Path, screen: Console
+) -> None:
+    flags = np.arange(120) % 2
+    path = simulated / "half.star"
+    truth = Particles.load(simulated / "truth.star")
+    truth.with_results(columns={"cryoinferFlag": flags}).save(path)
+    asked = replace(options, workflow="reconstruct", particles=path)
+    found = planned(asked)
+    assert found.seconds == estimate_run("reconstruct", 60, 16, 1).seconds
+    # All are written.
+    assert found.disk_bytes == estimate_run("reconstruct", 120, 16, 1).disk_bytes
+    runs.run(replace(asked, dry_run=True), screen)
+    assert isinstance(screen.file, io.StringIO)
+    assert "60 of 120 particles are left out" in screen.file.getvalue()
