@@ -12,14 +12,15 @@ from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
 from cryoinfer.cli.left_out import OBEYED, flag_words, used_particles
+from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import read_dynamics, write_report
 from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.cli.run_record import REMARKS, RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
-from cryoinfer.cli.structures import told_atoms
+from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.moving_model import MovingModel
@@ -146,12 +147,14 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.state())
-        for text in flag_words("dynamics", job.particles):
+        for text in job.notes:  # they are on the screen already
+            folder.log(text)
+        for text in job.remarks:
             monitor.message(text)
+        for text in job.inherited:
+            monitor.message(f"Caution: {text}")
         try:
             with explained_interruption(folder, console), monitor:
-                for remark in job.particles.remarks:
-                    monitor.message(remark)
                 found = job.infer(monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
@@ -164,31 +167,42 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
 class _Job:
     """Options, and what was read on their behalf.
 
-    All particles of the file, and a mask of those that are used.
+    All particles of the file, a mask of those that are used, and what was said of the
+    structure when it was read.
     """
 
     options: DynamicsOptions
     model: MovingModel
     particles: Particles
     used: Tensor
+    notes: tuple[str, ...]
 
     @classmethod
     def prepare(cls, options: DynamicsOptions, console: Console) -> Self:
         """Read the inputs and refuse what cannot work."""
         require_elsewhere(options.out, options.particles, Path(options.structure))
+        given = told_structure(options.structure, console)
         model = MovingModel.of(
-            told_atoms(options.structure, console),
-            options.modes,
-            options.amplitude,
-            options.cutoff,
+            given.model, options.modes, options.amplitude, options.cutoff
         )
         particles = options.reading.load(options.particles)
         used = used_particles("dynamics", particles)
         if options.config().by_encoder:
             require_picture(options.side, particles.box)
-        job = cls(options, model, particles, used)
+        job = cls(options, model, particles, used, given.notes)
         MotionProblem.of(job.chosen, model, options.config())  # or it is refused
         return job
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the particles."""
+        return [*flag_words("dynamics", self.particles), *self.particles.remarks]
+
+    @property
+    def inherited(self) -> list[str]:
+        """What is to be known of the run whose poses are taken."""
+        posed = self.options.poses == "given"
+        return inherited(self.options.particles if posed else None)
 
     @property
     def chosen(self) -> Particles:
@@ -260,6 +274,8 @@ def _numbers(job: _Job, found: Dynamics) -> dict[str, Any]:
     left = int((~job.used).sum())
     return {
         "particles": len(known),
+        REMARKS: [*job.notes, *job.remarks],
+        INHERITED: job.inherited,
         "unreadable": int((job.used & ~known).sum()),
         **({OBEYED: left} if left else {}),
         "frame": {

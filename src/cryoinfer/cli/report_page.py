@@ -229,6 +229,8 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             arguments=spelled_arguments(record.arguments),
             versions=record.versions,
             seed=record.seed,
+            warnings=tuple(record.results.get(INHERITED, ())),
+            remarks=tuple(record.results.get(REMARKS, ())),
         )
 
 

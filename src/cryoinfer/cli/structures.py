@@ -9,12 +9,6 @@ from cryoinfer.cli.terminal import say
 from cryoinfer.data.examples import named_structure
 from cryoinfer.data.given_structure import GivenStructure
 from cryoinfer.data.nodes import Nodes
-from cryoinfer.io.atoms import AtomicModel
-
-
-def told_atoms(name: str, console: Console) -> AtomicModel:
-    """Return the atoms of a structure that is to move; see :func:`told_structure`."""
-    return told_structure(name, console).model
 
 
 def told_structure(

@@ -15,6 +15,7 @@ from cryoinfer.report.parts import (
     Finding,
     figure,
     page,
+    remarks_section,
     repeat_section,
     section,
     table,
@@ -66,6 +67,9 @@ class DynamicsContent:
         Of what is drawn anew.
     flagged : int
         How many more particles an earlier run has flagged, which are left out.
+    warnings, remarks : tuple of str
+        What is to be known of the run that poses come from; what was said of structure
+        and particles when they were read.
     """
 
     title: str
@@ -91,6 +95,8 @@ class DynamicsContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     flagged: int = 0
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def free_energies(self) -> tuple[FreeEnergy, ...]:
@@ -145,7 +151,7 @@ def render_dynamics_report(content: DynamicsContent) -> str:
 
 def assess_dynamics(content: DynamicsContent) -> list[Finding]:
     """Return what a user of the motions should know."""
-    findings = []
+    findings = [Finding("caution", text) for text in content.warnings]
     left = content.unexplained
     findings.append(_explained(left, content.unexplained_sd))
     if content.learned_angstrom > 0:
@@ -279,6 +285,7 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
     if content.trials:
         yield trial_section(content.trials, content.unexplained)
     yield section("Course of the run", "", *times(content.stage_seconds))
+    yield remarks_section(content.remarks)
     yield repeat_section(content.arguments, content.versions)
 
 

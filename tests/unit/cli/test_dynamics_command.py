@@ -14,6 +14,7 @@ from rich.console import Console
 from cryoinfer.cli.dynamics import DynamicsOptions, dynamics
 from cryoinfer.cli.particle_options import AS_WRITTEN
 from cryoinfer.cli.run_files import FLAG
+from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError
@@ -78,6 +79,7 @@ def test_flagged_particles_are_left_out_and_stay_in_the_files(
     assert said in (tmp_path / "run" / "log.txt").read_text()
     page = (tmp_path / "run" / "report.html").read_text()
     assert "0 unreadable, 2 left out as an earlier run flagged them" in page
+    assert f"<li>{said}" in page
     found = json.loads((tmp_path / "run" / "run.json").read_text())["results"]
     assert found["flagged_left_out"] == 2
     assert (found["particles"], found["unreadable"]) == (COUNT, 0)
@@ -99,6 +101,24 @@ def test_flagged_particles_are_left_out_and_stay_in_the_files(
     dynamics(asked(alone, tmp_path / "others"), screen)
     others = pd.read_parquet(tmp_path / "others" / "latents.parquet")
     np.testing.assert_allclose(others["mode_1"], table["mode_1"][flags == 0], atol=1e-6)
+
+
+def test_poses_of_a_run_that_found_nothing_are_not_taken_in_silence(
+    moving: Path, tmp_path: Path, screen: Console
+) -> None:
+    run = tmp_path / "nothing"
+    run.mkdir()
+    Particles.load(moving / "truth.star").save(run / "particles.star")
+    record = RunRecord.of_now("abinitio", {}, {}, 0, 1)
+    replace(record, results={"structure_found": False}).write(run)
+    dynamics(asked(run / "particles.star", tmp_path / "run"), screen)
+    said = "found no structure"
+    assert isinstance(screen.file, io.StringIO)
+    assert said in screen.file.getvalue()
+    assert said in (tmp_path / "run" / "report.html").read_text()
+    assert said in (tmp_path / "run" / "log.txt").read_text()
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["results"]
+    assert any(said in text for text in found["cautions"])
 
 
 def test_particles_that_are_all_flagged_are_refused(
