@@ -99,6 +99,15 @@ class EndingSignals:
         for number in self._earlier:
             self._earlier[number] = signal.SIG_DFL
 
+    def settle(self) -> None:
+        """Take the signals so far as answered: none of them is raised again.
+
+        For work that goes on until a signal ends it.
+        """
+        if self.received is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            self.received = None
+
     @property
     def code(self) -> int | None:
         """Exit code of a process that was asked to end, None of others."""

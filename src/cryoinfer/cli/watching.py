@@ -27,6 +27,7 @@ from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_found
 from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.cli.signals import ENDING
 from cryoinfer.data.joining import Joined, is_further, join, require_joinable
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -136,14 +137,19 @@ class Watch:
         except KeyboardInterrupt:
             if not self.has_results and not (self._is_whole and self._waiting):
                 raise
-            if not self._is_whole:
-                self._monitor.message(
-                    "Stopped while a file was added: the last map that was written "
-                    "stands, and --resume infers what came after it."
-                )
-                return
-            self._write()
-            self._monitor.message("Stopped. What was inferred is written.")
+            self._stop()
+            ENDING.settle()
+
+    def _stop(self) -> None:
+        """Write what was inferred, if all of it belongs together."""
+        if not self._is_whole:
+            self._monitor.message(
+                "Stopped while a file was added: the last map that was written "
+                "stands, and --resume infers what came after it."
+            )
+            return
+        self._write()
+        self._monitor.message("Stopped. What was inferred is written.")
 
     def _look(self, source: Path, until_idle: float | None) -> None:
         """Infer and write until nothing has arrived for so long."""

@@ -215,3 +215,17 @@ def test_what_is_written_on_the_way_out_is_not_disturbed() -> None:
     with ENDING, pytest.raises(Interrupted):
         work()
     assert len(steps) == 10
+
+
+def test_one_that_was_answered_is_not_raised_again() -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            ENDING.settle()
+        time.sleep(0.2)
+
+    with ENDING:
+        work()
+        assert ENDING.code is None

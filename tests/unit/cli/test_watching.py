@@ -1,7 +1,9 @@
 """A folder that fills, with an inference that knows its answer at once."""
 
 import io
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from cryoinfer.cli import watching
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.cli.signals import ENDING
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -234,6 +237,25 @@ def test_ctrl_c_leaves_no_file_half_in(
     watch.follow(source, 0.2)
     assert ("two.star: 120 particles" in screen.getvalue()) is not told
     assert len(Particles.load(tmp_path / "run" / "particles.star")) == 240
+
+
+def test_ctrl_c_is_the_end_of_a_watch_and_no_interruption_of_what_follows(
+    start: Start, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(simulated, tmp_path / "in", "one")
+    watch, screen = start(False)
+    watch.follow(tmp_path / "in", 0.2)
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(watch, "_look", interrupt)
+    with ENDING:
+        watch.follow(tmp_path / "in", None)
+        time.sleep(0.2)  # the report is rendered
+        assert ENDING.code is None
+    assert "What was inferred is written" in screen.getvalue()
 
 
 def test_a_file_that_changes_is_not_read(
