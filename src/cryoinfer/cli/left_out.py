@@ -36,7 +36,7 @@ class LeftOut:
     Attributes
     ----------
     particles : int
-        In all.
+        That the encoder was asked about.
     novel : int
         Flagged: their images are not like those of the map.
     unreadable : int
@@ -51,12 +51,24 @@ class LeftOut:
     first_unreadable: int
 
     @classmethod
-    def of(cls, novelty_nats: Tensor, unreadable: Tensor) -> Self:
-        """Count those of a result: its novelty and a mask, each of shape (n,)."""
-        rows = torch.nonzero(unreadable).flatten().tolist()
-        novel = int((is_novel(novelty_nats) & ~unreadable).sum())
+    def of(
+        cls, novelty_nats: Tensor, unreadable: Tensor, used: Tensor | None = None
+    ) -> Self:
+        """Count those of a result.
+
+        Parameters
+        ----------
+        novelty_nats : Tensor, shape (n,)
+        unreadable : Tensor of bool, shape (n,)
+        used : Tensor of bool, shape (n,), optional
+            Which the encoder was asked about, by default all: of the others, which an
+            earlier run has flagged, it says nothing.
+        """
+        used = torch.ones_like(unreadable) if used is None else used
+        rows = torch.nonzero(unreadable & used).flatten().tolist()
+        novel = int((is_novel(novelty_nats) & ~unreadable & used).sum())
         first = rows[0] + 1 if rows else 0
-        return cls(len(novelty_nats), novel, len(rows), first)
+        return cls(int(used.sum()), novel, len(rows), first)
 
     @classmethod
     def of_results(cls, results: Mapping[str, Any]) -> Self | None:

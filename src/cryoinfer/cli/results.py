@@ -5,6 +5,8 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import map_numbers
@@ -32,15 +34,16 @@ def write_results(
     particles: Particles,
     result: RunResult | Reconstruction,
     numbers: Mapping[str, Any] = MappingProxyType({}),
+    used: Tensor | None = None,
 ) -> None:
     """Write what a run has found, its report last, and mark it as finished.
 
     Parameters
     ----------
-    folder, particles, result, numbers
+    folder, particles, result, numbers, used
         As for :func:`write_found`.
     """
-    write_found(folder, particles, result, numbers)
+    write_found(folder, particles, result, numbers, used)
     folder.finish()
 
 
@@ -66,6 +69,7 @@ def write_found(
     particles: Particles,
     result: RunResult | Reconstruction,
     numbers: Mapping[str, Any] = MappingProxyType({}),
+    used: Tensor | None = None,
 ) -> None:
     """Write what a run has found so far, its report last.
 
@@ -76,6 +80,8 @@ def write_found(
     result : RunResult or Reconstruction
     numbers : mapping
         What its record is to hold beside the numbers of the map.
+    used : Tensor of bool, shape (n,), optional
+        Which particles the run has used, by default all.
     """
     for earlier in (run_folder.EVALUATION, run_folder.ERRORS):  # of another map
         (folder.path / earlier).unlink(missing_ok=True)
@@ -84,7 +90,8 @@ def write_found(
     left_out: dict[str, Any] = {}
     if isinstance(result, RunResult):
         if result.novelty_nats is not None and result.unreadable is not None:
-            left_out = LeftOut.of(result.novelty_nats, result.unreadable).numbers()
+            counts = LeftOut.of(result.novelty_nats, result.unreadable, used)
+            left_out = counts.numbers()
         if result.prepared is not None:
             left_out[PREPARED] = int(result.prepared.sum())
         reconstruction = result.reconstruction

@@ -158,7 +158,7 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
         if isinstance(result, RunResult):
             given = given_flags(job.particles) == UNREADABLE
             result = with_left_out(result, job.used, job.particles, given)
-    write_results(folder, job.particles, result, numbers)
+    write_results(folder, job.particles, result, numbers, job.used)
     for line in summary(folder, job.options):
         monitor.message(line)
 

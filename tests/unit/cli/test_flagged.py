@@ -107,6 +107,44 @@ def test_flagged_particles_stay_out_of_a_refinement_and_in_its_file(
     assert (summary["particles"], summary["unreadable"]) == (109, 11)
 
 
+def test_an_encoder_answers_for_no_flag_of_an_earlier_run(
+    simulated: Path,
+    options: RunOptions,
+    result: RunResult,
+    screen: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flag = np.arange(120) % 5 < 3  # 72 of them
+    path = simulated / "mostly_flagged.star"
+    truth = Particles.load(simulated / "truth.star")
+    truth.with_results(columns={"cryoinferFlag": flag.astype(np.int64)}).save(path)
+
+    def refined(particles: Particles, *_: object) -> RunResult:
+        rows = torch.from_numpy(particles.table.images.row)
+        novelty = torch.zeros(48)
+        novelty[7] = 20.0
+        none = torch.zeros(48).bool()
+        made = some(result, rows)
+        return replace(made, novelty_nats=novelty, unreadable=none, prepared=none)
+
+    monkeypatch.setattr(runs, "refine", refined)
+    runs.run(replace(options, workflow="refine", particles=path), screen)
+    found = RunRecord.read(options.out).results
+    assert found["left_out"] == {
+        "particles": 48,
+        "novel": 1,
+        "unreadable": 0,
+        "first_unreadable": 0,
+    }
+    assert not [text for text in found["cautions"] if "do not fit the map" in text]
+    page = (options.out / "report.html").read_text()
+    assert "1 of 48 (2.1%) are flagged" in page
+    assert "72 particles that an earlier run flagged are left out" in page
+    # They keep their flags.
+    after = Particles.load(options.out / "particles.star").table.results
+    assert int((after["cryoinferFlag"] == 1).sum()) == 73
+
+
 def test_flagged_particles_stay_out_of_a_reconstruction(
     flagged: Path,
     options: RunOptions,

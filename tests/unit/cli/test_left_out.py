@@ -24,6 +24,9 @@ def test_counts_and_what_they_mean() -> None:
     assert "2 with NaN or infinite pixels, the first in row 4" in (
         found.unreadable_words()
     )
+    # Of what an earlier run has flagged, this encoder says nothing.
+    used = torch.tensor([True, True, True, False, False, True])
+    assert LeftOut.of(novelty, unreadable, used) == LeftOut(4, 1, 1, 6)
     assert LeftOut.of_results(found.numbers()) == found
     assert LeftOut.of_results({}) is None
 
