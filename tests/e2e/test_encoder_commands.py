@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
 from cryoinfer.cli.encoders import _read_lesson
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.run_folder import PARTICLES
 from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
@@ -107,6 +108,8 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
         assert "have not been put to a test" in text
         assert "posed against one map" in text
     assert "independent halves" not in page
+    # No encoder is in what is made from the particles.
+    assert inherited(run / PARTICLES) == []
     left_out = json.loads((run / "run.json").read_text())["results"]["left_out"]
     assert left_out["unreadable"] == 2
     # None of these is what the next encoder learns from.

@@ -72,6 +72,10 @@ _NOT_ASKED = (
     f"{FEWEST_IMAGES} it cannot be told."
 )
 _CONVERGED = "converged"
+OWN_CAUTIONS = "own_cautions"
+"""In the record of a run: what asks for caution in this run alone, not in what is made
+from it."""
+
 _USED = {"amortized": ENCODER, "semi-amortized": CLIMBED}
 """Which trial speaks for the posteriors of a method."""
 
@@ -292,12 +296,14 @@ def _left_out(record: RunRecord) -> str:
 
 def _warnings(record: RunRecord) -> tuple[str, ...]:
     """Return what is wrong with the encoder, or with what it was given."""
-    left_out = LeftOut.of_results(record.results)
+    found = record.results
+    left_out = LeftOut.of_results(found)
     cautions = () if left_out is None else left_out.cautions()
-    cautions = (*record.results.get(INHERITED, ()), *cautions)
-    if record.workflow != "infer" and STRUCTURE_FOUND not in record.results:
+    said = (*found.get(INHERITED, ()), *found.get(OWN_CAUTIONS, ()))
+    cautions = (*said, *cautions)
+    if record.workflow != "infer" and STRUCTURE_FOUND not in found:
         cautions = (*cautions, _NOT_ASKED)
-    verdict = record.results.get("verdict", _CONVERGED)
+    verdict = found.get("verdict", _CONVERGED)
     if verdict.startswith(_CONVERGED):
         return cautions
     return (f"The encoder that posed the particles: {verdict}.", *cautions)

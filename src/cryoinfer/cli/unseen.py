@@ -17,6 +17,7 @@ from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.run_record import RunRecord
@@ -208,13 +209,14 @@ def _begin(
     from_run = inherited(path)
     for text in from_run:
         monitor.message(f"Caution: {text}")
+    own = []
     trials: dict[str, Any] = {}
     with suppress(InputError):
         trials = RunRecord.read(path.parent).results.get("trials", {})
     used = CLIMBED if options.climb else ENCODER
     trials = {name: values for name, values in trials.items() if name == used}
     if not trials:
-        from_run.append(
+        own.append(
             "The uncertainties of this encoder have not been put to a test, or the "
             "record of it is not beside its file."
         )
@@ -223,6 +225,7 @@ def _begin(
         "median_degrees": trained.checks[-1].median_degrees,
         "trials": trials,
         INHERITED: from_run,
+        OWN_CAUTIONS: own,
     }
 
 
