@@ -1,8 +1,7 @@
 """Particles that an encoder has not seen: a file of them, or a folder as it fills."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
@@ -199,34 +198,56 @@ def _begin(
     options: InferOptions,
     trained: TrainedEncoder,
 ) -> dict[str, Any]:
-    """Say what is known of the encoder, and return it for the record.
-
-    Its trials are in the record of the run that trained it, if its folder is there.
-    """
+    """Say what is known of the encoder, and return it for the record."""
     folder.log(f"cryoinfer infer, {folder.record.arguments}")
     monitor.message(f"The training of this encoder: {trained.verdict}")
     path = encoder_file(options.encoder)
     from_run = inherited(path)
-    for text in from_run:
+    trials, doubts = _trials_beside(path, CLIMBED if options.climb else ENCODER)
+    for text in (*from_run, *doubts):
         monitor.message(f"Caution: {text}")
-    own = []
-    trials: dict[str, Any] = {}
-    with suppress(InputError):
-        trials = RunRecord.read(path.parent).results.get("trials", {})
-    used = CLIMBED if options.climb else ENCODER
-    trials = {name: values for name, values in trials.items() if name == used}
-    if not trials:
-        own.append(
-            "The uncertainties of this encoder have not been put to a test, or the "
-            "record of it is not beside its file."
-        )
     return {
         "verdict": trained.verdict,
         "median_degrees": trained.checks[-1].median_degrees,
         "trials": trials,
         INHERITED: from_run,
-        OWN_CAUTIONS: own,
+        OWN_CAUTIONS: doubts,
     }
+
+
+def _trials_beside(encoder: Path, used: str) -> tuple[dict[str, Any], list[str]]:
+    """Return how some posteriors of an encoder were tried, and what is in doubt.
+
+    Its trials are in the record of the run that trained it, if its folder is there.
+    """
+    folder = encoder.parent
+    try:
+        trials = _read_trials(folder) if (folder / RECORD).exists() else {}
+    except InputError as error:
+        return {}, [f"The test of this encoder's uncertainties cannot be read: {error}"]
+    trials = {name: values for name, values in trials.items() if name == used}
+    if trials:
+        return trials, []
+    return {}, [
+        "The uncertainties of this encoder have not been put to a test, or the record "
+        "of it is not beside its file."
+    ]
+
+
+def _read_trials(folder: Path) -> dict[str, Any]:
+    """Return the trials in the record of a run, in JSON's types.
+
+    Raises
+    ------
+    InputError
+        If they are damaged, or of another version.
+    """
+    record = RunRecord.read(folder)
+    with record.trusted(folder):
+        trials = record.results.get("trials", {})
+        return {
+            name: asdict(Trial.of_record(values)) for name, values in trials.items()
+        }
 
 
 def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:

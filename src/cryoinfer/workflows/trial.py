@@ -119,10 +119,25 @@ class Trial:
 
     @classmethod
     def of_record(cls, values: Mapping[str, Any]) -> Self:
-        """Return what the record of a run holds: the attributes, in JSON's types."""
-        ranks = {name: tuple(counts) for name, counts in values["ranks"].items()}
-        coverage = tuple(values["coverage"])
-        return cls(**{**values, "coverage": coverage, "ranks": ranks})
+        """Return what the record of a run holds: the attributes, in JSON's types.
+
+        What another version has kept otherwise is a LookupError, TypeError, ValueError
+        or AttributeError.
+        """
+        trial = cls(
+            int(values["images"]),
+            float(values["median_degrees"]),
+            tuple(map(float, values["coverage"])),
+            float(values["calibration_error"]),
+            {name: tuple(map(int, counts)) for name, counts in values["ranks"].items()},
+            {name: float(value) for name, value in values["p_values"].items()},
+        )
+        bins = {len(counts) for counts in trial.ranks.values()}
+        if len(trial.coverage) != len(LEVELS) or bins != {BINS} or trial.images < 1:
+            raise ValueError("expected a trial with other levels, bins or images")
+        if trial.ranks.keys() != trial.p_values.keys():
+            raise ValueError("expected a p-value for the ranks of every unknown")
+        return trial
 
     def share_in(self, level: float) -> float:
         """Return the share of truths in the credible sets of one of the levels."""

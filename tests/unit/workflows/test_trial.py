@@ -85,6 +85,23 @@ def test_a_trial_survives_the_record_of_a_run() -> None:
     assert Trial.of_record(json.loads(json.dumps(asdict(trial)))) == trial
 
 
+def test_a_trial_of_another_version_is_told_at_once() -> None:
+    exact = posteriors()
+    kept = asdict(tried(exact, truths_of(exact)))
+    for other in (
+        {"images": 0},
+        {"median_degrees": None},
+        {"coverage": kept["coverage"][1:]},
+        {"ranks": {"rotation": (1, 2)}, "p_values": {"rotation": 0.5}},
+        {"p_values": {}},
+        {"ranks": []},
+    ):
+        with pytest.raises((TypeError, ValueError, AttributeError)):
+            Trial.of_record(kept | other)
+    with pytest.raises(LookupError):
+        Trial.of_record({"images": 1})
+
+
 def test_mates_of_a_symmetric_map_are_one_pose() -> None:
     symmetry = symmetry_rotations("C2")
     exact = posteriors()

@@ -1,0 +1,57 @@
+"""What is known of an encoder before it infers anything."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from cryoinfer.cli.run_record import RECORD, RunRecord
+from cryoinfer.cli.unseen import _trials_beside
+from cryoinfer.workflows.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
+
+RANKS = {"rotation": (5,) * BINS}
+TRIAL = asdict(Trial(100, 1.5, LEVELS, 0.01, RANKS, {"rotation": 0.5}))
+
+
+def beside(folder: Path, trials: object) -> tuple[dict[str, object], list[str]]:
+    record = RunRecord.of_now("train", {}, {}, 0, 1)
+    replace(record, results={"trials": trials}).write(folder)
+    return _trials_beside(folder / "encoder.pt", ENCODER)
+
+
+def test_the_trial_of_the_posteriors_that_are_given_is_found(tmp_path: Path) -> None:
+    trials, doubts = beside(tmp_path, {ENCODER: TRIAL, CLIMBED: TRIAL})
+    assert (list(trials), doubts) == ([ENCODER], [])
+    for none in ({CLIMBED: TRIAL}, {}):
+        trials, (doubt,) = beside(tmp_path, none)
+        assert trials == {}
+        assert "have not been put to a test" in doubt
+    (tmp_path / RECORD).unlink()
+    trials, (doubt,) = _trials_beside(tmp_path / "encoder.pt", ENCODER)
+    assert "not beside its file" in doubt
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        {ENCODER: {"images": 100, "coverage": [0.5]}},
+        {ENCODER: TRIAL | {"coverage": [0.5]}},
+        {ENCODER: None},
+        [ENCODER],
+        None,
+    ],
+)
+def test_a_trial_of_another_version_is_none_and_told_of(
+    tmp_path: Path, trials: object
+) -> None:
+    found, (doubt,) = beside(tmp_path, trials)
+    assert found == {}
+    assert "cannot be read" in doubt
+    assert f"{tmp_path / RECORD} is damaged, or of another version" in doubt
+
+
+def test_a_damaged_record_beside_an_encoder_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("{")
+    found, (doubt,) = _trials_beside(tmp_path / "encoder.pt", ENCODER)
+    assert found == {}
+    assert "cannot be read" in doubt
