@@ -167,6 +167,15 @@ class ParticleOptions:
         ignored = record.arguments.get("ignore", ())
         return replace(self, ignore=tuple(dict.fromkeys((*self.ignore, *ignored))))
 
+    def of_own(self) -> Self:
+        """Return the same for particles that the run so told has written itself.
+
+        All that it was told, they have: a passthrough table is none of theirs, and
+        numbers differ in the last digits of the file. Where the stacks are, and what
+        is ignored, is told again.
+        """
+        return type(self)(datadir=self.datadir, ignore=self.ignore)
+
     def _of_library(self) -> dict[str, Any]:
         from cryoinfer.io.conventions.table import Microscope
 

@@ -24,7 +24,6 @@ from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.cli.watching import Watch
-from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.wording import format_duration
@@ -71,10 +70,6 @@ class InferOptions:
     overwrite: bool
     dry_run: bool = False
 
-    def load(self, path: Path) -> Particles:
-        """Read the particles of a file."""
-        return self.reading.load(path)
-
     def arguments(self, symmetry: str) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         return {
@@ -117,7 +112,7 @@ def _infer_file(
     config: InferConfig,
     console: Console,
 ) -> None:
-    particles = options.load(options.particles)
+    particles = options.reading.load(options.particles)
     path = encoder_file(options.encoder)
     require_elsewhere(options.out, path, options.particles)
     require_alike(particles, trained)
@@ -165,7 +160,7 @@ def _watch(
         state = folder.state(run_folder.WATCH)
         monitor = RichMonitor(console, folder.log, state)
         told = _begin(folder, monitor, options, trained)
-        watch = Watch(folder, options.load, trained, config, monitor, told)
+        watch = Watch(folder, options.reading, trained, config, monitor, told)
         try:
             with monitor:
                 watch.follow(options.particles, options.until_idle)

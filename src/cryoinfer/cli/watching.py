@@ -12,7 +12,7 @@ map that it wrote, and no image is in a map twice.
 
 import re
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.guard import mendable
 from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_found
 from cryoinfer.cli.run_folder import RunFolder
@@ -77,8 +78,8 @@ class Watch:
     ----------
     folder : RunFolder
         Of the run; a state in it is gone on with.
-    load : function of a path
-        Reads the particles of a file.
+    reading : ParticleOptions
+        Of the files in the watched folder.
     trained : TrainedEncoder
     config : InferConfig
     monitor : RichMonitor
@@ -90,13 +91,13 @@ class Watch:
     def __init__(
         self,
         folder: RunFolder,
-        load: Callable[[Path], Particles],
+        reading: ParticleOptions,
         trained: TrainedEncoder,
         config: InferConfig,
         monitor: RichMonitor,
         told: Mapping[str, Any],
     ) -> None:
-        self._folder, self._load, self._monitor = folder, load, monitor
+        self._folder, self._reading, self._monitor = folder, reading, monitor
         self._of_encoder = told
         self._trained, self._config = trained, config
         self._done: dict[str, Stamp] = {}
@@ -219,7 +220,7 @@ class Watch:
             return False
         started = time.perf_counter()
         try:
-            particles = self._load(path)
+            particles = self._reading.load(path)
             self._require_passthrough(path, particles)
             known = self._known()
             require_joinable([*known[:1], particles])
@@ -349,7 +350,7 @@ class Watch:
         self._inferred = Inferred.of_state(state, box)
         self._done = {name: (size, time) for name, size, time in state["files"]}
         path = self._folder.path / run_folder.PARTICLES
-        particles = self._load(path)
+        particles = self._reading.of_own().load(path)
         lost = len(self._inferred) - len(particles)
         if lost > 0:
             raise InputError(

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import watching
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.run_record import RunRecord
@@ -23,6 +24,7 @@ from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.refine import PosePrior
+from cryoinfer.io.cryosparc import read_cs, write_cs
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.infer import InferConfig
 from cryoinfer.workflows.inferred import Inferred
@@ -31,7 +33,7 @@ from cryoinfer.workflows.result import RunResult
 BOX = 16
 OFFSET_ANGSTROM = 7.0
 
-Start = Callable[[bool], tuple[Watch, io.StringIO]]
+Start = Callable[..., tuple[Watch, io.StringIO]]
 
 
 def deliver(source: Path, folder: Path, name: str) -> None:
@@ -76,7 +78,9 @@ def start(
     trained = SimpleNamespace(encoder=SimpleNamespace(grid=SimpleNamespace(box=BOX)))
     folders = []
 
-    def begin(resume: bool) -> tuple[Watch, io.StringIO]:
+    def begin(
+        resume: bool, reading: ParticleOptions = AS_WRITTEN
+    ) -> tuple[Watch, io.StringIO]:
         for folder in folders:
             folder.__exit__(None, None, None)  # gives the lock back
         record = RunRecord.of_now("infer", {}, {}, 0, 1)
@@ -86,12 +90,21 @@ def start(
         console = Console(file=screen, width=200)
         monitor = RichMonitor(console, folder.log, folder.state("watch.pt"))
         told = {"verdict": "converged", "trials": {}}
-        load = Particles.load
-        return Watch(folder, load, trained, InferConfig(), monitor, told), screen
+        return Watch(folder, reading, trained, InferConfig(), monitor, told), screen
 
     yield begin
     for folder in folders:
         folder.__exit__(None, None, None)
+
+
+@dataclass(frozen=True)
+class Loading(ParticleOptions):
+    """Reading whose answer a test gives."""
+
+    answer: Callable[[Path], Particles] = Particles.load
+
+    def load(self, path: Path) -> Particles:
+        return self.answer(path)
 
 
 def test_going_on_adds_no_defocus_twice(
@@ -148,10 +161,11 @@ def test_files_with_and_without_ctf_at_once_do_not_end_a_watch(
     deliver(simulated, source, "b")
     particles = Particles.load(simulated / "particles.star")
     table = replace(particles.table, has_ctf=False)
-    watch, screen = start(False)
-    watch._load = lambda path: (
-        particles if path.stem == "a" else replace(particles, table=table)
-    )
+
+    def load(path: Path) -> Particles:
+        return particles if path.stem == "a" else replace(particles, table=table)
+
+    watch, screen = start(False, Loading(answer=load))
     watch.follow(source, 0.2)
     assert screen.getvalue().count("b.star is left for later: expected a CTF") == 1
     assert len(Particles.load(tmp_path / "run" / "particles.star")) == 120
@@ -167,18 +181,36 @@ def test_a_table_whose_ctf_may_still_come_is_left_for_later(
     (source / "a.star").unlink()
     particles = Particles.load(table)
     without = replace(particles, table=replace(particles.table, has_ctf=False))
-    watch, screen = start(False)
+    arriving = [without, particles]
+    watch, screen = start(False, Loading(answer=lambda _: arriving.pop(0)))
     watch._trained.imaging = (None, SimpleNamespace(has_ctf=True))
-    watch._load = lambda _: without
     assert not watch._take(table, watching._stamps(source), 0, ())
     assert "a.cs is left for later: expected a CTF" in screen.getvalue()
-    watch._load = lambda _: particles
     assert watch._take(table, watching._stamps(source) | {"new": (1, 1)}, 1, ())
     # Where the encoder has learned images without one, there is nothing to wait for.
-    watch, _ = start(True)
+    watch, _ = start(True, Loading(answer=lambda _: without))
     watch._trained.imaging = (SimpleNamespace(has_ctf=False),)
-    watch._load = lambda _: without
     assert watch._take(table, watching._stamps(source), 0, ())
+
+
+def test_a_watch_that_was_told_of_a_passthrough_goes_on(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source, elsewhere = tmp_path / "in", tmp_path / "elsewhere.cs"
+    deliver(simulated, source, "one")
+    Particles.load(source / "one.star").save(source / "one.cs")
+    (source / "one.star").unlink()
+    table = read_cs(source / "one.cs")
+    names = [name for name in table.dtype.names if not name.startswith("blob/")]
+    write_cs(source / "one.cs", table[names])
+    rest = ["uid", *(name for name in table.dtype.names if name not in names)]
+    write_cs(elsewhere, table[rest])
+    reading = ParticleOptions(passthrough=(elsewhere,))
+    for resume in (False, True):
+        watch, screen = start(resume, reading)
+        watch.follow(source, 0.2)
+    assert "Going on after 1 files, 120 particles" in screen.getvalue()
+    assert "left for later" not in screen.getvalue()
 
 
 def test_a_watch_whose_particles_were_cut_is_refused(
@@ -305,7 +337,6 @@ def test_a_stack_that_grows_is_told_of_once(
 ) -> None:
     source = tmp_path / "in"
     deliver(simulated, source, "one")
-    watch, screen = start(False)
     sizes = iter(range(1000, 2000))
 
     def growing(path: Path) -> Particles:
@@ -313,7 +344,7 @@ def test_a_stack_that_grows_is_told_of_once(
         (source / "other.mrcs").write_bytes(bytes(next(sizes)))
         raise InputError(f"expected 4096 bytes, found {next(sizes)}")
 
-    watch._load = growing
+    watch, screen = start(False, Loading(answer=growing))
     for look in range(4):
         watch._take(source / "one.star", watching._stamps(source), look, ())
     assert next(sizes) == 1008
