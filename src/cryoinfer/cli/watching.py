@@ -16,7 +16,7 @@ from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,13 +31,13 @@ from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.data.joining import Joined, is_further, join, require_joinable
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.workflows.infer import (
     InferConfig,
     infer_particles,
     reconstruct_inferred,
 )
-from cryoinfer.workflows.inferred import Inferred, require_state_of
+from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.train import TrainedEncoder
 
 _LOOK_SECONDS = 2.0
@@ -69,6 +69,59 @@ class _Failure:
     folder: Mapping[str, Stamp]
     look: int
     reason: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a watch goes on from.
+
+    Attributes
+    ----------
+    files : mapping of str to Stamp
+        That are in.
+    defoci : mapping of str to Tensor, each shape (n,)
+        As they were given.
+    groups : tuple of int
+        Numbers that the files give to the optics groups.
+    inferred : Inferred
+        Of n particles.
+    """
+
+    files: Mapping[str, Stamp]
+    defoci: Mapping[str, Tensor]
+    groups: tuple[int, ...]
+    inferred: Inferred
+
+    def to_state(self) -> dict[str, object]:
+        """Return all of it, for a checkpoint."""
+        return {
+            "files": [[name, *stamp] for name, stamp in self.files.items()],
+            "given": dict(self.defoci),
+            "groups": list(self.groups),
+            **self.inferred.to_state(),
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any], box: int) -> Self:
+        """Return what a checkpoint holds.
+
+        Raises
+        ------
+        InputError
+            If it is of maps of another box, or of another version of the program.
+        """
+        inferred = Inferred.of_state(state, box)
+        with state_of_this_version():
+            files = {
+                name: (int(size), int(time)) for name, size, time in state["files"]
+            }
+            defoci = {name: state["given"][name] for name in _DEFOCI}
+            groups = tuple(map(int, state["groups"]))
+            if any(one.shape != inferred.half.shape for one in defoci.values()):
+                raise ValueError("expected as many defoci as particles")
+            if len(groups) != len(inferred.noise_power):
+                raise ValueError("expected a noise spectrum for every optics group")
+        return cls(files, defoci, groups, inferred)
 
 
 class Watch:
@@ -309,24 +362,17 @@ class Watch:
         self._keep_times()
         numbers = {**self._of_encoder, "watched_files": len(self._done)}
         write_found(self._folder, particles, result, numbers)
-        done = [[name, *stamp] for name, stamp in self._done.items()]
         # The defoci as they came: those in the file that is written are inferred.
-        given = {name: getattr(particles.optics, name) for name in _DEFOCI}
-        self._monitor.save_checkpoint(
-            {
-                "files": done,
-                "given": given,
-                "groups": list(joined.given),
-                **inferred.to_state(),
-            }
-        )
+        defoci = {name: getattr(particles.optics, name) for name in _DEFOCI}
+        kept = _Kept(self._done, defoci, joined.given, inferred)
+        self._monitor.save_checkpoint(kept.to_state())
         self._is_whole = False
         self._particles, self._inferred, self._waiting = particles, inferred, []
         self._given = joined.given
         self._is_whole = True
         self._written = time.monotonic()
         self._monitor.message(
-            f"Map of {len(particles):,} particles of {len(done)} files: "
+            f"Map of {len(particles):,} particles of {len(self._done)} files: "
             f"{result.reconstruction.resolution_angstrom:.2f} A, posed against one map"
         )
 
@@ -345,23 +391,21 @@ class Watch:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the last state was written."""
-        box = self._trained.encoder.grid.box
-        require_state_of(state, "files", "given", "groups")
-        self._inferred = Inferred.of_state(state, box)
-        self._done = {name: (size, time) for name, size, time in state["files"]}
+        kept = _Kept.of_state(state, self._trained.encoder.grid.box)
         path = self._folder.path / run_folder.PARTICLES
         particles = self._reading.of_own().load(path)
-        lost = len(self._inferred) - len(particles)
+        lost = len(kept.inferred) - len(particles)
         if lost > 0:
             raise InputError(
                 f"{path} lacks {lost:,} particles that were inferred: put it back as "
                 "it was, or begin anew with --overwrite"
             )
         # Particles are written before the state: there may be more of them.
-        known = particles.select(torch.arange(len(self._inferred)))
-        given = replace(known.optics, **state["given"])
+        known = particles.select(torch.arange(len(kept.inferred)))
+        given = replace(known.optics, **kept.defoci)
         known = replace(known, table=replace(known.table, optics=given))
-        self._given = tuple(state["groups"])
+        self._done, self._inferred = dict(kept.files), kept.inferred
+        self._given = kept.groups
         self._particles = join([known], self._given).particles
         self._monitor.message(
             f"Going on after {len(self._done)} files, {len(known):,} particles."

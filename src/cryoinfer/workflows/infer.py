@@ -217,8 +217,10 @@ class _Inferring:
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Invert :meth:`state`."""
-        self.found = Inferred.of_state(saved, self._problem.grid.box)
-        self._taken = saved["taken"]
+        found = Inferred.of_state(saved, self._problem.grid.box)
+        if not len(found) == len(saved["taken"]) == len(self._taken):
+            raise ValueError("the state is of other particles")
+        self.found, self._taken = found, saved["taken"]
         self._generator.set_state(saved["generator"])
 
     def batches(self, monitor: Monitor) -> Iterator[None]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError
+from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
@@ -155,21 +155,31 @@ class Inferred:
         InputError
             If it is of maps of another box, or of another version of the program.
         """
-        require_state_of(state, *_PER_PARTICLE, "noise_power", "sums")
         first, second = (
             SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
         )
-        one, other = state["sums"]
-        if one.shape != first.sums.shape:
-            raise InputError(
-                f"the state is of maps of another box than the encoder's {box}: begin "
-                "anew with --overwrite"
+        with state_of_this_version():
+            one, other = state["sums"]
+            if {one.shape, other.shape} != {first.sums.shape}:
+                raise InputError(
+                    f"the state is of maps of another box than the encoder's {box}: "
+                    "begin anew with --overwrite"
+                )
+            found = cls(
+                **{name: _single(state[name]) for name in _PER_PARTICLE},
+                noise_power=tuple(state["noise_power"]),
+                sums=(replace(first, sums=one), replace(second, sums=other)),
             )
-        return cls(
-            **{name: _single(state[name]) for name in _PER_PARTICLE},
-            noise_power=tuple(state["noise_power"]),
-            sums=(replace(first, sums=one), replace(second, sums=other)),
-        )
+            found._require_shapes()
+        return found
+
+    def _require_shapes(self) -> None:
+        """Raise ValueError unless there is as much as there should be of all."""
+        blank = type(self).blank(torch.zeros(1), 4, PosePrior(1.0, 0.0))
+        for name in _PER_PARTICLE:
+            expected = (len(self), *getattr(blank, name).shape[1:])
+            if getattr(self, name).shape != expected:
+                raise ValueError(f"{name} is not of shape {expected}")
 
 
 def with_left_out(
@@ -241,20 +251,6 @@ def _pose_among(used: Tensor, own: Pose, other: Pose) -> Pose:
         _among(used, own.rotation, other.rotation),
         _among(used, own.shift_angstrom, other.shift_angstrom),
     )
-
-
-def require_state_of(state: Mapping[str, Any], *names: str) -> None:
-    """Refuse a state that does not hold what it would, had this version kept it.
-
-    Raises
-    ------
-    InputError
-    """
-    if not set(names) <= state.keys():
-        raise InputError(
-            "the state that was kept is of another version of cryoinfer: begin anew "
-            "with --overwrite, or resume with that version"
-        )
 
 
 def _single(values: Tensor) -> Tensor:

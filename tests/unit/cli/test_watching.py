@@ -225,6 +225,33 @@ def test_a_watch_whose_particles_were_cut_is_refused(
         start(True)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"files": ["one.star"]},
+        {"given": {"defocus_u_angstrom": torch.zeros(120)}},
+        {"given": torch.zeros(2, 120)},
+        {"groups": [0, 1, 2]},
+        {"groups": None},
+        {"covariance": torch.zeros(120, 5, 5)},
+        {"rotation": None},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_state_of_another_version_is_refused(
+    start: Start, simulated: Path, tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    deliver(simulated, tmp_path / "in", "one")
+    watch, _ = start(False)
+    watch.follow(tmp_path / "in", 0.2)
+    file = watch._folder.state("watch.pt")
+    state = file.load()
+    assert state is not None
+    file.save(state | wrong)
+    with pytest.raises(InputError, match="of another version of cryoinfer"):
+        start(True)
+
+
 def test_an_evaluation_does_not_outlive_its_map(
     start: Start, simulated: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,14 @@ def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
     again = Inferred.of_state(loaded | double, BOX)
     assert torch.equal(again.covariance, first.covariance)
     assert again.covariance.dtype == again.entropy_nats.dtype == torch.float32
+    for wrong in (
+        {"covariance": loaded["covariance"][:, :5, :5]},
+        {"novelty_nats": loaded["novelty_nats"][1:]},
+        {"sums": [loaded["sums"][0], None]},
+        {"half": 3},
+    ):
+        with pytest.raises(InputError, match="another version"):
+            Inferred.of_state(loaded | wrong, BOX)
     del loaded["prepared"]
     with pytest.raises(InputError, match="another version"):
         Inferred.of_state(loaded, BOX)
