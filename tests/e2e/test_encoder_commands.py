@@ -259,6 +259,9 @@ def test_a_folder_is_inferred_as_it_fills(encoder, files, tmp_path: Path) -> Non
     assert answer.exit_code == 0, answer.output
     assert "Traceback" not in answer.output
     assert answer.output.count("broken.star is left for later") == 1
+    said = "This map lacks particles of 1 file that could not be inferred: broken.star"
+    for text in (answer.output, *RunRecord.read(run).results["cautions"][-1:]):
+        assert said in text
     assert "one.star: 60 particles" in answer.output
     assert "two.star: 60 particles" in answer.output
     found = Particles.load(run / "particles.star")

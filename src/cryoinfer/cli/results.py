@@ -1,6 +1,6 @@
 """What a run has found, written to its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import map_numbers
 from cryoinfer.cli.replacing import replace_file
-from cryoinfer.cli.report_page import read_content, write_report
+from cryoinfer.cli.report_page import OWN_CAUTIONS, read_content, write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
 from cryoinfer.report.assessment import assess
@@ -108,6 +108,24 @@ def write_found(
         **left_out,
         **numbers,
     }
+    _describe(folder, results, iterations)
+
+
+def put_own_cautions(folder: RunFolder, own: Sequence[str]) -> None:
+    """Replace what asks for caution in a run alone, in its record and its report."""
+    record = folder.record
+    _describe(folder, record.results | {OWN_CAUTIONS: list(own)}, record.iterations)
+
+
+def _describe(
+    folder: RunFolder,
+    results: dict[str, Any],
+    iterations: Sequence[Mapping[str, Any]],
+) -> None:
+    """Put into the record what was found and what asks for caution; write the report.
+
+    The files of what was found are there.
+    """
     folder.describe(results, iterations)
     found = cautions(assess(read_content(folder.path)))
     folder.describe(results | {CAUTIONS: found}, iterations)

@@ -172,6 +172,7 @@ def _watch(
                 f"no particles could be inferred: expected .star or .cs files in "
                 f"{options.particles}{left}"
             )
+        watch.conclude()
         folder.finish()
         for line in _summary(folder, monitor):
             monitor.message(line)

@@ -12,7 +12,7 @@ map that it wrote, and no image is in a map twice.
 
 import re
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,8 @@ from cryoinfer.cli.guard import mendable
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.results import write_found
+from cryoinfer.cli.report_page import OWN_CAUTIONS
+from cryoinfer.cli.results import put_own_cautions, write_found
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.data.joining import Joined, is_further, join, require_joinable
@@ -55,6 +56,9 @@ another folder. In this one any change is reason enough."""
 
 _WRITE_SECONDS = 60.0
 """Of inference after which results are written although more files wait."""
+
+_MOST_NAMED = 5
+"""Files that were left for later, of which a caution says why."""
 
 _DEFOCI = ("defocus_u_angstrom", "defocus_v_angstrom")
 
@@ -194,6 +198,27 @@ class Watch:
             self._stop()
             ENDING.settle()
 
+    def conclude(self) -> None:
+        """Bring record and report up to what is known now of files that were left.
+
+        Results are to have been written.
+        """
+        own = self._own_cautions()
+        if self._folder.record.results.get(OWN_CAUTIONS) != own:
+            put_own_cautions(self._folder, own)
+
+    def _own_cautions(self) -> list[str]:
+        """Return what asks for caution in this run alone."""
+        own = list(self._of_encoder.get(OWN_CAUTIONS, ()))
+        if not self._failed:
+            return own
+        count, reasons = len(self._failed), list(self.left.items())[:_MOST_NAMED]
+        said = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in reasons)
+        more = f"; and {count - _MOST_NAMED:,} more" if count > _MOST_NAMED else ""
+        files = "1 file" if count == 1 else f"{count:,} files"
+        lack = f"This map lacks particles of {files} that could not be inferred"
+        return [*own, f"{lack}: {said}{more}."]
+
     def _stop(self) -> None:
         """Write what was inferred, if all of it belongs together."""
         if not self._is_whole:
@@ -222,6 +247,7 @@ class Watch:
                 changed = clock
             elif until_idle is not None and clock - changed >= until_idle:
                 return
+            self._failed = {n: one for n, one in self._failed.items() if n in now}
             since = {
                 name: since[name] if before.get(name) == stamp else clock
                 for name, stamp in now.items()
@@ -268,6 +294,7 @@ class Watch:
         """
         name, failure = path.name, self._failed.get(path.name)
         if self._done.get(name) == now[name]:
+            self._failed.pop(name, None)
             return False
         if failure and failure.folder == now and look < failure.look + _RETRY_LOOKS:
             return False
@@ -275,7 +302,7 @@ class Watch:
         try:
             particles = self._reading.load(path)
             self._require_passthrough(path, particles)
-            known = self._known()
+            remarks, known = particles.remarks, self._known()
             require_joinable([*known[:1], particles])
             stacks = [stack.path for stack in particles.stacks]
             if any(one.parent == path.parent and one.name in fresh for one in stacks):
@@ -290,6 +317,7 @@ class Watch:
                 particles = particles.select(further)
             if not len(particles):
                 self._done[name] = now[name]
+                self._failed.pop(name, None)
                 return False
             found = infer_particles(
                 particles, self._trained, self._seeded(), self._monitor
@@ -306,7 +334,7 @@ class Watch:
             self._keep_times()
         self._failed.pop(name, None)
         self._add(name, now[name], particles, found)
-        self._tell(name, found, time.perf_counter() - started)
+        self._tell(name, remarks, found, time.perf_counter() - started)
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
         return True
@@ -360,7 +388,11 @@ class Watch:
         result = reconstruct_inferred(particles, inferred, self._trained, self._config)
         self._monitor.advance()
         self._keep_times()
-        numbers = {**self._of_encoder, "watched_files": len(self._done)}
+        numbers = {
+            **self._of_encoder,
+            OWN_CAUTIONS: self._own_cautions(),
+            "watched_files": len(self._done),
+        }
         write_found(self._folder, particles, result, numbers)
         # The defoci as they came: those in the file that is written are inferred.
         defoci = {name: getattr(particles.optics, name) for name in _DEFOCI}
@@ -411,7 +443,11 @@ class Watch:
             f"Going on after {len(self._done)} files, {len(known):,} particles."
         )
 
-    def _tell(self, name: str, found: Inferred, seconds: float) -> None:
+    def _tell(
+        self, name: str, remarks: Sequence[str], found: Inferred, seconds: float
+    ) -> None:
+        for remark in remarks:
+            self._monitor.message(f"{name}: {remark}")
         left_out = LeftOut.of(found.novelty_nats, found.unreadable)
         broken = left_out.unreadable
         total = 0 if self._inferred is None else len(self._inferred)

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import watching
+from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import RunFolder
@@ -141,6 +142,13 @@ def test_of_a_file_that_grows_the_further_particles_are_inferred(
     watch.follow(source, 0.2)
     assert "one.star: 70 of 120 particles are in already" in screen.getvalue()
     assert "one.star: 50 particles" in screen.getvalue()
+    # What could not be read for a while, and holds nothing new, is not missed.
+    star.write_text("half of it")
+    watch.follow(source, 0.2)
+    assert watch.left.keys() == {"one.star"}
+    star.write_text(text)
+    watch.follow(source, 0.2)
+    assert watch.left == {}
     # Not again where nothing, or nothing but the time, has changed.
     for _ in range(2):
         watch, screen = start(True)
@@ -357,6 +365,53 @@ def test_a_folder_that_is_away_for_a_moment_is_waited_for(
     watch.follow(source, 0.2)
     assert screen.getvalue().count("is out of reach (Stale file handle): waiting") == 1
     assert "one.star: 120 particles" in screen.getvalue()
+
+
+def test_files_that_were_left_are_a_caution_of_the_run(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    source, run = tmp_path / "in", tmp_path / "run"
+    deliver(simulated, source, "one")
+    for number in range(7):
+        (source / f"broken{number}.star").write_text("no particles")
+    watch, _ = start(False)
+    watch.follow(source, 0.2)
+    watch.conclude()
+    (said,) = (
+        text for text in RunRecord.read(run).results["cautions"] if "lack" in text
+    )
+    assert said.startswith("This map lacks particles of 7 files that could not be")
+    assert "broken0.star (" in said
+    assert said.endswith("; and 2 more.")
+    assert "This map lacks particles of 7 files" in (run / "report.html").read_text()
+    assert inherited(run / "map.mrc") == []
+    # Those that are taken away are not missed, by the same watch or a later one.
+    for number in range(1, 7):
+        (source / f"broken{number}.star").unlink()
+    watch.follow(source, 0.2)
+    watch.conclude()
+    page = (run / "report.html").read_text()
+    assert "This map lacks particles of 1 file that" in page
+    (source / "broken0.star").unlink()
+    watch, _ = start(True)
+    watch.follow(source, 0.2)
+    watch.conclude()
+    assert "This map lacks" not in (run / "report.html").read_text()
+
+
+def test_remarks_on_a_file_are_said(
+    start: Start, simulated: Path, tmp_path: Path
+) -> None:
+    deliver(simulated, tmp_path / "in", "one")
+
+    def load(path: Path) -> Particles:
+        particles = Particles.load(path)
+        table = replace(particles.table, remarks=("The half-sets cannot be used.",))
+        return replace(particles, table=table)
+
+    watch, screen = start(False, Loading(answer=load))
+    watch.follow(tmp_path / "in", 0.2)
+    assert screen.getvalue().count("one.star: The half-sets cannot be used.") == 1
 
 
 def test_a_stack_that_grows_is_told_of_once(
