@@ -10,7 +10,7 @@ from rich.console import Console
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_inference
-from cryoinfer.cli.inputs import encoder_file, require_unseen
+from cryoinfer.cli.inputs import encoder_file
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
@@ -86,6 +86,8 @@ class InferOptions:
 def infer_unseen(options: InferOptions, console: Console) -> None:
     """Infer particles with an encoder, and write a run folder.
 
+    Options that contradict each other have been refused before (``require_unseen``).
+
     Raises
     ------
     InputError
@@ -93,9 +95,6 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    require_unseen(
-        options.particles, options.watch, options.until_idle, options.dry_run
-    )
     trained = load_encoder(encoder_file(options.encoder))
     symmetry = options.symmetry or trained.symmetry
     symmetry_rotations(symmetry)
