@@ -10,13 +10,11 @@ well is which files are in: a watch that was stopped, or killed, goes on after t
 map that it wrote, and no image is in a map twice.
 """
 
-import re
 import time
 from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +28,11 @@ from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import put_own_cautions, write_found
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.signals import ENDING
+from cryoinfer.cli.watch_state import DEFOCI, Kept
+from cryoinfer.cli.watched_files import LeftFiles, Stamp, holds_particles, stamp, stamps
 from cryoinfer.data.joining import Joined, is_further, join, require_joinable
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, state_of_this_version
+from cryoinfer.errors import InputError
 from cryoinfer.workflows.infer import (
     InferConfig,
     infer_particles,
@@ -50,82 +50,8 @@ _SETTLED_SECONDS = 5.0
 _LOOKS_WHILE_IDLE = 5
 """At least, before the folder counts as idle."""
 
-_RETRY_LOOKS = 15
-"""After so many, a file that could not be read is tried again: its stacks may lie in
-another folder. In this one any change is reason enough."""
-
 _WRITE_SECONDS = 60.0
 """Of inference after which results are written although more files wait."""
-
-_MOST_NAMED = 5
-"""Files that were left for later, of which a caution says why."""
-
-_DEFOCI = ("defocus_u_angstrom", "defocus_v_angstrom")
-
-Stamp = tuple[int, int]
-"""Size in bytes and time of the last change in ns, which tell of changes."""
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Why a file could not be inferred, and what the folder held then."""
-
-    folder: Mapping[str, Stamp]
-    look: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What a watch goes on from.
-
-    Attributes
-    ----------
-    files : mapping of str to Stamp
-        That are in.
-    defoci : mapping of str to Tensor, each shape (n,)
-        As they were given.
-    groups : tuple of int
-        Numbers that the files give to the optics groups.
-    inferred : Inferred
-        Of n particles.
-    """
-
-    files: Mapping[str, Stamp]
-    defoci: Mapping[str, Tensor]
-    groups: tuple[int, ...]
-    inferred: Inferred
-
-    def to_state(self) -> dict[str, object]:
-        """Return all of it, for a checkpoint."""
-        return {
-            "files": [[name, *stamp] for name, stamp in self.files.items()],
-            "given": dict(self.defoci),
-            "groups": list(self.groups),
-            **self.inferred.to_state(),
-        }
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Any], box: int) -> Self:
-        """Return what a checkpoint holds.
-
-        Raises
-        ------
-        InputError
-            If it is of maps of another box, or of another version of the program.
-        """
-        inferred = Inferred.of_state(state, box)
-        with state_of_this_version():
-            files = {
-                name: (int(size), int(time)) for name, size, time in state["files"]
-            }
-            defoci = {name: state["given"][name] for name in _DEFOCI}
-            groups = tuple(map(int, state["groups"]))
-            if any(one.shape != inferred.half.shape for one in defoci.values()):
-                raise ValueError("expected as many defoci as particles")
-            if len(groups) != len(inferred.noise_power):
-                raise ValueError("expected a noise spectrum for every optics group")
-        return cls(files, defoci, groups, inferred)
 
 
 class Watch:
@@ -158,7 +84,7 @@ class Watch:
         self._of_encoder = told
         self._trained, self._config = trained, config
         self._done: dict[str, Stamp] = {}
-        self._failed: dict[str, _Failure] = {}
+        self._left = LeftFiles()
         self._particles: Particles | None = None
         self._given: tuple[int, ...] = ()
         self._inferred: Inferred | None = None
@@ -177,7 +103,7 @@ class Watch:
     @property
     def left(self) -> dict[str, str]:
         """Why files were left for later, by name."""
-        return {name: one.reason for name, one in self._failed.items()}
+        return self._left.reasons
 
     def follow(self, source: Path, until_idle: float | None) -> None:
         """Infer files as they arrive, until Ctrl-C or until nothing has arrived.
@@ -209,15 +135,7 @@ class Watch:
 
     def _own_cautions(self) -> list[str]:
         """Return what asks for caution in this run alone."""
-        own = list(self._of_encoder.get(OWN_CAUTIONS, ()))
-        if not self._failed:
-            return own
-        count, reasons = len(self._failed), list(self.left.items())[:_MOST_NAMED]
-        said = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in reasons)
-        more = f"; and {count - _MOST_NAMED:,} more" if count > _MOST_NAMED else ""
-        files = "1 file" if count == 1 else f"{count:,} files"
-        lack = f"This map lacks particles of {files} that could not be inferred"
-        return [*own, f"{lack}: {said}{more}."]
+        return [*self._of_encoder.get(OWN_CAUTIONS, ()), *self._left.cautions()]
 
     def _stop(self) -> None:
         """Write what was inferred, if all of it belongs together."""
@@ -247,15 +165,15 @@ class Watch:
                 changed = clock
             elif until_idle is not None and clock - changed >= until_idle:
                 return
-            self._failed = {n: one for n, one in self._failed.items() if n in now}
+            self._left.keep(now)
             since = {
-                name: since[name] if before.get(name) == stamp else clock
-                for name, stamp in now.items()
+                name: since[name] if before.get(name) == seen else clock
+                for name, seen in now.items()
             }
             fresh = {name for name in now if clock - since[name] < settled}
             taken = [
                 name
-                for name in sorted(filter(_holds_particles, now))
+                for name in sorted(filter(holds_particles, now))
                 if name not in fresh and self._take(source / name, now, look, fresh)
             ]
             self._write()
@@ -268,7 +186,7 @@ class Watch:
     def _seen(self, source: Path, before: dict[str, Stamp]) -> dict[str, Stamp]:
         """Return the files of a folder, as before while it is out of reach."""
         try:
-            found = _stamps(source)
+            found = stamps(source)
         except OSError as error:
             if not self._is_away:
                 self._monitor.message(f"{source} is out of reach ({error}): waiting.")
@@ -292,11 +210,11 @@ class Watch:
         fresh : container of str
             What of that has changed just now.
         """
-        name, failure = path.name, self._failed.get(path.name)
+        name = path.name
         if self._done.get(name) == now[name]:
-            self._failed.pop(name, None)
+            self._left.drop(name)
             return False
-        if failure and failure.folder == now and look < failure.look + _RETRY_LOOKS:
+        if self._left.is_to_wait(name, now, look):
             return False
         started = time.perf_counter()
         try:
@@ -307,7 +225,7 @@ class Watch:
             stacks = [stack.path for stack in particles.stacks]
             if any(one.parent == path.parent and one.name in fresh for one in stacks):
                 return False
-            before = [_stamp(one) for one in (path, *stacks)]
+            before = [stamp(one) for one in (path, *stacks)]
             further = is_further(particles, known)
             if not bool(further.all()):
                 taken = int((~further).sum())
@@ -317,22 +235,21 @@ class Watch:
                 particles = particles.select(further)
             if not len(particles):
                 self._done[name] = now[name]
-                self._failed.pop(name, None)
+                self._left.drop(name)
                 return False
             found = infer_particles(
                 particles, self._trained, self._seeded(), self._monitor
             )
-            if [_stamp(one) for one in (path, *stacks)] != before:
+            if [stamp(one) for one in (path, *stacks)] != before:
                 raise InputError("it, or a stack of it, changed while it was inferred")
         except Exception as error:  # of one file among many: a watch goes on
             reason = mendable(error) or f"{type(error).__name__}: {error}"
-            if failure is None or _told(failure.reason) != _told(reason):
+            if self._left.add(name, now, look, reason):
                 self._monitor.message(f"{name} is left for later: {reason}")
-            self._failed[name] = _Failure(now, look, reason)
             return False
         finally:
             self._keep_times()
-        self._failed.pop(name, None)
+        self._left.drop(name)
         self._add(name, now[name], particles, found)
         self._tell(name, remarks, found, time.perf_counter() - started)
         if time.monotonic() - self._written > _WRITE_SECONDS:
@@ -395,8 +312,8 @@ class Watch:
         }
         write_found(self._folder, particles, result, numbers)
         # The defoci as they came: those in the file that is written are inferred.
-        defoci = {name: getattr(particles.optics, name) for name in _DEFOCI}
-        kept = _Kept(self._done, defoci, joined.given, inferred)
+        defoci = {name: getattr(particles.optics, name) for name in DEFOCI}
+        kept = Kept(self._done, defoci, joined.given, inferred)
         self._monitor.save_checkpoint(kept.to_state())
         self._is_whole = False
         self._particles, self._inferred, self._waiting = particles, inferred, []
@@ -423,7 +340,7 @@ class Watch:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the last state was written."""
-        kept = _Kept.of_state(state, self._trained.encoder.grid.box)
+        kept = Kept.of_state(state, self._trained.encoder.grid.box)
         path = self._folder.path / run_folder.PARTICLES
         particles = self._reading.of_own().load(path)
         lost = len(kept.inferred) - len(particles)
@@ -459,29 +376,3 @@ class Watch:
         doubt = left_out.doubt()
         if doubt is not None:
             self._monitor.message(f"{name}: {doubt}")
-
-
-def _stamps(source: Path) -> dict[str, Stamp]:
-    """Return the files of a folder by name."""
-    found = {}
-    for path in source.iterdir():
-        # Renamed since the folder was listed, or out of reach for a moment.
-        with suppress(OSError):
-            found[path.name] = _stamp(path)
-    return found
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _told(reason: str) -> str:
-    """Return what matters of a reason: not how far a file has grown."""
-    return re.sub(r"\d+", "", reason)
-
-
-def _holds_particles(name: str) -> bool:
-    """Tell particle files by name; stacks alone say nothing of their CTF."""
-    is_kind = name.endswith((".star", ".cs"))
-    return is_kind and not name.startswith(".") and "passthrough" not in name

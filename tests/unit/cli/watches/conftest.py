@@ -1,0 +1,101 @@
+"""A folder that fills, with an inference that knows its answer at once."""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from cryoinfer.cli import watching
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
+from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.run_folder import RunFolder
+from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.cli.watching import Watch
+from cryoinfer.data.particles import Particles
+from cryoinfer.inference.refine import PosePrior
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.infer import InferConfig
+from cryoinfer.workflows.inferred import Inferred
+from cryoinfer.workflows.result import RunResult
+
+BOX = 16
+OFFSET_ANGSTROM = 7.0
+
+Start = Callable[..., tuple[Watch, io.StringIO]]
+
+
+def deliver(source: Path, folder: Path, name: str) -> None:
+    folder.mkdir(exist_ok=True)
+    shutil.copy(source / "particles.mrcs", folder / f"{name}.mrcs")
+    text = (source / "particles.star").read_text()
+    (folder / f"{name}.star").write_text(text.replace("particles.mrcs", f"{name}.mrcs"))
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, result: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
+    """Yield a function that begins a watch, or goes on with it."""
+
+    def infer(particles: Particles, *_: object) -> Inferred:
+        half = torch.arange(len(particles)) % 2
+        blank = Inferred.blank(half, BOX, PosePrior(1.0, 100.0))
+        offset = torch.full((len(particles),), OFFSET_ANGSTROM).double()
+        noise = (torch.ones(BOX // 2 + 1),)
+        return replace(blank, defocus_offset_angstrom=offset, noise_power=noise)
+
+    def reconstruct(particles: Particles, found: Inferred, *_: object) -> RunResult:
+        return replace(
+            result,
+            latents=Latents(
+                Pose(found.rotation[:, 0], found.shift_angstrom[:, 0]),
+                found.defocus_offset_angstrom,
+            ),
+            covariance=found.covariance,
+            log_likelihood=found.log_likelihood,
+            mode_pose=Pose(found.rotation, found.shift_angstrom),
+            mode_weight=found.weight,
+            random_subset=found.half + 1,
+            entropy_nats=found.entropy_nats,
+            novelty_nats=found.novelty_nats,
+            unreadable=found.unreadable,
+        )
+
+    monkeypatch.setattr(watching, "infer_particles", infer)
+    monkeypatch.setattr(watching, "reconstruct_inferred", reconstruct)
+    trained = SimpleNamespace(encoder=SimpleNamespace(grid=SimpleNamespace(box=BOX)))
+    folders = []
+
+    def begin(
+        resume: bool, reading: ParticleOptions = AS_WRITTEN
+    ) -> tuple[Watch, io.StringIO]:
+        for folder in folders:
+            folder.__exit__(None, None, None)  # gives the lock back
+        record = RunRecord.of_now("infer", {}, {}, 0, 1)
+        folder = RunFolder(tmp_path / "run", record, resume)
+        folders[:] = [folder]
+        screen = io.StringIO()
+        console = Console(file=screen, width=200)
+        monitor = RichMonitor(console, folder.log, folder.state("watch.pt"))
+        told = {"verdict": "converged", "trials": {}}
+        return Watch(folder, reading, trained, InferConfig(), monitor, told), screen
+
+    yield begin
+    for folder in folders:
+        folder.__exit__(None, None, None)
+
+
+@dataclass(frozen=True)
+class Loading(ParticleOptions):
+    """Reading whose answer a test gives."""
+
+    answer: Callable[[Path], Particles] = Particles.load
+
+    def load(self, path: Path) -> Particles:
+        return self.answer(path)
