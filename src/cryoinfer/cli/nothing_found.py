@@ -16,6 +16,10 @@ STRUCTURE_FOUND, EVIDENCE, INHERITED = "structure_found", "evidence", "inherited
 to be known of the runs that this one was made from."""
 
 
+ONE_MAP = "halves that were posed against one map"
+"""Half-maps of an encoder's run, whose agreement says too much."""
+
+
 def map_numbers(maps: Reconstruction) -> dict[str, Any]:
     """Return what the record of a run holds of its map.
 
@@ -39,14 +43,23 @@ def map_numbers(maps: Reconstruction) -> dict[str, Any]:
     return numbers
 
 
-def resolution_words(results: Mapping[str, Any]) -> str:
-    """Return the resolution that the record of a run holds; why, where it is none."""
+def resolution_words(results: Mapping[str, Any], halves: str) -> str:
+    """Return the resolution that the record of a run holds; why, where it is none.
+
+    Parameters
+    ----------
+    results : mapping
+    halves : str
+        Which half-maps it is of, such as ``the half-maps, masked``.
+    """
     if results.get(STRUCTURE_FOUND) is False:
         return "none: no structure was found"
     resolution = results["resolution_angstrom"]
     if resolution is None:
         return "none: the half-maps agree nowhere"
-    return format_resolution(resolution, results["box"], results["pixel_size_angstrom"])
+    box, pixel_size = results["box"], results["pixel_size_angstrom"]
+    told = format_resolution(resolution, box, pixel_size)
+    return f"{told} (FSC 0.143 of {halves})"
 
 
 def searched_words(results: Mapping[str, Any]) -> str:

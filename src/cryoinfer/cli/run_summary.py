@@ -2,7 +2,7 @@
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.handedness import hand_words
-from cryoinfer.cli.nothing_found import resolution_words, searched_words
+from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words, searched_words
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_folder import RunFolder
@@ -17,17 +17,14 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
     peak = format_bytes(folder.record.peak_memory_bytes)
     path, halves, rows = folder.path, "the half-maps, masked", {}
     if options.method != "search":
-        halves = "halves that were posed against one map"
+        halves = ONE_MAP
         rows = {
             "Search": f"{searched_words(found)} (the same of halves refined apart), "
             f"{found['searched_particles']:,} particles",
             "Encoder": f"{found['verdict']}",
         }
-    told = resolution_words(found)
-    if found["resolution_angstrom"] is not None:
-        told += f" (FSC 0.143 of {halves})"
     rows = {
-        "Resolution": told,
+        "Resolution": resolution_words(found, halves),
         **rows,
         "Time": f"{format_duration(seconds)}, {peak} of memory at the peak",
         "Map": f"{path / run_folder.MAP}",

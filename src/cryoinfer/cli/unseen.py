@@ -12,14 +12,14 @@ from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file
 from cryoinfer.cli.left_out import LeftOut
-from cryoinfer.cli.nothing_found import INHERITED, inherited
+from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import RECORD, RunRecord
+from cryoinfer.cli.run_record import RECORD, REMARKS, RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
@@ -138,7 +138,8 @@ def _infer_file(
                     result = infer(particles, trained, config, monitor)
             finally:
                 folder.add_times(monitor.stage_seconds)
-            write_results(folder, particles, result, told)
+            remarks = {REMARKS: list(particles.remarks)}
+            write_results(folder, particles, result, told | remarks)
         for line in _summary(folder, monitor):
             monitor.message(line)
 
@@ -255,8 +256,7 @@ def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
     if images := monitor.stage_steps.get(INFERENCE):
         time += f", {images / monitor.stage_seconds[INFERENCE]:,.0f} images a second"
     rows = {
-        "Resolution": f"{found['resolution_angstrom']:.2f} A (FSC 0.143 of halves that "
-        "were posed against one map)",
+        "Resolution": resolution_words(found, ONE_MAP),
         "Encoder": found["verdict"],
         **_calibration(found["trials"]),
         "Flagged": left_out.novel_words(),

@@ -22,6 +22,7 @@ from torch import Tensor
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.guard import mendable
 from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import OWN_CAUTIONS
@@ -321,8 +322,9 @@ class Watch:
         self._is_whole = True
         self._written = time.monotonic()
         self._monitor.message(
-            f"Map of {len(particles):,} particles of {len(self._done)} files: "
-            f"{result.reconstruction.resolution_angstrom:.2f} A, posed against one map"
+            f"Map of {len(particles):,} particles of {len(self._done)} "
+            f"file{'s' * (len(self._done) != 1)}: "
+            f"{resolution_words(self._folder.record.results, ONE_MAP)}"
         )
 
     def _joined(self) -> tuple[Joined, tuple[Tensor, ...]]:
