@@ -207,8 +207,10 @@ def draw_times(stage_seconds: Mapping[str, float]) -> str:
     """
     names = [_broken(spell_angstrom(name)) for name in stage_seconds]
     seconds = list(stage_seconds.values())
+    lines = max(name.count("\n") + 1 for name in names)
     with figure_style():
-        figure = Figure(figsize=(COLUMN_INCHES, 0.8 + 0.32 * len(names)))
+        height = 0.8 + (0.17 + 0.15 * lines) * len(names)
+        figure = Figure(figsize=(COLUMN_INCHES, height))
         axes = figure.add_subplot()
         bars = axes.barh(names, seconds, color=BLUE, height=0.62)
         axes.bar_label(bars, [format_duration(s) for s in seconds], padding=4)

@@ -29,6 +29,7 @@ from cryoinfer.report.style import (
 )
 
 _DRAWN = 3  # modes
+_MODE_INCHES = (2.7, 2.2)
 _LONGEST_ARROW = 0.2  # over the extent of the structure
 _FEWEST_B_FACTORS = 10
 _GOOD_CORRELATION = 0.4
@@ -173,7 +174,12 @@ def _sections(content: ModesContent) -> Iterator[str]:
         "The softest modes",
         "The backbone, seen along the axis that it extends least along, and where the "
         "nodes move; arrows are to one scale within a mode.",
-        figure("modes", draw_modes(content), "Displacements of the softest modes"),
+        figure(
+            "modes",
+            draw_modes(content),
+            "Displacements of the softest modes",
+            shape="panels",
+        ),
     )
     yield section(
         "Stiffness",
@@ -186,36 +192,42 @@ def _sections(content: ModesContent) -> Iterator[str]:
         f"Mean square displacements of the residues' nodes in the "
         f"{content.fluctuation_modes} softest modes, and the B-factors of the "
         "structure, both over their mean.",
-        figure("fluctuations", draw_fluctuations(content), "Fluctuations by residue"),
+        figure(
+            "fluctuations",
+            draw_fluctuations(content),
+            "Fluctuations by residue",
+            shape="middle",
+        ),
     )
     if content.notes:
         yield section("The structure", ". ".join(content.notes) + ".")
     yield repeat_section(content.arguments, content.versions)
 
 
-def draw_modes(content: ModesContent) -> str:
-    """Draw the backbone and the displacements of the first modes, as SVG."""
+def draw_modes(content: ModesContent) -> list[str]:
+    """Draw the backbone and the displacements of the first modes, an SVG each."""
     places, names = content.nodes.coordinates_angstrom, content.nodes.chain_names
     centred = places - places.mean(0)
     _, _, axes_of = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes_of[:2].T
     extent = float(np.ptp(flat, axis=0).max())
-    shown = min(_DRAWN, len(content.direction))
-    with figure_style():
-        drawing = Figure(figsize=(COLUMN_INCHES, 1.9))
-        row = drawing.subplots(1, shown, squeeze=False, sharex=True, sharey=True)[0]
-        for number, axes in enumerate(row):
-            moved = content.direction[number] @ axes_of[:2].T
-            longest = float(np.linalg.norm(content.direction[number], axis=1).max())
-            moved = moved * (_LONGEST_ARROW * extent / longest)
+    drawn = []
+    for number, direction in enumerate(content.direction[:_DRAWN], start=1):
+        moved = direction @ axes_of[:2].T
+        longest = float(np.linalg.norm(direction, axis=1).max())
+        moved = moved * (_LONGEST_ARROW * extent / longest)
+        with figure_style():
+            drawing = Figure(figsize=_MODE_INCHES)
+            axes = drawing.add_subplot()
             for chain in dict.fromkeys(names):
                 own = [name == chain for name in names]
                 axes.plot(*flat[own].T, color=GREY, linewidth=0.7)
             _arrows(axes, flat, moved)
-            axes.set(xticks=[], yticks=[], aspect="equal", title=f"Mode {number + 1}")
+            axes.set(xticks=[], yticks=[], aspect="equal", title=f"Mode {number}")
             axes.grid(False)
             axes.spines[:].set_visible(False)
-        return to_svg(drawing)
+            drawn.append(to_svg(drawing))
+    return drawn
 
 
 def _arrows(axes: Axes, at: NDArray[np.float64], moved: NDArray[np.float64]) -> None:

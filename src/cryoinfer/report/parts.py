@@ -125,9 +125,9 @@ def section(heading: str, lead: str, *parts: str) -> str:
     return f"<section>\n<h2>{heading}</h2>\n{lead}\n{body}\n</section>"
 
 
-Shape = Literal["wide", "middle", "narrow", "panels", "map"]
-"""Of a figure: drawn for the width of a page, of a column or of half a column, in
-drawings that lie side by side where there is room, or as the pictures of a map."""
+Shape = Literal["middle", "narrow", "panels", "map"]
+"""Of a figure: drawn for the width of a column or of half a column, in drawings that
+lie side by side where there is room, or as the pictures of a map."""
 
 
 def figure(
@@ -135,7 +135,7 @@ def figure(
     svg: str | Sequence[str],
     description: str,
     caption: str = "",
-    shape: Shape = "wide",
+    shape: Shape = "middle",
 ) -> str:
     """Return a figure with its caption.
 
@@ -144,8 +144,8 @@ def figure(
     name : str
         Its alone on the page.
     svg : str or sequence of str
-        A drawing, or several. On a phone, 22 rem wide, one that is wide is scrolled,
-        and all others fit: they are drawn no wider than 5 inches.
+        A drawing, or several. All fit on a phone, 22 rem wide: they are drawn no wider
+        than 5 inches.
     description : str
         For those who do not see it.
     caption : str

@@ -10,8 +10,8 @@ PHONE_PX = 347.0
 
 TEXT_POINTS = 10.0
 SMALLEST_PX = 9.0
-BESIDE = {"map": 2, "wide": 0}
-"""How many drawings a shape puts beside each other on a phone; none if it scrolls."""
+BESIDE = {"map": 2}
+"""How many drawings a shape puts beside each other on a phone, if more than one."""
 
 _FIGURE = re.compile(r'<figure class="(\w+)">(.*?)</figure>', re.DOTALL)
 
@@ -27,8 +27,8 @@ def require_legible() -> Callable[[str], None]:
             beside = BESIDE.get(shape, 1)
             for width in re.findall(r'viewBox="0 0 ([\d.]+) ', inside):
                 # The unit of a drawing is a point.
-                text_px = TEXT_POINTS * PHONE_PX / max(beside, 1) / float(width)
-                assert not beside or text_px >= SMALLEST_PX, (shape, width)
+                text_px = TEXT_POINTS * PHONE_PX / beside / float(width)
+                assert text_px >= SMALLEST_PX, (shape, width)
         for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
             names = re.findall(r"<th>(.*?)</th>", table)
             assert ('class="many"' in table) == (len(names) > 3)
