@@ -22,6 +22,9 @@ RECORD_KEY = "left_out"
 OBEYED = "flagged_left_out"
 """Key of how many were left out because of flags that particles had brought along."""
 
+_FLAGS = (0, 1, UNREADABLE)
+"""Used, unlike the map of its encoder, and without finite pixels."""
+
 _MANY = 0.5
 """Share of novel particles from which the encoder itself is in doubt."""
 
@@ -147,11 +150,14 @@ def is_posed(record: RunRecord, flags: Tensor) -> Tensor:
 
 
 def given_flags(particles: Particles) -> Tensor:
-    """Return the flags that particles have brought along, int64, shape (n,)."""
-    found = particles.table.results.get(FLAG)
-    if found is None:
-        return torch.zeros(len(particles), dtype=torch.int64)
-    return torch.from_numpy(np.asarray(found)).long()
+    """Return the flags that particles have brought along, int64, shape (n,).
+
+    Raises
+    ------
+    InputError
+        If one is not 0, 1 or 2.
+    """
+    return _flags(particles.table)
 
 
 def used_particles(workflow: str, particles: Particles) -> Tensor:
@@ -200,7 +206,29 @@ def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:
     """Return what the encoder of a run made of its particles: 0, 1 or 2, shape (n,).
 
     Zeros where the run had none.
+
+    Raises
+    ------
+    InputError
+        If one is something else.
     """
-    if not has_flags(record) or FLAG not in table.results:
+    if not has_flags(record):
         return torch.zeros(len(table), dtype=torch.int64)
-    return torch.from_numpy(table.results[FLAG]).long()
+    return _flags(table)
+
+
+def _flags(table: ParticleTable) -> Tensor:
+    """Return the column of flags, zeros where there is none."""
+    found = table.results.get(FLAG)
+    if found is None:
+        return torch.zeros(len(table), dtype=torch.int64)
+    is_number = found.dtype.kind in "iufb"
+    known = np.isin(found, _FLAGS) if is_number else np.zeros(len(found), dtype=bool)
+    bad = np.flatnonzero(~known)
+    if len(bad):
+        raise InputError(
+            f"{FLAG} must hold 0, 1 or 2, but row {bad[0] + 1} holds "
+            f"{str(found[bad[0]])[:100]} ({len(bad)} such rows). Mend these rows, or "
+            "take the column out of the file"
+        )
+    return torch.from_numpy(found.astype(np.int64))

@@ -87,6 +87,29 @@ def with_fields(
     return result
 
 
+def native_field(
+    table: NDArray[Any], name: str, shape: tuple[int, ...] = ()
+) -> NDArray[Any]:
+    """Return a field of numbers, NaN among them, in their own type.
+
+    An array by itself, in the byte order of the machine: PyTorch takes neither the rows
+    of a table, which lie apart in memory, nor another byte order.
+
+    Raises
+    ------
+    InputError
+        If its type or shape is another one.
+    """
+    values = table[name]
+    if values.dtype.kind not in "iufb" or values.shape[1:] != shape:
+        expected = f"{math.prod(shape)} numbers" if shape else "a number"
+        raise InputError(
+            f"{name} must hold {expected} a particle, found {values.dtype.name} of "
+            f"shape {values.shape[1:]}. Is it a table of particles?"
+        )
+    return np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
+
+
 def number_field(
     table: NDArray[Any], name: str, shape: tuple[int, ...] = ()
 ) -> NDArray[np.float64]:
@@ -97,14 +120,7 @@ def number_field(
     InputError
         If its type or shape is another one, or a value is not finite.
     """
-    values = table[name]
-    if values.dtype.kind not in "iufb" or values.shape[1:] != shape:
-        expected = f"{math.prod(shape)} numbers" if shape else "a number"
-        raise InputError(
-            f"{name} must hold {expected} a particle, found {values.dtype.name} of "
-            f"shape {values.shape[1:]}. Is it a table of particles?"
-        )
-    values = values.astype(np.float64)
+    values = native_field(table, name, shape).astype(np.float64)
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     bad = np.flatnonzero(~finite)
     if len(bad):

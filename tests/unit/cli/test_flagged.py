@@ -11,7 +11,12 @@ from rich.console import Console
 
 from cryoinfer.cli import evaluate as evaluation
 from cryoinfer.cli import runs
-from cryoinfer.cli.left_out import flag_words, used_particles
+from cryoinfer.cli.left_out import (
+    flag_words,
+    given_flags,
+    read_flags,
+    used_particles,
+)
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.run_files import Posteriors
@@ -19,6 +24,7 @@ from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor
+from cryoinfer.io.cryosparc import read_cs, with_fields, write_cs
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.result import Reconstruction, RunResult
 
@@ -182,3 +188,48 @@ def test_where_all_are_flagged_it_is_said(flagged: Path) -> None:
     with pytest.raises(InputError, match="all 10 particles are flagged"):
         used_particles("refine", only)
     assert bool(used_particles("abinitio", only).all())
+
+
+@pytest.mark.parametrize("ending", [".star", ".cs"])
+def test_flags_are_the_same_in_either_format(flagged: Path, ending: str) -> None:
+    path = flagged.with_name(f"again{ending}")
+    Particles.load(flagged).save(path)
+    particles = Particles.load(path)
+    flags = given_flags(particles)
+    assert flags.bincount().tolist() == [109, 10, 1]
+    assert torch.equal(flags == 1, torch.from_numpy(FLAGS))
+    (words,) = flag_words("refine", particles)
+    assert words.startswith("11 of 120 particles are left out")
+    assert len(particles.select(used_particles("refine", particles))) == 109
+
+
+def test_flags_of_the_other_byte_order_are_read(flagged: Path) -> None:
+    path = flagged.with_name("swapped.cs")
+    Particles.load(flagged).save(path)
+    table = read_cs(path)
+    swapped = table["cryoinfer/cryoinferFlag"].astype(">i2")
+    write_cs(path, with_fields(table, {"cryoinfer/cryoinferFlag": swapped}))
+    assert given_flags(Particles.load(path)).bincount().tolist() == [109, 10, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (np.full(120, 0.5), "row 1 holds 0.5"),
+        (np.full(120, np.nan), "row 1 holds nan"),
+        (np.arange(120), "row 4 holds 3 .117 such rows"),
+        (np.array([b"novel"] * 120), "row 1 holds novel"),
+    ],
+)
+def test_flags_of_another_meaning_are_refused(
+    flagged: Path, values: np.ndarray, found: str
+) -> None:
+    path = flagged.with_name("odd.cs")
+    Particles.load(flagged).save(path)
+    table = with_fields(read_cs(path), {"cryoinfer/cryoinferFlag": values})
+    write_cs(path, table)
+    with pytest.raises(InputError, match=f"must hold 0, 1 or 2, but {found}"):
+        given_flags(Particles.load(path))
+    record = RunRecord("refine", {}, {}, 0, {}, {}, results={"flagged_left_out": 1})
+    with pytest.raises(InputError, match=found):
+        read_flags(record, Particles.load(path).table)

@@ -4,7 +4,7 @@ Indices, classes and half-sets count from 0, shifts are in pixels of the images 
 they were aligned and have RELION's sign, angles are radians.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.cryosparc_fields import (
+    RESULT_GROUP,
+    result_fields,
+    storable,
+    understood,
+)
 from cryoinfer.io.conventions.poses import (
     axis_angle_to_rotation,
     rotation_to_axis_angle,
@@ -54,7 +60,6 @@ _ALIGNED_PIXEL_SIZE = "alignments3D/psize_A"
 _SPLIT, _CLASS = "alignments3D/split", "alignments3D/class"
 _MICROGRAPH = "location/micrograph_path"
 _EXPOSURE_GROUP = "ctf/exp_group_id"
-_RESULT_GROUP = "cryoinfer/"
 _ABERRATIONS = {
     "ctf/tilt_A": "beam-tilt",
     "ctf/shift_A": "beam-tilt",
@@ -200,12 +205,8 @@ class CryosparcParticles:
             pose_problem=problem,
             random_subset=halves.subset,
             class_number=self._class_number(),
-            micrograph=_understood(text_field, self.fields, _MICROGRAPH),
-            results={
-                field.removeprefix(_RESULT_GROUP): self.fields[field]
-                for field in field_names(self.fields)
-                if field.startswith(_RESULT_GROUP) and self.fields[field].ndim == 1
-            },
+            micrograph=understood(text_field, self.fields, _MICROGRAPH),
+            results=result_fields(self.fields),
             remarks=tuple(remark for remark in (problem, halves.remark) if remark),
         )
 
@@ -232,7 +233,7 @@ class CryosparcParticles:
         if changes.random_subset is not None:
             fields[_SPLIT] = (changes.random_subset - 1).numpy().astype(np.uint32)
         for name, column in changes.results.items():
-            fields[_RESULT_GROUP + name] = _storable(column)
+            fields[RESULT_GROUP + name] = storable(column)
         return type(self)(with_fields(self.fields, fields))
 
     def with_paths(self, paths: Mapping[str, str]) -> Self:
@@ -272,7 +273,7 @@ class CryosparcParticles:
 
     def _class_number(self) -> Tensor | None:
         """Return classes from 1, None where they cannot be understood."""
-        label = _understood(integer_field, self.fields, _CLASS)
+        label = understood(integer_field, self.fields, _CLASS)
         return None if label is None or label.min() < 0 else torch.from_numpy(label + 1)
 
     def _optics_record(self, box: NDArray[np.int64]) -> Optics:
@@ -384,17 +385,3 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
             results=table.results,
         )
     )
-
-
-def _understood(
-    read: Callable[[NDArray[Any], str], NDArray[Any]], fields: NDArray[Any], name: str
-) -> NDArray[Any] | None:
-    """Return a field, None where it is absent or holds something else."""
-    try:
-        return read(fields, name) if name in field_names(fields) else None
-    except InputError:
-        return None
-
-
-def _storable(values: NDArray[Any]) -> NDArray[Any]:
-    return bytes_of_text(values) if values.dtype.kind in "OTU" else values
