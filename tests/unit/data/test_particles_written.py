@@ -130,3 +130,24 @@ def test_stacks_are_found_from_wherever_the_file_is_written(project, tmp_path_fa
         particles.save(project / "none" / "p.star")
     with pytest.raises(InputError, match=r"expected \.star or \.cs"):
         particles.save(project / "p.txt")
+
+
+@pytest.mark.parametrize("kept", ["X", "Y"])
+@pytest.mark.parametrize("unit", ["Angst", ""])
+@pytest.mark.parametrize("name", ["old.star", "new.star"])
+def test_shifts_are_read_back_where_a_file_has_origins_of_one_axis(
+    project, name, unit, kept
+):
+    text = (project / name).read_text()
+    for axis in "XY":
+        for old in ("Angst", ""):
+            label = f"rlnOrigin{axis}{unit}" if axis == kept else f"other{axis}"
+            text = text.replace(f"_rlnOrigin{axis}{old} ", f"_{label} ")
+    (project / name).write_text(text)
+    particles = Particles.load(project / name)
+    assert bool((particles.pose.shift_angstrom[:, "XY".index(kept)] != 0).any())
+    shift = torch.arange(2.0 * len(particles)).reshape(-1, 2).double() + 0.5
+    pose = Pose(particles.pose.rotation, shift)
+    particles.with_results(pose=pose).save(project / "out.star")
+    found = Particles.load(project / "out.star").pose.shift_angstrom
+    torch.testing.assert_close(found, shift, atol=2e-6, rtol=0)

@@ -17,29 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.io.conventions.poses import euler_degrees_to_rotation
 from cryoinfer.io.conventions.relion_columns import (
-    ANGLES,
     GROUP,
     IMAGE,
-    ORIGIN_ANGSTROM,
-    ORIGIN_PIXELS,
     PIXEL_SIZE,
-    angle_columns,
     optics_columns,
-    origin_columns,
     particle_columns,
     result_columns,
 )
 from cryoinfer.io.conventions.relion_features import unsupported_in_relion
+from cryoinfer.io.conventions.relion_poses import RelionPoses
 from cryoinfer.io.conventions.relion_rows import (
     DEFOCUS,
     MICROSCOPE,
     RelionRows,
-    as_tensor,
 )
 from cryoinfer.io.conventions.table import (
-    LARGEST_SHIFT_ANGSTROM,
     RESULT_COLUMNS,
     RESULT_PREFIX,
     Changes,
@@ -48,7 +41,6 @@ from cryoinfer.io.conventions.table import (
     ImageReferences,
     Microscope,
     ParticleTable,
-    require_within,
 )
 from cryoinfer.io.star import (
     StarBlock,
@@ -60,7 +52,6 @@ from cryoinfer.io.star import (
 from cryoinfer.io.star_text import STRING
 from cryoinfer.records import Pose
 
-_LARGEST_DEGREES = 1e5
 _LONGEST_NUMBER = 10
 """Digits of an image: stacks count theirs in 32 bits."""
 
@@ -223,8 +214,8 @@ class RelionParticles:
         """Return the particles with the columns of what was found out set."""
         columns: dict[str, NDArray[Any]] = {}
         if changes.pose is not None:
-            columns |= angle_columns(changes.pose)
-            columns |= self._origin_columns(changes.pose, changes.pixel_size_angstrom)
+            pixel_size = changes.pixel_size_angstrom
+            columns |= self._poses.columns(changes.pose, pixel_size)
         for label, values, pattern in (
             ("rlnDefocusU", changes.defocus_u_angstrom, "%.6f"),
             ("rlnDefocusV", changes.defocus_v_angstrom, "%.6f"),
@@ -295,6 +286,10 @@ class RelionParticles:
     def _rows(self) -> RelionRows:
         return RelionRows(self.particles, self.optics)
 
+    @property
+    def _poses(self) -> RelionPoses:
+        return RelionPoses(self.particles, self.optics is not None)
+
     def _declared_box(self) -> NDArray[np.int64]:
         """Return the image size of each particle, 0 where the file does not say it."""
         if "rlnImageSize" not in self._rows:
@@ -316,43 +311,9 @@ class RelionParticles:
     ) -> tuple[Pose | None, str]:
         """Return the poses, or why those of the file cannot be used."""
         try:
-            return self._pose(pixel_size), ""
+            return self._poses.read(pixel_size), ""
         except InputError as error:
             return None, f"The poses of the particles cannot be used: {error}"
-
-    def _pose(self, pixel_size: NDArray[np.float64]) -> Pose | None:
-        block = self.particles
-        if any(label not in block for label in ANGLES):
-            return None
-        euler = np.stack([block.numbers(label) for label in ANGLES], axis=1)
-        origin = np.zeros((len(self), 2))
-        unit = np.ones(len(self))
-        labels = ORIGIN_ANGSTROM
-        if not any(label in block for label in labels):
-            labels, unit = ORIGIN_PIXELS, pixel_size
-        for axis, label in enumerate(labels):
-            if label in block:
-                origin[:, axis] = block.numbers(label) * unit
-        require_within(", ".join(ANGLES), euler, _LARGEST_DEGREES)
-        require_within(", ".join(labels), origin, LARGEST_SHIFT_ANGSTROM)
-        # 0 - origin instead of -origin: no negative zeros.
-        return Pose(
-            euler_degrees_to_rotation(as_tensor(euler)), as_tensor(0.0 - origin)
-        )
-
-    def _origin_columns(
-        self, pose: Pose, pixel_size: Tensor
-    ) -> dict[str, NDArray[Any]]:
-        """Return the origins in every unit that the file uses."""
-        columns: dict[str, NDArray[Any]] = {}
-        in_angstrom = all(x in self.particles for x in ORIGIN_ANGSTROM)
-        if in_angstrom or self.optics is not None:
-            columns |= origin_columns(
-                pose, ORIGIN_ANGSTROM, torch.ones_like(pixel_size)
-            )
-        if not columns or all(x in self.particles for x in ORIGIN_PIXELS):
-            columns |= origin_columns(pose, ORIGIN_PIXELS, pixel_size)
-        return columns
 
     def _with_block(self, block: StarBlock, columns: dict[str, NDArray[Any]]) -> Self:
         return type(self)(self.star.with_block(block, block.with_columns(columns)))

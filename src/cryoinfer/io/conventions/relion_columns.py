@@ -7,42 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.io.conventions.poses import rotation_to_euler_degrees
 from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.star import text_column
 from cryoinfer.io.star_text import STRING
-from cryoinfer.records import Optics, Pose
+from cryoinfer.records import Optics
 
 IMAGE = "rlnImageName"
 GROUP = "rlnOpticsGroup"
 PIXEL_SIZE = "rlnImagePixelSize"
 PHASE_FLIPPED = "rlnCtfDataArePhaseFlipped"
-ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst")
-ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY")
-
-
-def angle_columns(pose: Pose) -> dict[str, NDArray[Any]]:
-    """Return the Euler angles in degrees as columns of text."""
-    euler = rotation_to_euler_degrees(pose.rotation).numpy()
-    return {label: text_column(euler[:, i], "%.6f") for i, label in enumerate(ANGLES)}
-
-
-def origin_columns(
-    pose: Pose, labels: tuple[str, str], unit_angstrom: Tensor
-) -> dict[str, NDArray[Any]]:
-    """Return the origins, the negative of the shifts, in a unit of that length.
-
-    Parameters
-    ----------
-    pose : Pose
-    labels : tuple of str
-        Of x and y.
-    unit_angstrom : Tensor, shape (n,)
-    """
-    # 0 - shift instead of -shift: no negative zeros.
-    origin = (0.0 - pose.shift_angstrom / unit_angstrom[:, None]).numpy()
-    return {label: text_column(origin[:, i], "%.6f") for i, label in enumerate(labels)}
 
 
 def optics_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:
