@@ -242,8 +242,8 @@ class _Survey:
         place = np.cumsum(counts > 0) - 1
         references = replace(chosen.images, path_index=place[chosen.images.path_index])
         boxes = loading.stack_boxes(references, usable)
-        declared = chosen.box.numpy()
-        self.attempt("images", loading.require_declared_boxes, declared, boxes)
+        part = source.select(rows.numpy())
+        self.attempt("images", loading.with_boxes, part, chosen, boxes)
         chosen = replace(chosen, images=references, box=torch.from_numpy(boxes))
         self.findings += check_shifts(chosen, rows)
         self.findings += check_images(Particles(source, chosen, usable), rows)

@@ -7,6 +7,7 @@ first error; :func:`~cryoinfer.data.check.check` collects them all.
 import codecs
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from cryoinfer.io.conventions.table import (
     ImageReferences,
     Microscope,
     ParticleTable,
+    group_numbers,
 )
 from cryoinfer.io.cryosparc import tables_beside
 from cryoinfer.io.files import read_bytes
@@ -147,11 +149,12 @@ def source_of_stacks(
         pixel_size_angstrom = header_pixel_size(stacks)
     require_plausible(pixel_size_angstrom, "--pixel-size or the header")
     box = np.array([stack.shape[1] for stack in stacks])[path_index]
+    optics = Optics.without_ctf(n, pixel_size_angstrom)
     table = ParticleTable(
         images=ImageReferences(tuple(names), path_index, row),
         sign=torch.ones(n),
         box=torch.from_numpy(box),
-        optics=Optics.without_ctf(n, pixel_size_angstrom),
+        optics=replace(optics, group=group_numbers(box)),
         has_ctf=False,
     )
     return table_to_relion(table)
@@ -248,6 +251,29 @@ def require_declared_boxes(
             f"of row {bad[0] + 1} have {found[bad[0]]} ({len(bad)} such rows). If the "
             "stack was resampled, the pixel size in the metadata is wrong too."
         )
+
+
+def with_boxes(
+    source: Source, table: ParticleTable, boxes: NDArray[np.int64]
+) -> ParticleTable:
+    """Return the table with the image sizes of the stacks, one an optics group.
+
+    Parameters
+    ----------
+    source : Source
+    table : ParticleTable
+        Of the source.
+    boxes : array, shape (n,)
+        Of the stacks of its particles.
+
+    Raises
+    ------
+    InputError
+        If the metadata say otherwise, or a group that they describe has several sizes.
+    """
+    require_declared_boxes(table.box.numpy(), boxes)
+    optics = replace(table.optics, group=source.groups(table, boxes))
+    return replace(table, optics=optics, box=torch.from_numpy(boxes))
 
 
 def with_pixel_size(

@@ -108,8 +108,7 @@ class Particles:
         require_usable(table)
         loading.require_rows(table.images, stacks)
         boxes = loading.stack_boxes(table.images, stacks)
-        loading.require_declared_boxes(table.box.numpy(), boxes)
-        return cls(source, replace(table, box=torch.from_numpy(boxes)), stacks)
+        return cls(source, loading.with_boxes(source, table, boxes), stacks)
 
     def __len__(self) -> int:
         return len(self.table)

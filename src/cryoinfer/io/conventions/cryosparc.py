@@ -210,6 +210,10 @@ class CryosparcParticles:
             remarks=tuple(remark for remark in (problem, halves.remark) if remark),
         )
 
+    def groups(self, table: ParticleTable, box: NDArray[np.int64]) -> Tensor:
+        """Return the optics groups, shape (n,), divided by image sizes, shape (n,)."""
+        return group_numbers(table.optics.group.numpy(), box)
+
     def select(self, index: NDArray[Any]) -> Self:
         """Return some particles."""
         return type(self)(self.fields[index])

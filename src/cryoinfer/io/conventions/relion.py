@@ -41,6 +41,7 @@ from cryoinfer.io.conventions.table import (
     ImageReferences,
     Microscope,
     ParticleTable,
+    group_numbers,
 )
 from cryoinfer.io.star import (
     StarBlock,
@@ -204,6 +205,31 @@ class RelionParticles:
             },
             remarks=tuple(remark for remark in (problem, halves.remark) if remark),
         )
+
+    def groups(self, table: ParticleTable, box: NDArray[np.int64]) -> Tensor:
+        """Return the optics groups of particles whose image sizes are known.
+
+        Those of ``data_optics`` stay; files without it are divided by size.
+
+        Parameters
+        ----------
+        table : ParticleTable
+            Of these particles.
+        box : array, shape (n,)
+
+        Returns
+        -------
+        Tensor of int64, shape (n,)
+
+        Raises
+        ------
+        InputError
+            If images of several sizes share a group of ``data_optics``.
+        """
+        if self.optics is None:
+            return group_numbers(table.optics.group.numpy(), box)
+        self._rows.require_uniform_groups({"rlnImageSize": box})
+        return table.optics.group
 
     def select(self, index: NDArray[Any]) -> Self:
         """Return some particles; all optics groups and other blocks stay."""

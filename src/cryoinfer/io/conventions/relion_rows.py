@@ -1,5 +1,6 @@
 """RELION's optics groups and particles as one table of a row a particle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,20 +162,48 @@ class RelionRows:
         if DEFOCUS in self.particles:
             optics = self._with_ctf(optics)
         pixel_size = self.pixel_size_angstrom()
+        optics = replace(optics, pixel_size_angstrom=as_tensor(pixel_size))
+        one_of_group = {
+            PIXEL_SIZE: pixel_size,
+            "rlnImageSize": box,
+            **{MICROSCOPE[name]: getattr(optics, name).numpy() for name in MICROSCOPE},
+            PHASE_FLIPPED: optics.phase_flipped.numpy(),
+        }
         if self.optics is not None:
-            group = torch.from_numpy(self.group_row())
-        else:
-            group = group_numbers(
-                self.numbers(GROUP, default=0.0),
-                pixel_size,
-                box,
-                optics.voltage_kv.numpy(),
-                optics.cs_mm.numpy(),
-                optics.amplitude_contrast.numpy(),
-                optics.phase_flipped.numpy(),
+            self.require_uniform_groups(one_of_group)
+            return replace(optics, group=torch.from_numpy(self.group_row()))
+        declared = self.numbers(GROUP, default=0.0)
+        return replace(optics, group=group_numbers(declared, *one_of_group.values()))
+
+    def require_uniform_groups(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Refuse optics groups whose particles differ in what a group has one of.
+
+        Parameters
+        ----------
+        columns : mapping of str to array, shape (n,)
+            By RELION's label.
+
+        Raises
+        ------
+        InputError
+        """
+        optics = self.optics
+        assert optics is not None
+        row = self.group_row()
+        _, first, group = np.unique(row, return_index=True, return_inverse=True)
+        alike = first[group.reshape(-1)]
+        for label, values in columns.items():
+            bad = np.flatnonzero(values != values[alike])
+            if not len(bad):
+                continue
+            one, other = alike[bad[0]], bad[0]
+            number = optics.columns[GROUP][row[one]]
+            raise InputError(
+                f"Optics group {number} must have one {label}, but that of row "
+                f"{one + 1} is {values[one]:g} and that of row {other + 1} is "
+                f"{values[other]:g} ({len(bad)} such rows). Give these particles an "
+                f"optics group of their own in data_optics and {GROUP}."
             )
-        _require_flipped_groups(optics.phase_flipped, group)
-        return replace(optics, pixel_size_angstrom=as_tensor(pixel_size), group=group)
 
     def _with_ctf(self, optics: Optics) -> Optics:
         defocus_v = "rlnDefocusV" if "rlnDefocusV" in self.particles else DEFOCUS
@@ -195,16 +224,6 @@ class RelionRows:
 
     def _radians(self, label: str) -> Tensor:
         return torch.deg2rad(as_tensor(self.numbers(label, default=0.0)))
-
-
-def _require_flipped_groups(phase_flipped: Tensor, group: Tensor) -> None:
-    """Refuse groups of which some images alone have flipped phases."""
-    both = set(group[phase_flipped].tolist()) & set(group[~phase_flipped].tolist())
-    if both:
-        raise InputError(
-            f"{PHASE_FLIPPED} is 1 for some particles of optics group "
-            f"{min(both) + 1} and 0 for others. Give them groups of their own."
-        )
 
 
 def as_tensor(values: NDArray[np.float64]) -> Tensor:
