@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.io.files import require_file
+from cryoinfer.io.number_words import are_whole
 from cryoinfer.io.raw_text import decode, encode
 from cryoinfer.io.star_text import STRING
 
 # NumPy guards against crafted headers of text files; a .cs with hundreds of fields
 # has an honest header beyond the default of 10,000 characters.
 _MAX_HEADER_CHARACTERS = 1_000_000
-
-_LARGEST_INTEGER = 2**53
-"""Beyond it not every integer is a number in double precision."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -134,8 +132,7 @@ def number_field(
 def integer_field(table: NDArray[Any], name: str) -> NDArray[np.int64]:
     """Return a field as integers; see :func:`number_field`."""
     values = number_field(table, name)
-    is_whole = (values == np.rint(values)) & (np.abs(values) <= _LARGEST_INTEGER)
-    bad = np.flatnonzero(~is_whole)
+    bad = np.flatnonzero(~are_whole(values))
     if len(bad):
         raise InputError(
             f"{name} must hold whole numbers, but row {bad[0] + 1} holds "

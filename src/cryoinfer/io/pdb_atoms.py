@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.atom_columns import AtomColumns, AtomFile, Cell, Texts
+from cryoinfer.io.number_words import integer_of, number_of, numbers_or_nan
 
 _WIDTH = 80
 _HYBRID_DIGITS = 4
@@ -67,22 +68,18 @@ def _bytes(table: NDArray[np.bytes_], where: slice) -> NDArray[np.bytes_]:
 
 
 def _coordinates(table: NDArray[np.bytes_], lines: list[bytes]) -> NDArray[np.float64]:
-    axes = [_bytes(table, slice(at, at + 8)) for at in (30, 38, 46)]
-    try:
-        return np.stack([axis.astype(np.float64) for axis in axes], 1)
-    except ValueError:
-        pass
-    for row, words in enumerate(zip(*axes, strict=True)):
-        try:
-            [float(word) for word in words]
-        except ValueError:
+    fields = [_bytes(table, slice(at, at + 8)) for at in (30, 38, 46)]
+    axes = [np.char.decode(field, "latin-1") for field in fields]
+    places = np.stack([numbers_or_nan(axis) for axis in axes], 1)
+    for row in np.flatnonzero(np.isnan(places).any(1)):
+        if any(number_of(axis[row]) is None for axis in axes):
             line = lines[row].decode("latin-1")
             raise InputError(
                 f"atom {row + 1:,} has no coordinates that are numbers, in columns 31 "
                 f"to 54: {line[:60].rstrip()!r}. Is the file cut short, or a number "
                 "too large for its columns?"
-            ) from None
-    raise AssertionError("numpy reads numbers that Python does not")
+            )
+    return places
 
 
 def _columns(table: NDArray[np.bytes_], ends: set[int]) -> AtomColumns:
@@ -149,10 +146,9 @@ def _numbers(words: Texts) -> NDArray[np.int64]:
 
 
 def _number(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        pass
+    number = integer_of(word)
+    if number is not None:
+        return number
     # A000 follows 9999, and a000 follows ZZZZ.
     if len(word) != _HYBRID_DIGITS or not (word.isascii() and word.isalnum()):
         return 0
@@ -164,23 +160,15 @@ def _number(word: str) -> int:
 
 def _floats(words: Texts, missing: float) -> NDArray[np.float64]:
     """Return numbers; NaN for what is none."""
-    try:
-        return np.where(words == "", str(missing), words).astype(np.float64)
-    except ValueError:
-        return np.array([_float(str(word), missing) for word in words])
-
-
-def _float(word: str, missing: float) -> float:
-    try:
-        return float(word) if word else missing
-    except ValueError:
-        return float("nan")
+    return np.where(words == "", missing, numbers_or_nan(words))
 
 
 def _cell(line: str) -> Cell | None:
-    try:
-        lengths = tuple(float(line[at : at + 9]) for at in (6, 15, 24))
-        angles = tuple(float(line[at : at + 7]) for at in (33, 40, 47))
-    except ValueError:
+    places = [(at, at + 9) for at in (6, 15, 24)] + [
+        (at, at + 7) for at in (33, 40, 47)
+    ]
+    found = [number_of(line[first:last]) for first, last in places]
+    values = tuple(x for x in found if x is not None)
+    if len(values) != len(found):
         return None
-    return Cell.of_lengths((*lengths, *angles), line[55:66].strip())
+    return Cell.of_lengths(values, line[55:66].strip())

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.io.files import require_file
+from cryoinfer.io.number_words import are_whole, numbers_or_nan
 from cryoinfer.io.raw_text import released
 from cryoinfer.io.star_text import (
     HEADER,
@@ -33,9 +34,6 @@ from cryoinfer.io.star_text import (
     read_loops,
     unescaped,
 )
-
-_LARGEST_INTEGER = 2**53
-"""Beyond it not every integer is a number in double precision."""
 
 _NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
 _NO_NAME = re.compile(r"[\0-\x20\x7f]|^#")
@@ -81,17 +79,12 @@ class StarBlock:
     def integers(self, label: str) -> NDArray[np.int64]:
         """Return a column as integers; see :meth:`numbers`."""
         values = self.numbers(label)
-        is_whole = (values == np.rint(values)) & (np.abs(values) <= _LARGEST_INTEGER)
-        self._require(is_whole, label, "whole numbers")
+        self._require(are_whole(values), label, "whole numbers")
         return values.astype(np.int64)
 
     def numbers_or_nan(self, label: str) -> NDArray[np.float64]:
         """Return a column as numbers, NaN where a value is none."""
-        text = self.columns[label]
-        try:
-            return text.astype(np.float64)
-        except ValueError:
-            return np.array([_number_or_nan(word) for word in text], dtype=np.float64)
+        return numbers_or_nan(self.columns[label])
 
     def _require(self, good: NDArray[np.bool_], label: str, what: str) -> None:
         """Raise :class:`InputError`, naming the first row that is not good."""
@@ -200,13 +193,6 @@ def text_column(values: NDArray[Any], pattern: str) -> NDArray[Any]:
         rows = slice(first, first + ROWS_AT_ONCE)
         text[rows] = [pattern % value for value in values[rows].tolist()]
     return text
-
-
-def _number_or_nan(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return float("nan")
 
 
 class _UnwritableError(ValueError):
