@@ -7,10 +7,14 @@ import numpy as np
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.atom_columns import AtomColumns, AtomFile, Cell, Texts
+from cryoinfer.io.number_words import integer_of, number_of, numbers_or_nan
 
 _AXES = ("Cartn_x", "Cartn_y", "Cartn_z")
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _GROUPS = ("_symmetry.space_group_name_H-M", "_space_group.name_H-M_alt")
+
+_LARGEST_RESIDUE_NUMBER = 2**31 - 1
+"""Programs count residues in 32 bits, gemmi among them, which writes models."""
 
 Rows = dict[str, list[Any]]
 
@@ -43,18 +47,17 @@ def _atoms(block: gemmi.cif.Block, rows: Rows) -> AtomFile:
 
 
 def _coordinates(rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
-    try:
-        return np.array([rows[axis] for axis in _AXES], dtype=np.float64).T.copy()
-    except (ValueError, TypeError):
-        pass
-    for row, words in enumerate(zip(*(rows[axis] for axis in _AXES), strict=True)):
-        try:
-            [float(word) for word in words]
-        except (ValueError, TypeError):
+    # gemmi's words for ? and . are None and False: no place, not one at 0.
+    axes = [[w if isinstance(w, str) else "nan" for w in rows[axis]] for axis in _AXES]
+    places = np.stack([numbers_or_nan(np.array(axis)) for axis in axes], 1)
+    for row in np.flatnonzero(np.isnan(places).any(1)):
+        words = [axis[row] for axis in axes]
+        if any(number_of(word) is None for word in words):
             raise InputError(
-                f"atom {row + 1:,} has no coordinates that are numbers: {words}"
-            ) from None
-    raise InputError("coordinates are no numbers")
+                f"atom {row + 1:,} has no coordinates that are numbers: "
+                f"{', '.join(words)}"
+            )
+    return places
 
 
 def _columns(rows: Rows, count: int) -> AtomColumns:
@@ -68,7 +71,7 @@ def _columns(rows: Rows, count: int) -> AtomColumns:
         alternatives=_texts(rows, count, "label_alt_id"),
         symbols=_texts(rows, count, "type_symbol"),
         from_first_column=np.zeros(count, dtype=bool),
-        residue_numbers=np.array([_integer(word) for word in number.tolist()]),
+        residue_numbers=_residue_numbers(number),
         after_end=np.zeros(count, dtype=bool),
         occupancies=_floats(rows, count, "occupancy", 1.0),
         b_factors_angstrom2=_floats(rows, count, "B_iso_or_equiv", 0.0),
@@ -83,24 +86,25 @@ def _texts(rows: Rows, count: int, *names: str) -> Texts:
     return np.array([next((v for v in of if v), "") for of in zip(*found, strict=True)])
 
 
-def _integer(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        return 0
+def _residue_numbers(words: Texts) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return residue numbers, 0 where there is none."""
+    numbers = [integer_of(word) or 0 for word in words.tolist()]
+    for row, number in enumerate(numbers):
+        if abs(number) > _LARGEST_RESIDUE_NUMBER:
+            raise InputError(
+                f"atom {row + 1:,} has the residue number {number}: expected one "
+                f"within {_LARGEST_RESIDUE_NUMBER:,} of 0, as other programs read. "
+                "Number the residues anew"
+            )
+    return np.array(numbers, dtype=np.int64)
 
 
 def _floats(
     rows: Rows, count: int, name: str, missing: float
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return numbers; NaN for what is none."""
-    values = np.full(count, missing)
-    for row, word in enumerate(rows.get(name, ())):
-        try:
-            values[row] = float(word) if word else missing
-        except ValueError:
-            values[row] = np.nan
-    return values
+    words = _texts(rows, count, name)
+    return np.where(words == "", missing, numbers_or_nan(words))
 
 
 def _cell(block: gemmi.cif.Block) -> Cell | None:

@@ -133,7 +133,10 @@ FINE = [f"{3.8 * row} 0 0" for row in range(5)]
         ([*FINE, "1e30 0 0"], r"\(1e\+30, 0, 0\): expected angstrom, within 100000"),
         ([*FINE, "inf 0 0"], "at no place"),
         ([*FINE, "x 0 0"], "atom 6 has no coordinates that are numbers"),
+        ([*FINE, "1_0 0 0"], "atom 6 has no coordinates that are numbers: 1_0, 0, 0"),
         ([*FINE, "? ? ?"], "at no place"),
+        ([*FINE, ". . ."], "1 of 6 atoms are at no place"),
+        (["0 0 .", *FINE], r"1 of 6 atoms .* atom 1, CA of GLY 1, at \(0, 0, nan\)"),
         (["1 2 3"] * 6, "all atoms of 6 lie on others"),
         (FINE * 2, "10 atoms of 10 lie on others, such as those of A GLY 1"),
     ],
@@ -143,6 +146,16 @@ def test_atoms_at_no_place_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         given_structure(cif(tmp_path / "a.cif", places))
+
+
+@pytest.mark.parametrize("number", ["4294967296", "-99999999999999999999999"])
+def test_residue_numbers_beyond_32_bits_are_refused(
+    number: str, tmp_path: Path
+) -> None:
+    path = Path(cif(tmp_path / "a.cif", FINE))
+    path.write_text(path.read_text().replace("GLY A 5 ", f"GLY A {number} "))
+    with pytest.raises(InputError, match=f"atom 5 has the residue number {number}"):
+        given_structure(str(path))
 
 
 @pytest.mark.parametrize("b_factor", ["nan", "-1", "1e9", "x"])
