@@ -1,6 +1,7 @@
 """Read coordinate files, whichever of the two formats they are in."""
 
-import gzip
+import codecs
+import io
 import zlib
 from pathlib import Path
 
@@ -9,13 +10,12 @@ import gemmi
 from cryoinfer.errors import InputError
 from cryoinfer.io import mmcif_atoms, pdb_atoms
 from cryoinfer.io.atom_columns import AtomFile
+from cryoinfer.io.compressed import opened
 from cryoinfer.io.files import require_file
-
-_GZIP = b"\x1f\x8b"
 
 
 def read_atom_file(path: Path | str) -> AtomFile:
-    """Read an mmCIF or PDB file, plain or gzipped.
+    """Read an mmCIF or PDB file, plain or compressed.
 
     Raises
     ------
@@ -26,13 +26,12 @@ def read_atom_file(path: Path | str) -> AtomFile:
     path = Path(path)
     require_file(path, "model")
     content = _content(path)
-    start = content[:2000].lstrip()
+    start = _first_words(content)
     try:
         if start.startswith(b"{"):
             document = gemmi.cif.read_mmjson_string(content)
             return mmcif_atoms.read(document)
-        words = [line for line in start.splitlines() if not line.startswith(b"#")]
-        if words and words[0].lower().startswith(b"data_"):
+        if start.lower().startswith(b"data_"):
             return mmcif_atoms.read(gemmi.cif.read_string(content))
         return pdb_atoms.read(content)
     except (InputError, ValueError, RuntimeError) as error:
@@ -41,10 +40,17 @@ def read_atom_file(path: Path | str) -> AtomFile:
         ) from error
 
 
+def _first_words(content: bytes) -> bytes:
+    """Return the first line that is neither empty nor a comment of mmCIF."""
+    lines = (line.strip() for line in io.BytesIO(content))
+    return next((line for line in lines if line and not line.startswith(b"#")), b"")
+
+
 def _content(path: Path) -> bytes:
+    """Return what a file holds, without the mark of UTF-8 that some editors write."""
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
+        with opened(path) as file:
+            return file.read().removeprefix(codecs.BOM_UTF8)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read, or is cut short: {error}. Copy it again."

@@ -14,6 +14,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.atom_columns import AtomColumns, AtomFile, Cell
 from cryoinfer.io.atom_files import read_atom_file
 from cryoinfer.io.elements import HYDROGENS, NONE, elements_of
+from cryoinfer.io.places import FARTHEST_ANGSTROM
 from cryoinfer.io.residue_kinds import POLYMERS, Kind, residue_kinds
 from cryoinfer.io.residues import ChainNames, alternatives, residue_index, rows_of
 
@@ -22,7 +23,6 @@ _BESIDE_ANGSTROM = 5.0
 
 _OF_SALTS = {"Li", "Na", "K", "Rb", "Cs", "F", "Cl", "Br", "I"}
 
-_FARTHEST_ANGSTROM = 1e5  # from the origin: ten times what PDB files can write
 _LARGEST_B_ANGSTROM2 = 10_000.0
 
 
@@ -220,8 +220,8 @@ def read_structure(
     kept, left_out = _chosen(file, first, kinds, elements, (hydrogens, waters))
     if not len(kept):
         raise InputError(
-            f"{path} holds no atoms besides hydrogens and waters. Expected an mmCIF "
-            "or PDB file with coordinates."
+            f"{path}: expected an mmCIF or PDB file with atoms of a molecule, found "
+            f"none besides what is left out: {left_out}"
         )
     rows = kept.tolist()
     b_factors = columns.b_factors_angstrom2[kept]
@@ -257,7 +257,7 @@ def _require_places(
     """Refuse coordinates that no atom can have, and files that have none."""
     if not len(places):
         raise InputError(f"{path}: expected atoms with coordinates, found none")
-    wrong = ~(np.abs(places) < _FARTHEST_ANGSTROM).all(1)
+    wrong = ~(np.abs(places) < FARTHEST_ANGSTROM).all(1)
     if wrong.any():
         row = int(wrong.argmax())
         x, y, z = places[row]
@@ -266,7 +266,7 @@ def _require_places(
             f"first is atom {row + 1:,}, {columns.names[row]} of "
             f"{columns.residue_names[row]} {columns.residue_numbers[row]}, at "
             f"({x:g}, {y:g}, {z:g}): expected angstrom, within "
-            f"{_FARTHEST_ANGSTROM:g} of the origin. Remove these atoms, or write the "
+            f"{FARTHEST_ANGSTROM:g} of the origin. Remove these atoms, or write the "
             "file anew"
         )
 

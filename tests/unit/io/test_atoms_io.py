@@ -1,3 +1,4 @@
+import bz2
 import gzip
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_unusable_files_are_refused(tmp_path):
     with pytest.raises(MissingFileError, match="No such model"):
         read_atoms(tmp_path / "none.pdb")
     (tmp_path / "a.pdb").write_text(PDB.splitlines()[-2] + "\nEND\n")
-    with pytest.raises(InputError, match="holds no atoms besides"):
+    with pytest.raises(InputError, match=r"is left out: 1 waters \(HOH\)"):
         read_atoms(tmp_path / "a.pdb")
     (tmp_path / "a.cif").write_text("nothing\n")
     with pytest.raises(InputError, match="is not an mmCIF or PDB"):
@@ -92,3 +93,49 @@ def test_models_of_other_programs():
     # Both are chain A of 4AKE: 1656 heavy atoms.
     assert len(charmm) == len(plain) == 1656
     assert sorted(charmm.elements) == sorted(plain.elements)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "# written by a program\n\n",
+        "\n\n  # a comment that is set in\n\n",
+        "\ufeff",
+        "\ufeff# a comment\n\n",
+        "# a licence, line by line\n" * 200,
+        "\r\n# of another system\r\n\r\n",
+    ],
+)
+def test_mmcif_is_known_whatever_stands_before_its_block(pdb, tmp_path, head):
+    gemmi = pytest.importorskip("gemmi")
+    text = gemmi.read_structure(str(pdb)).make_mmcif_document().as_string()
+    path = tmp_path / "a.cif"
+    path.write_bytes((head + text).encode())
+    found = read_atoms(path)
+    assert found.elements == ("N", "C", "C", "Zn")
+    path.write_bytes(gzip.compress((head + text).encode()))
+    assert read_atoms(path).elements == found.elements
+
+
+def test_a_mark_of_utf_8_hides_no_atom_of_a_pdb_file(pdb):
+    pdb.write_bytes(b"\xef\xbb\xbf" + PDB.encode())
+    assert len(read_atoms(pdb)) == 4
+
+
+def test_bzip2(pdb):
+    pdb.write_bytes(bz2.compress(PDB.encode()))
+    assert len(read_atoms(pdb)) == 4
+    pdb.write_bytes(bz2.compress(PDB.encode())[:-20])
+    with pytest.raises(InputError, match="is cut short"):
+        read_atoms(pdb)
+
+
+def test_what_is_left_out_is_said_where_nothing_else_is_there(tmp_path):
+    dummies = [
+        f"HETATM{i:5d}  X   DUM A{i:4d}       {i}.000   2.000   3.000  1.00  0.00"
+        f"{'X':>12}"
+        for i in range(1, 4)
+    ]
+    (tmp_path / "a.pdb").write_text("\n".join(dummies) + "\nEND\n")
+    with pytest.raises(InputError, match="left out: 3 atoms of no known element"):
+        read_atoms(tmp_path / "a.pdb")
