@@ -4,13 +4,12 @@ Stacks are memory-mapped and never held as a whole. Axes are (z, y, x) for maps
 and (image, y, x) for stacks.
 """
 
-import bz2
-import gzip
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Self
 
 import mrcfile
 import numpy as np
@@ -23,6 +22,7 @@ from cryoinfer.errors import (
     OutputError,
     VoxelSizeError,
 )
+from cryoinfer.io.compressed import opened
 from cryoinfer.io.files import require_file
 from cryoinfer.io.mrc_header import DTYPES, HEADER_BYTES, MrcHeader
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
@@ -112,13 +112,20 @@ class StackFile:
         MissingFileError
             If there is no such file.
         InputError
-            If it is no MRC file, has an unknown mode or axis order, or is shorter
-            than its header says.
+            If it cannot be read, is no MRC file, has an unknown mode or axis order,
+            or is shorter than its header says.
         """
         path = Path(path)
         require_file(path, "MRC file")
-        with path.open("rb") as file:
-            header = MrcHeader.of(file.read(HEADER_BYTES), path)
+        try:
+            with path.open("rb") as file:
+                header = MrcHeader.of(file.read(HEADER_BYTES), path)
+                found = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise InputError(
+                f"Cannot read {path}: {error.strerror}. May it be read, and is its "
+                "disk whole?"
+            ) from error
         if not header.dtype:
             raise InputError(
                 f"{path} is not an MRC stack of real images: expected one of the modes "
@@ -130,7 +137,6 @@ class StackFile:
                 f"{path}: images must be stored with x fastest (axis order 1, 2, 3), "
                 f"found {header.order}. Write the stack anew with mrcfile or RELION."
             )
-        found = path.stat().st_size
         if found < header.file_bytes and not header.is_marked:
             raise InputError(
                 f"{path} is not an MRC file: it lacks the word MAP and is shorter than "
@@ -310,9 +316,7 @@ def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
             f"expected a voxel size between {low} and {high} A for {path}, found "
             f"{voxel:g}"
         )
-    origin = header.origin_angstrom
-    if not any(origin):
-        origin = tuple(voxel * start for start in header.start)  # type: ignore[assignment]
+    origin = header.first_voxel_angstrom(voxel, path)
     return MapFile(np.ascontiguousarray(density, dtype="=f4"), voxel, origin)
 
 
@@ -320,7 +324,7 @@ def _read_volume(path: Path) -> tuple[MrcHeader, NDArray[np.float32]]:
     """Return header and values, shape (sections, rows, columns), of one volume."""
     require_file(path, "MRC file")
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             header = MrcHeader.of(file.read(HEADER_BYTES), path)
             if not header.dtype:
                 raise InputError(
@@ -357,15 +361,6 @@ def _read_volume(path: Path) -> tuple[MrcHeader, NDArray[np.float32]]:
     if header.added:
         values += np.float32(header.added)
     return header, values
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """Open a file, unpacked if it is compressed by gzip or bzip2."""
-    with path.open("rb") as file:
-        start = file.read(3)
-    if start[:2] == b"\x1f\x8b":
-        return cast(IO[bytes], gzip.open(path))
-    return bz2.open(path) if start == b"BZh" else path.open("rb")
 
 
 def _read_at_most(file: IO[bytes], count: int) -> bytes:

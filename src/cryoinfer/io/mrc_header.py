@@ -15,12 +15,14 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.pixel_sizes import is_plausible_pixel_size
+from cryoinfer.io.places import FARTHEST_ANGSTROM
 
 HEADER_BYTES = 1024
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 """NumPy's name of the real values of each mode that is read."""
 
 ByteOrder = Literal["<", ">"]
+Place = tuple[float, float, float]
 
 _STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
 _KNOWN_MODES = (*DTYPES, 3, 4, 101)
@@ -73,7 +75,7 @@ class MrcHeader:
     samples: tuple[int, int, int]
     cell_angstrom: tuple[float, float, float]
     angles_degrees: tuple[float, float, float]
-    origin_angstrom: tuple[float, float, float]
+    origin_angstrom: Place
     start: tuple[int, int, int]
     space_group: int
     extended_bytes: int
@@ -139,6 +141,27 @@ class MrcHeader:
         """Return the one voxel size of a map, None where there is none."""
         right = all(angle in (0.0, 90.0) for angle in self.angles_degrees)
         return self._shared_size(3) if right else None
+
+    def first_voxel_angstrom(self, voxel_angstrom: float, path: Path) -> Place:
+        """Return where the first voxel lies, along x, y and z.
+
+        Raises
+        ------
+        InputError
+            If nothing can lie there.
+        """
+        place = self.origin_angstrom
+        if not any(place):
+            i, j, k = self.start
+            place = (voxel_angstrom * i, voxel_angstrom * j, voxel_angstrom * k)
+        x, y, z = place
+        if not all(abs(axis) <= FARTHEST_ANGSTROM for axis in place):
+            raise InputError(
+                f"{path}: expected the first voxel within {FARTHEST_ANGSTROM:g} A of "
+                f"0, found it at ({x:g}, {y:g}, {z:g}) in the header. Set its origin "
+                "and start to 0, for example with the Python package mrcfile"
+            )
+        return place
 
     def told_voxel_size(self) -> str:
         """Return what the header says of the voxel size, for a message."""

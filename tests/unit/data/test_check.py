@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -186,3 +187,24 @@ def test_particles_without_errors_load(tmp_path):
     path = write(tmp_path, particle_images(), contrast=0.6)
     assert not messages(check(path), "error")
     assert len(Particles.load(path)) == N
+
+
+def test_a_stack_that_cannot_be_read_does_not_hide_the_others(tmp_path, monkeypatch):
+    images = particle_images()
+    images[0] = torch.inf
+    path = write(tmp_path, images)
+    (tmp_path / "b.mrcs").write_bytes((tmp_path / "a.mrcs").read_bytes())
+    text = path.read_text()
+    path.write_text(text.replace("000002@a.mrcs", "000002@b.mrcs"))
+    plain = Path.open
+
+    def opened(self, *args, **kwargs):
+        if self.name == "b.mrcs":
+            raise OSError(5, "Input/output error")
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    found = messages(check(path), "error")
+    assert len(found) == 2
+    assert "b.mrcs: Input/output error" in found[0]
+    assert "images (rows 1) hold values that are no number" in found[1]

@@ -1,5 +1,6 @@
 import gzip
 import pickle
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -286,3 +287,31 @@ def test_where_a_map_lies_is_told_by_origin_or_start(tmp_path):
     with mrcfile.open(path, mode="r+") as mrc:
         mrc.header.origin = (1.0, 2.0, 3.0)
     assert read_map(path).origin_angstrom == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ({"origin": (np.nan, 0, 0)}, r"\(nan, 0, 0\)"),
+        ({"origin": (0, 0, np.inf)}, r"\(0, 0, inf\)"),
+        ({"origin": (0, 3e9, 0)}, r"\(0, 3e\+09, 0\)"),
+        ({"nxstart": -(2**31)}, r"\(-3.22123e\+09, 0, 0\)"),
+    ],
+)
+def test_a_map_that_lies_nowhere_is_refused(tmp_path, header, found):
+    path = tmp_path / "a.mrc"
+    write_map(path, random((4, 4, 4)), 1.5)
+    edit_header(path, **header)
+    with pytest.raises(InputError, match=f"within 100000 A of 0, found it at {found}"):
+        read_map(path)
+
+
+def test_a_stack_that_the_system_cannot_read_is_refused(tmp_path, monkeypatch):
+    write_stack(tmp_path / "a.mrcs", random((2, 4, 4)))
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(InputError, match=r"Cannot read .*a\.mrcs: Permission denied"):
+        StackFile.of(tmp_path / "a.mrcs")
