@@ -16,11 +16,12 @@ from cryoinfer.io.atom_columns import Cell
 from cryoinfer.io.atom_files import read_atom_file
 from cryoinfer.io.atoms import KeptAtoms
 from cryoinfer.io.files import require_file
+from cryoinfer.io.places import FARTHEST_ANGSTROM
 from cryoinfer.io.whole_files import require_whole_dcd, require_whole_xtc
 
 _ANGSTROM_PER_NANOMETRE = 10.0
 _MOST_BYTES = 4 << 30  # of the atoms that are kept
-_FARTHEST_ANGSTROM = 1e5  # from the origin, as of structures
+_OF_MODELS = (".pdb", ".ent", ".cif", ".mmcif", ".gz", ".bz2")
 
 Floats = NDArray[np.float32]
 
@@ -92,11 +93,11 @@ def read_frames(path: Path | str, kept: KeptAtoms) -> Frames:
     if not frames:
         raise InputError(f"{path} holds no frames")
     found = np.concatenate(frames)
-    placed = (np.abs(found) < _FARTHEST_ANGSTROM).all((1, 2))
+    placed = (np.abs(found) < FARTHEST_ANGSTROM).all((1, 2))
     if not placed.all():
         raise InputError(
             f"frame {int(placed.argmin()) + 1} of {path} holds coordinates that are "
-            f"not finite, or farther than {_FARTHEST_ANGSTROM:g} A from the origin: "
+            f"not finite, or farther than {FARTHEST_ANGSTROM:g} A from the origin: "
             "leave it out"
         )
     known = [cell.vectors_angstrom for cell in cells if cell is not None]
@@ -111,7 +112,10 @@ def _binary_chunks(path: Path, kind: str) -> Iterator[Chunk]:
     InputError
         If the file is cut short, or the process that reads it fails or dies.
     """
-    (require_whole_xtc if kind == ".xtc" else require_whole_dcd)(path)
+    try:
+        (require_whole_xtc if kind == ".xtc" else require_whole_dcd)(path)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
     command = [sys.executable, "-P", trajectory_child.__file__, kind, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -167,7 +171,16 @@ def _cell(numbers: NDArray[np.float64]) -> Cell | None:
 
 def _models(path: Path) -> Iterator[Chunk]:
     """Yield the models of a coordinate file as frames."""
-    file = read_atom_file(path)
+    try:
+        file = read_atom_file(path)
+    except InputError as error:
+        if path.suffix.lower() in _OF_MODELS:
+            raise
+        raise InputError(
+            f"{path}: expected a trajectory as .dcd or .xtc, or an mmCIF or PDB file "
+            f"of several models, found {path.suffix or 'no ending'} and neither of "
+            "these inside. Convert it (mdconvert -o x.dcd, gmx trjconv -o x.xtc)"
+        ) from error
     first = len(file.coordinates_angstrom[0])
     cell = file.cell if file.cell is not None and file.cell.alone else None
     for number, places in enumerate(file.coordinates_angstrom, 1):

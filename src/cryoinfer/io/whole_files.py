@@ -8,7 +8,11 @@ from cryoinfer.errors import InputError
 
 _FIRST_RECORD = 84  # bytes of a DCD file's
 _HEAD = "4s20i"  # in it: the word CORD, and numbers; these are known
-_FRAMES, _FIXED, _CELL, _FOURTH = 0, 8, 10, 11
+_FRAMES, _FIXED, _CELL, _FOURTH, _CHARMM = 0, 8, 10, 11, 19
+"""Where among the numbers stand: of frames and fixed atoms how many, whether frames
+have cells and fourth coordinates, and CHARMM's version. It is 0 in files of X-PLOR,
+whose step of time, of eight bytes, reaches into the place of the cells."""
+
 _XTC_HEAD = struct.Struct(">3i10fi")
 """Magic number, atoms, step, time, box; and atoms again."""
 
@@ -39,7 +43,8 @@ def require_whole_dcd(path: Path) -> None:
         _, *numbers = struct.unpack_from(order + _HEAD, first, 4)
         records, whole = _records(raw, order, path.stat().st_size)
     of_head = 3 + (numbers[_FIXED] != 0)
-    of_frame = 3 + (numbers[_CELL] != 0) + (numbers[_FOURTH] == 1)
+    more_of_frame = (numbers[_CELL] != 0) + (numbers[_FOURTH] == 1)
+    of_frame = 3 + (more_of_frame if numbers[_CHARMM] else 0)
     held, more = divmod(max(0, records - of_head), of_frame)
     if held < numbers[_FRAMES]:
         raise InputError(

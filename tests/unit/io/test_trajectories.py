@@ -1,6 +1,7 @@
 """Frames of trajectories."""
 
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,63 @@ def test_an_xtc_file_cut_short_is_refused(xtc: Path) -> None:
 def test_what_is_no_trajectory_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"not a trajectory" * 100)
     with pytest.raises(InputError, match="cannot be read as a"):
+        read_frames(tmp_path / name, KEPT)
+
+
+@pytest.mark.parametrize("name", ["a.trr", "a.nc", "a.h5", "a"])
+def test_other_formats_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x00\x00\x07\xc9" * 100)
+    found = name[1:] or "no ending"
+    message = rf"trajectory as \.dcd or \.xtc, .* found {found} .*\. Convert it"
+    with pytest.raises(InputError, match=message):
+        read_frames(tmp_path / name, KEPT)
+
+
+def test_models_under_any_name_are_frames(
+    coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    (tmp_path / "a.pdb1").write_text(models(coordinates))
+    assert len(read_frames(tmp_path / "a.pdb1", KEPT)) == FRAMES
+    (tmp_path / "a.pdb").write_text("nothing")
+    with pytest.raises(InputError, match="is not an mmCIF or PDB model"):
+        read_frames(tmp_path / "a.pdb", KEPT)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_time_step_of_x_plor_is_no_cell(
+    order: str, coordinates: NDArray[np.float32], tmp_path: Path
+) -> None:
+    # X-PLOR has a step of eight bytes where CHARMM has one of four and the cells' mark.
+    counts, rest = [FRAMES, 1, 1, *[0] * 6], [0] * 9
+    head = struct.pack(f"{order}4s9id9i", b"CORD", *counts, 0.123, *rest)
+    assert struct.unpack_from(order + "i", head, 4 + 4 * 10)[0] != 0
+    title = struct.pack(order + "i80s", 1, b"X-PLOR")
+    records = [head, title, struct.pack(order + "i", ATOMS)]
+    for frame in coordinates:
+        records += [axis.astype(order + "f4").tobytes() for axis in frame.T]
+    path = tmp_path / "a.dcd"
+    length = struct.Struct(order + "i")
+    path.write_bytes(
+        b"".join(length.pack(len(r)) + r + length.pack(len(r)) for r in records)
+    )
+    found = read_frames(path, KEPT)
+    assert np.array_equal(found.coordinates_angstrom, coordinates[:, KEPT.rows])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=f"promises {FRAMES} frames, the file holds"):
+        read_frames(path, KEPT)
+
+
+@pytest.mark.parametrize("name", ["a.dcd", "a.xtc"])
+def test_a_trajectory_that_the_system_cannot_read_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(InputError, match=f"Cannot read .*{name}: Permission denied"):
         read_frames(tmp_path / name, KEPT)
 
 
