@@ -24,6 +24,7 @@ from cryoinfer.io.conventions.table import (
     require_ignorable,
 )
 from cryoinfer.io.mrc import StackFile
+from cryoinfer.io.pixel_sizes import same_pixel_size
 from cryoinfer.io.raw_text import text_of_name
 
 _P = ParamSpec("_P")
@@ -259,7 +260,7 @@ class _Survey:
         declared = source.pixel_size_angstrom()[first].tolist()
         for stack, value in zip(stacks, declared, strict=True):
             header = None if stack is None else stack.pixel_size_angstrom
-            if stack and header and abs(header / value - 1) > 0.01:
+            if stack and header and not same_pixel_size(header, value):
                 self._add(
                     "warning",
                     "pixel size",

@@ -28,7 +28,11 @@ from cryoinfer.io.conventions.table import (
 from cryoinfer.io.cryosparc import tables_beside
 from cryoinfer.io.files import read_bytes
 from cryoinfer.io.mrc import StackFile
-from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
+from cryoinfer.io.pixel_sizes import (
+    PIXEL_SIZE_RANGE_ANGSTROM,
+    is_plausible_pixel_size,
+    same_pixel_size,
+)
 from cryoinfer.io.raw_text import decode, text_of_name
 from cryoinfer.records import Optics
 
@@ -287,37 +291,34 @@ def with_pixel_size(
         If there is none or it is absurd, or the user contradicts the metadata.
     """
     declared = source.pixel_size_angstrom()
-    if np.isnan(declared).any():
-        if pixel_size_angstrom is None:
-            pixel_size_angstrom = header_pixel_size(stacks)
-        require_plausible(pixel_size_angstrom, "--pixel-size or the header")
-        return source.with_pixel_size(pixel_size_angstrom)
-    for value in np.unique(declared).tolist():
+    is_known = ~np.isnan(declared)
+    for value in np.unique(declared[is_known]).tolist():
         require_plausible(value, "the metadata")
-        # Headers and metadata round to about four digits.
-        if pixel_size_angstrom and abs(value / pixel_size_angstrom - 1) > 1e-3:
+        if pixel_size_angstrom and not same_pixel_size(value, pixel_size_angstrom):
             raise InputError(
                 f"The metadata have a pixel size of {value:.5g} A, but --pixel-size "
                 f"says {pixel_size_angstrom:.5g} A. Correct the metadata, or leave "
                 "the option out."
             )
-    return source
+    if is_known.all():
+        return source
+    if pixel_size_angstrom is None:
+        pixel_size_angstrom = header_pixel_size(stacks)
+    require_plausible(pixel_size_angstrom, "--pixel-size or the header")
+    return source.with_pixel_size(pixel_size_angstrom)
 
 
 def header_pixel_size(stacks: Sequence[StackFile]) -> float:
     """Return the pixel size that the headers of all stacks share."""
-    sizes = {
-        None if s.pixel_size_angstrom is None else round(s.pixel_size_angstrom, 4)
-        for s in stacks
-    }
-    value = stacks[0].pixel_size_angstrom
-    if len(sizes) > 1 or value is None:
-        found = "several" if len(sizes) > 1 else "none that can be used"
+    sizes = [stack.pixel_size_angstrom for stack in stacks]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or not same_pixel_size(min(known), max(known)):
+        found = "several" if known else "none that can be used"
         raise InputError(
             "The metadata have no pixel size, and of the headers of the stacks "
             f"(such as {stacks[0].path}) there is {found}. Give --pixel-size."
         )
-    return value
+    return known[0]
 
 
 def require_plausible(pixel_size_angstrom: float, origin: str) -> None:

@@ -85,6 +85,7 @@ def test_good_particles_have_no_findings(tmp_path):
         ({"tilt": 0.1}, "error", "beam-tilt.*--ignore beam-tilt"),
         ({"pixel_size": 0}, "error", "pixel size between 0.1 and 100"),
         ({"pixel_size": 2}, "warning", "say 2 A, which is used, but the header"),
+        ({"pixel_size": 1.51}, "warning", "say 1.51 A, .* but the header"),
         ({"rows": [1, *range(1, N)]}, "warning", "1 rows repeat an image"),
         ({"rows": range(1, 60)}, "warning", "at least 100 particles, found 59"),
         ({"rows": range(2, N + 2)}, "error", "Row 120 .* only 120 images"),

@@ -5,6 +5,7 @@ import pytest
 from cryoinfer.data.check import check
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, MissingFileError, UnsupportedError
+from cryoinfer.io.cryosparc import write_cs
 
 
 def edit(path, old, new):
@@ -62,6 +63,44 @@ def test_odd_and_oblong_images_are_refused(tmp_path, stack):
 def test_a_contradicting_pixel_size_is_refused(project):
     with pytest.raises(InputError, match=r"1\.5 A, but --pixel-size says 2 A"):
         Particles.load(project / "new.star", pixel_size_angstrom=2.0)
+
+
+@pytest.mark.parametrize("gap", [0, -1])
+def test_pixel_sizes_that_are_known_are_checked_beside_gaps(
+    sparc, cryosparc_table, gap
+):
+    path = sparc / "J1" / "particles.cs"
+    sizes = np.array([1.5, gap, 1.5], dtype="f4")
+    write_cs(path, cryosparc_table(**{"blob/psize_A": sizes}))
+    assert Particles.load(path).optics.pixel_size_angstrom.tolist() == [1.5] * 3
+    with pytest.raises(InputError, match=r"1\.5 A, but --pixel-size says 2 A"):
+        Particles.load(path, pixel_size_angstrom=2.0)
+    sizes[0] = 1e6
+    write_cs(path, cryosparc_table(**{"blob/psize_A": sizes}))
+    with pytest.raises(InputError, match=r"found 1e\+06 A in the metadata"):
+        Particles.load(path)
+    (found,) = [f for f in check(path) if f.severity == "error"]
+    assert "found 1e+06 A in the metadata" in found.message
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((1.5, 1.5009), None),  # of a header with four digits
+        ((1.5, 1.503), "there is several"),
+        ((1.5, 0.0), "there is several"),
+        ((0.0, 0.0), "none that can be used"),
+    ],
+)
+def test_headers_share_a_pixel_size_but_for_rounding(tmp_path, stack, sizes, message):
+    for name, size in zip("ab", sizes, strict=True):
+        stack(tmp_path / f"{name}.mrcs", 2, 8, size)
+    (tmp_path / "list.txt").write_text("a.mrcs\nb.mrcs\n")
+    if message is None:
+        assert len(Particles.load(tmp_path / "list.txt")) == 4
+    else:
+        with pytest.raises(InputError, match=message):
+            Particles.load(tmp_path / "list.txt")
 
 
 @pytest.mark.parametrize(
