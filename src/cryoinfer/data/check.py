@@ -1,6 +1,5 @@
 """Look for everything that could spoil a run before the run is started."""
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cryoinfer.data import loading
 from cryoinfer.data.finding import Finding, Severity
 from cryoinfer.data.image_checks import check_images
 from cryoinfer.data.optics_checks import check_optics, check_shifts
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.same_images import repeated_images
 from cryoinfer.data.stack_paths import Place
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.table import (
@@ -195,15 +194,6 @@ class _Survey:
             self._add("error", "images", f"{left} more stacks cannot be used.")
         return stacks
 
-    @staticmethod
-    def _file_index(stacks: Sequence[StackFile | None]) -> NDArray[np.int64]:
-        """Return a number a name, the same for names of one file."""
-        names = [
-            f"missing {i}" if stack is None else os.path.realpath(stack.path)
-            for i, stack in enumerate(stacks)
-        ]
-        return np.unique(names, return_inverse=True)[1].reshape(-1)
-
     def metadata(
         self, table: ParticleTable, stacks: Sequence[StackFile | None]
     ) -> None:
@@ -212,14 +202,7 @@ class _Survey:
         if n < _FEW_PARTICLES:
             message = f"Expected at least {_FEW_PARTICLES} particles, found {n}."
             self._add("warning", "particles", message)
-        file_index = self._file_index(stacks)[table.images.path_index]
-        keys = np.stack([file_index, table.images.row], axis=1)
-        repeated = n - len(np.unique(keys, axis=0))
-        if repeated:
-            message = (
-                f"{repeated} rows repeat an image that another row has. Repeated "
-                "images make the two halves of the data dependent; remove them."
-            )
+        for message in repeated_images(table.images, stacks):
             self._add("warning", "particles", message)
         self.remarks(table.remarks)
         self.findings += check_optics(table)

@@ -1,11 +1,8 @@
 """Particles of several files as one set."""
 
-import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.same_images import real_path
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
@@ -122,11 +120,11 @@ def is_further(particles: Particles, known: Sequence[Particles]) -> Tensor:
     """
     files: dict[str, int] = {}
     for stack in particles.stacks:
-        files.setdefault(_real_path(stack.path), len(files))
+        files.setdefault(real_path(stack.path), len(files))
 
     def places(part: Particles) -> NDArray[np.int64]:
         images = part.table.images
-        numbers = [files.get(_real_path(stack.path), -1) for stack in part.stacks]
+        numbers = [files.get(real_path(stack.path), -1) for stack in part.stacks]
         # Headers of stacks count their images in 32 bits.
         return np.array(numbers, dtype=np.int64)[images.path_index] << 32 | images.row
 
@@ -134,18 +132,12 @@ def is_further(particles: Particles, known: Sequence[Particles]) -> Tensor:
     sharing = [
         part
         for part in known
-        if any(_real_path(stack.path) in files for stack in part.stacks)
+        if any(real_path(stack.path) in files for stack in part.stacks)
     ]
     taken = np.concatenate([own[:0], *map(places, sharing)])
     is_first = np.zeros(len(own), dtype=bool)
     is_first[np.unique(own, return_index=True)[1]] = True
     return torch.from_numpy(is_first & ~np.isin(own, taken))
-
-
-@functools.cache
-def _real_path(path: Path) -> str:
-    # A watch asks for all stacks so far with every file that arrives.
-    return os.path.realpath(path)
 
 
 @dataclass(frozen=True)

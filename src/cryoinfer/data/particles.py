@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryoinfer.data import loading
 from cryoinfer.data.optics_checks import require_usable
+from cryoinfer.data.same_images import repeated_images
 from cryoinfer.data.stack_paths import Place, spell_names
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles, table_to_cryosparc
@@ -103,10 +104,11 @@ class Particles:
             stacks = loading.open_stacks(source.images().paths, place)
             source = loading.with_pixel_size(source, stacks, pixel_size_angstrom)
         table = source.table()
-        left = loading.tables_not_used(path, passthrough, source)
-        table = replace(table, remarks=(*table.remarks, *left))
         require_usable(table)
         loading.require_rows(table.images, stacks)
+        left = loading.tables_not_used(path, passthrough, source)
+        repeated = repeated_images(table.images, stacks)
+        table = replace(table, remarks=(*table.remarks, *left, *repeated))
         boxes = loading.stack_boxes(table.images, stacks)
         return cls(source, loading.with_boxes(source, table, boxes), stacks)
 

@@ -133,13 +133,27 @@ def test_broken_and_odd_images_are_found(tmp_path):
 def test_images_repeat_under_whatever_name_of_their_stack(tmp_path):
     path = write(tmp_path, particle_images())
     (tmp_path / "link.mrcs").symlink_to(tmp_path / "a.mrcs")
+    (tmp_path / "links").symlink_to(tmp_path)
     text = path.read_text()
-    for name in ("./a.mrcs", "link.mrcs"):
+    for name in ("./a.mrcs", "link.mrcs", "links/a.mrcs", "links/link.mrcs"):
         path.write_text(text.replace("000001@a.mrcs", f"000002@{name}"))
         (found,) = messages(check(path))
         assert found.startswith("1 rows repeat an image")
+        assert Particles.load(path).remarks == (found,)
         path.write_text(text.replace("000001@a.mrcs", f"000001@{name}"))
         assert check(path) == []
+        assert Particles.load(path).remarks == ()
+
+
+def test_rows_and_stacks_that_repeat_are_told_when_they_are_loaded(tmp_path):
+    path = write(tmp_path, particle_images())
+    rows = [line for line in path.read_text().splitlines() if "@" in line]
+    path.write_text(path.read_text() + "\n".join(rows) + "\n")
+    (tmp_path / "list.txt").write_text("a.mrcs\n./a.mrcs\n")
+    for name in ("p.star", "list.txt"):
+        (remark,) = Particles.load(tmp_path / name).remarks
+        assert remark.startswith(f"{N} rows repeat an image")
+        assert remark in messages(check(tmp_path / name), "warning")
 
 
 def test_one_problem_does_not_hide_another(tmp_path):
