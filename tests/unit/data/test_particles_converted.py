@@ -285,3 +285,24 @@ class TestRealFiles:
     def test_what_cannot_be_used_is_refused(self, name, error, message):
         with pytest.raises(error, match=message):
             Particles.load(REAL_FILES / name)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_particles_without_a_ctf_get_none(sparc, cryosparc_table, sign):
+    particles = Particles.load(sparc / "J1" / "extract" / "a.mrcs")
+    particles.save(sparc / "J1" / "bare.cs")
+    again = Particles.load(sparc / "J1" / "bare.cs")
+    assert not again.has_ctf
+    assert not [x for x in read_cs(sparc / "J1" / "bare.cs").dtype.names if "df1" in x]
+    assert torch.equal(again.images(rows(0, 1)), particles.images(rows(0, 1)))
+    # Nor do those of cryoSPARC that went through RELION's format.
+    whole = cryosparc_table(**{"blob/sign": np.full(3, sign, dtype="f4")})
+    kept = [name for name in whole.dtype.names if not name.startswith("ctf/")]
+    write_cs(sparc / "J1" / "none.cs", whole[kept])
+    Particles.load(sparc / "J1" / "none.cs").save(sparc / "J1" / "a.star")
+    between = Particles.load(sparc / "J1" / "a.star")
+    between.save(sparc / "J1" / "b.cs")
+    found = Particles.load(sparc / "J1" / "b.cs")
+    assert found.has_ctf == between.has_ctf == (sign < 0)
+    wanted = Particles.load(sparc / "J1" / "none.cs").images(rows(0, 1))
+    assert torch.equal(found.images(rows(0, 1)), wanted)

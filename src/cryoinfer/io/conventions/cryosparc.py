@@ -367,11 +367,12 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
         _SHAPE: np.stack([box, box], axis=1).astype(np.uint32),
         _PIXEL_SIZE: optics.pixel_size_angstrom.numpy().astype(np.float32),
         _SIGN: sign.numpy().astype(np.float32),
-        "ctf/type": np.full(n, b"imported"),
         _EXPOSURE_GROUP: optics.group.numpy().astype(np.uint32),
     }
-    for name, field in _OPTICS.items():
-        fields[field] = getattr(optics, name).numpy().astype(np.float32)
+    if table.has_ctf:
+        fields["ctf/type"] = np.full(n, b"imported")
+        for name, field in _OPTICS.items():
+            fields[field] = getattr(optics, name).numpy().astype(np.float32)
     if table.micrograph is not None:
         fields[_MICROGRAPH] = bytes_of_text(table.micrograph)
     if table.pose is not None:
