@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.errors import InputError, OutputError
+from cryoinfer.errors import InputError, OutputError, is_out_of_memory
 from cryoinfer.io.files import require_file
 from cryoinfer.io.number_words import are_whole
 from cryoinfer.io.raw_text import decode, encode
@@ -203,12 +203,17 @@ def field_names(table: NDArray[Any]) -> tuple[str, ...]:
 def _load(path: Path) -> NDArray[Any]:
     require_file(path, "cryoSPARC file")
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of headers of old versions
-            table = np.lib.format.read_array(
-                file, allow_pickle=False, max_header_size=_MAX_HEADER_CHARACTERS
+            # Mapped first: what a damaged header promises is compared with the file.
+            table = np.array(
+                np.lib.format.open_memmap(
+                    path, mode="r", max_header_size=_MAX_HEADER_CHARACTERS
+                )
             )
     except Exception as error:  # whatever NumPy, Python's parser among it, makes of it
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{path} is not a cryoSPARC .cs table: {str(error)[:200]}"
         ) from error

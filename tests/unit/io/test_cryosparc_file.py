@@ -62,3 +62,31 @@ def test_other_files_are_refused(tmp_path):
         np.save(file, np.array([object()]), allow_pickle=True)
     with pytest.raises(InputError, match="is not a cryoSPARC"):
         read_cs(tmp_path / "c.cs")
+
+
+def test_a_lack_of_memory_is_no_damage_of_a_file(tmp_path, monkeypatch):
+    write_cs(tmp_path / "a.cs", table([1]))
+
+    def mapped(*_, **__):
+        raise MemoryError("Unable to allocate 8 TiB")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", mapped)
+    with pytest.raises(MemoryError):
+        read_cs(tmp_path / "a.cs")
+
+
+def test_a_header_that_promises_more_than_the_file_is_damaged(tmp_path):
+    write_cs(tmp_path / "a.cs", table([1, 2]))
+    content = (tmp_path / "a.cs").read_bytes()
+    (tmp_path / "a.cs").write_bytes(content[:-1])
+    with pytest.raises(InputError, match="is not a cryoSPARC"):
+        read_cs(tmp_path / "a.cs")
+    content = content.replace(b"(2,), }            ", b"(2999999999999,), }")
+    (tmp_path / "a.cs").write_bytes(content)
+    with pytest.raises(InputError, match="is not a cryoSPARC"):
+        read_cs(tmp_path / "a.cs")
+
+
+def test_a_table_without_rows_is_read(tmp_path):
+    write_cs(tmp_path / "a.cs", table([]))
+    assert len(read_cs(tmp_path / "a.cs")) == 0
