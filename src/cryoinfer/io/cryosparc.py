@@ -32,7 +32,7 @@ def read_cs(path: Path | str, passthrough: Sequence[Path | str] = ()) -> NDArray
     passthrough : sequence of paths
         Tables that carry further fields of the same particles. Without any, the
         files ``*passthrough_particles*.cs`` beside ``path`` that hold every one of
-        its particles are taken.
+        its particles are taken; those that cannot be read are passed over.
 
     Returns
     -------
@@ -45,17 +45,41 @@ def read_cs(path: Path | str, passthrough: Sequence[Path | str] = ()) -> NDArray
         If a file is absent, is not a ``.cs`` table, or a passthrough named by the
         caller lacks a particle.
     """
-    table = _load(Path(path))
+    return read_with_tables(Path(path), passthrough)[0]
+
+
+def read_with_tables(
+    path: Path, passthrough: Sequence[Path | str] = ()
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read as :func:`read_cs` does; return also what to tell of the tables beside.
+
+    Nobody has asked for those, so that one that is damaged stops nothing.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        As :func:`read_cs`.
+    """
+    table = _load(path)
     if passthrough:
-        for other_path in passthrough:
-            table = _merge(table, _load(Path(other_path)), Path(other_path))
-        return table
-    for other_path in tables_beside(Path(path)):
-        other = _load(other_path)
+        for other_path in map(Path, passthrough):
+            table = _merge(table, _load(other_path), other_path)
+        return table, ()
+    remarks = []
+    for other_path in tables_beside(path):
+        try:
+            other = _load(other_path)
+        except InputError as error:
+            remarks.append(
+                f"{error}. It was looked at as it lies beside {path.name}, and is "
+                "passed over: name the passthrough tables that are meant with "
+                "--passthrough."
+            )
+            continue
         covers = _has_uids(other) and _has_uids(table)
         if covers and np.isin(table["uid"], other["uid"]).all():
             table = _merge(table, other, other_path)
-    return table
+    return table, tuple(remarks)
 
 
 def tables_beside(path: Path) -> list[Path]:

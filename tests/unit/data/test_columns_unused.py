@@ -183,3 +183,67 @@ def test_fields_that_are_needed(sparc, cryosparc_table, field, values, message):
     with pytest.raises(InputError, match=message):
         Particles.load(path)
     assert any(f.severity == "error" for f in check(path))
+
+
+def test_a_split_of_another_type_is_told(sparc, cryosparc_table):
+    path = sparc / "J1" / "particles.cs"
+    split = np.array([b"A", b"B", b"A"])
+    for values in (split, np.array([0, 1, np.nan]), np.ones((3, 2))):
+        write_cs(path, cryosparc_table(**{"alignments3D/split": values}))
+        particles = Particles.load(path)
+        assert particles.random_subset is None
+        (remark,) = particles.remarks
+        assert "alignments3D/split must hold" in remark
+        assert "Halves are drawn at random instead" in remark
+        assert remark in [f.message for f in check(path)]
+
+
+@pytest.mark.parametrize("word", ["0", "-16", "x", "nan"])
+def test_an_image_size_that_says_nothing_is_that_of_the_stack(folder, word):
+    path = write(folder, rlnOpticsGroup=["1"] * N)
+    optics = f"data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImageSize\n1 {word}\n\n"
+    path.write_text(optics + path.read_text())
+    particles = Particles.load(path)
+    assert particles.boxes.tolist() == [8] * N
+    particles.save(folder / "out.star")
+    # Other programs demand one.
+    optics = read_star(folder / "out.star").get("optics")
+    assert optics.columns["rlnImageSize"].tolist() == ["8"]
+
+
+@pytest.mark.parametrize("size", [1e30, 8.5, 1e9])
+def test_an_image_size_that_contradicts_the_stack(sparc, cryosparc_table, size):
+    path = sparc / "J1" / "particles.cs"
+    write_cs(path, cryosparc_table(**{"blob/shape": np.full((3, 2), size)}))
+    with pytest.raises(InputError, match="but those of row 1 have 8"):
+        Particles.load(path)
+
+
+def test_a_shape_of_zeros_is_that_of_the_stack(sparc, cryosparc_table):
+    path = sparc / "J1" / "particles.cs"
+    write_cs(path, cryosparc_table(**{"blob/shape": np.zeros((3, 2), dtype="u4")}))
+    Particles.load(path).save(sparc / "J1" / "out.cs")
+    assert read_cs(sparc / "J1" / "out.cs")["blob/shape"].tolist() == [[8, 8]] * 3
+
+
+def test_a_result_in_any_bytes_and_no_column_of_another_name(sparc, cryosparc_table):
+    path = sparc / "J1" / "particles.cs"
+    fields = {
+        "cryoinfer/cryoinferNote": np.array([b"caf\xe9", b"a", b"b"]),
+        "cryoinfer/rlnImageName": np.array([b"9@z.mrcs"] * 3),
+        "cryoinfer/rlnLogLikeliContribution": np.array([1.0, 2.0, 3.0]),
+    }
+    write_cs(path, cryosparc_table(**fields))
+    particles = Particles.load(path)
+    assert set(particles.table.results) == {
+        "cryoinferNote",
+        "rlnLogLikeliContribution",
+    }
+    particles.save(sparc / "J1" / "out.star")
+    assert Particles.load(sparc / "J1" / "out.star").table.images.row[0] == 0
+    assert b"caf\xe9" in (sparc / "J1" / "out.star").read_bytes()
+    # The table itself keeps them all.
+    particles.save(sparc / "J1" / "out.cs")
+    again = read_cs(sparc / "J1" / "out.cs")
+    for name, values in fields.items():
+        assert np.array_equal(again[name], values)

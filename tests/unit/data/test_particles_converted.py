@@ -306,3 +306,19 @@ def test_particles_without_a_ctf_get_none(sparc, cryosparc_table, sign):
     assert found.has_ctf == between.has_ctf == (sign < 0)
     wanted = Particles.load(sparc / "J1" / "none.cs").images(rows(0, 1))
     assert torch.equal(found.images(rows(0, 1)), wanted)
+
+
+def test_a_damaged_table_beside_particles_is_passed_over_and_told(sparc):
+    path, beside = sparc / "J1" / "p.cs", sparc / "J1" / "J1_passthrough_particles.cs"
+    (sparc / "J1" / "particles.cs").rename(path)
+    beside.write_bytes(b"no table")
+    particles = Particles.load(path)
+    assert len(particles) == 3
+    (remark,) = particles.remarks
+    assert "J1_passthrough_particles.cs is not a cryoSPARC .cs table" in remark
+    assert "looked at as it lies beside p.cs, and is passed over" in remark
+    assert remark in [f.message for f in check(path) if f.severity == "warning"]
+    assert particles.select(rows(0)).remarks == (remark,)
+    # One that the user names must be whole.
+    with pytest.raises(InputError, match="is not a cryoSPARC"):
+        Particles.load(path, passthrough=[beside])

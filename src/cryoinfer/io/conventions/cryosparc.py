@@ -16,8 +16,12 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc_fields import (
+    CLASS,
     RESULT_GROUP,
+    SPLIT,
+    class_numbers,
     result_fields,
+    split_halves,
     storable,
     understood,
 )
@@ -30,10 +34,10 @@ from cryoinfer.io.conventions.table import (
     MICROSCOPE_OPTIONS,
     Changes,
     Feature,
-    Halves,
     ImageReferences,
     Microscope,
     ParticleTable,
+    declared_boxes,
     feature,
     group_numbers,
     require_same,
@@ -45,7 +49,7 @@ from cryoinfer.io.cryosparc import (
     integer_field,
     make_uids,
     number_field,
-    read_cs,
+    read_with_tables,
     text_field,
     with_fields,
     write_cs,
@@ -57,7 +61,6 @@ _PATH, _INDEX, _SHAPE = "blob/path", "blob/idx", "blob/shape"
 _PIXEL_SIZE, _SIGN = "blob/psize_A", "blob/sign"
 _POSE, _SHIFT = "alignments3D/pose", "alignments3D/shift"
 _ALIGNED_PIXEL_SIZE = "alignments3D/psize_A"
-_SPLIT, _CLASS = "alignments3D/split", "alignments3D/class"
 _MICROGRAPH = "location/micrograph_path"
 _EXPOSURE_GROUP = "ctf/exp_group_id"
 _ABERRATIONS = {
@@ -89,9 +92,12 @@ class CryosparcParticles:
     Attributes
     ----------
     fields : structured array, shape (n,)
+    remarks : tuple of str
+        What to tell of the files that it was read from.
     """
 
     fields: NDArray[Any]
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path | str, passthrough: Sequence[Path | str] = ()) -> Self:
@@ -102,7 +108,7 @@ class CryosparcParticles:
         MissingFileError, InputError
             If it is absent, no ``.cs`` table, or does not say where images are.
         """
-        particles = cls(read_cs(path, passthrough))
+        particles = cls(*read_with_tables(Path(path), passthrough))
         missing = [x for x in (_PATH, _INDEX) if not particles._has(x)]
         if missing:
             raise InputError(
@@ -141,7 +147,7 @@ class CryosparcParticles:
         """Return the particles with a pixel size where the table did not have any."""
         values = np.nan_to_num(self.pixel_size_angstrom(), nan=pixel_size_angstrom)
         fields = {_PIXEL_SIZE: values.astype(np.float32)}
-        return type(self)(with_fields(self.fields, fields))
+        return self._with_fields(fields)
 
     def with_microscope(self, microscope: Microscope) -> Self:
         """Return the particles with what the table does not say of the microscope.
@@ -163,7 +169,7 @@ class CryosparcParticles:
                 require_same(name, self._numbers(_OPTICS[name]), value)
             else:
                 fields[_OPTICS[name]] = np.full(len(self), value, dtype=np.float32)
-        return type(self)(with_fields(self.fields, fields))
+        return self._with_fields(fields)
 
     @property
     def has_ctf(self) -> bool:
@@ -188,12 +194,10 @@ class CryosparcParticles:
             If a field that is needed is absent or holds values that are not finite.
         """
         n = len(self)
-        box = np.zeros(n, dtype=np.int64)
-        if self._has(_SHAPE):
-            box = number_field(self.fields, _SHAPE, (2,)).max(axis=1).astype(np.int64)
+        box = self._declared_box()
         sign = self._numbers(_SIGN) if self._has(_SIGN) else np.ones(n)
         sign = np.where(sign < 0, -1.0, 1.0).astype(np.float32)
-        halves = self._halves()
+        halves = split_halves(self.fields)
         pose, problem = self._pose_or_problem()
         return ParticleTable(
             images=self.images(),
@@ -204,10 +208,10 @@ class CryosparcParticles:
             pose=pose,
             pose_problem=problem,
             random_subset=halves.subset,
-            class_number=self._class_number(),
+            class_number=class_numbers(self.fields),
             micrograph=understood(text_field, self.fields, _MICROGRAPH),
             results=result_fields(self.fields),
-            remarks=tuple(remark for remark in (problem, halves.remark) if remark),
+            remarks=(*self.remarks, *filter(None, (problem, halves.remark))),
         )
 
     def groups(self, table: ParticleTable, box: NDArray[np.int64]) -> Tensor:
@@ -216,7 +220,7 @@ class CryosparcParticles:
 
     def select(self, index: NDArray[Any]) -> Self:
         """Return some particles."""
-        return type(self)(self.fields[index])
+        return replace(self, fields=self.fields[index])
 
     def with_changes(self, changes: Changes) -> Self:
         """Return the particles with the fields of what was found out set."""
@@ -235,10 +239,10 @@ class CryosparcParticles:
             if values is not None:
                 fields[_OPTICS[name]] = values.numpy().astype(np.float32)
         if changes.random_subset is not None:
-            fields[_SPLIT] = (changes.random_subset - 1).numpy().astype(np.uint32)
+            fields[SPLIT] = (changes.random_subset - 1).numpy().astype(np.uint32)
         for name, column in changes.results.items():
             fields[RESULT_GROUP + name] = storable(column)
-        return type(self)(with_fields(self.fields, fields))
+        return self._with_fields(fields)
 
     def with_paths(self, paths: Mapping[str, str]) -> Self:
         """Return the particles with stacks of :meth:`images` called otherwise."""
@@ -250,18 +254,21 @@ class CryosparcParticles:
             new[images.path_index],
             bytes_of_text(text_field(self.fields, _PATH)),
         )
-        return type(self)(with_fields(self.fields, {_PATH: names}))
+        return self._with_fields({_PATH: names})
 
     def with_image_size(self, box: NDArray[np.int64]) -> Self:
         """Return the particles with their image size, where the table lacks it."""
-        if self._has(_SHAPE):
+        if self._has(_SHAPE) and (self._declared_box() > 0).all():
             return self
         shape = np.stack([box, box], axis=1).astype(np.uint32)
-        return type(self)(with_fields(self.fields, {_SHAPE: shape}))
+        return self._with_fields({_SHAPE: shape})
 
     def write(self, path: Path | str) -> None:
         """Write the ``.cs`` table."""
         write_cs(path, self.fields)
+
+    def _with_fields(self, fields: Mapping[str, NDArray[Any]]) -> Self:
+        return replace(self, fields=with_fields(self.fields, fields))
 
     def _has(self, field: str) -> bool:
         return field in field_names(self.fields)
@@ -269,16 +276,10 @@ class CryosparcParticles:
     def _numbers(self, field: str, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
         return number_field(self.fields, field, shape)
 
-    def _halves(self) -> Halves:
-        # Until a refinement splits the data every particle is in half 0.
-        if not self._has(_SPLIT) or not np.any(self.fields[_SPLIT]):
-            return Halves()
-        return Halves.of(_SPLIT, self._numbers(_SPLIT), 0)
-
-    def _class_number(self) -> Tensor | None:
-        """Return classes from 1, None where they cannot be understood."""
-        label = understood(integer_field, self.fields, _CLASS)
-        return None if label is None or label.min() < 0 else torch.from_numpy(label + 1)
+    def _declared_box(self) -> NDArray[np.int64]:
+        if not self._has(_SHAPE):
+            return np.zeros(len(self), dtype=np.int64)
+        return declared_boxes(self._numbers(_SHAPE, (2,)).max(axis=1))
 
     def _optics_record(self, box: NDArray[np.int64]) -> Optics:
         optics = Optics.without_ctf(len(self), 1.0)
@@ -377,8 +378,8 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
         fields[_MICROGRAPH] = bytes_of_text(table.micrograph)
     if table.pose is not None:
         number = torch.ones(n) if table.class_number is None else table.class_number
-        fields[_CLASS] = (number - 1).numpy().astype(np.uint32)
-        fields[_SPLIT] = np.zeros(n, dtype=np.uint32)
+        fields[CLASS] = (number - 1).numpy().astype(np.uint32)
+        fields[SPLIT] = np.zeros(n, dtype=np.uint32)
     particles = CryosparcParticles(with_fields(np.empty(n, dtype=[]), fields))
     return particles.with_changes(
         Changes(

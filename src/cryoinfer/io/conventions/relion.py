@@ -33,15 +33,15 @@ from cryoinfer.io.conventions.relion_rows import (
     RelionRows,
 )
 from cryoinfer.io.conventions.table import (
-    RESULT_COLUMNS,
-    RESULT_PREFIX,
     Changes,
     Feature,
     Halves,
     ImageReferences,
     Microscope,
     ParticleTable,
+    declared_boxes,
     group_numbers,
+    is_result,
 )
 from cryoinfer.io.star import (
     StarBlock,
@@ -56,6 +56,7 @@ from cryoinfer.records import Pose
 _LONGEST_NUMBER = 10
 """Digits of an image: stacks count theirs in 32 bits."""
 
+_BOX = "rlnImageSize"
 _SUBSET, _CLASS = "rlnRandomSubset", "rlnClassNumber"
 
 
@@ -201,7 +202,7 @@ class RelionParticles:
             results={
                 label: self.particles.numbers_or_nan(label)
                 for label in self.particles.columns
-                if label in RESULT_COLUMNS or label.startswith(RESULT_PREFIX)
+                if is_result(label)
             },
             remarks=tuple(remark for remark in (problem, halves.remark) if remark),
         )
@@ -228,7 +229,7 @@ class RelionParticles:
         """
         if self.optics is None:
             return group_numbers(table.optics.group.numpy(), box)
-        self._rows.require_uniform_groups({"rlnImageSize": box})
+        self._rows.require_uniform_groups({_BOX: box})
         return table.optics.group
 
     def select(self, index: NDArray[Any]) -> Self:
@@ -273,10 +274,13 @@ class RelionParticles:
         group_box[self._rows.group_row()] = box
         wanted = {
             "rlnOpticsGroupName": names,
-            "rlnImageSize": text_column(group_box, "%d"),
+            _BOX: text_column(group_box, "%d"),
             "rlnImageDimensionality": _repeat("2", optics),
         }
         new = {label: v for label, v in wanted.items() if label not in optics}
+        if _BOX in optics:
+            is_known = declared_boxes(optics.numbers_or_nan(_BOX)) > 0
+            new[_BOX] = np.where(is_known, optics.columns[_BOX], wanted[_BOX])
         return self._with_block(optics, new)
 
     def write(self, path: Path | str) -> None:
@@ -318,11 +322,9 @@ class RelionParticles:
 
     def _declared_box(self) -> NDArray[np.int64]:
         """Return the image size of each particle, 0 where the file does not say it."""
-        if "rlnImageSize" not in self._rows:
+        if _BOX not in self._rows:
             return np.zeros(len(self), dtype=np.int64)
-        box = self._rows.numbers_or_nan("rlnImageSize")
-        # One that is no size of an image contradicts every stack.
-        return np.where(np.isnan(box), 0, np.clip(box, 1, 2**31)).astype(np.int64)
+        return declared_boxes(self._rows.numbers_or_nan(_BOX))
 
     def _class_number(self) -> Tensor | None:
         """Return the classes, None where they cannot be understood."""

@@ -17,6 +17,11 @@ RESULT_PREFIX = "cryoinfer"
 """Columns of results, which a conversion between programs carries along."""
 
 
+def is_result(label: str) -> bool:
+    """Tell whether a column is one of results."""
+    return label in RESULT_COLUMNS or label.startswith(RESULT_PREFIX)
+
+
 @dataclass(frozen=True)
 class ImageReferences:
     """Which image of which file each particle is.
@@ -180,6 +185,19 @@ def require_within(label: str, values: NDArray[np.float64], limit: float) -> Non
             f"{label} must lie within {limit:g} of 0, but row {bad[0] + 1} holds "
             f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
         )
+
+
+_LARGEST_BOX = 2**31
+"""Headers of stacks count pixels in 32 bits."""
+
+
+def declared_boxes(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the image sizes that metadata declare, shape (n,), as whole numbers.
+
+    NaN, 0 and less, which programs write where they do not know, become 0.
+    """
+    known = np.where(values > 0, values, 0.0)
+    return np.ceil(np.minimum(known, _LARGEST_BOX)).astype(np.int64)
 
 
 LARGEST_SHIFT_ANGSTROM = 1e5
