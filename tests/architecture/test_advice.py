@@ -36,6 +36,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     # Of one command or a few.
     "cli/beads.py": ("beads",),
     "data/bead_model.py": ("beads",),
+    "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),

@@ -83,7 +83,8 @@ def beads_of_map(
     if len(inside) < count:
         raise InputError(
             f"{len(inside)} voxels of the map are above {level:.3g}, expected more "
-            f"than beads ({count}): lower the level (--level), or ask for fewer"
+            f"than beads ({count}): lower the level (--level), or ask for "
+            "fewer (--count)"
         )
     share = values[inside].numpy()
     random = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))

@@ -55,8 +55,11 @@ def require_possible(settings: Mapping[str, Any]) -> None:
         "noise must be white or coloured": settings["noise"] in ("white", "coloured"),
         "views must be uniform, preferred or one": settings["views"]
         in ("uniform", "preferred", "one"),
-        "optics_groups must be 1 to the number of images, the pixel of the last one "
-        f"(a tenth larger each) up to {most}": 1 <= groups <= n and coarsest <= most,
+        "optics_groups must be 1 to the number of images: lower --optics-groups or "
+        f"raise --n ({n:,})": 1 <= groups <= n,
+        "optics_groups must leave the last one, whose pixels are a tenth larger for "
+        f"each, with up to {most} A: lower --optics-groups or --pixel-size (it would "
+        f"have {coarsest:,.0f} A)": coarsest <= most,
         f"seed must be 0 to {_LARGEST_SEED}": 0 <= settings["seed"] <= _LARGEST_SEED,
     }
     for name in ("max_shift_angstrom", "b_factor_angstrom2", "defocus_error_angstrom"):

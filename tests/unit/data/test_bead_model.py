@@ -81,5 +81,5 @@ def test_beads_follow_each_other_through_the_mass() -> None:
 def test_a_level_that_leaves_nothing_is_refused() -> None:
     density = torch.zeros(16, 16, 16)
     density[8, 8, 8] = 1.0
-    with pytest.raises(InputError, match=r"1 voxels .* are above 0.5, .* lower"):
+    with pytest.raises(InputError, match=r"1 voxels .* above 0.5, .* \(--count\)"):
         beads_of_map(density, PIXEL, 4, 0.5, seeded())

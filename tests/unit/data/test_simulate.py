@@ -321,3 +321,22 @@ def test_sets_without_room_are_refused_before_anything_is_written(
 
 class NothingFree:
     available = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optics_groups": 11, "n": 10}, r"raise --n \(10\), found 11\.$"),
+        ({"optics_groups": 0}, r"must be 1 to the number of images: .*, found 0\.$"),
+        (
+            {"optics_groups": 2000},
+            r"lower --optics-groups or --pixel-size \(it would have 161 A\)",
+        ),
+    ],
+)
+def test_too_many_optics_groups_have_one_cause_each(
+    change: dict[str, int], said: str
+) -> None:
+    with pytest.raises(InputError, match=said) as error:
+        SimulationConfig(**change)
+    assert ("--pixel-size" in str(error.value)) != ("--n" in str(error.value))
