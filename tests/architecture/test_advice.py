@@ -53,6 +53,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "errors.py": RUNS,
     "workflows/inferred.py": RUNS,
     "cli/outputs.py": WRITERS,
+    "physics/structures/elastic.py": ("modes", "simulate", "dynamics"),
 }
 """Which commands print the messages of a module that names options."""
 

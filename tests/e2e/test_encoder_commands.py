@@ -304,7 +304,14 @@ def test_a_stack_that_is_still_being_written_is_waited_for(
     stack = star.with_suffix(".mrcs")
     content = stack.read_bytes()
     stack.write_bytes(content[: len(content) // 2])
-    later = threading.Timer(1.5, stack.write_bytes, (content,))
+
+    def write_the_rest() -> None:
+        log = run / "log.txt"
+        while not (log.exists() and "left for later" in log.read_text()):
+            time.sleep(0.1)
+        stack.write_bytes(content)
+
+    later = threading.Thread(target=write_the_rest, daemon=True)
     later.start()
     idle = ["--watch", "--until-idle", 3, "--threads", 1]
     answer = cryoinfer("infer", encoder, folder, "--out", run, *idle)

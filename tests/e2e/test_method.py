@@ -76,6 +76,7 @@ def test_all_particles_come_back_from_a_search_of_some(
     assert answer.exit_code == 0, answer.output
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_behind_its_search(
     simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

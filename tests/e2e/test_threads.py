@@ -47,7 +47,9 @@ def digests(folder: Path, threads: int) -> dict[str, bytes]:
     return {**contents, "stack": (folder / "particles.mrcs").read_bytes()[1024:]}
 
 
-@pytest.mark.parametrize("threads", [2, pytest.param(3, marks=pytest.mark.slow)])
+# `.ci/processors` runs it with two.
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [2, 3])
 def test_threads_do_not_change_a_bit(threads: int, tmp_path: Path) -> None:
     alone, shared = digests(tmp_path / "1", 1), digests(tmp_path / "n", threads)
     assert [name for name in alone if alone[name] != shared[name]] == []

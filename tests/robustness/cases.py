@@ -186,6 +186,5 @@ def names_something(said: str, case: Case, folder: Path) -> bool:
     names += [str(Path(word).parent) for word in case.words if "/" in word]
     names += [f"'{word}'" for word in case.words]
     # A table, its column and row; the side of a picture.
-    names += ["data_", "rln", "row ", "Row ", "picture", "nodes", "modes", "motion"]
-    names += ["ignore", "symmetry"]
+    names += ["data_", "rln", "row ", "Row ", "picture"]
     return any(name and name[:200] in said for name in names)

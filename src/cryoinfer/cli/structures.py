@@ -9,6 +9,8 @@ from cryoinfer.cli.terminal import say
 from cryoinfer.data.examples import named_structure
 from cryoinfer.data.given_structure import GivenStructure
 from cryoinfer.data.nodes import Nodes
+from cryoinfer.errors import InputError
+from cryoinfer.physics.structures.elastic import FEWEST_NODES
 
 
 def told_structure(
@@ -26,15 +28,23 @@ def told_structure(
     Raises
     ------
     InputError
-        As :func:`cryoinfer.data.examples.named_structure`; if it is to move and has no
-        nodes.
+        As :func:`cryoinfer.data.examples.named_structure`; if it is to move and has
+        fewer than 4 nodes.
     """
     given = named_structure(name)
-    if moving and (without := Nodes.of_model(given.model).without):
-        note = (
-            f"Residues without a node, which move with the nearest: {_kinds(without)}"
-        )
-        given = replace(given, notes=(*given.notes, note))
+    if moving:
+        nodes = Nodes.of_model(given.model)
+        if len(nodes.atom) < FEWEST_NODES:
+            raise InputError(
+                f"{name}: expected {FEWEST_NODES} residues or more that move as nodes, "
+                f"found {len(nodes.atom)}"
+            )
+        if nodes.without:
+            note = (
+                "Residues without a node, which move with the nearest: "
+                f"{_kinds(nodes.without)}"
+            )
+            given = replace(given, notes=(*given.notes, note))
     for note in given.notes:
         say(console, note)
     return given

@@ -95,12 +95,6 @@ def test_flagged_particles_are_left_out_and_stay_in_the_files(
     table = pd.read_parquet(tmp_path / "run" / "latents.parquet")
     assert (table[FLAG] == flags).all()
     assert (table["mode_1"].isna() == (flags != 0)).all()
-    # Without the flagged ones the others have the same motions.
-    alone = moving / "others.star"
-    before.select(~left).save(alone)
-    dynamics(asked(alone, tmp_path / "others"), screen)
-    others = pd.read_parquet(tmp_path / "others" / "latents.parquet")
-    np.testing.assert_allclose(others["mode_1"], table["mode_1"][flags == 0], atol=1e-6)
 
 
 def test_poses_of_a_run_that_found_nothing_are_not_taken_in_silence(

@@ -152,6 +152,7 @@ def test_an_encoder_learns() -> None:
     assert done.checks[1].loss_nats < done.checks[0].loss_nats
 
 
+@pytest.mark.slow
 def test_images_held_back_are_of_several_optics_groups() -> None:
     images, _ = source()
     (first,) = images.templates

@@ -128,7 +128,9 @@ def test_shifts_alone_against_quadrature(scene) -> None:
     torch.testing.assert_close(exact.log_evidence, expected, rtol=0, atol=CLOSE)
 
 
-@pytest.mark.parametrize("prior", [PRIOR, WITH_DEFOCUS])
+@pytest.mark.parametrize(
+    "prior", [PRIOR, pytest.param(WITH_DEFOCUS, marks=pytest.mark.slow)]
+)
 def test_evidence_agrees_with_importance_sampling(scene, prior) -> None:
     made = scene(3, noise_sd=0.2)
     near = laplace(climbed(made, prior), prior=prior)

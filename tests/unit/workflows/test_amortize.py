@@ -208,7 +208,17 @@ def test_every_optics_group_is_in_the_subset(particles) -> None:
 
 
 # The search of this set takes some passes; 6 steps of training keep a state thrice.
-@pytest.mark.parametrize("part", ["search", "training begins", "training", "ends"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "search",
+        "training",
+        *(
+            pytest.param(part, marks=pytest.mark.slow)
+            for part in ("training begins", "ends")
+        ),
+    ],
+)
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(whole, particles, part) -> None:
     complete, _ = whole
     passes = len(complete.searched.iterations)

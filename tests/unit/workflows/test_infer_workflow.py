@@ -208,7 +208,7 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     ("box", "pixel_size", "noise"),
     [
         pytest.param(32, 2.8, "white", marks=pytest.mark.slow),
-        (56, 2.1, "white"),
+        pytest.param(56, 2.1, "white", marks=pytest.mark.slow),
         (34, 3.3, "white"),
         (48, 2.8, "coloured"),
     ],

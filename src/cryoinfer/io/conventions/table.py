@@ -328,8 +328,8 @@ def require_ignorable(ignore: Collection[str]) -> None:
     unknown = sorted(set(ignore) - set(ignorable))
     if unknown:
         raise InputError(
-            f"Cannot ignore {', '.join(unknown)}: expected some of "
-            f"{', '.join(ignorable)}"
+            f"Cannot ignore {', '.join(unknown) or repr('')}: --ignore takes some "
+            f"of {', '.join(ignorable)}"
         )
 
 

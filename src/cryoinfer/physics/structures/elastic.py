@@ -28,6 +28,7 @@ angstrom, the distance of neighbouring alpha carbons (Yang et al., PNAS 106, 123
 2009)."""
 
 RIGID_MOTIONS = 6
+FEWEST_NODES = 4
 
 _NEIGHBOUR_ANGSTROM = 3.8
 _COINCIDENT_ANGSTROM = 0.1
@@ -79,9 +80,10 @@ class ElasticNetwork:
             If nodes are fewer than four, coincide or are not finite.
         """
         nodes = np.asarray(coordinates_angstrom, dtype=np.float64)
-        if len(nodes) < 4:
+        if len(nodes) < FEWEST_NODES:
             raise InputError(
-                f"an elastic network takes 4 nodes or more, found {len(nodes)}"
+                f"an elastic network takes {FEWEST_NODES} nodes or more, found "
+                f"{len(nodes)}"
             )
         if not np.isfinite(nodes).all():
             row = int(np.argmin(np.isfinite(nodes).all(1)))
@@ -175,8 +177,8 @@ class ElasticNetwork:
         most = 3 * len(self) - RIGID_MOTIONS
         if not 1 <= count <= most:
             raise InputError(
-                f"{len(self)} nodes have {most} normal modes: expected 1 to {most}, "
-                f"found {count}"
+                f"{len(self)} nodes have {most} normal modes: expected --modes from 1 "
+                f"to {most}, found {count}"
             )
         self._require_one_piece()
         hessian = self.hessian()

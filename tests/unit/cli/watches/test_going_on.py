@@ -110,7 +110,9 @@ def test_an_evaluation_does_not_outlive_its_map(
     assert not list((tmp_path / "run").glob("evaluation.*"))
 
 
-@pytest.mark.parametrize("place", ["_tell", "add"])
+@pytest.mark.parametrize(
+    "place", [pytest.param("_tell", marks=pytest.mark.slow), "add"]
+)
 def test_ctrl_c_leaves_no_file_half_in(
     start: Start,
     simulated: Path,
