@@ -22,20 +22,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
-    """Hear signals as a shell's command does, and give each worker one core.
+def take_one_core() -> None:
+    """Give a worker a core of its own, as if there were no other.
 
-    A process that was started in the background, or by nohup, ignores SIGINT or SIGHUP,
-    and so would every command that a test interrupts. Two workers that have all cores
-    wait for each other's threads.
+    Two workers that have all cores wait for each other's threads.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         number = int(worker.removeprefix("gw"))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+# Now: libraries count the cores when they are imported, which the conftest.py of a
+# folder that is named on the command line does before pytest is configured.
+take_one_core()
+
+
+def pytest_configure() -> None:
+    """Hear signals as a shell's command does.
+
+    A process that was started in the background, or by nohup, ignores SIGINT or SIGHUP,
+    and so would every command that a test interrupts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
