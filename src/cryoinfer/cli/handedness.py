@@ -1,5 +1,6 @@
 """Which hand a map has, and what is known of it."""
 
+from cryoinfer.cli.nothing_found import STRUCTURE_FOUND
 from cryoinfer.cli.run_record import RunRecord
 
 _FROM = {
@@ -16,5 +17,10 @@ _ADVICE = (
 
 
 def hand_words(record: RunRecord) -> str:
-    """Return where the hand of a run's map is from, and what to do if it is wrong."""
+    """Return where the hand of a run's map is from, and what to do if it is wrong.
+
+    Nothing is to be said of a map of noise.
+    """
+    if record.results.get(STRUCTURE_FOUND) is False:
+        return ""
     return _FROM[record.workflow] + _FLIPPED * record.mirrored + _ADVICE

@@ -32,4 +32,5 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
         "Report": f"{path / run_folder.REPORT}",
     }
     warned = [f"Caution: {text}" for text in found[CAUTIONS]]
-    return [*aligned(rows), hand_words(folder.record), *warned]
+    hand = [words] if (words := hand_words(folder.record)) else []
+    return [*aligned(rows), *hand, *warned]

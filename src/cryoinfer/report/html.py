@@ -120,7 +120,9 @@ def _map_section(content: ReportContent) -> str:
             "Projections and central slices of the map, along z, y and x",
             shape="map",
         ),
-        f'<p class="aside">{prose(content.handedness)}</p>',
+        f'<p class="aside">{prose(content.handedness)}</p>'
+        if content.handedness
+        else "",
     )
 
 

@@ -127,6 +127,7 @@ def test_a_run_that_found_nothing_says_so_everywhere(
         assert "14.00 " not in text
     assert "Resolution  none" in shown(screen)
     assert 'class="good"' not in page
+    assert "alpha helix" not in page + shown(screen)
     # So says the same command when it is asked again, and whatever follows.
     again = Console(file=io.StringIO(), width=200)
     assert runs.run(replace(options, resume=True), again) == 3
