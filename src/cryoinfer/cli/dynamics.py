@@ -11,7 +11,7 @@ from cryoinfer.cli import run_files
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
-from cryoinfer.cli.left_out import OBEYED, flag_words, used_particles
+from cryoinfer.cli.left_out import OBEYED, chosen_particles, flag_words, used_particles
 from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
@@ -207,8 +207,7 @@ class _Job:
     @property
     def chosen(self) -> Particles:
         """The particles that are used."""
-        whole = bool(self.used.all())
-        return self.particles if whole else self.particles.select(self.used)
+        return chosen_particles(self.particles, self.used)
 
     def record(self) -> RunRecord:
         """Return the record of the run that would begin now."""

@@ -183,6 +183,11 @@ def used_particles(workflow: str, particles: Particles) -> Tensor:
     return used
 
 
+def chosen_particles(particles: Particles, used: Tensor) -> Particles:
+    """Return the particles of a mask, the same object where it holds all of them."""
+    return particles if bool(used.all()) else particles.select(used)
+
+
 def flag_words(workflow: str, particles: Particles) -> list[str]:
     """Say what becomes of particles that an earlier run has flagged."""
     flags = given_flags(particles)

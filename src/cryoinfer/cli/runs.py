@@ -12,7 +12,13 @@ from torch import Tensor
 
 from cryoinfer.cli import run_files
 from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
-from cryoinfer.cli.left_out import OBEYED, flag_words, given_flags, used_particles
+from cryoinfer.cli.left_out import (
+    OBEYED,
+    chosen_particles,
+    flag_words,
+    given_flags,
+    used_particles,
+)
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
     INHERITED,
@@ -225,8 +231,7 @@ class _Job:
     @property
     def chosen(self) -> Particles:
         """The particles that are used."""
-        whole = bool(self.used.all())
-        return self.particles if whole else self.particles.select(self.used)
+        return chosen_particles(self.particles, self.used)
 
     def record(self) -> RunRecord:
         """Return the record of the run that would begin now."""
