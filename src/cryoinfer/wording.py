@@ -52,9 +52,8 @@ def format_resolution(
     """
     if agree_nowhere(resolution_angstrom, box, pixel_size_angstrom):
         return "none"
-    last = box * pixel_size_angstrom / max(box // 2 - 1, 1)
-    at_nyquist = ", at Nyquist" * (resolution_angstrom <= last)
-    return f"{resolution_angstrom:.2f} A{at_nyquist}"
+    at_nyquist = agree_at_nyquist(resolution_angstrom, box, pixel_size_angstrom)
+    return f"{resolution_angstrom:.2f} A{', at Nyquist' * at_nyquist}"
 
 
 def agree_nowhere(
@@ -62,6 +61,17 @@ def agree_nowhere(
 ) -> bool:
     """Tell whether a resolution is that of maps that agree in no shell."""
     return resolution_angstrom >= box * pixel_size_angstrom
+
+
+def agree_at_nyquist(
+    resolution_angstrom: float, box: int, pixel_size_angstrom: float
+) -> bool:
+    """Tell whether a resolution is that of maps that agree up to the last shell.
+
+    Nothing is measured in that one: what agrees up to it agrees at Nyquist.
+    """
+    last = box * pixel_size_angstrom / max(box // 2 - 1, 1)
+    return resolution_angstrom <= last
 
 
 def format_bytes(count: float) -> str:

@@ -9,7 +9,6 @@ from torch import Tensor
 from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import Finding
 from cryoinfer.report.trials import judge_trials, spoken
-from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.trial import Trial
 
 _VISIBLE = (
@@ -39,7 +38,7 @@ def give_verdict(content: ReportContent) -> str:
     if content.nothing_found:
         return content.nothing_found
     resolution = content.resolution_angstrom()
-    if agree_nowhere(resolution, content.box, content.pixel_size_angstrom):
+    if content.agrees_nowhere:
         return (
             f"{len(content.pose):,} particles gave two half-maps that agree nowhere: "
             "there is no resolution. Do not use the map."
@@ -110,7 +109,7 @@ def least_fourier_coverage(directions: Tensor) -> float:
 
 def _judge_curve(content: ReportContent) -> list[Finding]:
     """Judge how the half-maps agree: what they share, and where the curve ends."""
-    if content.fsc[1] < 0.143:
+    if content.agrees_nowhere:
         return [
             Finding("caution", "The half-maps agree nowhere: there is no resolution.")
         ]
@@ -135,9 +134,7 @@ def _judge_curve(content: ReportContent) -> list[Finding]:
 
 def _judge_end(content: ReportContent) -> Iterator[str]:
     """Yield what is wrong with a curve that does not fall to zero and stay there."""
-    # Nothing is measured in the last shell: what agrees up to it agrees at Nyquist.
-    last = len(content.fsc) - 1
-    if content.resolution_angstrom() <= content.nyquist_angstrom * last / (last - 1):
+    if content.agrees_at_nyquist:
         yield (
             "The half-maps still agree at Nyquist "
             f"({content.nyquist_angstrom:.2f} Å): the pixel size limits the map. "

@@ -12,6 +12,7 @@ from torch import Tensor
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
+from cryoinfer.wording import agree_at_nyquist, agree_nowhere
 from cryoinfer.workflows.trial import Trial
 
 _SHOWN_VIEWS = 5000
@@ -175,6 +176,20 @@ class ReportContent:
     def resolution_angstrom(self) -> float:
         """Return where the corrected half-map FSC falls below 0.143."""
         return resolution_at(self.fsc, 0.143, self.box, self.pixel_size_angstrom)
+
+    @property
+    def agrees_nowhere(self) -> bool:
+        """Whether the half-maps agree in no shell, so that there is no resolution."""
+        return agree_nowhere(
+            self.resolution_angstrom(), self.box, self.pixel_size_angstrom
+        )
+
+    @property
+    def agrees_at_nyquist(self) -> bool:
+        """Whether the half-maps agree up to the last shell."""
+        return agree_at_nyquist(
+            self.resolution_angstrom(), self.box, self.pixel_size_angstrom
+        )
 
     @property
     def agrees_as_begun(self) -> bool:

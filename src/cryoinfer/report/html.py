@@ -20,7 +20,7 @@ from cryoinfer.report.parts import (
     times,
 )
 from cryoinfer.report.trials import trial_section
-from cryoinfer.wording import agree_nowhere, format_duration
+from cryoinfer.wording import format_duration
 
 
 def render_report(content: ReportContent) -> str:
@@ -74,12 +74,9 @@ def _tiles(content: ReportContent) -> str:
 
 def _resolution(content: ReportContent) -> str:
     """Return the resolution of the map, none of one whose halves agree nowhere."""
-    resolution = content.resolution_angstrom()
-    if content.nothing_found or agree_nowhere(
-        resolution, content.box, content.pixel_size_angstrom
-    ):
+    if content.nothing_found or content.agrees_nowhere:
         return "none"
-    return f"{resolution:.2f} Å"
+    return f"{content.resolution_angstrom():.2f} Å"
 
 
 def _reserve(content: ReportContent) -> str:
