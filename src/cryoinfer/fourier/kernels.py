@@ -30,9 +30,22 @@ _ONE = np.float32(1.0)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that the kernels inline, keeping its types visible."""
+    """Compile a function that becomes part of every kernel that calls it.
+
+    Never called: a kernel that calls another runs the copy that the process has
+    compiled itself or, once kernels are loaded from the cache, its own; their last
+    bits differ, so that a first run was not bitwise the second one.
+    """
     return cast(
-        Callable[..., Any], numba.njit(inline="always", fastmath=True)(function)
+        Callable[..., Any],
+        numba.njit(forceinline=True, fastmath=True, error_model="numpy")(function),
+    )
+
+
+def compiled_in_order(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile as :func:`compiled` does, with the operations in the order written."""
+    return cast(
+        Callable[..., Any], numba.njit(forceinline=True, error_model="numpy")(function)
     )
 
 
@@ -76,7 +89,7 @@ def strides(volume: Array) -> Any:
     return row, np.uint64(volume.shape[1]) * row
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)
+@compiled
 def place(
     volume: Array, centre: float, r: Array, kx: Array, ky: Array, cells: Cells
 ) -> None:
@@ -105,7 +118,7 @@ def place(
         fetch_cell(volume, corner[p], row, plane)
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)
+@compiled
 def read_slice(
     volume: Array,
     centre: float,
@@ -181,7 +194,7 @@ def insert(
                 )
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)
+@compiled
 def _insert_band(
     accumulator: Array,
     origin: float,

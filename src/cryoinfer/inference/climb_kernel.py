@@ -14,6 +14,8 @@ from cryoinfer.fourier.kernels import (
     PIECE,
     Array,
     Cells,
+    compiled,
+    compiled_in_order,
     no_cells,
     parallel,
     place,
@@ -26,7 +28,7 @@ from cryoinfer.inference.score_kernel import shift_tables, unshifted
 PACKED = 28
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)
+@compiled
 def _slice_and_slopes(
     volume: Array,
     centre: float,
@@ -58,7 +60,7 @@ def _slice_and_slopes(
         out[6, q], out[7, q] = sign * zr, zi
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)
+@compiled
 def _add_normal_equations(
     slices: Array,
     r: Array,
@@ -171,7 +173,7 @@ def _add_normal_equations(
     out[27] += h_rest
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True)
+@compiled
 def _normal_equations(
     volume: Array,
     centre: float,
@@ -223,7 +225,7 @@ def _normal_equations(
         )
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled_in_order
 def _solve(matrix: Array, right: Array, out: Array) -> None:
     """Solve six equations by Cholesky's decomposition, which overwrites ``matrix``."""
     for a in range(6):
@@ -247,7 +249,7 @@ def _solve(matrix: Array, right: Array, out: Array) -> None:
         out[a] = total / matrix[a, a]
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled_in_order
 def _step(
     h: Array, precision: Array, start: Array, moved: Array, damping: float, step: Array
 ) -> float:
@@ -280,7 +282,7 @@ def _step(
     return promised
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled_in_order
 def _turned(rotation: Array, w: Array, out: Array) -> None:
     """Fill ``out`` with exp(w) times the rotation (Rodrigues' formula)."""
     angle = math.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])
