@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ class Results:
         return any(key.items() <= _without_lists(row).items() for row in self.rows())
 
     def put(self, key: Row, measured: Row) -> None:
-        """Write a row at once; it replaces those of the same key."""
+        """Write a row at once, with machine and day; it replaces those of its key."""
         kept = [
             row for row in self.rows() if not key.items() <= _without_lists(row).items()
         ]
-        row = {**key, **measured, "machine": machine()}
+        today = datetime.now(UTC).date().isoformat()
+        row = {**key, **measured, "machine": machine(), "date": today}
         lines = [json.dumps(_rounded(r)) for r in [*kept, row]]
         self._path.parent.mkdir(exist_ok=True)
         self._path.write_text("\n".join(lines) + "\n")
