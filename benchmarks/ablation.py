@@ -11,7 +11,7 @@ and the share of truths in credible sets. A row is one training of one seed.
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,8 @@ from unittest.mock import patch
 import roma
 import torch
 from measure import LEVELS, argument_parser, resized, results_of, simulated
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, KERNELS, Column, table
+from rows import Row
 from symmetric import simulation_of
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ DIFFERENCE = 1e-3  # of rotations in radian, and of shifts over the prior's sd
 COLUMNS = (
     Column("set", "set"),
     Column("change", "change"),
-    Column("steps", "steps"),
+    Column("steps", "steps", ","),
     Column("loss (nats)", "loss_nats", ".2f"),
     Column("median error (deg)", "median_degrees", ".2f"),
     *(Column(f"{level:.0%} sets", f"{level:.0%}", ".1%") for level in LEVELS),
@@ -305,6 +306,12 @@ def measure(name: str, variant: Variant, options: argparse.Namespace) -> Row:
     }
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    halved = HALF_PRECISION.of(lambda row: "half precision" not in row["change"])
+    return table(rows, COLUMNS, (KERNELS, halved))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
@@ -317,7 +324,7 @@ def main() -> None:
             row = measure(name, variant, options)
             print(key, row, flush=True)
             results.put(key, row)
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,15 @@ Encoders are kept in ``runs/``; one that lies there is not trained again.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from judged import CHUNK, batches_of, coverage, infer_all, modes, seeded
 from kept import Case, Kept, kept_encoder
 from measure import LEVELS, argument_parser, results_of, simulated
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, Column, table
+from rows import Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
@@ -54,33 +55,35 @@ Infer = Callable[[WhitenedImages], PoseMixture]
 
 _NAMED = 3  # modes of the encoder that the exact posterior looks at, beside the truth's
 _STEPS = 8  # of a climb at one radius
+SETS = tuple(
+    Column(f"{level:.0%} sets", f"simulated_pose_{level:.0%}", ".1%")
+    for level in LEVELS
+)
+RANKS = (
+    Column("p: rotation", "p_rotation", ".2g"),
+    Column("shift x", "p_shift_x", ".2g"),
+    Column("shift y", "p_shift_y", ".2g"),
+)
+DISTANCES = (
+    Column("TARP error", "tarp_error", ".3f"),
+    Column("KL (nats)", "kl_nats", ".2f"),
+)
+WIDENED = (
+    Column("rotation widened by", "rotation_widened", ".3f"),
+    Column("shift by", "shift_widened", ".3f"),
+)
 COLUMNS = (
     Column("set", "set"),
     Column("posterior", "posterior"),
     Column("defocus sd (A)", "defocus_sd_angstrom", ".0f"),
-    Column("rotation widened by", "rotation_widened", ".3f"),
-    Column("shift by", "shift_widened", ".3f"),
+    *SETS,
+    *RANKS,
+    Column("defocus", "p_defocus", ".2g"),
+    *DISTANCES,
+    *WIDENED,
     *(
-        Column(f"{level:.0%} sets", f"simulated_pose_{level:.0%}", ".1%")
-        for level in LEVELS
-    ),
-    Column("p: rotation", "p_rotation", ".3f"),
-    Column("shift x", "p_shift_x", ".3f"),
-    Column("shift y", "p_shift_y", ".3f"),
-    Column("defocus", "p_defocus", ".3f"),
-    Column("TARP error", "tarp_error", ".3f"),
-    Column("KL (nats)", "kl_nats", ".2f"),
-    Column("as shown", "kl_as_shown_nats", ".2f"),
-    *(
-        Column(
-            f"fresh particles: {level:.0%} sets, rotation",
-            f"real_rotation_{level:.0%}",
-            ".1%",
-        )
-        for level in LEVELS
-    ),
-    *(
-        Column(f"{level:.0%}, pose", f"real_pose_{level:.0%}", ".1%")
+        Column(f"fresh, {what}: {level:.0%}", f"real_{what}_{level:.0%}", ".1%")
+        for what in ("rotation", "pose")
         for level in LEVELS
     ),
 )
@@ -308,6 +311,12 @@ def measure_case(case: Case) -> dict[str, Row]:
     return rows
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table, by set."""
+    order = sorted(rows, key=lambda row: (row["set"], row["defocus_sd_angstrom"]))
+    return table(order, COLUMNS, (HALF_PRECISION,))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--sets", default="DFG", help="which (default: DFG)")
@@ -336,7 +345,7 @@ def main() -> None:
         if options.again or not results.has(key):
             for label, row in measure_case(case).items():
                 results.put({**key, "posterior": label}, row)
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ graphics processor.
 """
 
 import argparse
-import itertools
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +21,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from cryoposenet_figures import METHODS, best_of, draw
+from cryoposenet_figures import METHODS, draw
 from measure import (
     argument_parser,
     in_box,
@@ -32,7 +30,8 @@ from measure import (
     results_of,
     simulated,
 )
-from rows import HERE, Column, Row, print_table
+from printed import HALF_PRECISION, Column, merged, table
+from rows import HERE, Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
@@ -68,22 +67,21 @@ JUDGED = 1000
 """Images whose poses are looked at on the way; at the end it is all of them."""
 
 AVERAGED = 50  # steps, at most, in a point of the curve of losses
+EARLY = 1624
+"""A step after which the publication's runs have converged."""
+
 CHUNK = 500
 COLUMNS = (
     Column("set", "set"),
     Column("poses", "method"),
-    Column("box", "box"),
-    Column("steps", "steps"),
-    Column("runs", "runs"),
-    Column("converged", "converged", ".0%"),
-    Column("error of those (deg)", "converged_degrees", ".2f"),
-    Column("of all (deg)", "median_degrees", ".1f"),
+    Column("runs", "count"),
+    Column("converged", "converged"),
+    Column("median error (deg)", "median_degrees", ".1f"),
     Column("within 10 deg in one hand or the other", "either_hand", ".0%"),
-    Column("best FSC 0.143 (A)", "best_0143_angstrom", ".2f"),
-    Column("FSC 0.5 (A)", "best_05_angstrom", ".2f"),
-    Column("loss", "loss", ".4f"),
-    Column("sd", "loss_sd", ".4f"),
-    Column("a step (ms)", "step_ms", ".0f"),
+    Column("loss", "loss", ".3f"),
+    Column("loss at step 1,624", "early_loss", ".3f"),
+    Column("FSC 0.143 (A)", "truth_0143_angstrom", ".1f"),
+    Column("FSC 0.5 (A)", "truth_05_angstrom", ".1f"),
 )
 
 
@@ -239,24 +237,19 @@ def mean_loss(losses: Tensor, step: int) -> float:
 # --- What all runs say --------------------------------------------------------------
 
 
-def summary(rows: Sequence[Row]) -> Row:
-    """Return what the seeds of one set, method, box and number of steps say."""
-    right = [row["median_degrees"] for row in rows if row["converged"]]
-    either = [row["within_10_degrees_either_hand"] for row in rows]
-    losses = [row["loss"] for row in rows]
-    best = best_of(rows)
+def summary(row: Row) -> Row:
+    """Return what the runs of one set and method, merged into a row, say."""
+    early = [
+        point["loss"]
+        for run in row["runs"]
+        for point in run["curve"]
+        if point["step"] == EARLY
+    ]
     return {
-        **{name: best[name] for name in ("set", "method", "box", "steps")},
-        "runs": len(rows),
-        "converged": None if best["method"] == "tomo" else len(right) / len(rows),
-        "converged_degrees": statistics.median(right) if right else None,
-        "median_degrees": statistics.median(row["median_degrees"] for row in rows),
-        "either_hand": statistics.mean(either),
-        "best_0143_angstrom": best["truth_0143_angstrom"],
-        "best_05_angstrom": best["truth_05_angstrom"],
-        "loss": statistics.mean(losses),
-        "loss_sd": statistics.stdev(losses) if len(losses) > 1 else None,
-        "step_ms": statistics.median(row["step_ms"] for row in rows),
+        **row,
+        "converged": sum(run["converged"] for run in row["runs"]),
+        "either_hand": row["within_10_degrees_either_hand"],
+        "early_loss": early or None,
     }
 
 
@@ -294,6 +287,12 @@ def measure_all(options: argparse.Namespace) -> None:
                 results.put(key, {"length_angstrom": length, **row})
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return what all seeds say as a table, by set and poses."""
+    together = [summary(row) for row in merged(rows, kind)]
+    return table(together, COLUMNS, (HALF_PRECISION,))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--sets", default="A", help="which of ABCDEFG (default: A)")
@@ -317,8 +316,7 @@ def main() -> None:
     if not options.table:
         measure_all(options)
     rows = results_of("cryoposenet", options).rows()
-    grouped = itertools.groupby(sorted(rows, key=kind), kind)
-    print_table([summary(list(own)) for _, own in grouped], COLUMNS)
+    print(shown(rows))
     trial = options.n is not None or options.box is not None
     draw(rows, HERE / ("runs" if trial else "results"))
 

@@ -12,13 +12,13 @@ converge "in a few thousand steps", and poses "in the first few hundred".
 
 import argparse
 import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from cryoposenet import Problem, images_of, measure_run
 from measure import argument_parser, resized, results_of, simulated
-from rows import Column, Row, print_table
+from printed import Column, merged, table
+from rows import Row
 
 from cryoinfer.inference.published_encoder import PublishedConfig
 
@@ -38,10 +38,9 @@ COLUMNS = (
     Column("of the map", "map_learning_rate", "g"),
     Column("first map", "initial_map", "g"),
     Column("half precision", "mixed_precision"),
-    Column("runs", "runs"),
+    Column("runs", "count"),
     Column("converged", "converged"),
     Column("median error (deg)", "median_degrees", ".1f"),
-    Column("least", "least_degrees", ".1f"),
     Column("loss", "loss", ".3f"),
 )
 
@@ -77,20 +76,18 @@ def measure_all(options: argparse.Namespace) -> None:
             results.put(key, measure_run(problem, method, seed, config))
 
 
-def summary(rows: Sequence[Row]) -> Row:
-    """Return what the seeds of one setting say."""
-    return {
-        **rows[0],
-        "runs": len(rows),
-        "converged": sum(row["converged"] for row in rows),
-        "median_degrees": statistics.median(row["median_degrees"] for row in rows),
-        "least_degrees": min(row["median_degrees"] for row in rows),
-        "loss": statistics.mean(row["loss"] for row in rows),
-    }
+def summary(row: Row) -> Row:
+    """Return what the seeds of one setting, merged into a row, say."""
+    return row | {"converged": sum(run["converged"] for run in row["runs"])}
 
 
 def setting(row: Row) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in ("method", *VARIED, "steps"))
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return what the seeds of all settings say as a table."""
+    return table([summary(row) for row in merged(rows, setting)], COLUMNS)
 
 
 def main() -> None:
@@ -101,8 +98,7 @@ def main() -> None:
     if not options.table:
         measure_all(options)
     rows = results_of("cryoposenet_rates", options).rows()
-    grouped = itertools.groupby(sorted(rows, key=setting), setting)
-    print_table([summary(list(own)) for _, own in grouped], COLUMNS)
+    print(shown(rows))
 
 
 if __name__ == "__main__":

@@ -9,27 +9,35 @@ that the particles are centred.
     python benchmarks/cryoposenet_sets.py --sets F --seeds 1
 """
 
+from collections.abc import Sequence
+
 from measure import Case, argument_parser, measure_cases, results_of
-from rows import Column, print_table
+from printed import PRODUCTS, Column, merged, table
+from rows import Row
 
 from cryoinfer.data.simulate import simulation_preset
 from cryoinfer.workflows.abinitio import AbinitioConfig
 
 COLUMNS = (
     Column("set", "set"),
-    Column("seed", "seed"),
-    Column("median error (deg)", "geodesic_degrees_median", ".2f"),
-    Column("p95 (deg)", "geodesic_degrees_p95", ".1f"),
+    Column("seeds", "count"),
+    Column("median error (deg)", "geodesic_degrees_median", ".3f"),
     Column("resolution (A)", "truth_0143_angstrom", ".2f"),
     Column("limit (A)", "limit_0143_angstrom", ".2f"),
-    Column("ratio", "ratio_to_limit", ".3f"),
-    Column("halves (A)", "gold_standard_angstrom", ".2f"),
     Column("wall (s)", "wall_seconds", ".0f"),
-    Column("peak (MB)", "peak_mb", ".0f"),
-    Column("covered 50 %", "coverage_pose_50", ".3f"),
-    Column("90 %", "coverage_pose_90", ".3f"),
-    Column("95 %", "coverage_pose_95", ".3f"),
+    Column("random starts (s)", "random starts", ".0f"),
+    Column("global search (s)", "global search", ".0f"),
+    Column("refinement (s)", "refinement", ".0f"),
+    Column("memory (MB)", "peak_anonymous_mb", ",.0f"),
+    Column("50 % sets hold", "coverage_pose_50", ".1%"),
+    Column("90 % sets hold", "coverage_pose_90", ".1%"),
 )
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    staged = [row | row["stage_seconds"] for row in rows]
+    return table(merged(staged, lambda row: row["set"]), COLUMNS, (PRODUCTS,))
 
 
 def main() -> None:
@@ -48,8 +56,7 @@ def main() -> None:
         for seed in range(options.seeds)
     ]
     measure_cases(cases, results, options)
-    order = sorted(results.rows(), key=lambda row: (row["set"], row["seed"]))
-    print_table(order, COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

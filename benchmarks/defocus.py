@@ -13,12 +13,14 @@ their posteriors.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from kept import STEPS_OF, Case, Teller, kept_encoder
 from measure import argument_parser, resized, results_of, simulated
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, PRODUCTS, Column, table
+from rows import Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
@@ -132,6 +134,12 @@ def judged(
     return row
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    encoded = HALF_PRECISION.of(lambda row: bool(row["inferred"] == ENCODER))
+    return table(rows, COLUMNS, (PRODUCTS, encoded))
+
+
 def main() -> None:
     options = argument_parser(__doc__).parse_args()
     results = results_of("defocus", options)
@@ -158,7 +166,7 @@ def main() -> None:
             )
             bound = None if inferred == NO else least
             results.put(key, judged(run, seconds, given, truth, bound))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

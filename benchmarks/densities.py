@@ -20,6 +20,7 @@ are not fitted afterwards.
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self, cast
 from unittest.mock import patch
@@ -30,7 +31,8 @@ import torch
 from ablation import lesson_of
 from judged import seeded
 from measure import argument_parser, results_of
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, KERNELS, Column, table
+from rows import Row
 from torch import Tensor, nn
 
 from cryoinfer.fourier.slices import FourierVolume
@@ -57,7 +59,7 @@ COLUMNS = (
     Column("set", "set"),
     Column("density", "density"),
     Column("weights", "weights", ",d"),
-    Column("steps", "steps"),
+    Column("steps", "steps", ","),
     Column("loss (nats)", "loss_nats", ".2f"),
     Column("median error (deg)", "median_degrees", ".2f"),
     Column("training (s)", "training_seconds", ".0f"),
@@ -312,6 +314,11 @@ def measure(name: str, density: str, options: argparse.Namespace) -> Row:
     }
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (KERNELS, HALF_PRECISION))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--sets", default="GF", help="which (default: GF)")
@@ -325,7 +332,7 @@ def main() -> None:
                 row = measure(name, density, options)
                 print(key, row, flush=True)
                 results.put(key, row)
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ truth; with the seconds of the whole run, search or training included.
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import torch
 from judged import trial_of
 from kept import Teller
 from measure import argument_parser, results_of, simulated
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, KERNELS, NOISE, PRODUCTS, Column, table
+from rows import Row
 
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.motions import Motion
@@ -40,17 +42,20 @@ COLUMNS = (
     Column("images", "images", ","),
     Column("first poses", "poses"),
     Column("steps", "steps", ","),
-    Column("draws", "draws"),
-    Column("seconds", "seconds", ".0f"),
+    Column("seconds", "seconds", ",.0f"),
     Column("CA RMSD, median (A)", "rmsd_angstrom", ".2f"),
-    Column("before (A)", "rmsd_before_angstrom", ".2f"),
+    Column("at rest (A)", "rmsd_before_angstrom", ".2f"),
     Column("pose, median (deg)", "median_degrees", ".2f"),
     Column("off by more than 10 deg", "lost", ".1%"),
     Column("90 % intervals of z hold", "intervals"),
     Column("R2 of z", "r2"),
-    Column("sd of z (A)", "sd"),
     Column("defocus, rms (A)", "defocus_rms_angstrom", ".0f"),
-    Column("90 % sets of simulated images hold", "trial_90%", ".1%"),
+    Column("median (A)", "defocus_median_angstrom", ".0f"),
+    Column("simulated images: 50 % sets hold", "trial_50%", ".1%"),
+    Column("90 %", "trial_90%", ".1%"),
+    Column("95 %", "trial_95%", ".1%"),
+    Column("least p of ranks", "least_p", ".2f"),
+    Column("widening of rotation, shift, defocus, amplitudes", "widening"),
 )
 
 
@@ -130,6 +135,13 @@ def listed(values: torch.Tensor, style: str) -> str:
     return " / ".join(format(value, style) for value in values.tolist())
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table, with the least p-value of each."""
+    encoded = HALF_PRECISION.of(lambda row: bool(row["poses"] == "unknown"))
+    least = [row | {"least_p": min(row["p_values"].values())} for row in rows]
+    return table(least, COLUMNS, (NOISE, KERNELS, PRODUCTS, encoded))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--snr-db", type=float, default=-10.0, help="default: -10")
@@ -151,7 +163,7 @@ def main() -> None:
     }
     if not options.table and (options.again or not results.has(key)):
         results.put(key, measure_motions(options))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

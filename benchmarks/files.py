@@ -7,14 +7,15 @@ own, in batches of 500, beside a copy of as many bytes in memory; and a STAR fil
     python benchmarks/files.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import torch
 from measure import argument_parser, results_of, scratch_folder
-from rows import Column, Row, print_table
+from printed import Column, table
+from rows import Row
 from throughput import seconds_of
 from torch import Tensor
 
@@ -84,6 +85,11 @@ def table_rates(folder: Path) -> dict[str, Row]:
     }
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS)
+
+
 def main() -> None:
     options = argument_parser(__doc__).parse_args()
     results = results_of("files", options)
@@ -93,7 +99,7 @@ def main() -> None:
             rows = image_rates(folder, options.n or IMAGES, options.box or BOX)
             for what, row in (rows | table_rates(folder)).items():
                 results.put({"what": what}, row)
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ with those of the plain set.
     python benchmarks/harder_sets.py
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from measure import Case, argument_parser, measure_cases, results_of
-from rows import Column, Row, print_table
+from printed import PRODUCTS, Column, table
+from rows import Row
 
 from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.workflows.abinitio import AbinitioConfig
@@ -29,19 +31,18 @@ SETS = {
 
 COLUMNS = (
     Column("set", "set"),
-    Column("median error (deg)", "geodesic_degrees_median", ".2f"),
+    Column("median error (deg)", "geodesic_degrees_median", ".3f"),
     Column("to plain", "error_to_plain", ".2f"),
-    Column("p95 (deg)", "geodesic_degrees_p95", ".1f"),
     Column("shift (A)", "shift_angstrom_median", ".3f"),
     Column("to plain", "shift_to_plain", ".2f"),
     Column("resolution (A)", "truth_0143_angstrom", ".2f"),
     Column("limit (A)", "limit_0143_angstrom", ".2f"),
     Column("wall (s)", "wall_seconds", ".0f"),
-    Column("covered 90 %", "coverage_pose_90", ".3f"),
+    Column("90 % sets hold", "coverage_pose_90", ".1%"),
 )
 
 
-def compared(rows: list[Row]) -> list[Row]:
+def compared(rows: Sequence[Row]) -> list[Row]:
     """Return the rows in the order of the sets, with their ratios to the plain one."""
     by_set = {row["set"]: row for row in rows}
     plain = by_set.get("plain")
@@ -59,6 +60,11 @@ def compared(rows: list[Row]) -> list[Row]:
     ]
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(compared(rows), COLUMNS, (PRODUCTS,))
+
+
 def main() -> None:
     options = argument_parser(__doc__).parse_args()
     results = results_of("harder_sets", options)
@@ -67,7 +73,7 @@ def main() -> None:
         for name, simulation in SETS.items()
     ]
     measure_cases(cases, results, options)
-    print_table(compared(results.rows()), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ the true noise; the run measures its own.
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import torch
 from kept import Teller
 from measure import argument_parser, results_of, simulated
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, NOISE, PRODUCTS, Caution, Column, table
+from rows import Row
 
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.motions import Motion
@@ -46,7 +48,7 @@ COLUMNS = (
     Column("signal (dB)", "snr_db", ".0f"),
     Column("images", "images", ","),
     Column("seconds", "seconds", ".0f"),
-    Column("KL, median (nats)", "kl_median_nats", ".3f"),
+    Column("KL, median (nats)", "kl_median_nats", ".2g"),
     Column("over 1 nat", "kl_over_one", ".1%"),
     Column("50 / 90 / 95 % sets hold", "shares"),
     Column("90 % intervals of z hold", "interval_90%", ".1%"),
@@ -137,6 +139,21 @@ def divergence(found: Dynamics, truth: Simulation, model: MovingModel) -> Row:
     }
 
 
+LATTICE = Caution(
+    "l",
+    "2026-11-22",
+    "the lattice of moments was narrower, with steps of one sd, and a projection took "
+    "2.3 times as long.",
+    lambda row: bool(row["snr_db"] > DRAWS_BELOW_DB),
+)
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    cautions = (NOISE, PRODUCTS, HALF_PRECISION, LATTICE)
+    return table(rows, COLUMNS, cautions)
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1500, help="default: 1,500")
@@ -150,7 +167,7 @@ def main() -> None:
         if options.again or not results.has(key):
             print(f"{snr_db:g} dB", flush=True)
             results.put(key, measure_level(snr_db, options))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ micrometres and shifts of up to 5 angstrom in x and in y.
     python benchmarks/low_snr.py
 """
 
+from collections.abc import Sequence
+
 from measure import Case, argument_parser, measure_cases, results_of
-from rows import Column, print_table
+from printed import PRODUCTS, Column, table
+from rows import Row
 
 from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.workflows.abinitio import AbinitioConfig
@@ -22,8 +25,14 @@ COLUMNS = (
     Column("limit (A)", "limit_0143_angstrom", ".2f"),
     Column("halves (A)", "gold_standard_angstrom", ".2f"),
     Column("wall (s)", "wall_seconds", ".0f"),
-    Column("covered 90 %", "coverage_pose_90", ".3f"),
+    Column("90 % sets hold", "coverage_pose_90", ".1%"),
 )
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    order = sorted(rows, key=lambda row: (-row["snr_db"], row["seed"]))
+    return table(order, COLUMNS, (PRODUCTS,))
 
 
 def main() -> None:
@@ -45,8 +54,7 @@ def main() -> None:
         for seed in range(options.seeds)
     ]
     measure_cases(cases, results, options)
-    order = sorted(results.rows(), key=lambda row: (-row["snr_db"], row["seed"]))
-    print_table(order, COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ it all steps, as many, are taken at Nyquist.
 """
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from measure import argument_parser, results_of
-from rows import Column, Row, print_table
+from printed import PRODUCTS, Column, table
+from rows import Row
 
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.motions import Motion
@@ -98,6 +100,11 @@ def measure_level(snr_db: float, options: argparse.Namespace) -> Row:
     return row
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (PRODUCTS,))
+
+
 def main() -> None:
     options = argument_parser(__doc__).parse_args()
     results = results_of("marching", options)
@@ -106,7 +113,7 @@ def main() -> None:
         if options.again or not results.has(key):
             print(f"{snr_db:g} dB", flush=True)
             results.put(key, measure_level(snr_db, options))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ and after a climb. The encoder is kept in ``runs/``. The other molecules are tho
     python benchmarks/out_of_distribution.py
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import torch
 from judged import CHUNK, batches_of, infer_all, novelty_of
 from kept import Case, kept_encoder
 from measure import argument_parser, results_of
-from rows import HERE, Column, Row, print_table
+from printed import HALF_PRECISION, Column, table
+from rows import HERE, Row
 from torch import Tensor
 
 from cryoinfer.data.simulate import Simulation, SimulationConfig
@@ -175,6 +177,11 @@ def share_flagged(nats: Tensor) -> float:
     return float(is_novel(nats).double().mean())
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (HALF_PRECISION,))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--set", default="F", help="which (default: F)")
@@ -190,7 +197,7 @@ def main() -> None:
         if options.again or not results.has(key):
             for row in measure(case, options.models):
                 results.put({**key, "inference": row.pop("inference")}, row)
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

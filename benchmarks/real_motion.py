@@ -13,6 +13,7 @@ with modes of the elastic network, and with model and modes learned from the par
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import roma
@@ -21,7 +22,8 @@ from dynamics import LOST_DEGREES
 from judged import trial_of
 from kept import Teller
 from measure import argument_parser, results_of, simulated
-from rows import HERE, Column, Row, print_table
+from printed import HALF_PRECISION, KERNELS, NOISE, PRODUCTS, Column, table
+from rows import HERE, Row
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -46,10 +48,9 @@ COLUMNS = (
     Column("model at rest", "start"),
     Column("modes", "modes"),
     Column("first poses", "poses"),
-    Column("signal (dB)", "snr_db", ".0f"),
     Column("rounds of learning", "learn"),
     Column("images", "images", ","),
-    Column("seconds", "seconds", ".0f"),
+    Column("seconds", "seconds", ",.0f"),
     Column("rank correlation, mode 1", "rank_mode", ".3f"),
     Column("nearest frame", "rank_frame", ".3f"),
     Column("CA RMSD, median (A)", "rmsd_angstrom", ".2f"),
@@ -59,6 +60,7 @@ COLUMNS = (
     Column("true share", "true_open_share", ".1%"),
     Column("told rightly", "open_agreement", ".1%"),
     Column("pose, median (deg)", "median_degrees", ".2f"),
+    Column("off by more than 10 deg", "lost", ".1%"),
     Column("90 % sets of simulated images hold", "trial_90%", ".1%"),
 )
 
@@ -153,6 +155,12 @@ def floor(model: MovingModel, path: Tensor) -> Tensor:
     return torch.cat(least)
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    encoded = HALF_PRECISION.of(lambda row: bool(row["poses"] == "unknown"))
+    return table(rows, COLUMNS, (NOISE, KERNELS, PRODUCTS, encoded))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--start", choices=STRUCTURES, default="open")
@@ -180,7 +188,7 @@ def main() -> None:
     }
     if not options.table and (options.again or not results.has(key)):
         results.put(key, measure_motion(options))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure import argument_parser, resized, results_of, simulated
+from printed import KERNELS, NOISE, PRODUCTS, Column, table
 from relion import (
     Ran,
     Snapshot,
@@ -36,7 +37,7 @@ from relion import (
     refine_command,
     run_relion,
 )
-from rows import HERE, Column, Results, Row, print_table
+from rows import HERE, Results, Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import simulation_preset
@@ -55,16 +56,15 @@ _LOST_DEGREES = 45.0
 """A median error beyond it is that of random poses: nothing was found."""
 
 COLUMNS = (
-    Column("round", "round"),
     Column("program", "program"),
     Column("stage", "stage"),
     Column("done", "done"),
     Column("iterations", "iterations"),
-    Column("wall (s)", "wall_seconds", ".0f"),
-    Column("first at its best (s)", "best_seconds", ".0f"),
-    Column("median error (deg)", "best_degrees", ".2f"),
-    Column("cryoinfer as good at (s)", "cryoinfer_seconds", ".0f"),
-    Column("ratio", "ratio", ".1f"),
+    Column("wall (s)", "wall_seconds", ",.0f"),
+    Column("least median error (deg)", "best_degrees", ".2f"),
+    Column("after (s)", "best_seconds", ",.0f"),
+    Column("cryoinfer as good after (s)", "cryoinfer_seconds", ".0f"),
+    Column("ratio", "ratio", ".0f"),
 )
 
 
@@ -217,6 +217,11 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (NOISE, KERNELS, PRODUCTS))
+
+
 def main() -> None:
     options = parse_options()
     results = results_of("relion_comparison", options)
@@ -235,7 +240,7 @@ def main() -> None:
                 compare_round(set_dir, number, options, results)
         if options.keep_data == "no":
             shutil.rmtree(set_dir, ignore_errors=True)
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ that are flagged as novel.
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from judged import batches_of, infer_all, modes, novelty_of
 from kept import Case, Kept, kept_encoder
 from measure import argument_parser, results_of
 from out_of_distribution import share_flagged
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, Column, table
+from rows import Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation
@@ -62,6 +64,11 @@ def measure(kept: Kept, particles: Particles) -> Row:
     return row
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (HALF_PRECISION,))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--set", default="G", help="which (default: G)")
@@ -78,7 +85,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             theirs = projected_by_relion(kept, float(power) ** 0.5, Path(folder))
             results.put({**key, "images_of": "RELION"}, measure(kept, theirs))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""Rows of measurements: kept as lines of JSON, printed as tables."""
+"""Rows of measurements, kept as lines of JSON."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,33 +53,6 @@ class Results:
         self._path.write_text("\n".join(lines) + "\n")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a printed table.
-
-    Attributes
-    ----------
-    heading : str
-    name : str
-        Of the value in the row.
-    style : str
-        How the value is formatted.
-    """
-
-    heading: str
-    name: str
-    style: str = ""
-
-
-def print_table(rows: Iterable[Row], columns: Sequence[Column]) -> None:
-    """Print rows as a table in Markdown; what a row lacks stays empty."""
-    lines = [[column.heading for column in columns], ["---"] * len(columns)]
-    for row in rows:
-        lines.append([_cell(row.get(c.name), c.style) for c in columns])
-    for line in lines:
-        print("| " + " | ".join(line) + " |")
-
-
 def machine() -> Row:
     """Return what the numbers were measured on and with."""
     here = Machine.here()
@@ -92,10 +63,6 @@ def machine() -> Row:
         "cryoinfer": cryoinfer.__version__,
         "torch": torch.__version__,
     }
-
-
-def _cell(value: object, style: str) -> str:
-    return "" if value is None else format(value, style)
 
 
 def _without_lists(row: Row) -> Row:

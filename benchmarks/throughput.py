@@ -11,12 +11,13 @@ so that their rate may exceed that of a copy.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from measure import argument_parser, results_of
-from rows import Column, Row, print_table
+from printed import PRODUCTS, Column, table
+from rows import Row
 
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.fourier.slices import (
@@ -39,6 +40,8 @@ from cryoinfer.inference.search import exhaustive_cells, nested_cells
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.workflows.marching import PADDING
 from cryoinfer.workflows.passes import initial_search_plan
+
+SEARCH = "exhaustive search"
 
 _IMAGES = 250  # half of a chunk: what one reference sees at a time
 _START_RADIUS = 8  # of a run that is told nothing
@@ -194,7 +197,7 @@ def search_rates(bench: Bench) -> list[Rate]:
     nested_bytes = children * (_CORNERS_READ + _FREQUENCY + _REAL + around * _COMPLEX)
     return [
         Rate(
-            "exhaustive search",
+            SEARCH,
             "images x poses",
             n * g * t,
             2.0 * n * g * p * (2 * t + 1),
@@ -287,6 +290,7 @@ def flat(row: Row) -> list[Row]:
     copy = next(rate for rate in rates if rate["operation"] == "copy")
     bandwidth = copy["bytes_touched"] / copy["seconds"]
     lines = []
+    measured = {name: row[name] for name in ("machine", "date")}
     for rate in rates:
         per_second = {
             name: rate[name] / rate["seconds"]
@@ -295,6 +299,7 @@ def flat(row: Row) -> list[Row]:
         lines.append(
             {
                 **rate,
+                **measured,
                 "count_per_second": per_second["count"],
                 "gflops": per_second["operations"] / 1e9,
                 "gigabytes": per_second["bytes_touched"] / 1e9,
@@ -309,13 +314,17 @@ COLUMNS = (
     Column("operation", "operation"),
     Column("unit", "counted"),
     Column("units/s", "count_per_second", ".3g"),
-    Column("operations", "operations", ".3g"),
     Column("GFLOP/s", "gflops", ".3g"),
     Column("of the large product", "of_product", ".3f"),
-    Column("bytes", "bytes_touched", ".3g"),
-    Column("GB/s", "gigabytes", ".3g"),
-    Column("of a copy", "of_copy", ".2f"),
+    Column("GB/s touched", "gigabytes", ".3g"),
+    Column("of the copy", "of_copy", ".2f"),
 )
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return the operations of all rows as a table."""
+    searched = PRODUCTS.of(lambda row: bool(row["operation"] == SEARCH))
+    return table([line for row in rows for line in flat(row)], COLUMNS, (searched,))
 
 
 def main() -> None:
@@ -332,9 +341,7 @@ def main() -> None:
             *refinement_rates(bench),
         ]
         results.put(key, {"rates": [asdict(rate) for rate in rates]})
-    for row in results.rows():
-        print(f"\nBox {row['box']}, {row['threads']} threads")
-        print_table(flat(row), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,17 @@ below 0.01. In the second case there is so little signal that modes are no Gauss
 """
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from calibration import (
     CLIMBED,
-    COLUMNS,
+    DISTANCES,
+    RANKS,
+    SETS,
     SIMULATED,
+    WIDENED,
     climbed_tops,
     in_chunks,
     judged_by_truths,
@@ -27,7 +31,8 @@ from calibration import (
 from judged import seeded
 from kept import Teller
 from measure import argument_parser, results_of
-from rows import HERE, Column, Row, print_table
+from printed import HALF_PRECISION, Column, table
+from rows import HERE, Row
 from torch import Tensor
 
 from cryoinfer.data.examples import example_atoms, symmetric_copies
@@ -67,6 +72,21 @@ MORE_SEEDS = range(101, 109)
 """Of further images that ranks are judged on."""
 
 PRIOR = PosePrior(shift_sd_angstrom=1.0, defocus_sd_angstrom=0.0)
+
+
+COLUMNS = (
+    Column("residues missing", "missing"),
+    Column("dB", "snr_db", ".0f"),
+    Column("posterior", "posterior"),
+    *SETS,
+    *RANKS,
+    *DISTANCES,
+    *WIDENED,
+    Column("mass of the lesser mode", "lesser_mode", ".3f"),
+    Column("found by the climb", "lesser_mode_found", ".3f"),
+    Column("p: rotation of eight times more, median", "p_rotation_median", ".2g"),
+    Column("least", "p_rotation_least", ".2g"),
+)
 
 
 def true_map(missing: int) -> Tensor:
@@ -189,6 +209,11 @@ def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
     return {name: row | shared for name, row in rows.items()}
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (HALF_PRECISION,))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, default=5000, help="of the training")
@@ -209,17 +234,7 @@ def main() -> None:
         if options.again or not results.has(key):
             for label, row in measure(missing, snr_db, options.steps).items():
                 results.put({**key, "posterior": label}, row)
-    first = (
-        Column("missing residues", "missing"),
-        Column("signal to noise (dB)", "snr_db", ".0f"),
-    )
-    more = (
-        Column("mass of the lesser mode", "lesser_mode", ".3f"),
-        Column("found by the climb", "lesser_mode_found", ".3f"),
-        Column("p: rotation, eight times more, median", "p_rotation_median", ".3f"),
-        Column("least", "p_rotation_least", ".3f"),
-    )
-    print_table(results.rows(), (*first, *COLUMNS[1:-6], *more))
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

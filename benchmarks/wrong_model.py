@@ -10,11 +10,12 @@ with three modes, and, with --other, that of another protein.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from measure import argument_parser, results_of, simulated
-from rows import Column, Row, print_table
+from printed import HALF_PRECISION, NOISE, PRODUCTS, Column, table
+from rows import Row
 
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.moving_model import MovingModel
@@ -66,6 +67,11 @@ def measure_model(particles: Particles, atoms: AtomicModel) -> Row:
     }
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS, (NOISE, PRODUCTS, HALF_PRECISION))
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--other", help="an mmCIF or PDB file of another protein")
@@ -87,7 +93,7 @@ def main() -> None:
             if options.again or not results.has(key):
                 print(name, flush=True)
                 results.put(key, measure_model(particles, atoms))
-    print_table(results.rows(), COLUMNS)
+    print(shown(results.rows()))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for folder in (".", "docs", "benchmarks")
+    for folder in (".", "docs", "docs/development", "benchmarks")
     for path in (ROOT / folder).glob("*.md")
 )
 
