@@ -13,8 +13,9 @@ Of each, a process of its own: the seconds of all of it and of the images' share
 the most memory that does not merely map files.
 
 Break-even is the number of particles from which on search of 8,000, training and one
-pass of the program cost less than a search of all, by what each further particle costs:
-in the search by ``scaling.py``, in the pass by the fewest and the most images here. Both at 128 x 128 pixels. Seconds of search and training are those
+pass of the program cost less than a search of all, by what each further particle costs
+and what the start does: in the search by ``scaling.py``, in the pass by the fewest and
+the most images here. Both at 128 x 128 pixels. Seconds of search and training are those
 of set G, as its encoder here was made, and of set F by ``encoder.py``. It is worked
 out, not measured; a trial of the encoder is not counted.
 
@@ -183,10 +184,10 @@ def break_even(
     school_seconds: float, passes: Sequence[Row], searches: Sequence[Row]
 ) -> float | None:
     """Return the number of particles for which a search of all takes as long."""
-    _, one = line(passes)
+    start, one = line(passes)
     search_start, search_one = line(searches)
     saved = search_one - one
-    return (school_seconds - search_start) / saved if saved > 0 else None
+    return (school_seconds + start - search_start) / saved if saved > 0 else None
 
 
 def line(rows: Sequence[Row]) -> tuple[float, float]:
