@@ -30,8 +30,8 @@ Search = Callable[[Particles, Monitor], RunResult]
 """A workflow that finds poses and map of the particles that it is given."""
 
 SUBSET = 8000
-"""Particles that are searched: at 128 pixels a matter of a minute on two cores, about
-a fifth of what the training takes after it (benchmarks/README.md, section 9)."""
+"""Particles that are searched: at 128 pixels a matter of a minute on two cores, a ninth
+of what the training takes after it at -10 dB (benchmarks/README.md, section 9)."""
 
 _FEWEST = 50
 """Of a half of an optics group in the subset, so that its noise can be measured."""

@@ -19,8 +19,9 @@ def widening_of_climbs(
 ) -> Tensor:
     """Return what the widths of climbs are to be multiplied by to hold the truths.
 
-    Where an image says little, the curvature of a top tells the posterior too narrow,
-    by 1 to 2 per cent at -10 dB (benchmarks/README.md, section 10); never too wide.
+    Where an image says little, the curvature of a top tells the posterior too narrow:
+    by 2.5 per cent in rotation at -10 dB (benchmarks/README.md, section 10); never too
+    wide.
 
     Parameters
     ----------
