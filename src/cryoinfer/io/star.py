@@ -37,7 +37,7 @@ from cryoinfer.io.star_text import (
 
 _NEEDS_QUOTES = re.compile(r"""(?m)^$|^[_#'"]|[ \t]""")
 _NO_NAME = re.compile(r"[\0-\x20\x7f]|^#")
-_VERSION = re.compile(r"(?m)^\s*# version (\d+)")
+_VERSION = re.compile(r"(?m)^[ \t]*# version (\d+)")
 
 
 @dataclass(frozen=True)
