@@ -43,9 +43,9 @@ def events(at: Callable[[int], object]) -> Iterator[list[int]]:
 
         return call
 
-    from cryoinfer.cli import replacing
     from cryoinfer.cli.progress import RichMonitor
     from cryoinfer.inference.training import TrainingConfig
+    from cryoinfer.io import replacing
 
     for name in _SMALLER:
         # All of them first: what one imports of another is then what it always is.

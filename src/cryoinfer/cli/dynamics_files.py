@@ -13,7 +13,6 @@ from torch import Tensor
 
 from cryoinfer.cli import run_folder
 from cryoinfer.cli.left_out import given_flags
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_files import FLAG, UNREADABLE, save_particles
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.moving_model import MovingModel
@@ -24,6 +23,7 @@ from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.latents import write_columns
 from cryoinfer.io.nmd import write_nmd
+from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
 from cryoinfer.workflows.dynamics import Dynamics

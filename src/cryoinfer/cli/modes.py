@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cryoinfer.cli.outputs import make_folder, require_free_folder
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_record import software_versions
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.data.nodes import Nodes
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.nmd import write_nmd
+from cryoinfer.io.replacing import replace_file
 from cryoinfer.physics.structures.elastic import (
     RIGID_MOTIONS,
     ElasticNetwork,

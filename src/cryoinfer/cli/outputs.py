@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.errors import OutputError
+from cryoinfer.io.replacing import replace_file
 
 
 def require_free_file(out: Path, *inputs: Path, overwrite: bool) -> None:

@@ -19,7 +19,6 @@ from cryoinfer.cli.nothing_found import (
     nothing_words,
     searched_words,
 )
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.cli.run_files import (
     CORRECTED,
@@ -37,6 +36,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.convergence import Check
 from cryoinfer.io.mrc import read_cube
+from cryoinfer.io.replacing import replace_file
 from cryoinfer.report import (
     DynamicsContent,
     ReportContent,

@@ -10,10 +10,10 @@ from torch import Tensor
 from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import map_numbers
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.report_page import OWN_CAUTIONS, read_content, write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
+from cryoinfer.io.replacing import replace_file
 from cryoinfer.report.assessment import assess
 from cryoinfer.report.parts import cautions
 from cryoinfer.report.trials import judge_trials

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.cli import run_folder
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_arrays import run_arrays
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
+from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.result import Reconstruction, RunResult

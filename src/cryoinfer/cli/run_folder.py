@@ -18,11 +18,11 @@ from typing import Any, Self
 
 from cryoinfer.cli.arguments import told_argument
 from cryoinfer.cli.guard import LoggedError, mendable
-from cryoinfer.cli.replacing import clear_partials
 from cryoinfer.cli.run_record import RECORD, RunRecord, local_time
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.cli.state_file import StateFile
 from cryoinfer.errors import CryoinferError, OutputError
+from cryoinfer.io.replacing import clear_partials
 
 LOG, CHECKPOINT = "log.txt", "checkpoint.pt"
 PARTICLES, POSTERIORS, FSC, REPORT = (

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from cryoinfer import __version__
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.errors import InputError
+from cryoinfer.io.replacing import replace_file
 
 RECORD = "run.json"
 REMARKS = "remarks"

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from cryoinfer.cli.outputs import make_folder, require_free_folder
 from cryoinfer.cli.progress import RichMonitor
-from cryoinfer.cli.replacing import named_as
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.motions import Motion
@@ -21,6 +20,7 @@ from cryoinfer.data.simulate import (
 )
 from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.structure_names import PRESET_NAMES
+from cryoinfer.io.replacing import named_as
 
 _FILES = ("particles.mrcs", "truth.mrc", "truth.cif", "truth.star", "particles.star")
 _PART = ".partial-simulation"

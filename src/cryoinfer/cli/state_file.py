@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.errors import InputError
+from cryoinfer.io.replacing import replace_file
 
 FORMAT = 1
 """Raised whenever what stands in the file around the state changes."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cryoinfer.cli.guard import LoggedError
-from cryoinfer.cli.replacing import replace_file
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.run_record import RunRecord, require_finished, software_versions
 from cryoinfer.errors import InputError, OutputError
+from cryoinfer.io.replacing import replace_file
 
 RECORD = RunRecord(
     workflow="abinitio",

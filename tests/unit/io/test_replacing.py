@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from cryoinfer.cli import simulation
-from cryoinfer.cli.replacing import clear_partials, replace_file
 from cryoinfer.data import simulation_rules
 from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.errors import OutputError
+from cryoinfer.io.replacing import clear_partials, replace_file
 
 FEW = SimulationConfig(n=4, box=16, pixel_size_angstrom=6.4, snr_db=None)
 
