@@ -40,8 +40,9 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.trial import ENCODER
+from cryoinfer.workflows.encoder_trial import hold_trials
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
-from cryoinfer.workflows.trial import ENCODER, hold_trials
 
 STEPS = 1000
 FIRST_RADIUS = 4  # of frequency marching, in Fourier pixels

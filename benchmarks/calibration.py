@@ -42,8 +42,8 @@ from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
+from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.train import TrainedEncoder
-from cryoinfer.workflows.trial import Trial
 
 SIMULATED = 5000
 EXACT = 100

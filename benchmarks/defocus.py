@@ -34,9 +34,9 @@ from cryoinfer.inference.refine import (
     information,
 )
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.infer import InferConfig, infer
-from cryoinfer.workflows.result import RunResult
 
 ERROR_ANGSTROM = 2000.0
 SD_ANGSTROM = ERROR_ANGSTROM / math.sqrt(3)  # uniform

@@ -16,10 +16,10 @@ from cryoinfer.inference.pose_search import PoseSearch
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
+from cryoinfer.results.trial import CLIMBED, SEARCHED, Trial
 from cryoinfer.workflows.dynamics import Dynamics
 from cryoinfer.workflows.passes import initial_search_plan
 from cryoinfer.workflows.train import TrainedEncoder
-from cryoinfer.workflows.trial import CLIMBED, SEARCHED, Trial
 
 CHUNK = 250
 DRAWS = 399

@@ -32,9 +32,9 @@ from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
+from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
-from cryoinfer.workflows.trial import Trial
 
 LEVELS_DB = (0.0, -10.0, -20.0)
 SD_ANGSTROM = 2.0

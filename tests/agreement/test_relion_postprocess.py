@@ -12,8 +12,8 @@ from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import write_map
 from cryoinfer.io.star import StarBlock, read_star
+from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
-from cryoinfer.workflows.result import Reconstruction
 
 BOX = 64
 PIXEL_SIZE_ANGSTROM = 1.6

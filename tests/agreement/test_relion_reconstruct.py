@@ -12,8 +12,8 @@ from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
+from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
-from cryoinfer.workflows.result import Reconstruction
 
 PIXEL_SIZE_ANGSTROM = 1.6
 BOX = 64

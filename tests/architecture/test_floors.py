@@ -19,6 +19,7 @@ FLOORS = (
     {"cli"},
     {"report"},
     {"workflows"},
+    {"results"},
     {"inference", "reconstruction", "evaluation"},
     {"data"},
     {"physics", "io"},
@@ -30,8 +31,12 @@ FLOORS = (
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}
 
 # Forbidden although they point down: evaluation judges results of any program,
-# so it may know neither where particles came from nor how they are modelled.
-ALSO_FORBIDDEN = {("evaluation", low) for low in ("data", "physics", "io")}
+# so it may know neither where particles came from nor how they are modelled; a report
+# shows the results of a run, however it was made.
+ALSO_FORBIDDEN = {
+    *(("evaluation", low) for low in ("data", "physics", "io")),
+    ("report", "workflows"),
+}
 
 Imports = dict[str, set[str]]
 
@@ -130,6 +135,8 @@ def write_package(source: Path, files: dict[str, str]) -> Imports:
         ("inference/search.py", "def f():\n    from cryoinfer.evaluation import fsc"),
         ("evaluation/fsc.py", "from cryoinfer.physics.ctf import evaluate_ctf"),
         ("evaluation/fsc.py", "from ..data import particles"),
+        ("results/trial.py", "from cryoinfer.workflows.train import train"),
+        ("report/html.py", "def f():\n    from cryoinfer.workflows import train"),
         ("errors.py", "from .records import Pose"),
         ("io/star.py", "from cryoinfer import Particles"),
     ],
@@ -144,6 +151,9 @@ def test_canary_wrong_direction(tmp_path: Path, file: str, line: str) -> None:
             ("evaluation", "fsc"),
             ("physics", "ctf"),
             ("data", "particles"),
+            ("workflows", "train"),
+            ("results", "trial"),
+            ("report", "html"),
         ]
     }
     packages = {f"{Path(other).parent}/__init__.py": "" for other in others}

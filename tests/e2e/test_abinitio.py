@@ -16,8 +16,8 @@ from cryoinfer.evaluation import (
     tangent_error,
 )
 from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
-from cryoinfer.workflows.result import RunResult
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error

@@ -26,9 +26,9 @@ from cryoinfer.io.nmd import write_nmd
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
+from cryoinfer.results.motions import Motions
 from cryoinfer.workflows.dynamics import Dynamics
 from cryoinfer.workflows.motion_frame import ModelFrame
-from cryoinfer.workflows.motion_result import Motions
 
 _FRAMES = 11  # along a mode
 _CENTRES = 5

@@ -31,6 +31,8 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.results.trial import Trial
+from cryoinfer.workflows.encoder_trial import hold_trials
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -39,7 +41,6 @@ from cryoinfer.workflows.train import (
     require_picture,
     train_encoder,
 )
-from cryoinfer.workflows.trial import Trial, hold_trials
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from cryoinfer.cli.guard import NOTHING_FOUND
 from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.errors import InputError
+from cryoinfer.results.run_result import Evidence, Reconstruction
 from cryoinfer.wording import agree_nowhere, format_resolution
-from cryoinfer.workflows.result import Evidence, Reconstruction
 
 STRUCTURE_FOUND, EVIDENCE, INHERITED = "structure_found", "evidence", "inherited"
 """Keys of the record: whether there is a structure, by what that was told, and what is

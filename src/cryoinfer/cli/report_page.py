@@ -45,10 +45,10 @@ from cryoinfer.report import (
     render_report,
     render_training_report,
 )
+from cryoinfer.results.run_result import Iteration
+from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import spell_angstrom
 from cryoinfer.workflows.evidence import FEWEST_IMAGES
-from cryoinfer.workflows.result import Iteration
-from cryoinfer.workflows.trial import CLIMBED, ENCODER, Trial
 
 _WORKFLOW_NAMES = {
     "abinitio": "Ab initio",

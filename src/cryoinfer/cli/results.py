@@ -17,10 +17,10 @@ from cryoinfer.io.replacing import replace_file
 from cryoinfer.report.assessment import assess
 from cryoinfer.report.parts import cautions
 from cryoinfer.report.trials import judge_trials
+from cryoinfer.results.run_result import Reconstruction, RunResult
+from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.encoder_file import save_encoder
-from cryoinfer.workflows.result import Reconstruction, RunResult
 from cryoinfer.workflows.train import TrainedEncoder
-from cryoinfer.workflows.trial import Trial
 
 CAUTIONS = "cautions"
 """In the record of a run: what asks for caution, as in its report."""

@@ -22,7 +22,7 @@ from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.result import Reconstruction, RunResult
+from cryoinfer.results.run_result import Reconstruction, RunResult
 
 LATENT_DIMENSIONS = 6  # rotation vector, shift, defocus
 _UPPER = np.triu_indices(LATENT_DIMENSIONS)

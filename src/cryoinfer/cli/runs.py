@@ -40,6 +40,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.amortize import (
     SUBSET,
@@ -53,7 +54,6 @@ from cryoinfer.workflows.inferred import with_left_out
 from cryoinfer.workflows.random_start import require_many
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
-from cryoinfer.workflows.result import Reconstruction, RunResult
 
 RESUMED = "The same command with --resume goes on from {start}."
 """How to go on after an interruption, from where the run stood."""

@@ -26,12 +26,12 @@ from cryoinfer.cli.threads import use_threads
 from cryoinfer.cli.watching import Watch
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import format_duration
 from cryoinfer.workflows.encoder_file import load_encoder
 from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
 from cryoinfer.workflows.preparation import require_alike
 from cryoinfer.workflows.train import TrainedEncoder
-from cryoinfer.workflows.trial import CLIMBED, ENCODER, Trial
 
 
 @dataclass(frozen=True)

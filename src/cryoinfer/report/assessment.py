@@ -9,7 +9,7 @@ from torch import Tensor
 from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import Finding
 from cryoinfer.report.trials import judge_trials, spoken
-from cryoinfer.workflows.trial import Trial
+from cryoinfer.results.trial import Trial
 
 _VISIBLE = (
     (2.5, "most side chains and well-ordered waters"),

@@ -12,8 +12,8 @@ from torch import Tensor
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
+from cryoinfer.results.trial import Trial
 from cryoinfer.wording import agree_at_nyquist, agree_nowhere
-from cryoinfer.workflows.trial import Trial
 
 _SHOWN_VIEWS = 5000
 

@@ -24,8 +24,8 @@ from cryoinfer.report.parts import (
 )
 from cryoinfer.report.trials import EXPLAINED_WELL, judge_trials, trial_section
 from cryoinfer.report.viewer import moving_view
+from cryoinfer.results.trial import Trial
 from cryoinfer.wording import format_duration
-from cryoinfer.workflows.trial import Trial
 
 _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
 _CONVERGED = "converged"

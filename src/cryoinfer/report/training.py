@@ -15,8 +15,8 @@ from cryoinfer.report.parts import (
 )
 from cryoinfer.report.trial_figures import draw_learning
 from cryoinfer.report.trials import judge_trials, trial_section
+from cryoinfer.results.trial import ENCODER, Trial
 from cryoinfer.wording import format_duration
-from cryoinfer.workflows.trial import ENCODER, Trial
 
 
 class CheckLike(Protocol):

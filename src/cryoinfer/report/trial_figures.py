@@ -18,7 +18,7 @@ from cryoinfer.report.style import (
     tick_round_numbers,
     to_svg,
 )
-from cryoinfer.workflows.trial import BINS, LEVELS, Trial
+from cryoinfer.results.trial import BINS, LEVELS, Trial
 
 _STYLES = ((ORANGE, (0, (5, 2))), (BLUE, "-"))
 """Colour and dashes of the first trial, and of another: a climb from the first."""

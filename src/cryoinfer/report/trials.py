@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cryoinfer.report.parts import Finding, figure, section, table
 from cryoinfer.report.trial_figures import draw_ranks, draw_shares
-from cryoinfer.workflows.trial import BINS, ENCODER, SEARCHED, Trial
+from cryoinfer.results.trial import BINS, ENCODER, SEARCHED, Trial
 
 _EXACT_SHARE = 0.03
 """Of truths, by which a credible set may miss its level before that is mentioned."""

@@ -6,6 +6,7 @@ import torch
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.centre import centred
 from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.marching import MarchState
@@ -17,7 +18,6 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
-from cryoinfer.workflows.result import RunResult
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.run_result import Evidence, Iteration, RunResult
+from cryoinfer.results.trial import Trial
+from cryoinfer.workflows.encoder_trial import hold_trials
 from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.parts import Parts
-from cryoinfer.workflows.result import Evidence, Iteration, RunResult
 from cryoinfer.workflows.train import (
     EncoderConfig,
     Lesson,
@@ -24,7 +26,6 @@ from cryoinfer.workflows.train import (
     require_picture,
     train_encoder,
 )
-from cryoinfer.workflows.trial import Trial, hold_trials
 
 Search = Callable[[Particles, Monitor], RunResult]
 """A workflow that finds poses and map of the particles that it is given."""

@@ -13,7 +13,7 @@ from cryoinfer.arithmetic import complex_product
 from cryoinfer.fourier.transform import fourier_to_map, map_to_fourier
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
-from cryoinfer.workflows.result import RunResult
+from cryoinfer.results.run_result import RunResult
 
 _NEGLIGIBLE_PIXELS = 0.01
 

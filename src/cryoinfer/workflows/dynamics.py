@@ -9,6 +9,8 @@ import torch
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.motions import Motions
+from cryoinfer.results.trial import CLIMBED, ENCODER, SEARCHED, Trial
 from cryoinfer.workflows.motion_encoder import MotionEncoder
 from cryoinfer.workflows.motion_frame import ModelFrame
 from cryoinfer.workflows.motion_inference import (
@@ -22,12 +24,10 @@ from cryoinfer.workflows.motion_problem import (
     MotionProblem,
     require_several,
 )
-from cryoinfer.workflows.motion_result import Motions
 from cryoinfer.workflows.motion_start import refined
 from cryoinfer.workflows.motion_trial import tried
 from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
 from cryoinfer.workflows.parts import Parts
-from cryoinfer.workflows.trial import CLIMBED, ENCODER, SEARCHED, Trial
 
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
 _FIRST, _LEARNING = "first encoder", "learning"

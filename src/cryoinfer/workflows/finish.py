@@ -12,6 +12,7 @@ from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.marching import (
@@ -26,7 +27,6 @@ from cryoinfer.workflows.marching import (
 )
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.random_start import BEGINNING
-from cryoinfer.workflows.result import Reconstruction, RunResult
 
 
 def march_to_result(

@@ -19,13 +19,13 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents, ParticleBatch, Pose
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.marching import find_mask
 from cryoinfer.workflows.passes import insert_images, residual
 from cryoinfer.workflows.preparation import prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
-from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import TrainedEncoder
 
 INFERENCE = "inference"

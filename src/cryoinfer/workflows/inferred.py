@@ -15,9 +15,9 @@ from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.marching import PADDING
 from cryoinfer.workflows.passes import MODES
-from cryoinfer.workflows.result import RunResult
 
 _SHIFT_SD_OF_BOX = 0.1  # of a particle of which nothing is known
 

@@ -22,6 +22,7 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.acceleration import Round, next_references
 from cryoinfer.workflows.passes import (
@@ -33,7 +34,6 @@ from cryoinfer.workflows.passes import (
 )
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.residual_noise import measured_noise, own_share
-from cryoinfer.workflows.result import Iteration
 
 PADDING = 2.0
 THRESHOLD = 0.143

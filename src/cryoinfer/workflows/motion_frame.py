@@ -16,9 +16,9 @@ from torch import Tensor
 from cryoinfer.arithmetic import complex_product
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.motions import Motions
 from cryoinfer.workflows.centre import moved_covariance
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.motion_result import Motions
 from cryoinfer.workflows.moving_noise import Imaged, shown_of
 
 _SIGNIFICANT = 3.0  # standard errors, by which all poses must have moved together

@@ -11,9 +11,9 @@ from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.inference.widths import fitted_widening
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.simulated_images import templates_of
-from cryoinfer.workflows.trial import Trial
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500
 

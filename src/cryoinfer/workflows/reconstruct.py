@@ -12,12 +12,12 @@ from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.marching import PADDING, find_mask
 from cryoinfer.workflows.passes import insert_images
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
-from cryoinfer.workflows.result import Reconstruction
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.imaging import is_usual
 from cryoinfer.workflows.marching import (
@@ -34,7 +35,6 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.reconstruct import given_poses, insert_all
-from cryoinfer.workflows.result import RunResult
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.problem import CHUNK
-from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.simulated_images import templates_of
 
 _NARROWEST_SHIFT_PIXEL = 0.25

@@ -16,7 +16,7 @@ from cryoinfer.geometry.rotations import rotate_in_image_frame
 from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.result import Iteration, Reconstruction, RunResult
+from cryoinfer.results.run_result import Iteration, Reconstruction, RunResult
 
 COUNT, BOX, PIXEL = 120, 16, 6.4
 ROTATION_SD_RADIAN, SHIFT_SD_ANGSTROM = 0.05, 0.6

@@ -7,7 +7,7 @@ import torch
 
 from cryoinfer.cli import dynamics_files
 from cryoinfer.cli.run_files import FLAG
-from cryoinfer.workflows.motion_result import Motions
+from cryoinfer.results.motions import Motions
 
 
 def test_latents_are_named_by_the_particles(tmp_path: Path) -> None:

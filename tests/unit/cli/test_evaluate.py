@@ -19,7 +19,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.io.mrc import read_map
-from cryoinfer.workflows.result import RunResult
+from cryoinfer.results.run_result import RunResult
 
 
 def shown(screen: Console) -> str:

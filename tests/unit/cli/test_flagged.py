@@ -26,7 +26,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.cryosparc import read_cs, with_fields, write_cs
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.result import Reconstruction, RunResult
+from cryoinfer.results.run_result import Reconstruction, RunResult
 
 FLAGS = np.arange(120) % 12 == 3  # ten of them
 UNREADABLE_ROW = 5

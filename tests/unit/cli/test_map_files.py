@@ -18,7 +18,7 @@ from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.physics.structures.volume import VoxelVolume
 from cryoinfer.records import Pose
-from cryoinfer.workflows.result import RunResult
+from cryoinfer.results.run_result import RunResult
 
 
 def console() -> Console:

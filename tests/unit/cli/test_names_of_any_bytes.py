@@ -13,7 +13,7 @@ from cryoinfer.cli import evaluate, map_files, runs
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.data.particles import Particles
-from cryoinfer.workflows.result import RunResult
+from cryoinfer.results.run_result import RunResult
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from cryoinfer.cli import run_files
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.io.star import read_star
-from cryoinfer.workflows.result import Reconstruction, RunResult
+from cryoinfer.results.run_result import Reconstruction, RunResult
 
 
 def test_posteriors_come_back(tmp_path: Path, result: RunResult) -> None:

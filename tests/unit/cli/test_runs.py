@@ -24,8 +24,8 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import read_map, write_map
+from cryoinfer.results.run_result import Evidence, Reconstruction, RunResult
 from cryoinfer.workflows.refine import StartingMap
-from cryoinfer.workflows.result import Evidence, Reconstruction, RunResult
 
 FILES = {
     "particles.star",

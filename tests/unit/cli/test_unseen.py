@@ -7,7 +7,7 @@ import pytest
 
 from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.cli.unseen import _trials_beside
-from cryoinfer.workflows.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
+from cryoinfer.results.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
 
 RANKS = {"rotation": (5,) * BINS}
 TRIAL = asdict(Trial(100, 1.5, LEVELS, 0.01, RANKS, {"rotation": 0.5}))

@@ -10,7 +10,7 @@ from cryoinfer.evaluation import Identifiability
 from cryoinfer.report import DynamicsContent, render_dynamics_report
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.style import THEME_COLOURS
-from cryoinfer.workflows.trial import BINS, LEVELS, SEARCHED, Trial
+from cryoinfer.results.trial import BINS, LEVELS, SEARCHED, Trial
 
 EVEN = Trial(
     images=1000,

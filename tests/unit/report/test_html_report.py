@@ -21,7 +21,7 @@ from cryoinfer.report.assessment import (
     least_fourier_coverage,
 )
 from cryoinfer.report.style import THEME_COLOURS
-from cryoinfer.workflows.trial import Trial
+from cryoinfer.results.trial import Trial
 
 BOX, PIXEL, COUNT = 16, 1.5, 400
 

@@ -8,7 +8,7 @@ from cryoinfer.report import TrainingContent, render_training_report
 from cryoinfer.report.style import THEME_COLOURS
 from cryoinfer.report.training import assess_training
 from cryoinfer.report.trials import judge_trials, trial_section
-from cryoinfer.workflows.trial import BINS, CLIMBED, ENCODER, LEVELS, SEARCHED, Trial
+from cryoinfer.results.trial import BINS, CLIMBED, ENCODER, LEVELS, SEARCHED, Trial
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cryoinfer.fourier.transform import map_to_fourier
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows.amortize import (
     AmortizeConfig,
@@ -21,7 +22,6 @@ from cryoinfer.workflows.amortize import (
     require_teachable,
 )
 from cryoinfer.workflows.refine import RefineConfig, refine
-from cryoinfer.workflows.result import RunResult
 from cryoinfer.workflows.train import EncoderConfig
 
 BOX, PIXEL_SIZE, COUNT, SUBSET = 32, 3.2, 300, 160

@@ -8,8 +8,8 @@ import torch
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.centre import centred, moved_map
-from cryoinfer.workflows.result import Reconstruction, RunResult
 
 BOX, PIXEL = 24, 2.0
 

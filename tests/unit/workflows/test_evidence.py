@@ -11,12 +11,12 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Pose
+from cryoinfer.results.run_result import Evidence
 from cryoinfer.workflows import evidence
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.problem import define_problem, initial_noise, start_radius
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
-from cryoinfer.workflows.result import Evidence
 
 NOTHING_DB = -80.0
 QUICK = AbinitioConfig(max_shift_angstrom=0.0, starts=1)

@@ -3,6 +3,7 @@
 import torch
 
 from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import Round
 from cryoinfer.workflows.marching import (
     MarchState,
@@ -13,7 +14,6 @@ from cryoinfer.workflows.marching import (
 )
 from cryoinfer.workflows.passes import Estimate
 from cryoinfer.workflows.problem import define_problem
-from cryoinfer.workflows.result import Iteration
 
 
 def test_agreement_ends_before_the_first_fall() -> None:

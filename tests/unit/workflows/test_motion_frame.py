@@ -16,9 +16,9 @@ from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
+from cryoinfer.results.motions import Motions
 from cryoinfer.workflows.motion_frame import ModelFrame
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
-from cryoinfer.workflows.motion_result import Motions
 from cryoinfer.workflows.moving_noise import first_look
 
 N = 200

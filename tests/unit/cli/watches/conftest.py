@@ -20,9 +20,9 @@ from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.infer import InferConfig
 from cryoinfer.workflows.inferred import Inferred
-from cryoinfer.workflows.result import RunResult
 
 BOX = 16
 OFFSET_ANGSTROM = 7.0

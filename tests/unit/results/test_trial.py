@@ -8,19 +8,9 @@ import torch
 
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Latents
-from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
-from cryoinfer.workflows.trial import (
-    BINS,
-    CLIMBED,
-    ENCODER,
-    Trial,
-    hold_trials,
-)
+from cryoinfer.results.trial import BINS, Trial
 
 COUNT = 1000
 C1 = symmetry_rotations("C1")
@@ -149,20 +139,3 @@ def test_two_modes_of_a_symmetric_map_are_as_credible_as_stated(
         # Three standard deviations of a share of 1,000.
         spread = 3 * (level * (1 - level) / COUNT) ** 0.5
         assert abs(trial.share_in(level) - level) < spread
-
-
-def test_an_encoder_and_its_climb_are_tried(simulated) -> None:
-    box, pixel_size = 24, 3.8
-    made = simulated()
-    noise = (torch.full((box // 2 + 1,), 0.1),)
-    lesson = Lesson(made.density, pixel_size, noise, 1.0, "C1")
-    config = EncoderConfig(
-        network=PoseNetworkConfig(side=16, components=3, width=8),
-        training=TrainingConfig(steps=3, batch=8, check_every=3),
-    )
-    trained = train_encoder(made.particles, lesson, config, SilentMonitor())
-    trials = hold_trials(trained, made.particles, 1, SilentMonitor(), images=60)
-    assert set(trials) == {ENCODER, CLIMBED}
-    assert all(trial.images == 60 for trial in trials.values())
-    again = hold_trials(trained, made.particles, 1, SilentMonitor(), images=60)
-    assert again == trials

@@ -1,0 +1,1 @@
+"""What a finished run consists of: its records, and the files that hold them."""
