@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,44 +12,11 @@ from torch import Tensor
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
+from cryoinfer.results.run_result import Iteration
 from cryoinfer.results.trial import Trial
 from cryoinfer.wording import agree_at_nyquist, agree_nowhere
 
 _SHOWN_VIEWS = 5000
-
-
-class IterationLike(Protocol):
-    """One row of the run's history; the workflows' own record fits."""
-
-    @property
-    def name(self) -> str:
-        """Return what was done."""
-        ...
-
-    @property
-    def seconds(self) -> float:
-        """Return how long it took."""
-        ...
-
-    @property
-    def radius_px(self) -> float:
-        """Return the largest frequency used, in Fourier pixels."""
-        ...
-
-    @property
-    def resolution_angstrom(self) -> float:
-        """Return the resolution reached."""
-        ...
-
-    @property
-    def gain_nats(self) -> float:
-        """Return the mean log likelihood of a particle over that of no map."""
-        ...
-
-    @property
-    def pose_change_degrees(self) -> float:
-        """Return how far the poses moved."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -113,7 +80,7 @@ class ReportContent:
     stage_seconds : mapping from stage to seconds, in the order of the run
     independence : str
         How the half-maps were kept independent, in a sentence or two.
-    iterations : sequence of IterationLike
+    iterations : sequence of Iteration
     fsc_masked, fsc_randomised : Tensor, shape (n // 2 + 1,), optional
     noise_spectrum : Tensor, shape (groups, rings), optional
         Power per Fourier coefficient.
@@ -148,7 +115,7 @@ class ReportContent:
     variance: Tensor
     stage_seconds: Mapping[str, float]
     independence: str
-    iterations: Sequence[IterationLike] = ()
+    iterations: Sequence[Iteration] = ()
     fsc_masked: Tensor | None = None
     fsc_randomised: Tensor | None = None
     noise_spectrum: Tensor | None = None

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.report.content import Coverage, IterationLike
+from cryoinfer.report.content import Coverage
 from cryoinfer.report.style import (
     BLUE,
     COLUMN_INCHES,
@@ -30,6 +30,7 @@ from cryoinfer.report.style import (
     tick_round_numbers,
     to_svg,
 )
+from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import format_duration, spell_angstrom
 
 Array = NDArray[np.float64]
@@ -153,7 +154,7 @@ def _picture(figure: Figure, picture: Array, right: str, up: str) -> Axes:
     return axes
 
 
-def draw_progress(iterations: Sequence[IterationLike]) -> list[str]:
+def draw_progress(iterations: Sequence[Iteration]) -> list[str]:
     """Draw where halves agree to, and the change of poses, of every iteration.
 
     Not the likelihood, which falls over a good run: it is that of ever more
@@ -161,7 +162,7 @@ def draw_progress(iterations: Sequence[IterationLike]) -> list[str]:
 
     Parameters
     ----------
-    iterations : sequence of IterationLike
+    iterations : sequence of Iteration
         At least one.
 
     Returns

@@ -7,7 +7,7 @@ from torch import Tensor
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.report import figures, pose_figures
 from cryoinfer.report.assessment import assess, give_verdict
-from cryoinfer.report.content import IterationLike, ReportContent, TruthComparison
+from cryoinfer.report.content import ReportContent, TruthComparison
 from cryoinfer.report.parts import (
     figure,
     page,
@@ -20,6 +20,7 @@ from cryoinfer.report.parts import (
     times,
 )
 from cryoinfer.report.trials import trial_section
+from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import format_duration
 
 
@@ -271,7 +272,7 @@ def _course_section(content: ReportContent) -> str:
     return section("Course of the run", "", *parts)
 
 
-def _iteration_table(iterations: Sequence[IterationLike]) -> str:
+def _iteration_table(iterations: Sequence[Iteration]) -> str:
     rows = [
         [
             prose(i.name),
