@@ -43,8 +43,8 @@ from measure import (
 from printed import HALF_PRECISION, PRODUCTS, Column, table
 from rows import Results, Row
 
-from cryoinfer.cli.run_record import RECORD
 from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.results.layout import RECORD
 from cryoinfer.workflows.infer import INFERENCE
 
 BOXES = (64, 128)

@@ -48,7 +48,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     # Of runs.
     "cli/runs.py": ("abinitio", "refine", "reconstruct"),
     "cli/run_folder.py": RUNS,
-    "cli/run_record.py": RUNS,  # of the command that made the run, by its name
+    "results/run_record.py": RUNS,  # of the command that made the run, by its name
     "cli/state_file.py": RUNS,
     "errors.py": RUNS,
     "workflows/inferred.py": RUNS,

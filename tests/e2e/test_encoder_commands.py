@@ -18,8 +18,6 @@ from typer.testing import CliRunner, Result
 from cryoinfer.cli.app import app
 from cryoinfer.cli.encoders import _read_lesson
 from cryoinfer.cli.nothing_found import inherited
-from cryoinfer.cli.run_folder import PARTICLES
-from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.inference.novelty import Usual
@@ -27,6 +25,8 @@ from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_cube, read_map
+from cryoinfer.results.layout import PARTICLES
+from cryoinfer.results.run_record import RunRecord
 from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder

@@ -7,14 +7,13 @@ from rich.console import Console
 
 from cryoinfer.cli.evaluate import evaluate
 from cryoinfer.cli.options import RunOptions
-from cryoinfer.cli.run_folder import REPORT
-from cryoinfer.cli.run_record import RECORD
 from cryoinfer.cli.runs import run
 from cryoinfer.cli.simulation import simulate
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.errors import OutputError
+from cryoinfer.results.layout import RECORD, REPORT
 
 _DEMO = SimulationConfig(
     n=3000,

@@ -7,18 +7,16 @@ from typing import Any, Self
 from rich.console import Console
 from torch import Tensor
 
-from cryoinfer.cli import run_files
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
-from cryoinfer.cli.left_out import OBEYED, chosen_particles, flag_words, used_particles
+from cryoinfer.cli.left_out import chosen_particles, flag_words, used_particles
 from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import read_dynamics, write_report
-from cryoinfer.cli.run_folder import REPORT, RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import REMARKS, RunRecord
+from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import aligned, say
@@ -31,6 +29,10 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.parts import cautions
+from cryoinfer.results import run_files
+from cryoinfer.results.flags import OBEYED
+from cryoinfer.results.layout import REPORT
+from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem, Poses
 from cryoinfer.workflows.train import require_picture

@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from cryoinfer.cli import run_folder
-from cryoinfer.cli.left_out import given_flags
-from cryoinfer.cli.run_files import FLAG, UNREADABLE, save_particles
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
@@ -26,7 +23,10 @@ from cryoinfer.io.nmd import write_nmd
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
+from cryoinfer.results import layout
+from cryoinfer.results.flags import FLAG, UNREADABLE, given_flags
 from cryoinfer.results.motions import Motions
+from cryoinfer.results.run_files import save_particles
 from cryoinfer.workflows.dynamics import Dynamics
 from cryoinfer.workflows.motion_frame import ModelFrame
 
@@ -39,7 +39,7 @@ _LEAST_EXTENT_ANGSTROM = 0.5
 def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     """Write particles, amplitudes, modes, ensembles and a script for ChimeraX."""
     motions, model = found.motions, found.model
-    path = folder / run_folder.PARTICLES
+    path = folder / layout.PARTICLES
     flags = _flags(particles, motions)
     save_particles(path, _with_motions(particles, motions, flags))
     _write_latents(folder, motions, flags)
@@ -48,7 +48,7 @@ def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     turn = found.frame.rotation.mT
     direction = model.modes.direction @ turn
     replace_file(
-        folder / run_folder.MODES,
+        folder / layout.MODES,
         lambda part: write_nmd(
             part,
             "structure",
@@ -60,15 +60,15 @@ def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
     extent = extents(motions)
     centres = cluster_centres(motions)
     ensembles = {
-        run_folder.ENSEMBLE.format(mode + 1): along(model, mode, float(widest))
+        layout.ENSEMBLE.format(mode + 1): along(model, mode, float(widest))
         for mode, widest in enumerate(extent)
     }
-    ensembles[run_folder.REST] = iter([model.model])
-    ensembles[run_folder.CENTRES] = (model.at(one) for one in centres)
+    ensembles[layout.REST] = iter([model.model])
+    ensembles[layout.CENTRES] = (model.at(one) for one in centres)
     for name, models in ensembles.items():
         _write_ensemble(folder / name, map(placing.placed, models))
     script = _script(list(ensembles))
-    replace_file(folder / run_folder.SCRIPT, lambda part: part.write_text(script))
+    replace_file(folder / layout.SCRIPT, lambda part: part.write_text(script))
     arrays = {
         "node_coordinates_angstrom": nodes.coordinates_angstrom,
         "node_displacement": (model.modes.per_angstrom() @ turn).numpy(),
@@ -183,7 +183,7 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
 
 def _write_latents(folder: Path, motions: Motions, flags: Tensor) -> None:
     """Write a row a particle; those that were not inferred have NaN and a flag."""
-    star = read_star(folder / run_folder.PARTICLES, only=[IMAGE])
+    star = read_star(folder / layout.PARTICLES, only=[IMAGE])
     words = RelionParticles(star).particles.columns[IMAGE]
     names = [str(one) for one in words.tolist()]
     columns: dict[str, NDArray[Any] | list[str]] = {IMAGE: names}
@@ -202,7 +202,7 @@ def _write_latents(folder: Path, motions: Motions, flags: Tensor) -> None:
         "mode_k_q05, mode_k_q95": "ends of its central 90 % credible interval",
         FLAG: "0 inferred; 1, or 2 (unreadable), left out, with NaN",
     }
-    path = folder / run_folder.LATENTS
+    path = folder / layout.LATENTS
     replace_file(path, lambda part: write_columns(part, columns, notes))
 
 
@@ -218,7 +218,7 @@ def _script(names: list[str]) -> str:
         "# models lie where a map of these particles lies: open one beside them",
     ]
     for number, name in enumerate(names, 1):
-        still = name in (run_folder.CENTRES, run_folder.REST)
+        still = name in (layout.CENTRES, layout.REST)
         moving = "false" if still else "true"
         lines.append(f"open {name} coordsets {moving}")
         if number > 1:
@@ -242,5 +242,5 @@ def _write_arrays(
         **{name: value.float().numpy() for name, value in vars(motions).items()},
         **shown,
     }
-    path = folder / run_folder.POSTERIORS
+    path = folder / layout.POSTERIORS
     replace_file(path, lambda part: np.savez(part, **arrays))

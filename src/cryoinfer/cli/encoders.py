@@ -9,10 +9,8 @@ from typing import Any, Self
 import torch
 from rich.console import Console
 
-from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_training
-from cryoinfer.cli.left_out import read_flags
 from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
@@ -21,7 +19,6 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import CAUTIONS, PREPARED, write_encoder
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
@@ -31,6 +28,9 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.results import layout, run_files
+from cryoinfer.results.flags import read_flags
+from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.encoder_trial import hold_trials
 from cryoinfer.workflows.train import (
@@ -140,7 +140,7 @@ class _School:
         learned = require_finished(options.run)
         require_elsewhere(options.out, options.run)
         reading = options.reading.of_run(learned)
-        particles = reading.load(options.run / run_folder.PARTICLES)
+        particles = reading.load(options.run / layout.PARTICLES)
         particles, lesson = _read_lesson(options.run, learned, particles)
         require_picture(options.side, particles.box)
         config = EncoderConfig(
@@ -165,8 +165,8 @@ def _lead(
         arguments,
         run_files.fingerprint(
             school.particles,
-            options.run / run_folder.PARTICLES,
-            options.run / run_folder.MAP,
+            options.run / layout.PARTICLES,
+            options.run / layout.MAP,
         ),
         options.seed,
         use_threads(options.threads),
@@ -224,8 +224,8 @@ def _summary(
             f"median error {trial.median_degrees:.2g} degrees, 90 % sets hold "
             f"{trial.share_in(0.9):.1%} of {trial.images:,} simulated truths"
         )
-    rows["Encoder"] = str(folder / run_folder.ENCODER)
-    rows["Report"] = str(folder / run_folder.REPORT)
+    rows["Encoder"] = str(folder / layout.ENCODER)
+    rows["Report"] = str(folder / layout.REPORT)
     return aligned(rows)
 
 
@@ -262,7 +262,7 @@ def _read_lesson(
             f"its particles {particles.box} pixels of "
             f"{particles.pixel_size_angstrom:.4g} A: expected the same, found the grid "
             "of the encoder that inferred them. Refine them (`cryoinfer refine "
-            f"{folder / run_folder.PARTICLES}`), and train on that run"
+            f"{folder / layout.PARTICLES}`), and train on that run"
         )
     prepared = record.results.get(PREPARED, 0)
     if prepared:
@@ -270,7 +270,7 @@ def _read_lesson(
             f"{prepared:,} images of the run in {folder} had been resampled, or taken "
             "to be of another strength, to be like those that its encoder learned: "
             "expected images in the units of the run's map and noise. Refine them "
-            f"(`cryoinfer refine {folder / run_folder.PARTICLES}`), and train on that "
+            f"(`cryoinfer refine {folder / layout.PARTICLES}`), and train on that "
             "run"
         )
     assert particles.pose is not None

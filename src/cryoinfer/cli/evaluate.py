@@ -12,16 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cryoinfer.cli import run_folder
 from cryoinfer.cli.evaluation_files import write_comparison
 from cryoinfer.cli.inputs import require_truth
-from cryoinfer.cli.left_out import is_posed, read_flags
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import CAUTIONS
-from cryoinfer.cli.run_files import Posteriors, read_run_map, read_run_mask
-from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.terminal import say, spelled
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -43,6 +39,11 @@ from cryoinfer.io.conventions.poses import flip_hand
 from cryoinfer.io.mrc import MapFile
 from cryoinfer.records import Pose
 from cryoinfer.report import Coverage, TruthComparison
+from cryoinfer.results import layout
+from cryoinfer.results.flags import is_posed, read_flags
+from cryoinfer.results.posterior_files import Posteriors
+from cryoinfer.results.run_files import read_run_map, read_run_mask
+from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.wording import agree_nowhere
 
 _NOMINAL = (0.5, 0.9, 0.95)
@@ -164,7 +165,7 @@ def evaluate(
     page = write_report(run)
     _say_reserve(console, record, matched.unreadable)
     _print(console, hands, best, coverage)
-    say(console, f"Written to {run / run_folder.EVALUATION} and {page}")
+    say(console, f"Written to {run / layout.EVALUATION} and {page}")
 
 
 def _say_reserve(console: Console, record: RunRecord, unreadable: int) -> None:
@@ -244,7 +245,7 @@ def _match(
     Particles are matched by the image that they are, for a run may have been made on
     some of them or in another order.
     """
-    estimated = reading.of_run(record).load(require_truth(run / run_folder.PARTICLES))
+    estimated = reading.of_run(record).load(require_truth(run / layout.PARTICLES))
     true = reading.load(require_truth(truth / "truth.star"))
     if estimated.pose is None or true.pose is None:
         raise InputError(f"{run} and {truth} must both have poses; one has none.")

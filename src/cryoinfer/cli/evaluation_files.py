@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryoinfer.cli.run_arrays import run_arrays
-from cryoinfer.cli.run_folder import ERRORS, EVALUATION
 from cryoinfer.errors import InputError
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.report import Coverage, TruthComparison
+from cryoinfer.results.layout import ERRORS, EVALUATION
+from cryoinfer.results.run_arrays import run_arrays
 
 _SHOWN = ("particles", "hand", "resolution_angstrom")
 

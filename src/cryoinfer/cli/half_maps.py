@@ -18,12 +18,18 @@ from cryoinfer.cli.map_inputs import (
 )
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
-from cryoinfer.cli.run_files import CORRECTED, MASKED, RANDOMISED, UNMASKED, write_fsc
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.evaluation import fourier_shell_correlation, masked_fsc, resolution_at
 from cryoinfer.evaluation.rigid_search import MapPair, best_frame
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.io.mrc import MapFile
+from cryoinfer.results.run_files import (
+    CORRECTED,
+    MASKED,
+    RANDOMISED,
+    UNMASKED,
+    write_fsc,
+)
 from cryoinfer.wording import agree_nowhere, format_resolution
 
 _THRESHOLDS = (0.143, 0.5)

@@ -1,7 +1,7 @@
 """Which hand a map has, and what is known of it."""
 
-from cryoinfer.cli.nothing_found import STRUCTURE_FOUND
-from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.results.map_numbers import STRUCTURE_FOUND
+from cryoinfer.results.run_record import RunRecord
 
 _FROM = {
     "abinitio": "The hand of the map is not known: untilted images cannot tell it.",

@@ -7,11 +7,12 @@ is the callback of an argument or option: it returns what it was given, or refus
 from collections.abc import Callable
 from pathlib import Path
 
-from cryoinfer.cli import run_folder
-from cryoinfer.cli.run_record import RECORD, RunRecord, require_finished
 from cryoinfer.data.structure_names import PRESET_NAMES, require_structure
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.io.files import require_file
+from cryoinfer.results import layout
+from cryoinfer.results.layout import RECORD
+from cryoinfer.results.run_record import RunRecord, require_finished
 
 _PARTICLE_FILES = {
     ".star": "STAR file",
@@ -96,7 +97,7 @@ def encoder_file(source: Path) -> Path:
     """
     file = source
     if source.is_dir():
-        file = source / run_folder.ENCODER
+        file = source / layout.ENCODER
         if not file.exists() and (source / RECORD).exists():
             require_finished(source)
     require_file(file, "encoder of `cryoinfer train`")

@@ -5,25 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cryoinfer.cli.run_files import FLAG, UNREADABLE
-from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
-from cryoinfer.io.conventions.table import ParticleTable
-
-RECORD_KEY = "left_out"
-"""Under which they stand in the record of a run."""
-
-OBEYED = "flagged_left_out"
-"""Key of how many were left out because of flags that particles had brought along."""
-
-_FLAGS = (0, 1, UNREADABLE)
-"""Used, unlike the map of its encoder, and without finite pixels."""
+from cryoinfer.results.flags import FLAG, LEFT_OUT, UNREADABLE, given_flags
 
 _MANY = 0.5
 """Share of novel particles from which the encoder itself is in doubt."""
@@ -76,12 +64,12 @@ class LeftOut:
     @classmethod
     def of_results(cls, results: Mapping[str, Any]) -> Self | None:
         """Return what the record of a run holds, if it holds any."""
-        found = results.get(RECORD_KEY)
+        found = results.get(LEFT_OUT)
         return None if found is None else cls(**found)
 
     def numbers(self) -> dict[str, Any]:
         """Return what the record of a run is to hold."""
-        return {RECORD_KEY: asdict(self)}
+        return {LEFT_OUT: asdict(self)}
 
     def novel_words(self) -> str:
         """Say how many are flagged, and what that means."""
@@ -131,35 +119,6 @@ class LeftOut:
         return self.novel / max(1, self.readable)
 
 
-def has_flags(record: RunRecord) -> bool:
-    """Tell whether the flags of a run's particles say what it left out.
-
-    They are of its own encoder, or were obeyed; others that particles have brought
-    along are of an earlier run.
-    """
-    return RECORD_KEY in record.results or OBEYED in record.results
-
-
-def is_posed(record: RunRecord, flags: Tensor) -> Tensor:
-    """Return which particles of a run have poses in its map, a mask.
-
-    An encoder has posed what it flags as novel, too; where flags were given, what they
-    leave out has the pose that it had.
-    """
-    return flags == 0 if OBEYED in record.results else flags != UNREADABLE
-
-
-def given_flags(particles: Particles) -> Tensor:
-    """Return the flags that particles have brought along, int64, shape (n,).
-
-    Raises
-    ------
-    InputError
-        If one is not 0, 1 or 2.
-    """
-    return _flags(particles.table)
-
-
 def used_particles(workflow: str, particles: Particles) -> Tensor:
     """Return which particles a workflow uses, a mask of shape (n,).
 
@@ -205,35 +164,3 @@ def flag_words(workflow: str, particles: Particles) -> list[str]:
             "used all the same: this search does not begin with that map."
         )
     return said
-
-
-def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:
-    """Return what the encoder of a run made of its particles: 0, 1 or 2, shape (n,).
-
-    Zeros where the run had none.
-
-    Raises
-    ------
-    InputError
-        If one is something else.
-    """
-    if not has_flags(record):
-        return torch.zeros(len(table), dtype=torch.int64)
-    return _flags(table)
-
-
-def _flags(table: ParticleTable) -> Tensor:
-    """Return the column of flags, zeros where there is none."""
-    found = table.results.get(FLAG)
-    if found is None:
-        return torch.zeros(len(table), dtype=torch.int64)
-    is_number = found.dtype.kind in "iufb"
-    known = np.isin(found, _FLAGS) if is_number else np.zeros(len(found), dtype=bool)
-    bad = np.flatnonzero(~known)
-    if len(bad):
-        raise InputError(
-            f"{FLAG} must hold 0, 1 or 2, but row {bad[0] + 1} holds "
-            f"{str(found[bad[0]])[:100]} ({len(bad)} such rows). Mend these rows, or "
-            "take the column out of the file"
-        )
-    return torch.from_numpy(found.astype(np.int64))

@@ -22,23 +22,24 @@ from cryoinfer.cli.outputs import (
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import read_content, write_report
 from cryoinfer.cli.results import CAUTIONS
-from cryoinfer.cli.run_files import (
-    Posteriors,
-    read_run_mask,
-    read_spectra,
-    save_map,
-    save_particles,
-)
 from cryoinfer.cli.run_folder import clear
-from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.io.conventions.poses import flip_hand
 from cryoinfer.io.mrc import MapFile, read_map, write_map
+from cryoinfer.results import layout
+from cryoinfer.results.posterior_files import Posteriors
+from cryoinfer.results.run_files import (
+    read_run_mask,
+    read_spectra,
+    save_map,
+    save_particles,
+)
+from cryoinfer.results.run_record import RunRecord, require_finished
 
 _MAP_ENDINGS = (".mrc", ".map")
-_RUN_MAPS = (run_folder.MAP, run_folder.HALF1, run_folder.HALF2)
+_RUN_MAPS = (layout.MAP, layout.HALF1, layout.HALF2)
 # S exp(w) S = exp(-S w): the rotation vector changes its sign in x and y.
 _LATENT_SIGNS = np.array([-1.0, -1.0, 1.0, 1.0, 1.0, 1.0])
 
@@ -158,7 +159,7 @@ def _flip_run(options: FlipOptions) -> None:
     # All is read before anything is removed, what the report will show among it.
     particles = _flipped(options.reading.of_run(record).load(_particles_of(source)))
     maps = {name: _mirrored(read_map(source / name)) for name in _RUN_MAPS}
-    maps[run_folder.MASK] = _mirrored(read_run_mask(source))
+    maps[layout.MASK] = _mirrored(read_run_mask(source))
     posteriors = Posteriors.read(source)
     read_content(source), read_spectra(source)
     make_folder(out)
@@ -166,7 +167,7 @@ def _flip_run(options: FlipOptions) -> None:
     replace(record, status="running").write(out)
     for name, (density, pixel_size) in maps.items():
         save_map(out / name, density, pixel_size)
-    for name in (run_folder.FSC, run_folder.NOISE):
+    for name in (layout.FSC, layout.NOISE):
         if (source / name).exists():
             copy = partial(shutil.copyfile, source / name)
             write_file(out / name, copy)
@@ -180,7 +181,7 @@ def _flip_run(options: FlipOptions) -> None:
 def _flip_files(options: FlipOptions) -> None:
     out, given = options.out, options.particles
     inputs = [options.source, *([] if given is None else [given])]
-    targets = [out / run_folder.MAP, *([] if given is None else [_particles_of(out)])]
+    targets = [out / layout.MAP, *([] if given is None else [_particles_of(out)])]
     for target in targets:
         require_free_file(target, *inputs, overwrite=options.overwrite)
     flipped = None if given is None else _flipped(options.reading.load(given))
@@ -188,11 +189,11 @@ def _flip_files(options: FlipOptions) -> None:
     make_folder(out)
     if flipped is not None:
         save_particles(_particles_of(out), flipped)
-    save_map(out / run_folder.MAP, density, pixel_size)
+    save_map(out / layout.MAP, density, pixel_size)
 
 
 def _particles_of(folder: Path) -> Path:
-    return folder / run_folder.PARTICLES
+    return folder / layout.PARTICLES
 
 
 def _mirrored(found: MapFile) -> tuple[Tensor, float]:

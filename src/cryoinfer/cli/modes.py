@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from cryoinfer.cli.outputs import make_folder, require_free_folder
-from cryoinfer.cli.run_record import software_versions
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.data.nodes import Nodes
@@ -26,6 +25,7 @@ from cryoinfer.report.modes import (
     mode_rows,
     render_modes_report,
 )
+from cryoinfer.results.run_record import software_versions
 
 _FOR_FLUCTUATIONS = 50
 """Modes that fluctuations are summed over: they have most of it."""

@@ -1,46 +1,23 @@
 """Runs that have found no structure: what is said of them, and of what follows."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cryoinfer.cli.guard import NOTHING_FOUND
-from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.errors import InputError
-from cryoinfer.results.run_result import Evidence, Reconstruction
-from cryoinfer.wording import agree_nowhere, format_resolution
+from cryoinfer.results.layout import RECORD
+from cryoinfer.results.map_numbers import EVIDENCE, STRUCTURE_FOUND
+from cryoinfer.results.run_record import RunRecord
+from cryoinfer.results.run_result import Evidence
+from cryoinfer.wording import format_resolution
 
-STRUCTURE_FOUND, EVIDENCE, INHERITED = "structure_found", "evidence", "inherited"
-"""Keys of the record: whether there is a structure, by what that was told, and what is
-to be known of the runs that this one was made from."""
+INHERITED = "inherited"
+"""Key of the record: what is to be known of the runs that this one was made from."""
 
 
 ONE_MAP = "halves that were posed against one map"
 """Half-maps of an encoder's run, whose agreement says too much."""
-
-
-def map_numbers(maps: Reconstruction) -> dict[str, Any]:
-    """Return what the record of a run holds of its map.
-
-    Where no structure was found, or its halves agree nowhere, it has no resolution:
-    None.
-    """
-    box, pixel_size = maps.density.shape[-1], maps.pixel_size_angstrom
-    is_none = agree_nowhere(maps.resolution_angstrom, box, pixel_size)
-    numbers: dict[str, Any] = {
-        "box": box,
-        "pixel_size_angstrom": pixel_size,
-        "resolution_angstrom": None if is_none else maps.resolution_angstrom,
-        "shared_resolution_angstrom": maps.shared_resolution_angstrom,
-        "symmetry": maps.symmetry,
-    }
-    if maps.evidence is not None:
-        numbers[STRUCTURE_FOUND] = maps.evidence.is_structure
-        numbers[EVIDENCE] = asdict(maps.evidence)
-        if not maps.evidence.is_structure:
-            numbers["resolution_angstrom"] = None
-    return numbers
 
 
 def resolution_words(results: Mapping[str, Any], halves: str) -> str:

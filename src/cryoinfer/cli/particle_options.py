@@ -14,9 +14,9 @@ from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.errors import InputError
 
 if TYPE_CHECKING:  # they import PyTorch, for which none waits until it must
-    from cryoinfer.cli.run_record import RunRecord
     from cryoinfer.data.finding import Finding
     from cryoinfer.data.particles import Particles
+    from cryoinfer.results.run_record import RunRecord
 
 _PANEL = "Input"
 _PARAMETER = "reading"

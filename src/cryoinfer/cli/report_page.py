@@ -8,30 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from cryoinfer.cli import run_folder
 from cryoinfer.cli.arguments import spelled_arguments
 from cryoinfer.cli.evaluation_files import read_comparison
 from cryoinfer.cli.handedness import hand_words
-from cryoinfer.cli.left_out import OBEYED, LeftOut, has_flags, is_posed
-from cryoinfer.cli.nothing_found import (
-    INHERITED,
-    STRUCTURE_FOUND,
-    nothing_words,
-    searched_words,
-)
-from cryoinfer.cli.run_arrays import run_arrays
-from cryoinfer.cli.run_files import (
-    CORRECTED,
-    FLAG,
-    MASKED,
-    RANDOMISED,
-    UNMASKED,
-    PosedParticles,
-    read_fsc,
-    read_noise,
-    read_numbers,
-)
-from cryoinfer.cli.run_record import REMARKS, RunRecord
+from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.nothing_found import INHERITED, nothing_words, searched_words
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.convergence import Check
@@ -45,6 +26,21 @@ from cryoinfer.report import (
     render_report,
     render_training_report,
 )
+from cryoinfer.results import layout
+from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
+from cryoinfer.results.map_numbers import STRUCTURE_FOUND
+from cryoinfer.results.posterior_files import PosedParticles
+from cryoinfer.results.run_arrays import run_arrays
+from cryoinfer.results.run_files import (
+    CORRECTED,
+    MASKED,
+    RANDOMISED,
+    UNMASKED,
+    read_fsc,
+    read_noise,
+    read_numbers,
+)
+from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import spell_angstrom
@@ -103,7 +99,7 @@ def write_report(folder: Path) -> Path:
         page = render_dynamics_report(dynamics)
     else:
         page = render_report(read_content(folder))
-    path = folder / run_folder.REPORT
+    path = folder / layout.REPORT
     replace_file(path, lambda part: part.write_text(page, "utf-8", "replace"))
     return path
 
@@ -123,7 +119,7 @@ def read_content(folder: Path) -> ReportContent:
 
 def _content(folder: Path, record: RunRecord) -> ReportContent:
     # Of particles that are all flagged the map is 0 throughout.
-    map_file = read_cube(folder / run_folder.MAP)
+    map_file = read_cube(folder / layout.MAP)
     curves = read_fsc(folder)
     particles = PosedParticles.read(folder)
     # Flags are the one thing of particles.star that is shown of an inference.
@@ -198,7 +194,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
         If the folder holds no run, or one that has not come to its end.
     """
     record = RunRecord.read(folder)
-    path = folder / run_folder.POSTERIORS
+    path = folder / layout.POSTERIORS
     if not record.results or not path.exists():
         raise InputError(
             f"the run in {folder} has not been finished: there is nothing to report. "

@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.left_out import LeftOut
-from cryoinfer.cli.nothing_found import map_numbers
 from cryoinfer.cli.report_page import OWN_CAUTIONS, read_content, write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
@@ -17,6 +15,8 @@ from cryoinfer.io.replacing import replace_file
 from cryoinfer.report.assessment import assess
 from cryoinfer.report.parts import cautions
 from cryoinfer.report.trials import judge_trials
+from cryoinfer.results import layout, run_files
+from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.encoder_file import save_encoder
@@ -51,7 +51,7 @@ def write_encoder(
     folder: RunFolder, trained: TrainedEncoder, trials: Mapping[str, Trial]
 ) -> dict[str, Any]:
     """Write an encoder, and return what the record of its run holds of how it did."""
-    path = folder.path / run_folder.ENCODER
+    path = folder.path / layout.ENCODER
     replace_file(path, lambda part: save_encoder(part, trained))
     last = trained.checks[-1]
     return {
@@ -83,7 +83,7 @@ def write_found(
     used : Tensor of bool, shape (n,), optional
         Which particles the run has used, by default all.
     """
-    for earlier in (run_folder.EVALUATION, run_folder.ERRORS):  # of another map
+    for earlier in (layout.EVALUATION, layout.ERRORS):  # of another map
         (folder.path / earlier).unlink(missing_ok=True)
     reconstruction = result
     iterations = []
@@ -98,7 +98,7 @@ def write_found(
         run_files.write_inference(folder.path, particles, result)
         iterations = [asdict(iteration) for iteration in result.iterations]
     else:
-        path = folder.path / run_folder.PARTICLES
+        path = folder.path / layout.PARTICLES
         run_files.save_particles(path, particles)
     assert isinstance(reconstruction, Reconstruction)
     run_files.write_reconstruction(folder.path, reconstruction)

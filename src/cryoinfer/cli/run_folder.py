@@ -18,33 +18,14 @@ from typing import Any, Self
 
 from cryoinfer.cli.arguments import told_argument
 from cryoinfer.cli.guard import LoggedError, mendable
-from cryoinfer.cli.run_record import RECORD, RunRecord, local_time
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.cli.state_file import StateFile
 from cryoinfer.errors import CryoinferError, OutputError
 from cryoinfer.io.replacing import clear_partials
+from cryoinfer.results.layout import CHECKPOINT, LOG, RECORD, RESULTS
+from cryoinfer.results.run_record import RunRecord, local_time
 
-LOG, CHECKPOINT = "log.txt", "checkpoint.pt"
-PARTICLES, POSTERIORS, FSC, REPORT = (
-    "particles.star",
-    "posteriors.npz",
-    "fsc.star",
-    "report.html",
-)
-MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
-NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
-ENCODER, WATCH = "encoder.pt", "watch.pt"
-LATENTS, MODES, SCRIPT = "latents.parquet", "modes.nmd", "view.cxc"
-ENSEMBLE, CENTRES, REST = "mode{}.cif", "centres.cif", "rest.cif"
-_MOST_ENSEMBLES = 20
 _THEN = ", then "
-RESULTS = (
-    *(PARTICLES, POSTERIORS, FSC, REPORT),
-    *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
-    *(LATENTS, MODES, SCRIPT, CENTRES, REST),
-    *(ENSEMBLE.format(number + 1) for number in range(_MOST_ENSEMBLES)),
-)
-"""What a run and its evaluation leave, besides record, log and checkpoint."""
 
 
 def require_free(

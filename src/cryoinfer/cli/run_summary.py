@@ -1,12 +1,12 @@
 """What a finished search or reconstruction says at its end."""
 
-from cryoinfer.cli import run_folder
 from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words, searched_words
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.terminal import aligned
+from cryoinfer.results import layout
 from cryoinfer.wording import format_bytes, format_duration
 
 
@@ -27,9 +27,9 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
         "Resolution": resolution_words(found, halves),
         **rows,
         "Time": f"{format_duration(seconds)}, {peak} of memory at the peak",
-        "Map": f"{path / run_folder.MAP}",
-        "Particles": f"{path / run_folder.PARTICLES}",
-        "Report": f"{path / run_folder.REPORT}",
+        "Map": f"{path / layout.MAP}",
+        "Particles": f"{path / layout.PARTICLES}",
+        "Report": f"{path / layout.REPORT}",
     }
     warned = [f"Caution: {text}" for text in found[CAUTIONS]]
     hand = [words] if (words := hand_words(folder.record)) else []

@@ -10,15 +10,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from cryoinfer.cli import run_files
 from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
-from cryoinfer.cli.left_out import (
-    OBEYED,
-    chosen_particles,
-    flag_words,
-    given_flags,
-    used_particles,
-)
+from cryoinfer.cli.left_out import chosen_particles, flag_words, used_particles
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
     INHERITED,
@@ -30,9 +23,7 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
-from cryoinfer.cli.run_files import UNREADABLE
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
-from cryoinfer.cli.run_record import RECORD, REMARKS, RunRecord
 from cryoinfer.cli.run_summary import summary
 from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
@@ -40,6 +31,10 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results import run_files
+from cryoinfer.results.flags import OBEYED, UNREADABLE, given_flags
+from cryoinfer.results.layout import RECORD
+from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.amortize import (

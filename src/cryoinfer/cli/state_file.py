@@ -21,7 +21,7 @@ class StateFile:
     path : Path
     run : str
         What tells the run from all others, as
-        :meth:`cryoinfer.cli.run_record.RunRecord.key` does.
+        :meth:`cryoinfer.results.run_record.RunRecord.key` does.
     """
 
     def __init__(self, path: Path, run: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from cryoinfer.cli import run_files, run_folder
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file
@@ -19,13 +18,15 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
-from cryoinfer.cli.run_record import RECORD, REMARKS, RunRecord
 from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.cli.watching import Watch
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.results import layout, run_files
+from cryoinfer.results.layout import RECORD
+from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import format_duration
 from cryoinfer.workflows.encoder_file import load_encoder
@@ -157,7 +158,7 @@ def _watch(
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         # Beside the results, not in the checkpoint, which ends with the run: more
         # files may come after it.
-        state = folder.state(run_folder.WATCH)
+        state = folder.state(layout.WATCH)
         monitor = RichMonitor(console, folder.log, state)
         told = _begin(folder, monitor, options, trained)
         watch = Watch(folder, options.reading, trained, config, monitor, told)
@@ -262,8 +263,8 @@ def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
         "Flagged": left_out.novel_words(),
         "Unreadable": left_out.unreadable_words(),
         "Time": time,
-        "Particles": f"{folder.path / run_folder.PARTICLES}",
-        "Report": f"{folder.path / run_folder.REPORT}",
+        "Particles": f"{folder.path / layout.PARTICLES}",
+        "Report": f"{folder.path / layout.REPORT}",
     }
     if not left_out.unreadable:
         del rows["Unreadable"]

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryoinfer.cli import run_folder
 from cryoinfer.cli.guard import mendable
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words
@@ -34,6 +33,7 @@ from cryoinfer.cli.watched_files import LeftFiles, Stamp, holds_particles, stamp
 from cryoinfer.data.joining import Joined, is_further, join, require_joinable
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.results import layout
 from cryoinfer.workflows.infer import (
     InferConfig,
     infer_particles,
@@ -343,7 +343,7 @@ class Watch:
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the last state was written."""
         kept = Kept.of_state(state, self._trained.encoder.grid.box)
-        path = self._folder.path / run_folder.PARTICLES
+        path = self._folder.path / layout.PARTICLES
         particles = self._reading.of_own().load(path)
         lost = len(kept.inferred) - len(particles)
         if lost > 0:

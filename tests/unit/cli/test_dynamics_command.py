@@ -13,8 +13,6 @@ from rich.console import Console
 
 from cryoinfer.cli.dynamics import DynamicsOptions, dynamics
 from cryoinfer.cli.particle_options import AS_WRITTEN
-from cryoinfer.cli.run_files import FLAG
-from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError
@@ -22,6 +20,8 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences
 from cryoinfer.io.mrc import StackWriter
+from cryoinfer.results.flags import FLAG
+from cryoinfer.results.run_record import RunRecord
 
 COUNT, NOVEL, UNREADABLE = 16, 3, 5  # particles, and the rows of flagged ones
 

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from cryoinfer.cli import dynamics_files
-from cryoinfer.cli.run_files import FLAG
+from cryoinfer.results.flags import FLAG
 from cryoinfer.results.motions import Motions
 
 

@@ -14,11 +14,11 @@ from cryoinfer.cli import map_files
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder
-from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.io.mrc import read_map
+from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.run_result import RunResult
 
 

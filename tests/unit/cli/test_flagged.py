@@ -11,21 +11,17 @@ from rich.console import Console
 
 from cryoinfer.cli import evaluate as evaluation
 from cryoinfer.cli import runs
-from cryoinfer.cli.left_out import (
-    flag_words,
-    given_flags,
-    read_flags,
-    used_particles,
-)
+from cryoinfer.cli.left_out import flag_words, used_particles
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
-from cryoinfer.cli.run_files import Posteriors
-from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.cryosparc import read_cs, with_fields, write_cs
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.flags import given_flags, read_flags
+from cryoinfer.results.posterior_files import Posteriors
+from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
 FLAGS = np.arange(120) % 12 == 3  # ten of them

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryoinfer.cli.left_out import LeftOut, read_flags
-from cryoinfer.cli.run_record import RunRecord
+from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.data.particles import Particles
+from cryoinfer.results.flags import read_flags
+from cryoinfer.results.run_record import RunRecord
 
 
 def test_counts_and_what_they_mean() -> None:

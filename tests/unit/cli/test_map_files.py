@@ -10,14 +10,14 @@ from rich.console import Console
 from cryoinfer.cli import map_files
 from cryoinfer.cli.map_files import FlipOptions, flip, mirror_density
 from cryoinfer.cli.particle_options import ParticleOptions
-from cryoinfer.cli.run_files import Posteriors
-from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.physics.structures.volume import VoxelVolume
 from cryoinfer.records import Pose
+from cryoinfer.results.posterior_files import Posteriors
+from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.run_result import RunResult
 
 

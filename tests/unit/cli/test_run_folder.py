@@ -8,9 +8,9 @@ import pytest
 
 from cryoinfer.cli.guard import LoggedError
 from cryoinfer.cli.run_folder import RunFolder
-from cryoinfer.cli.run_record import RunRecord, require_finished, software_versions
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.io.replacing import replace_file
+from cryoinfer.results.run_record import RunRecord, require_finished, software_versions
 
 RECORD = RunRecord(
     workflow="abinitio",

@@ -18,12 +18,12 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.particle_files import convert
 from cryoinfer.cli.particle_options import AS_WRITTEN
 from cryoinfer.cli.report_page import read_content
-from cryoinfer.cli.run_record import RunRecord, require_finished
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import read_map, write_map
+from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.run_result import Evidence, Reconstruction, RunResult
 from cryoinfer.workflows.refine import StartingMap
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cryoinfer.cli.run_record import RECORD, RunRecord
 from cryoinfer.cli.unseen import _trials_beside
+from cryoinfer.results.layout import RECORD
+from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
 
 RANKS = {"rotation": (5,) * BINS}

@@ -15,11 +15,11 @@ from cryoinfer.cli import watching
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import RunFolder
-from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.refine import PosePrior
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.infer import InferConfig
 from cryoinfer.workflows.inferred import Inferred

@@ -11,9 +11,9 @@ from unit.cli.watches.conftest import Loading, Start, deliver
 
 from cryoinfer.cli import watching
 from cryoinfer.cli.nothing_found import inherited
-from cryoinfer.cli.run_record import RunRecord
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.results.run_record import RunRecord
 from cryoinfer.workflows.inferred import Inferred
 
 

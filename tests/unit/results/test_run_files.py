@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from cryoinfer.cli import run_files
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.io.star import read_star
+from cryoinfer.results import run_files
+from cryoinfer.results.flags import FLAG
+from cryoinfer.results.posterior_files import PosedParticles, Posteriors
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
 
@@ -16,8 +18,8 @@ def test_posteriors_come_back(tmp_path: Path, result: RunResult) -> None:
     lower = torch.randn(len(result.latents), 6, 6, dtype=torch.float64)
     covariance = lower @ lower.mT
     result = replace(result, covariance=covariance)
-    run_files.Posteriors.of(result).write(tmp_path)
-    found = run_files.Posteriors.read(tmp_path)
+    Posteriors.of(result).write(tmp_path)
+    found = Posteriors.read(tmp_path)
     assert found is not None
     # float32 keeps 24 bits.
     torch.testing.assert_close(found.covariance(), covariance, rtol=1e-7, atol=1e-7)
@@ -27,7 +29,7 @@ def test_posteriors_come_back(tmp_path: Path, result: RunResult) -> None:
 
 
 def test_no_posteriors_no_answer(tmp_path: Path) -> None:
-    assert run_files.Posteriors.read(tmp_path) is None
+    assert Posteriors.read(tmp_path) is None
     assert run_files.read_noise(tmp_path) is None
 
 
@@ -66,7 +68,7 @@ def test_flags_tell_what_is_strange_from_what_is_unreadable(
     unreadable[3] = True
     flagged = replace(result, novelty_nats=novelty, unreadable=unreadable)
     found = run_files.with_posteriors(particles, flagged).table.results
-    assert found[run_files.FLAG][:5].tolist() == [1, 1, 1, 2, 0]
+    assert found[FLAG][:5].tolist() == [1, 1, 1, 2, 0]
     # Other programs read neither infinities nor NaN.
     assert found[run_files.NOVELTY][:5].tolist() == [5.0, 1e9, 1e9, 1e9, 0.0]
 
@@ -88,7 +90,7 @@ def test_what_a_report_shows_is_what_was_written(
 ) -> None:
     particles = Particles.load(simulated / "particles.star")
     run_files.write_inference(tmp_path, particles, result)
-    found = run_files.PosedParticles.read(tmp_path)
+    found = PosedParticles.read(tmp_path)
     for estimated, true in (
         (found.pose.rotation, result.latents.pose.rotation),
         (found.pose.shift_angstrom, result.latents.pose.shift_angstrom),
@@ -103,7 +105,7 @@ def test_what_a_report_shows_is_what_was_written(
     assert run_files.read_numbers(tmp_path, "cryoinferFlag") is None
     # A reconstruction has poses that were given, and has inferred nothing.
     (tmp_path / "posteriors.npz").unlink()
-    given = run_files.PosedParticles.read(tmp_path)
+    given = PosedParticles.read(tmp_path)
     assert not bool(given.variance.any())
     # Angles are written with six decimals, 2e-8 radian each.
     torch.testing.assert_close(
@@ -111,24 +113,24 @@ def test_what_a_report_shows_is_what_was_written(
     )
     particles.save(tmp_path / "particles.star")
     with pytest.raises(InputError, match="has no poses"):
-        run_files.PosedParticles.read(tmp_path)
+        PosedParticles.read(tmp_path)
 
 
 @pytest.mark.parametrize("left", [0, 100, 5000])
 def test_posteriors_that_are_cut_short_are_told_of(
     tmp_path: Path, result: RunResult, left: int
 ) -> None:
-    run_files.Posteriors.of(result).write(tmp_path)
+    Posteriors.of(result).write(tmp_path)
     path = tmp_path / "posteriors.npz"
     path.write_bytes(path.read_bytes()[:left])
-    for kind in (run_files.Posteriors, run_files.PosedParticles):
+    for kind in (Posteriors, PosedParticles):
         with pytest.raises(InputError, match=r"posteriors\.npz is damaged"):
             kind.read(tmp_path)
 
 
 def test_posteriors_of_another_version_are_told_of(tmp_path: Path) -> None:
     np.savez(tmp_path / "posteriors.npz", turns=np.zeros(3))
-    for kind in (run_files.Posteriors, run_files.PosedParticles):
+    for kind in (Posteriors, PosedParticles):
         with pytest.raises(InputError, match="another version"):
             kind.read(tmp_path)
 

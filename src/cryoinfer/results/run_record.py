@@ -14,8 +14,8 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from cryoinfer import __version__
 from cryoinfer.errors import InputError
 from cryoinfer.io.replacing import replace_file
+from cryoinfer.results.layout import RECORD
 
-RECORD = "run.json"
 REMARKS = "remarks"
 """In the results of a record: what was said of the particles when they were read."""
 

@@ -1,0 +1,23 @@
+"""What the files in the folder of a run are called."""
+
+RECORD = "run.json"
+LOG, CHECKPOINT = "log.txt", "checkpoint.pt"
+PARTICLES, POSTERIORS, FSC, REPORT = (
+    "particles.star",
+    "posteriors.npz",
+    "fsc.star",
+    "report.html",
+)
+MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
+NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
+ENCODER, WATCH = "encoder.pt", "watch.pt"
+LATENTS, MODES, SCRIPT = "latents.parquet", "modes.nmd", "view.cxc"
+ENSEMBLE, CENTRES, REST = "mode{}.cif", "centres.cif", "rest.cif"
+_MOST_ENSEMBLES = 20
+RESULTS = (
+    *(PARTICLES, POSTERIORS, FSC, REPORT),
+    *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
+    *(LATENTS, MODES, SCRIPT, CENTRES, REST),
+    *(ENSEMBLE.format(number + 1) for number in range(_MOST_ENSEMBLES)),
+)
+"""What a run and its evaluation leave, besides record, log and checkpoint."""

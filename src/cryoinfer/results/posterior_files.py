@@ -1,0 +1,146 @@
+"""The posteriors of a run, written and read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.relion import RelionParticles
+from cryoinfer.io.replacing import replace_file
+from cryoinfer.records import Pose
+from cryoinfer.results import layout
+from cryoinfer.results.run_arrays import run_arrays
+from cryoinfer.results.run_result import RunResult
+
+LATENT_DIMENSIONS = 6  # rotation vector, shift, defocus
+_UPPER = np.triu_indices(LATENT_DIMENSIONS)
+_DIAGONAL = np.flatnonzero(_UPPER[0] == _UPPER[1])
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """What ``posteriors.npz`` holds: float32 arrays of n particles, m modes each.
+
+    Attributes
+    ----------
+    rotation, shift_angstrom, defocus_offset_angstrom : shapes (n, 3, 3), (n, 2), (n,)
+        The most probable latents.
+    covariance_upper : shape (n, 21)
+        Row by row, the upper triangle of the 6 x 6 covariance of the rotation vector
+        in the image frame (radian), the shift and the defocus (angstrom).
+    log_likelihood, entropy_nats : shape (n,)
+    mode_rotation, mode_shift_angstrom, mode_weight : (n, m, 3, 3), (n, m, 2), (n, m)
+        The best modes of the posterior; what the weights lack of 1 is elsewhere.
+    """
+
+    rotation: NDArray[np.float32]
+    shift_angstrom: NDArray[np.float32]
+    defocus_offset_angstrom: NDArray[np.float32]
+    covariance_upper: NDArray[np.float32]
+    log_likelihood: NDArray[np.float32]
+    entropy_nats: NDArray[np.float32]
+    mode_rotation: NDArray[np.float32]
+    mode_shift_angstrom: NDArray[np.float32]
+    mode_weight: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, result: RunResult) -> Self:
+        """Collect the posteriors of a result."""
+        pose = result.latents.pose
+        upper = result.covariance[:, torch.tensor(_UPPER[0]), torch.tensor(_UPPER[1])]
+        return cls(
+            rotation=_float32(pose.rotation),
+            shift_angstrom=_float32(pose.shift_angstrom),
+            defocus_offset_angstrom=_float32(result.latents.defocus_offset_angstrom),
+            covariance_upper=_float32(upper),
+            log_likelihood=_float32(result.log_likelihood),
+            entropy_nats=_float32(result.entropy()),
+            mode_rotation=_float32(result.mode_pose.rotation),
+            mode_shift_angstrom=_float32(result.mode_pose.shift_angstrom),
+            mode_weight=_float32(result.mode_weight),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Return the posteriors of a run, or None if it inferred none."""
+        path = folder / layout.POSTERIORS
+        if not path.exists():
+            return None
+        with run_arrays(path) as arrays:
+            found = cls(**{name: arrays[name] for name in arrays.files})
+            found._require_shapes()
+            return found
+
+    def _require_shapes(self) -> None:
+        """Raise ValueError unless all arrays are numbers of the same particles."""
+        n, modes = self.mode_weight.shape
+        shapes: dict[str, tuple[int, ...]] = {
+            "rotation": (n, 3, 3),
+            "shift_angstrom": (n, 2),
+            "covariance_upper": (n, len(_UPPER[0])),
+            "mode_rotation": (n, modes, 3, 3),
+            "mode_shift_angstrom": (n, modes, 2),
+            "mode_weight": (n, modes),
+        }
+        for name, array in vars(self).items():
+            if array.shape != shapes.get(name, (n,)) or array.dtype.kind != "f":
+                raise ValueError(f"{name} has the shape {array.shape}")
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays under their names."""
+        path = folder / layout.POSTERIORS
+        replace_file(path, lambda partial: np.savez(partial, **vars(self)))
+
+    def covariance(self) -> Tensor:
+        """Return the full matrices, float64, shape (n, 6, 6)."""
+        size = LATENT_DIMENSIONS
+        full = np.zeros((len(self.covariance_upper), size, size))
+        full[:, _UPPER[0], _UPPER[1]] = self.covariance_upper
+        full[:, _UPPER[1], _UPPER[0]] = self.covariance_upper
+        return torch.from_numpy(full)
+
+
+@dataclass(frozen=True)
+class PosedParticles:
+    """What a report shows of n particles.
+
+    Attributes
+    ----------
+    pose : Pose
+    variance : Tensor, shape (n, 6)
+        Of rotation vector, shift and defocus; zero where nothing was inferred.
+    """
+
+    pose: Pose
+    variance: Tensor
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the poses of a run, and of what else grows with the particles nothing.
+
+        Raises
+        ------
+        InputError
+            If it has no poses.
+        """
+        path = folder / layout.POSTERIORS
+        if path.exists():
+            with run_arrays(path) as arrays:
+                rotation, shift = arrays["rotation"], arrays["shift_angstrom"]
+                variance = arrays["covariance_upper"][:, _DIAGONAL]
+            pose = Pose(torch.from_numpy(rotation), torch.from_numpy(shift))
+            return cls(pose, torch.from_numpy(variance))
+        path = folder / layout.PARTICLES
+        given = RelionParticles.read(path).table().pose
+        if given is None:
+            raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
+        return cls(given, torch.zeros(len(given), LATENT_DIMENSIONS))
+
+
+def _float32(values: Tensor) -> NDArray[np.float32]:
+    return values.detach().to("cpu", torch.float32).numpy()
