@@ -8,7 +8,6 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli.arguments import recorded_path
-from cryoinfer.cli.dynamics_files import write_dynamics
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
 from cryoinfer.cli.left_out import chosen_particles, flag_words, used_particles
 from cryoinfer.cli.nothing_found import INHERITED, inherited
@@ -32,6 +31,7 @@ from cryoinfer.report.parts import cautions
 from cryoinfer.results import run_files
 from cryoinfer.results.flags import OBEYED
 from cryoinfer.results.layout import REPORT
+from cryoinfer.results.motion_files import write_motions
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem, Poses
@@ -160,7 +160,9 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
                 found = job.infer(monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
-        write_dynamics(options.out, job.particles, found)
+        write_motions(
+            options.out, job.particles, found.motions, found.model, found.frame
+        )
         for line in _finish(folder, job, found):
             monitor.message(line)
 

@@ -9,10 +9,16 @@ import torch
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.results.trial import CLIMBED, ENCODER, SEARCHED, Trial
 from cryoinfer.workflows.motion_encoder import MotionEncoder
-from cryoinfer.workflows.motion_frame import ModelFrame
+from cryoinfer.workflows.motion_frame import (
+    first_frame,
+    found_frame,
+    motions_in,
+    starts_in,
+)
 from cryoinfer.workflows.motion_inference import (
     FromSearch,
     FromStarts,
@@ -115,7 +121,7 @@ def infer_dynamics(
     if config.poses == "given":
         monitor.message(frame.told())
     return Dynamics(
-        frame.of_motions(motions),
+        motions_in(frame, motions),
         frame,
         inference,
         trials,
@@ -132,7 +138,7 @@ def _frame(
     pose, finder = problem.particles.pose, inference.finder
     assert pose is not None
     assert isinstance(finder, FromStarts)
-    return ModelFrame.found(pose, motions, finder.frame)
+    return found_frame(pose, motions, finder.frame)
 
 
 def _beginning(
@@ -156,7 +162,7 @@ def _inferring(
     """Return an inference, and the encoder that it is by, if any."""
     if problem.config.poses == "given":
         radius = min(_GIVEN_RADIUS, problem.last_radius)
-        begun = ModelFrame.first(problem, imaged, radius)
+        begun = first_frame(problem, imaged, radius)
         made = functools.partial(_from_poses, problem, frame=begun)
         return _looking(made, imaged, monitor), None
     if problem.config.poses == "searched":
@@ -186,6 +192,6 @@ def _from_poses(
 ) -> MotionInference:
     """Return climbs from the poses of the particles' file, or of a refinement."""
     first = min(_GIVEN_RADIUS, problem.last_radius)
-    starts = frame.starts(problem)
+    starts = starts_in(frame, problem)
     finder = FromStarts(problem, problem.subject(imaged), frame, starts, first)
     return MotionInference.of(problem, finder, imaged)

@@ -6,8 +6,7 @@ have moved is measured, and poses and models are told in the frame of the given 
 so that they lie on its map.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
 
 import roma
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from cryoinfer.arithmetic import complex_product
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.workflows.centre import moved_covariance
 from cryoinfer.workflows.motion_problem import MotionProblem
@@ -26,161 +26,117 @@ _PLACES_A_WAVE = 8  # of the highest frequency
 _KEPT_MADS = 4.0  # median absolute deviations; poses beyond have found another top
 
 
-@dataclass(frozen=True)
-class ModelFrame:
-    """Where the centred model lies: at ``rotation @ r + offset_angstrom``.
+def first_frame(problem: MotionProblem, imaged: Imaged, radius: int) -> ModelFrame:
+    """Return where the model lies best, by some images at the poses of their file.
 
-    Attributes
+    Wherever in the box that is, to an eighth of the shortest wave: what images have
+    in common with the model at rest is, by its displacement, a Fourier transform.
+
+    Parameters
     ----------
-    rotation : Tensor of float64, shape (3, 3)
-    offset_angstrom : Tensor of float64, shape (3,)
-        Of the mean of its atoms from the middle of the box.
+    problem : MotionProblem
+        Whose particles have poses.
+    imaged : Imaged
+    radius : int
+        To which images are compared, in Fourier pixels.
     """
+    middle = ModelFrame.in_the_middle()
+    grid, subject = problem.grid, problem.subject(imaged)
+    starts = starts_in(middle, problem)
+    # Places along an axis: memory does not grow with the box.
+    m = min(grid.box, _PLACES_A_WAVE * radius)
+    common = torch.zeros(m**3, dtype=torch.complex128)
+    for batch in imaged.pilots(problem.particles):
+        images = problem.whitened(batch, imaged).prefix(radius)
+        at = starts[batch.index]
+        seen = shown_of(subject, images, at)
+        product = complex_product(seen.images.coefficients.conj(), seen.shown)
+        product = product.to(common.dtype)
+        plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()
+        # Where the coefficients of an image lie among those of the map: x, y, z.
+        place = plane @ at.pose.rotation[:, :2].double()
+        x, y, z = (place.round().long() % m).unbind(-1)
+        row = (z * m + y) * m + x
+        common.index_add_(0, row.flatten(), product.flatten())
+    value = torch.fft.fftn(common.reshape(m, m, m)).real
+    place = torch.stack(torch.unravel_index(value.argmax(), value.shape)).flip(0)
+    place = (place + m // 2) % m - m // 2
+    return ModelFrame(middle.rotation, place.double() * (grid.length_angstrom / m))
 
-    rotation: Tensor
-    offset_angstrom: Tensor
 
-    @classmethod
-    def in_the_middle(cls) -> Self:
-        """Return the frame of a model that poses were found for."""
-        eye = torch.eye(3, dtype=torch.float64)
-        return cls(eye, torch.zeros(3, dtype=torch.float64))
+def found_frame(given: Pose, motions: Motions, begun: ModelFrame) -> ModelFrame:
+    """Return what all found poses have moved by together.
 
-    @classmethod
-    def first(cls, problem: MotionProblem, imaged: Imaged, radius: int) -> Self:
-        """Return where the model lies best, by some images at the poses of their file.
+    Parameters
+    ----------
+    given : Pose
+        In whose frame the model's place is asked for.
+    motions : Motions
+        With poses of the centred model.
+    begun : ModelFrame
+        Where the model was taken to lie: kept along what no image shows, as the
+        depth where all are seen from one side.
 
-        Wherever in the box that is, to an eighth of the shortest wave: what images have
-        in common with the model at rest is, by its displacement, a Fourier transform.
+    Returns
+    -------
+    ModelFrame
+        In the middle and not turned where poses have not moved together beyond
+        chance.
+    """
+    known = motions.known
+    before, after = given[known], motions.rotation[known].double()
+    between = before.rotation.double().mT @ after
+    plane = before.rotation[:, :2].double()
+    aside = motions.shift_angstrom[known] - before.shift_angstrom.double()
+    near = _kept(geodesic_angle(begun.rotation.expand_as(between), between))
+    near &= _kept((aside - plane @ begun.offset_angstrom).norm(dim=1))
+    if not bool(near.any()):
+        return begun
+    between, plane, aside = between[near], plane[near], aside[near]
+    rotation = roma.special_procrustes(between.mean(0))
+    apart = geodesic_angle(rotation.expand_as(between), between)
+    error = float(apart.square().mean().sqrt()) / len(between) ** 0.5
+    eye = torch.eye(3, dtype=torch.float64)
+    if float(geodesic_angle(rotation, eye)) < _SIGNIFICANT * error:
+        rotation = eye
+    left = aside - plane @ begun.offset_angstrom
+    normal = torch.linalg.pinv(
+        torch.einsum("nki,nkj->ij", plane, plane), rtol=1e-6, hermitian=True
+    )
+    step = normal @ torch.einsum("nki,nk->i", plane, left)
+    offset = begun.offset_angstrom + step
+    rest = (left - plane @ step).square().mean()
+    # Of each component; those of its length's square add up.
+    error = float((rest * normal.trace()).clamp(min=0).sqrt())
+    if float(offset.norm()) < _SIGNIFICANT * error:
+        offset = torch.zeros_like(offset)
+    return ModelFrame(rotation, offset)
 
-        Parameters
-        ----------
-        problem : MotionProblem
-            Whose particles have poses.
-        imaged : Imaged
-        radius : int
-            To which images are compared, in Fourier pixels.
-        """
-        middle = cls.in_the_middle()
-        grid, subject = problem.grid, problem.subject(imaged)
-        starts = middle.starts(problem)
-        # Places along an axis: memory does not grow with the box.
-        m = min(grid.box, _PLACES_A_WAVE * radius)
-        common = torch.zeros(m**3, dtype=torch.complex128)
-        for batch in imaged.pilots(problem.particles):
-            images = problem.whitened(batch, imaged).prefix(radius)
-            at = starts[batch.index]
-            seen = shown_of(subject, images, at)
-            product = complex_product(seen.images.coefficients.conj(), seen.shown)
-            product = product.to(common.dtype)
-            plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()
-            # Where the coefficients of an image lie among those of the map: x, y, z.
-            place = plane @ at.pose.rotation[:, :2].double()
-            x, y, z = (place.round().long() % m).unbind(-1)
-            row = (z * m + y) * m + x
-            common.index_add_(0, row.flatten(), product.flatten())
-        value = torch.fft.fftn(common.reshape(m, m, m)).real
-        place = torch.stack(torch.unravel_index(value.argmax(), value.shape)).flip(0)
-        place = (place + m // 2) % m - m // 2
-        return cls(middle.rotation, place.double() * (grid.length_angstrom / m))
 
-    @classmethod
-    def found(cls, given: Pose, motions: Motions, begun: Self) -> Self:
-        """Return what all found poses have moved by together.
+def starts_in(frame: ModelFrame, problem: MotionProblem) -> Latents:
+    """Return the particles' poses in a frame as ones of the centred model, at rest."""
+    pose = problem.particles.pose
+    assert pose is not None
+    shift = pose.shift_angstrom.double() + frame.shown_at(pose.rotation)
+    n = len(shift)
+    return Latents(
+        Pose(pose.rotation.double() @ frame.rotation, shift),
+        torch.zeros(n, dtype=torch.float64),
+        torch.zeros(n, len(problem.model.modes), dtype=torch.float64),
+    )
 
-        Parameters
-        ----------
-        given : Pose
-            In whose frame the model's place is asked for.
-        motions : Motions
-            With poses of the centred model.
-        begun : ModelFrame
-            Where the model was taken to lie: kept along what no image shows, as the
-            depth where all are seen from one side.
 
-        Returns
-        -------
-        ModelFrame
-            In the middle and not turned where poses have not moved together beyond
-            chance.
-        """
-        known = motions.known
-        before, after = given[known], motions.rotation[known].double()
-        between = before.rotation.double().mT @ after
-        plane = before.rotation[:, :2].double()
-        aside = motions.shift_angstrom[known] - before.shift_angstrom.double()
-        near = _kept(geodesic_angle(begun.rotation.expand_as(between), between))
-        near &= _kept((aside - plane @ begun.offset_angstrom).norm(dim=1))
-        if not bool(near.any()):
-            return begun
-        between, plane, aside = between[near], plane[near], aside[near]
-        rotation = roma.special_procrustes(between.mean(0))
-        apart = geodesic_angle(rotation.expand_as(between), between)
-        error = float(apart.square().mean().sqrt()) / len(between) ** 0.5
-        eye = torch.eye(3, dtype=torch.float64)
-        if float(geodesic_angle(rotation, eye)) < _SIGNIFICANT * error:
-            rotation = eye
-        left = aside - plane @ begun.offset_angstrom
-        normal = torch.linalg.pinv(
-            torch.einsum("nki,nkj->ij", plane, plane), rtol=1e-6, hermitian=True
-        )
-        step = normal @ torch.einsum("nki,nk->i", plane, left)
-        offset = begun.offset_angstrom + step
-        rest = (left - plane @ step).square().mean()
-        # Of each component; those of its length's square add up.
-        error = float((rest * normal.trace()).clamp(min=0).sqrt())
-        if float(offset.norm()) < _SIGNIFICANT * error:
-            offset = torch.zeros_like(offset)
-        return cls(rotation, offset)
-
-    def starts(self, problem: MotionProblem) -> Latents:
-        """Return the particles' poses as ones of the centred model, at rest."""
-        pose = problem.particles.pose
-        assert pose is not None
-        shift = pose.shift_angstrom.double() + self._shown_at(pose.rotation)
-        n = len(shift)
-        return Latents(
-            Pose(pose.rotation.double() @ self.rotation, shift),
-            torch.zeros(n, dtype=torch.float64),
-            torch.zeros(n, len(problem.model.modes), dtype=torch.float64),
-        )
-
-    def of_motions(self, motions: Motions) -> Motions:
-        """Return motions with their poses in this frame, those of the centred model."""
-        rotation = motions.rotation @ self.rotation.mT
-        return replace(
-            motions,
-            rotation=rotation,
-            shift_angstrom=motions.shift_angstrom - self._shown_at(rotation),
-            covariance=moved_covariance(
-                motions.covariance, rotation, self.offset_angstrom
-            ),
-        )
-
-    def placed(self, centred_angstrom: Tensor) -> Tensor:
-        """Return coordinates (..., 3) of the centred model in this frame."""
-        return centred_angstrom @ self.rotation.mT + self.offset_angstrom
-
-    @property
-    def turned_degrees(self) -> float:
-        """By which the model is turned from where its file has it."""
-        eye = torch.eye(3, dtype=torch.float64)
-        return float(torch.rad2deg(geodesic_angle(self.rotation, eye)))
-
-    def told(self) -> str:
-        """Say where the model lies."""
-        x, y, z = self.offset_angstrom.tolist()
-        turned = self.turned_degrees
-        return (
-            f"In the frame of the given poses the model's centre lies at ({x:.2f}, "
-            f"{y:.2f}, {z:.2f}) A from the middle of the box"
-            + (f", turned by {turned:.2f} degrees" if turned > 0 else "")
-            + ": poses and models are written in that frame."
-        )
-
-    def _shown_at(self, rotation: Tensor) -> Tensor:
-        """Return where the offset appears in images, shape (n, 2)."""
-        return (rotation.double() @ self.offset_angstrom)[:, :2]
+def motions_in(frame: ModelFrame, motions: Motions) -> Motions:
+    """Return motions of the centred model with their poses in a frame."""
+    rotation = motions.rotation @ frame.rotation.mT
+    return replace(
+        motions,
+        rotation=rotation,
+        shift_angstrom=motions.shift_angstrom - frame.shown_at(rotation),
+        covariance=moved_covariance(
+            motions.covariance, rotation, frame.offset_angstrom
+        ),
+    )
 
 
 def _kept(distance: Tensor) -> Tensor:

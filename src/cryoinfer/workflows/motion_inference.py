@@ -18,8 +18,8 @@ from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.search import laplace_log_evidence
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, ParticleBatch
+from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
-from cryoinfer.workflows.motion_frame import ModelFrame
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.moving_noise import Imaged, Shown, shown_of
 from cryoinfer.workflows.parts import PartMonitor

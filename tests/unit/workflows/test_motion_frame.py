@@ -16,8 +16,13 @@ from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Pose
+from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
-from cryoinfer.workflows.motion_frame import ModelFrame
+from cryoinfer.workflows.motion_frame import (
+    first_frame,
+    found_frame,
+    motions_in,
+)
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
 from cryoinfer.workflows.moving_noise import first_look
 
@@ -54,7 +59,7 @@ def test_a_displaced_and_turned_model_is_found() -> None:
     # Ten particles have found other tops.
     motions.rotation[:10] = random_rotations(10, seeded(3))
     motions.shift_angstrom[:10] += 30.0
-    found = ModelFrame.found(given, motions, MIDDLE)
+    found = found_frame(given, motions, MIDDLE)
     # Of 190 particles: sd of a component over the root of 2/3 of them, four times.
     torch.testing.assert_close(found.offset_angstrom, OFFSET, atol=0.2, rtol=0)
     assert found.turned_degrees == pytest.approx(
@@ -64,7 +69,7 @@ def test_a_displaced_and_turned_model_is_found() -> None:
 
 def test_poses_that_have_not_moved_together_leave_the_model_where_it_was() -> None:
     given, motions = particles(random_rotations(N, seeded(0)), MIDDLE)
-    found = ModelFrame.found(given, motions, MIDDLE)
+    found = found_frame(given, motions, MIDDLE)
     assert torch.equal(found.offset_angstrom, MIDDLE.offset_angstrom)
     assert found.turned_degrees == 0.0
 
@@ -72,7 +77,7 @@ def test_poses_that_have_not_moved_together_leave_the_model_where_it_was() -> No
 def test_where_the_model_was_taken_to_lie_does_not_decide() -> None:
     given, motions = particles(random_rotations(N, seeded(0)), MIDDLE)
     begun = ModelFrame(MIDDLE.rotation, torch.tensor([1.5, -1.5, 1.5]).double())
-    found = ModelFrame.found(given, motions, begun)
+    found = found_frame(given, motions, begun)
     assert torch.equal(found.offset_angstrom, MIDDLE.offset_angstrom)
 
 
@@ -81,7 +86,7 @@ def test_the_depth_of_one_view_stays_as_it_was() -> None:
     given, motions = particles(random_turns_in_plane(N, seeded(0)), true)
     motions.rotation[:] = given.rotation
     begun = ModelFrame(MIDDLE.rotation, torch.tensor([0.0, 0.0, 7.0]).double())
-    found = ModelFrame.found(given, motions, begun).offset_angstrom
+    found = found_frame(given, motions, begun).offset_angstrom
     torch.testing.assert_close(found[:2], OFFSET[:2], atol=0.2, rtol=0)
     assert float(found[2]) == pytest.approx(7.0, abs=1e-6)
 
@@ -89,7 +94,7 @@ def test_the_depth_of_one_view_stays_as_it_was() -> None:
 def test_images_show_the_same_in_either_frame() -> None:
     frame = ModelFrame(TURN, OFFSET)
     _, motions = particles(random_rotations(N, seeded(0)), frame)
-    told = frame.of_motions(motions)
+    told = motions_in(frame, motions)
     atoms = torch.randn(N, 3, generator=seeded(2), dtype=torch.float64)
 
     def shown(one: Motions, at: Tensor) -> Tensor:
@@ -130,6 +135,6 @@ def test_the_place_of_a_model_is_seen_from_far(tmp_path: Path) -> None:
     model = MovingModel.of(chain, 1, 1.0)
     problem = MotionProblem.of(given, model, DynamicsConfig(poses="given"))
     imaged = first_look(given, model, problem.grid, problem.prior, seeded(0))
-    found = ModelFrame.first(problem, imaged, 12)
+    found = first_frame(problem, imaged, 12)
     # Places are 4 A apart, and 40 images tell one from the next.
     torch.testing.assert_close(found.offset_angstrom, far, atol=2.1, rtol=0)

@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
+from cryoinfer.evaluation.clusters import cluster_centres
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
@@ -25,27 +25,44 @@ from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
 from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, UNREADABLE, given_flags
+from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.results.run_files import save_particles
-from cryoinfer.workflows.dynamics import Dynamics
-from cryoinfer.workflows.motion_frame import ModelFrame
 
 _FRAMES = 11  # along a mode
-_CENTRES = 5
 _EXTENT_SD = 2.0  # of the particles' amplitudes, to either end of a mode's ensemble
 _LEAST_EXTENT_ANGSTROM = 0.5
 
 
-def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
-    """Write particles, amplitudes, modes, ensembles and a script for ChimeraX."""
-    motions, model = found.motions, found.model
+def write_motions(
+    folder: Path,
+    particles: Particles,
+    motions: Motions,
+    model: MovingModel,
+    frame: ModelFrame,
+) -> None:
+    """Write particles, amplitudes, modes, ensembles and a script for ChimeraX.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    particles : Particles
+        All n of its file.
+    motions : Motions
+        Of n particles.
+    model : MovingModel
+        By which they were found.
+    frame : ModelFrame
+        Of their poses.
+    """
     path = folder / layout.PARTICLES
     flags = _flags(particles, motions)
     save_particles(path, _with_motions(particles, motions, flags))
     _write_latents(folder, motions, flags)
-    placing = _Placing.of(particles, found)
+    placing = _Placing.of(particles, model, frame)
     nodes = placing.placed(model.model).select(model.nodes.atom)
-    turn = found.frame.rotation.mT
+    turn = frame.rotation.mT
     direction = model.modes.direction @ turn
     replace_file(
         folder / layout.MODES,
@@ -58,7 +75,7 @@ def write_dynamics(folder: Path, particles: Particles, found: Dynamics) -> None:
         ),
     )
     extent = extents(motions)
-    centres = cluster_centres(motions)
+    centres = cluster_centres(motions.mean[motions.known])
     ensembles = {
         layout.ENSEMBLE.format(mode + 1): along(model, mode, float(widest))
         for mode, widest in enumerate(extent)
@@ -98,10 +115,10 @@ class _Placing:
     pixel_size_angstrom: float
 
     @classmethod
-    def of(cls, particles: Particles, found: Dynamics) -> Self:
+    def of(cls, particles: Particles, model: MovingModel, frame: ModelFrame) -> Self:
         """Return that of a run."""
-        mean = torch.from_numpy(found.model.model.coordinates_angstrom).mean(0)
-        return cls(found.frame, mean, particles.box, particles.pixel_size_angstrom)
+        mean = torch.from_numpy(model.model.coordinates_angstrom).mean(0)
+        return cls(frame, mean, particles.box, particles.pixel_size_angstrom)
 
     def placed(self, model: AtomicModel) -> AtomicModel:
         """Return a conformation of the model where a map of the particles has it."""
@@ -122,16 +139,6 @@ def along(model: MovingModel, mode: int, widest: float) -> Iterator[AtomicModel]
         conformation = torch.zeros(len(model.modes))
         conformation[mode] = amplitude
         yield model.at(conformation)
-
-
-def cluster_centres(motions: Motions) -> Tensor:
-    """Return amplitudes at the centres of clusters, largest first, shape (m, c)."""
-    points = motions.mean[motions.known].numpy()
-    count = min(_CENTRES, len(points))
-    centres, label = kmeans2(points, count, seed=0, minit="++")
-    size = np.bincount(label, minlength=count)
-    order = [one for one in np.argsort(-size).tolist() if size[one]]
-    return torch.from_numpy(centres[order])
 
 
 def _flags(particles: Particles, motions: Motions) -> Tensor:

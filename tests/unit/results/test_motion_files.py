@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cryoinfer.cli import dynamics_files
+from cryoinfer.results import motion_files
 from cryoinfer.results.flags import FLAG
 from cryoinfer.results.motions import Motions
 
@@ -15,7 +15,7 @@ def test_latents_are_named_by_the_particles(tmp_path: Path) -> None:
         "data_particles\nloop_\n_rlnImageName\n1@a.mrcs\n2@a.mrcs\n\n"
         "data_general\nloop_\n_rlnComment\nnone\n"
     )
-    dynamics_files._write_latents(tmp_path, Motions.blank(2, 1), torch.tensor([2, 1]))
+    motion_files._write_latents(tmp_path, Motions.blank(2, 1), torch.tensor([2, 1]))
     table = pd.read_parquet(tmp_path / "latents.parquet")
     assert table["rlnImageName"].tolist() == ["1@a.mrcs", "2@a.mrcs"]
     assert table["mode_1"].isna().all()
