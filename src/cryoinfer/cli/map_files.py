@@ -26,7 +26,7 @@ from cryoinfer.cli.run_folder import clear
 from cryoinfer.cli.terminal import say
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
-from cryoinfer.io.conventions.poses import flip_hand
+from cryoinfer.geometry.hand import flip_hand, mirror_density
 from cryoinfer.io.mrc import MapFile, read_map, write_map
 from cryoinfer.results import layout
 from cryoinfer.results.posterior_files import Posteriors
@@ -135,18 +135,6 @@ def flip(options: FlipOptions, console: Console) -> None:
     say(console, f"The mirror image is in {out}")
     for text in warned:
         say(console, f"Caution: {text}")
-
-
-def mirror_density(density: Tensor) -> Tensor:
-    """Return V(S r): flipped along z about the voxel ``n // 2``.
-
-    Parameters
-    ----------
-    density : Tensor, shape (n, n, n)
-    """
-    flipped = density.flip(0)
-    # On an even box the flip moves the centre by one voxel.
-    return flipped.roll(1, 0) if len(density) % 2 == 0 else flipped
 
 
 def _flip_run(options: FlipOptions) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from cryoinfer.cli.arguments import spelled_arguments
-from cryoinfer.cli.evaluation_files import read_comparison
 from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import INHERITED, nothing_words, searched_words
@@ -27,6 +26,7 @@ from cryoinfer.report import (
     render_training_report,
 )
 from cryoinfer.results import layout
+from cryoinfer.results.evaluation_files import read_comparison
 from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
 from cryoinfer.results.map_numbers import STRUCTURE_FOUND
 from cryoinfer.results.posterior_files import PosedParticles

@@ -1,16 +1,14 @@
 """The report of a run: figures and one self-contained page."""
 
-from cryoinfer.report.content import Coverage, ReportContent, TruthComparison
+from cryoinfer.report.content import ReportContent
 from cryoinfer.report.dynamics import DynamicsContent, render_dynamics_report
 from cryoinfer.report.html import render_report
 from cryoinfer.report.training import TrainingContent, render_training_report
 
 __all__ = [
-    "Coverage",
     "DynamicsContent",
     "ReportContent",
     "TrainingContent",
-    "TruthComparison",
     "render_dynamics_report",
     "render_report",
     "render_training_report",

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer.evaluation.against_truth import TruthComparison
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
@@ -17,45 +16,6 @@ from cryoinfer.results.trial import Trial
 from cryoinfer.wording import agree_at_nyquist, agree_nowhere
 
 _SHOWN_VIEWS = 5000
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How often the truth lies inside the stated region.
-
-    Attributes
-    ----------
-    nominal, observed : ndarray, shape (m,)
-        Stated probability, and the fraction of particles inside.
-    n_particles : int
-    """
-
-    nominal: NDArray[np.float64]
-    observed: NDArray[np.float64]
-    n_particles: int
-
-
-@dataclass(frozen=True)
-class TruthComparison:
-    """How a run on simulated particles compares with what they were made of.
-
-    Attributes
-    ----------
-    rotation_error_degrees, shift_error_angstrom : Tensor, shape (n,)
-        After the best global alignment.
-    mirrored : bool
-        Whether the map came out with the opposite hand.
-    resolution_angstrom : float or None
-        Where the FSC with the true map falls below 0.5; None if it never is above.
-    coverage : Coverage, optional
-        Of the pose posteriors.
-    """
-
-    rotation_error_degrees: Tensor
-    shift_error_angstrom: Tensor
-    mirrored: bool
-    resolution_angstrom: float | None
-    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)

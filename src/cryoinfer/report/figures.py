@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.report.content import Coverage
+from cryoinfer.evaluation.against_truth import Coverage
 from cryoinfer.report.style import (
     BLUE,
     COLUMN_INCHES,

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from cryoinfer.evaluation.against_truth import TruthComparison
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.report import figures, pose_figures
 from cryoinfer.report.assessment import assess, give_verdict
-from cryoinfer.report.content import ReportContent, TruthComparison
+from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import (
     figure,
     page,

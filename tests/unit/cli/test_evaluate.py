@@ -16,6 +16,7 @@ from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation import against_truth
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.io.mrc import read_map
 from cryoinfer.results.run_record import RunRecord, require_finished
@@ -144,7 +145,7 @@ def test_maps_are_not_fitted_from_poses_that_are_wrong(
     def fitted(*words: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(evaluation, "align_map", fitted)
+    monkeypatch.setattr(against_truth, "align_map", fitted)
     rotation = random_rotations(120, torch.Generator().manual_seed(2))
     pose = replace(result.latents.pose, rotation=rotation.double())
     found = replace(result, latents=replace(result.latents, pose=pose))

@@ -8,10 +8,11 @@ import torch
 from rich.console import Console
 
 from cryoinfer.cli import map_files
-from cryoinfer.cli.map_files import FlipOptions, flip, mirror_density
+from cryoinfer.cli.map_files import FlipOptions, flip
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
+from cryoinfer.geometry.hand import mirror_density
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.physics.structures.volume import VoxelVolume
@@ -23,18 +24,6 @@ from cryoinfer.results.run_result import RunResult
 
 def console() -> Console:
     return Console(file=io.StringIO(), width=200)
-
-
-@pytest.mark.parametrize("box", [6, 7])
-def test_mirroring_keeps_the_centre(box: int) -> None:
-    density = torch.zeros(box, box, box)
-    centre = box // 2
-    density[centre, centre, centre] = 1.0
-    density[centre + 2, centre, centre + 1] = 2.0
-    mirrored = mirror_density(density)
-    assert mirrored[centre, centre, centre] == 1.0
-    assert mirrored[centre - 2, centre, centre + 1] == 2.0
-    assert torch.equal(mirror_density(mirrored), density)
 
 
 def test_mirrored_map_and_poses_give_the_same_images(

@@ -7,11 +7,9 @@ from scipy.spatial.transform import Rotation
 from cryoinfer.io.conventions.poses import (
     axis_angle_to_rotation,
     euler_degrees_to_rotation,
-    flip_hand,
     rotation_to_axis_angle,
     rotation_to_euler_degrees,
 )
-from cryoinfer.records import Pose
 
 
 @pytest.fixture
@@ -81,35 +79,3 @@ def test_axis_angle_is_the_transpose_of_relions_matrix():
 def test_axis_angle_inverts(rotations):
     back = axis_angle_to_rotation(rotation_to_axis_angle(rotations))
     torch.testing.assert_close(back, rotations, atol=1e-13, rtol=0)
-
-
-def test_flipping_the_hand_leaves_projections_of_points_unchanged(rotations):
-    generator = torch.Generator().manual_seed(1)
-    points = torch.randn(20, 3, dtype=torch.float64, generator=generator)
-    shift = torch.randn(len(rotations), 2, dtype=torch.float64, generator=generator)
-    pose = Pose(rotations, shift)
-    mirrored = points * torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
-
-    def place(pose, points):
-        return (points @ pose.rotation.mT)[..., :2] + pose.shift_angstrom[:, None]
-
-    flipped = flip_hand(pose)
-    torch.testing.assert_close(
-        place(flipped, mirrored), place(pose, points), atol=1e-13, rtol=0
-    )
-    torch.testing.assert_close(
-        torch.linalg.det(flipped.rotation), torch.ones(500, dtype=torch.float64)
-    )
-    # The mirror moves the density, so the pose must move with it.
-    assert (place(pose, mirrored) - place(pose, points)).abs().max() > 1
-
-
-def test_flipping_the_hand_of_a_map_keeps_its_centre():
-    # V'(z, y, x) = V(-z, y, x) about the voxel n // 2 of an even box.
-    density = torch.zeros(8, 8, 8)
-    density[4 + 3, 4 + 1, 4 - 2] = 1.0
-    mirrored = density.flip(0).roll(1, 0)
-    assert torch.nonzero(mirrored).tolist() == [[4 - 3, 4 + 1, 4 - 2]]
-    identity = Pose(torch.eye(3)[None], torch.zeros(1, 2))
-    assert torch.equal(flip_hand(identity).rotation, identity.rotation)
-    assert torch.equal(mirrored.sum(0), density.sum(0))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryoinfer.report import Coverage, figures, pose_figures
+from cryoinfer.evaluation.against_truth import Coverage
+from cryoinfer.report import figures, pose_figures
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,26 @@
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
 
+from cryoinfer.evaluation.against_truth import Coverage, TruthComparison
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.records import Pose
-from cryoinfer.report import (
-    Coverage,
-    ReportContent,
-    TruthComparison,
-    render_report,
-)
+from cryoinfer.report import ReportContent, render_report
 from cryoinfer.report.assessment import (
     assess,
     give_verdict,
     least_fourier_coverage,
 )
 from cryoinfer.report.style import THEME_COLOURS
+from cryoinfer.results.run_result import Iteration
 from cryoinfer.results.trial import Trial
 
 BOX, PIXEL, COUNT = 16, 1.5, 400
-
-
-@dataclass(frozen=True)
-class Step:
-    name: str
-    seconds: float
-    radius_px: float
-    resolution_angstrom: float
-    gain_nats: float
-    pose_change_degrees: float
 
 
 @pytest.fixture
@@ -58,8 +45,8 @@ def content() -> ReportContent:
         stage_seconds={"search": 61.0, "refine": 20.0},
         independence="Each half has been refined alone.",
         iterations=(
-            Step("grid 1", 3.0, 8.0, 9.0, -50.0, 4.0),
-            Step("local 2", 3.0, 8.0, 8.9, -49.0, 0.4),
+            Iteration("grid 1", 3.0, 8.0, 9.0, -50.0, 4.0),
+            Iteration("local 2", 3.0, 8.0, 8.9, -49.0, 0.4),
         ),
         noise_spectrum=torch.ones(1, 12),
         arguments={"--symmetry": "C2"},

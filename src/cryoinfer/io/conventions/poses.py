@@ -8,8 +8,6 @@ cryoSPARC stores the rotation vector of the transpose of A.
 import torch
 from torch import Tensor
 
-from cryoinfer.records import Pose
-
 _POLE = 1e-8
 """Sine of the tilt below which rot and psi are one turn."""
 
@@ -68,17 +66,6 @@ def rotation_to_axis_angle(rotation: Tensor) -> Tensor:
     import roma
 
     return roma.rotmat_to_rotvec(rotation.mT)
-
-
-def flip_hand(pose: Pose) -> Pose:
-    """Return the poses that fit the mirrored map as the given ones fit the map.
-
-    With S = diag(1, 1, -1) the mirrored map is V'(r) = V(S r): a blob at p moves to
-    S p. The pose R' = S R S puts it at S R S S p = S (R p), whose x and y are those
-    of R p, so every projection and shift stays as it was.
-    """
-    mirror = torch.diag(pose.rotation.new_tensor([1.0, 1.0, -1.0]))
-    return Pose(mirror @ pose.rotation @ mirror, pose.shift_angstrom)
 
 
 def _turn_about_z(angle: Tensor) -> Tensor:

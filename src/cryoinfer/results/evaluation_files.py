@@ -8,28 +8,63 @@ import numpy as np
 import torch
 
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation.against_truth import (
+    NOMINAL,
+    Coverage,
+    OfHand,
+    TruthComparison,
+    TruthEvaluation,
+)
 from cryoinfer.io.replacing import replace_file
-from cryoinfer.report import Coverage, TruthComparison
 from cryoinfer.results.layout import ERRORS, EVALUATION
 from cryoinfer.results.run_arrays import run_arrays
 
 _SHOWN = ("particles", "hand", "resolution_angstrom")
 
 
-def write_comparison(
-    folder: Path, comparison: TruthComparison, summary: dict[str, Any]
-) -> None:
-    """Write the numbers as ``evaluation.json``, the errors as ``evaluation.npz``."""
+def write_evaluation(folder: Path, found: TruthEvaluation, unreadable: int) -> None:
+    """Write the numbers as ``evaluation.json``, the errors as ``evaluation.npz``.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    found : TruthEvaluation
+    unreadable : int
+        Particles without a pose, which were left out.
+    """
+    shown = found.comparison()
     arrays: dict[str, Any] = {
-        "rotation_error_degrees": comparison.rotation_error_degrees.numpy(),
-        "shift_error_angstrom": comparison.shift_error_angstrom.numpy(),
+        "rotation_error_degrees": shown.rotation_error_degrees.numpy(),
+        "shift_error_angstrom": shown.shift_error_angstrom.numpy(),
     }
-    if comparison.coverage is not None:
-        arrays["nominal"] = comparison.coverage.nominal
-        arrays["observed"] = comparison.coverage.observed
+    if shown.coverage is not None:
+        arrays["nominal"] = shown.coverage.nominal
+        arrays["observed"] = shown.coverage.observed
     replace_file(folder / ERRORS, lambda partial: np.savez(partial, **arrays))
+    summary = {
+        "particles": found.particles,
+        "unreadable": unreadable,
+        "hand": found.best.hand,
+        "resolution_angstrom": shown.resolution_angstrom,
+        "hands": {one.hand: _numbers(one) for one in found.hands},
+        "fsc": found.best.fsc.tolist(),
+        "nominal": list(NOMINAL),
+        "coverage": {name: list(shares) for name, shares in found.coverage.items()},
+    }
     text = json.dumps(summary, indent=2) + "\n"
     replace_file(folder / EVALUATION, lambda partial: partial.write_text(text))
+
+
+def _numbers(one: OfHand) -> dict[str, Any]:
+    alignment = one.errors.alignment
+    reached = one.resolution_angstrom
+    return {
+        **one.errors.summary(),
+        **{f"resolution_angstrom_fsc_{level}": reached[level] for level in reached},
+        "alignment_rotation": alignment.rotation.tolist(),
+        "alignment_origin_angstrom": alignment.origin_angstrom.tolist(),
+    }
 
 
 def read_comparison(folder: Path) -> TruthComparison | None:
