@@ -29,7 +29,7 @@ from cryoinfer.results import layout
 from cryoinfer.results.evaluation_files import read_comparison
 from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
 from cryoinfer.results.map_numbers import STRUCTURE_FOUND
-from cryoinfer.results.posterior_files import PosedParticles
+from cryoinfer.results.posterior_files import PosedParticles, require_known
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_files import (
     CORRECTED,
@@ -201,6 +201,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             "Resume it with `cryoinfer dynamics --resume`"
         )
     with run_arrays(path) as arrays:
+        require_known(arrays, path)
         known = ~np.isnan(arrays["weight"])
         variance = arrays["covariance"][known].diagonal(axis1=1, axis2=2)
         turned = variance[:, :3].astype(np.float64)

@@ -27,6 +27,7 @@ from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, UNREADABLE, given_flags
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
+from cryoinfer.results.posterior_files import write_posteriors
 from cryoinfer.results.run_files import save_particles
 
 _FRAMES = 11  # along a mode
@@ -249,5 +250,4 @@ def _write_arrays(
         **{name: value.float().numpy() for name, value in vars(motions).items()},
         **shown,
     }
-    path = folder / layout.POSTERIORS
-    replace_file(path, lambda part: np.savez(part, **arrays))
+    write_posteriors(folder / layout.POSTERIORS, arrays)

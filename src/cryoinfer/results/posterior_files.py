@@ -1,11 +1,13 @@
 """The posteriors of a run, written and read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +18,10 @@ from cryoinfer.records import Pose
 from cryoinfer.results import layout
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_result import RunResult
+
+VERSION_KEY, VERSION = "version", 1
+"""Of the layout of ``posteriors.npz``; raised when a name or what it holds changes. A
+file of before versions were kept has that of the first."""
 
 LATENT_DIMENSIONS = 6  # rotation vector, shift, defocus
 _UPPER = np.triu_indices(LATENT_DIMENSIONS)
@@ -72,7 +78,9 @@ class Posteriors:
         if not path.exists():
             return None
         with run_arrays(path) as arrays:
-            found = cls(**{name: arrays[name] for name in arrays.files})
+            require_known(arrays, path)
+            names = set(arrays.files) - {VERSION_KEY}
+            found = cls(**{name: arrays[name] for name in names})
             found._require_shapes()
             return found
 
@@ -92,9 +100,8 @@ class Posteriors:
                 raise ValueError(f"{name} has the shape {array.shape}")
 
     def write(self, folder: Path) -> None:
-        """Write the arrays under their names."""
-        path = folder / layout.POSTERIORS
-        replace_file(path, lambda partial: np.savez(partial, **vars(self)))
+        """Write the arrays under their names, and the version of the layout."""
+        write_posteriors(folder / layout.POSTERIORS, vars(self))
 
     def covariance(self) -> Tensor:
         """Return the full matrices, float64, shape (n, 6, 6)."""
@@ -131,6 +138,7 @@ class PosedParticles:
         path = folder / layout.POSTERIORS
         if path.exists():
             with run_arrays(path) as arrays:
+                require_known(arrays, path)
                 rotation, shift = arrays["rotation"], arrays["shift_angstrom"]
                 variance = arrays["covariance_upper"][:, _DIAGONAL]
             pose = Pose(torch.from_numpy(rotation), torch.from_numpy(shift))
@@ -140,6 +148,28 @@ class PosedParticles:
         if given is None:
             raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
         return cls(given, torch.zeros(len(given), LATENT_DIMENSIONS))
+
+
+def write_posteriors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays and the version of their layout, all of them or nothing."""
+    named: dict[str, Any] = {**arrays, VERSION_KEY: np.int64(VERSION)}
+    replace_file(path, lambda partial: np.savez(partial, **named))
+
+
+def require_known(arrays: NpzFile, path: Path) -> None:
+    """Refuse a layout that this version of the program does not know.
+
+    Raises
+    ------
+    InputError
+    """
+    found = int(arrays[VERSION_KEY]) if VERSION_KEY in arrays.files else VERSION
+    if found != VERSION:
+        raise InputError(
+            f"{path} has the layout of version {found}, expected version {VERSION}: it "
+            "was made by another version of cryoinfer. Use that one, or make the run "
+            "anew."
+        )
 
 
 def _float32(values: Tensor) -> NDArray[np.float32]:

@@ -28,6 +28,25 @@ def test_posteriors_come_back(tmp_path: Path, result: RunResult) -> None:
     assert {array.dtype for array in vars(found).values()} == {np.dtype("float32")}
 
 
+def test_the_layout_of_posteriors_has_a_version(
+    tmp_path: Path, result: RunResult
+) -> None:
+    Posteriors.of(result).write(tmp_path)
+    path = tmp_path / "posteriors.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    assert int(arrays.pop("version")) == 1
+    assert arrays.keys() == vars(Posteriors.of(result)).keys()
+    np.savez(path, **arrays)  # as before versions were kept
+    found = Posteriors.read(tmp_path)
+    assert found is not None
+    np.testing.assert_array_equal(found.mode_weight, arrays["mode_weight"])
+    np.savez(path, **arrays, version=np.int64(2))
+    for kind in (Posteriors, PosedParticles):
+        with pytest.raises(InputError, match="version 2, expected version 1"):
+            kind.read(tmp_path)
+
+
 def test_no_posteriors_no_answer(tmp_path: Path) -> None:
     assert Posteriors.read(tmp_path) is None
     assert run_files.read_noise(tmp_path) is None
