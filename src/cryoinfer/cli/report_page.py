@@ -1,7 +1,5 @@
 """The report of a run, made from the files in its folder and from nothing else."""
 
-import math
-from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +28,7 @@ from cryoinfer.results.evaluation_files import read_comparison
 from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
 from cryoinfer.results.map_numbers import STRUCTURE_FOUND
 from cryoinfer.results.posterior_files import PosedParticles, require_known
+from cryoinfer.results.run import read_iterations
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_files import (
     CORRECTED,
@@ -41,7 +40,6 @@ from cryoinfer.results.run_files import (
     read_numbers,
 )
 from cryoinfer.results.run_record import REMARKS, RunRecord
-from cryoinfer.results.run_result import Iteration
 from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import spell_angstrom
 from cryoinfer.workflows.evidence import FEWEST_IMAGES
@@ -150,7 +148,7 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         stage_seconds=record.stage_seconds,
         independence=_independence(record),
         warnings=_warnings(record),
-        iterations=_iterations(record),
+        iterations=read_iterations(record),
         arguments=spelled_arguments(record.arguments),
         versions=record.versions,
         truth=read_comparison(folder),
@@ -233,14 +231,6 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             warnings=tuple(record.results.get(INHERITED, ())),
             remarks=tuple(record.results.get(REMARKS, ())),
         )
-
-
-def _iterations(record: RunRecord) -> list[Iteration]:
-    """Return the history of a run; one of before gains were kept has none."""
-    earlier = {"gain_nats": math.nan}
-    names = [one.name for one in fields(Iteration)]
-    rows = [earlier | values for values in record.iterations]
-    return [Iteration(**{name: row[name] for name in names}) for row in rows]
 
 
 def _halves(record: RunRecord) -> Literal["apart", "given", "one map"]:

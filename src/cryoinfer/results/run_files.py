@@ -29,7 +29,7 @@ RANDOMISED = "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"
 """RELION's names of the curves; the last one is the masked, randomised maps'."""
 
 _NOISE = "rlnSigma2Noise"
-_INFINITE_NATS = 1e9  # in columns, whose readers refuse infinities
+INFINITE_NATS = 1e9  # in columns, whose readers refuse infinities
 _INFINITE_ANGSTROM = 999.0  # what RELION writes for shell 0
 
 
@@ -79,7 +79,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         strange = result.novelty_nats
         flag = is_novel(strange).int()
         flag[result.unreadable] = UNREADABLE
-        columns[NOVELTY] = _finite(strange.nan_to_num(nan=_INFINITE_NATS))
+        columns[NOVELTY] = _finite(strange.nan_to_num(nan=INFINITE_NATS))
         columns[FLAG] = flag.numpy()
     defocus_was_inferred = bool((variance[:, 5] > 0).any())
     return particles.with_results(
@@ -230,7 +230,7 @@ def content_sha256(path: Path) -> str:
 
 
 def _finite(values: Tensor) -> NDArray[np.float32]:
-    return _float32(values.clamp(-_INFINITE_NATS, _INFINITE_NATS))
+    return _float32(values.clamp(-INFINITE_NATS, INFINITE_NATS))
 
 
 def _float32(values: Tensor) -> NDArray[np.float32]:

@@ -164,7 +164,7 @@ def test_the_report_is_made_from_the_folder(finished: Path, result: RunResult) -
     torch.testing.assert_close(
         content.fsc, result.reconstruction.fsc, rtol=0, atol=1e-6
     )
-    assert content.iterations == list(result.iterations)
+    assert content.iterations == result.iterations
     assert content.noise_spectrum is not None
     assert content.arguments["--seed"] == "0"
     assert "--map" not in content.arguments

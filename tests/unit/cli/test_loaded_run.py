@@ -1,0 +1,22 @@
+"""What a command has written is what a library reads."""
+
+from pathlib import Path
+
+import torch
+
+from cryoinfer.results.run import load_run
+from cryoinfer.results.run_result import RunResult
+
+SINGLE = {"rtol": 2**-23, "atol": 0.0}
+
+
+def test_a_run_of_a_command_comes_back(finished: Path, result: RunResult) -> None:
+    run = load_run(finished)
+    assert run.result is not None
+    assert run.result.iterations == result.iterations
+    assert torch.equal(run.result.random_subset, result.random_subset)
+    torch.testing.assert_close(run.result.covariance, result.covariance, **SINGLE)
+    torch.testing.assert_close(
+        run.posterior().rotation, result.posterior().rotation, **SINGLE
+    )
+    assert run.summary["particles"] == len(result.latents)
