@@ -102,3 +102,6 @@ class SilentMonitor:
     def load_checkpoint(self) -> Mapping[str, object] | None:
         """Return nothing: there is no run to resume."""
         return None
+
+
+SILENT = SilentMonitor()

@@ -35,6 +35,7 @@ from cryoinfer.results.flags import is_posed, read_flags
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_files import read_run_map, read_run_mask
 from cryoinfer.results.run_record import RunRecord, require_finished
+from cryoinfer.results.truth import paired
 
 _WITH_MAPS = ("abinitio", "refine", "reconstruct", "infer")
 """Commands whose runs have a map of their own to compare."""
@@ -136,20 +137,12 @@ def _maps(run: Path, truth: Path, true: MapFile) -> MapPair:
         If it is sampled otherwise than the true one.
     """
     estimated = read_run_map(run)
-    pixel_size = estimated.pixel_size_angstrom
-    same_pixel = abs(true.pixel_size_angstrom / pixel_size - 1) < 0.01
-    if true.density.shape != estimated.density.shape or not same_pixel:
-        raise InputError(
-            f"{truth / 'truth.mrc'} has {true.density.shape[0]} voxels of "
-            f"{true.pixel_size_angstrom:.4g} A, the map of {run} "
-            f"{estimated.density.shape[0]} of {pixel_size:.4g} A: are they of the "
-            "same particles?"
-        )
-    return MapPair(
+    return paired(
         torch.tensor(estimated.density),
-        torch.tensor(true.density),
         torch.tensor(read_run_mask(run).density),
-        pixel_size,
+        estimated.pixel_size_angstrom,
+        true,
+        truth / "truth.mrc",
     )
 
 

@@ -18,7 +18,7 @@ from cryoinfer.data.simulation_rules import require_possible, require_room
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
@@ -222,7 +222,9 @@ class Simulation:
         return squares / count - (total / count) ** 2
 
 
-def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) -> Path:
+def simulate(
+    config: SimulationConfig, out_dir: Path | str, monitor: Monitor = SILENT
+) -> Path:
     """Simulate a set of particles and write it.
 
     Written are ``particles.star`` and ``particles.mrcs``, which hold nothing of the
@@ -235,7 +237,7 @@ def simulate(config: SimulationConfig, out_dir: Path | str, monitor: Monitor) ->
     config : SimulationConfig
     out_dir : path
         Made if it is absent.
-    monitor : Monitor
+    monitor : Monitor, optional
         Sees one stage ``simulate`` of n steps.
 
     Returns

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.centre import centred
 from cryoinfer.workflows.finish import march_to_result
@@ -55,8 +55,11 @@ class AbinitioConfig:
     seed: int = 0
 
 
+_DEFAULTS = AbinitioConfig()
+
+
 def abinitio(
-    particles: Particles, config: AbinitioConfig, monitor: Monitor
+    particles: Particles, config: AbinitioConfig = _DEFAULTS, monitor: Monitor = SILENT
 ) -> RunResult:
     """Infer poses and maps from a random start.
 
@@ -64,8 +67,8 @@ def abinitio(
     ----------
     particles : Particles
         At least 100.
-    config : AbinitioConfig
-    monitor : Monitor
+    config : AbinitioConfig, optional
+    monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
 
     Returns

@@ -8,7 +8,7 @@ import torch
 
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.results.trial import CLIMBED, ENCODER, SEARCHED, Trial
@@ -73,8 +73,14 @@ class Dynamics:
         return self.inference.problem.model
 
 
+_DEFAULTS = DynamicsConfig()
+
+
 def infer_dynamics(
-    particles: Particles, model: MovingModel, config: DynamicsConfig, monitor: Monitor
+    particles: Particles,
+    model: MovingModel,
+    config: DynamicsConfig = _DEFAULTS,
+    monitor: Monitor = SILENT,
 ) -> Dynamics:
     """Infer amplitudes of modes, pose, shift and defocus of every particle.
 
@@ -83,8 +89,8 @@ def infer_dynamics(
     particles : Particles
         Of one box and pixel size.
     model : MovingModel
-    config : DynamicsConfig
-    monitor : Monitor
+    config : DynamicsConfig, optional
+    monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
 
     Returns

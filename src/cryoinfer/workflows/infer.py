@@ -15,7 +15,7 @@ from cryoinfer.inference.novelty import fit, is_novel, novelty
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents, ParticleBatch, Pose
@@ -57,8 +57,14 @@ class InferConfig:
     seed: int = 0
 
 
+_DEFAULTS = InferConfig()
+
+
 def infer(
-    particles: Particles, trained: TrainedEncoder, config: InferConfig, monitor: Monitor
+    particles: Particles,
+    trained: TrainedEncoder,
+    config: InferConfig = _DEFAULTS,
+    monitor: Monitor = SILENT,
 ) -> RunResult:
     """Infer every particle once, and reconstruct from the poses found.
 
@@ -71,8 +77,8 @@ def infer(
     ----------
     particles : Particles
     trained : TrainedEncoder
-    config : InferConfig
-    monitor : Monitor
+    config : InferConfig, optional
+    monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
 
     Returns

@@ -9,7 +9,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.whitening import whiten
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.results.run_result import Reconstruction
@@ -38,8 +38,13 @@ class ReconstructConfig:
     seed: int = 0
 
 
+_DEFAULTS = ReconstructConfig()
+
+
 def reconstruct(
-    particles: Particles, config: ReconstructConfig, monitor: Monitor
+    particles: Particles,
+    config: ReconstructConfig = _DEFAULTS,
+    monitor: Monitor = SILENT,
 ) -> Reconstruction:
     """Reconstruct both halves and the whole from the particles' own poses.
 
@@ -47,8 +52,8 @@ def reconstruct(
     ----------
     particles : Particles
         With poses.
-    config : ReconstructConfig
-    monitor : Monitor
+    config : ReconstructConfig, optional
+    monitor : Monitor, optional
 
     Returns
     -------

@@ -15,7 +15,7 @@ from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.whitening import whiten
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
@@ -77,11 +77,14 @@ class StartingMap:
     pixel_size_angstrom: float
 
 
+_DEFAULTS = RefineConfig()
+
+
 def refine(
     particles: Particles,
-    starting_map: StartingMap | None,
-    config: RefineConfig,
-    monitor: Monitor,
+    starting_map: StartingMap | None = None,
+    config: RefineConfig = _DEFAULTS,
+    monitor: Monitor = SILENT,
 ) -> RunResult:
     """Refine poses and maps, in two independent halves.
 
@@ -94,8 +97,8 @@ def refine(
     particles : Particles
     starting_map : StartingMap, optional
         Low-passed before use, so that its details cannot come back as resolution.
-    config : RefineConfig
-    monitor : Monitor
+    config : RefineConfig, optional
+    monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
 
     Returns

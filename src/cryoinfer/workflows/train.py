@@ -23,7 +23,7 @@ from cryoinfer.inference.subjects import MapSubject
 from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
-from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.imaging import Imaging
@@ -231,8 +231,14 @@ def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]
     return tuple(sorted({*radii, last}))
 
 
+_DEFAULTS = EncoderConfig()
+
+
 def train_encoder(
-    particles: Particles, lesson: Lesson, config: EncoderConfig, monitor: Monitor
+    particles: Particles,
+    lesson: Lesson,
+    config: EncoderConfig = _DEFAULTS,
+    monitor: Monitor = SILENT,
 ) -> TrainedEncoder:
     """Teach an encoder the posteriors of a map.
 
@@ -241,8 +247,8 @@ def train_encoder(
     particles : Particles
         Whose optics are learned.
     lesson : Lesson
-    config : EncoderConfig
-    monitor : Monitor
+    config : EncoderConfig, optional
+    monitor : Monitor, optional
 
     Returns
     -------
@@ -286,7 +292,7 @@ def help_training(particles: Particles, lesson: Lesson, config: EncoderConfig) -
     InputError
         As :func:`train_encoder`.
     """
-    _Beginning.of(particles, lesson, config).train(config, SilentMonitor())
+    _Beginning.of(particles, lesson, config).train(config, SILENT)
 
 
 @dataclass(frozen=True)
