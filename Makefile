@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Made anew when what is to be installed has changed.
 STAMP := .venv/.installed
 
-.PHONY: demo test processors slow benchmarks format clean .venv
+.PHONY: demo test processors slow benchmarks reference format clean .venv
 
 demo: $(STAMP)  ## the main job on the built-in example; results in demo/
 	$(BIN)/cryoinfer demo --out demo --overwrite
@@ -26,6 +26,9 @@ benchmarks: $(STAMP)  ## which measurements there are, and how to run them
 	@echo "One script a measurement; each says in its first lines what it needs:"
 	@for script in $$(grep -l argument_parser benchmarks/*.py); do \
 		test $$script = benchmarks/measure.py || echo "  $(BIN)/python $$script --help"; done
+
+reference: $(STAMP)  ## the public names of the library, as pages in dist/reference
+	$(BIN)/pdoc --docformat numpy -o dist/reference cryoinfer
 
 format: $(STAMP)  ## rewrite the code the way that `make test` wants it
 	$(BIN)/ruff check --fix

@@ -1,7 +1,7 @@
 """The files of a run about motions, written and read."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,6 @@ from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.ensembles import write_ensemble
-from cryoinfer.io.files import require_file
 from cryoinfer.io.latents import write_columns
 from cryoinfer.io.nmd import write_nmd
 from cryoinfer.io.replacing import replace_file
@@ -28,8 +27,7 @@ from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, UNREADABLE, given_flags
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
-from cryoinfer.results.posterior_files import require_known, write_posteriors
-from cryoinfer.results.run_arrays import run_arrays
+from cryoinfer.results.posterior_files import write_posteriors
 from cryoinfer.results.run_files import save_particles
 
 _FRAMES = 11  # along a mode
@@ -97,29 +95,6 @@ def write_motions(
         "centre_angstrom": centres.numpy(),
     }
     _write_arrays(folder, motions, arrays)
-
-
-def read_motions(folder: Path) -> Motions:
-    """Return the motions of the particles of a run.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged, or of another version.
-    """
-    path = folder / layout.POSTERIORS
-    require_file(path, "file of posteriors")
-    with run_arrays(path) as arrays:
-        require_known(arrays, path)
-        found = {one.name: arrays[one.name] for one in fields(Motions)}
-        n, c = found["mean"].shape
-        blank = Motions.blank(n, c)
-        for name, array in found.items():
-            if array.shape != getattr(blank, name).shape or array.dtype.kind != "f":
-                raise ValueError(f"{name} has the shape {array.shape}")
-        return Motions(
-            **{name: torch.from_numpy(a).double() for name, a in found.items()}
-        )
 
 
 @dataclass(frozen=True)

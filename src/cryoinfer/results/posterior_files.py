@@ -1,7 +1,7 @@
 """The posteriors of a run, written and read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.relion import RelionParticles
+from cryoinfer.io.files import require_file
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.records import Pose
 from cryoinfer.results import layout
+from cryoinfer.results.motions import Motions
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_result import RunResult
 
@@ -148,6 +150,29 @@ class PosedParticles:
         if given is None:
             raise InputError(f"{path} has no poses: expected rlnAngleRot and so on.")
         return cls(given, torch.zeros(len(given), LATENT_DIMENSIONS))
+
+
+def read_motions(folder: Path) -> Motions:
+    """Return the motions of the particles of a run.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or of another version.
+    """
+    path = folder / layout.POSTERIORS
+    require_file(path, "file of posteriors")
+    with run_arrays(path) as arrays:
+        require_known(arrays, path)
+        found = {one.name: arrays[one.name] for one in fields(Motions)}
+        n, c = found["mean"].shape
+        blank = Motions.blank(n, c)
+        for name, array in found.items():
+            if array.shape != getattr(blank, name).shape or array.dtype.kind != "f":
+                raise ValueError(f"{name} has the shape {array.shape}")
+        return Motions(
+            **{name: torch.from_numpy(a).double() for name, a in found.items()}
+        )
 
 
 def write_posteriors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

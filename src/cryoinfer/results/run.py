@@ -25,9 +25,8 @@ from cryoinfer.results.flags import (
     read_flags,
 )
 from cryoinfer.results.map_numbers import EVIDENCE
-from cryoinfer.results.motion_files import read_motions
 from cryoinfer.results.motions import Motions
-from cryoinfer.results.posterior_files import Posteriors
+from cryoinfer.results.posterior_files import Posteriors, read_motions
 from cryoinfer.results.run_files import (
     CORRECTED,
     INFINITE_NATS,

@@ -1,5 +1,7 @@
 """What a command has written is what a library reads."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -20,3 +22,17 @@ def test_a_run_of_a_command_comes_back(finished: Path, result: RunResult) -> Non
         run.posterior().rotation, result.posterior().rotation, **SINGLE
     )
     assert run.summary["particles"] == len(result.latents)
+
+
+def test_a_run_is_read_without_what_made_it(finished: Path) -> None:
+    code = (
+        "import sys, cryoinfer as ci\n"
+        f"print(len(ci.load_run({str(finished)!r}).posterior().weight))\n"
+        "heavy = {'numba', 'typer', 'cryoinfer.cli', 'cryoinfer.workflows'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["120", "set()"]
