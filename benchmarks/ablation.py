@@ -187,7 +187,7 @@ class EvidenceBound:
         )
         self._seen = self._images.templates[0].select(rows)
         unknown = Pose(torch.eye(3).expand(count, 3, 3), torch.zeros(count, 2))
-        return self._seen, Latents(unknown, torch.zeros(count))
+        return self._seen, Latents.rigid(unknown, torch.zeros(count))
 
     def __call__(self, inputs: EncoderInputs, latents: Latents) -> Tensor:
         """Return minus the bound of the particles drawn last, in nats, shape (b,)."""
@@ -222,8 +222,8 @@ class EvidenceBound:
         seen = self._seen.select(torch.arange(b).repeat_interleave(k))
         shift = (offset * self._images.prior.unknowns_sd_angstrom[:2]).flatten(0, 1)
         pose = Pose(rotation.flatten(0, 1).double(), shift)
-        latents = Latents(pose, torch.zeros(b * k))
-        shown = seen.ctf * self._images.subject.coefficients(latents, seen)
+        latents = Latents.rigid(pose, torch.zeros(b * k))
+        shown = seen.ctf * self._images.projector.coefficients(latents, seen)
         left = (seen.moved_back(shift) - shown).abs().square().sum(1)
         return -left.view(b, k) - 0.5 * offset.square().sum(-1)
 

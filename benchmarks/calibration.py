@@ -1,6 +1,6 @@
 """Do an encoder's posteriors deserve trust? Against truths, and the exact posterior.
 
-Shows, for sets of cryoPoseNet, of the encoder alone and of the climb from what it
+Shows, for sets of cryoPoseNet, of the encoder alone and of local refinement of what it
 names:
 
 - on 5,000 images simulated from the map that it learned, through the CTFs and noise of
@@ -35,10 +35,10 @@ from cryoinfer.evaluation import (
 )
 from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import LocalPoses, covariance_of, gauss_newton
-from cryoinfer.inference.search import laplace_log_evidence
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
@@ -50,11 +50,11 @@ EXACT = 100
 FRESH = 5000
 """Particles that tell a share of a half to within 0.7 points (a standard deviation)."""
 
-ENCODER, CLIMBED = "encoder", "semi-amortized"
-Infer = Callable[[WhitenedImages], PoseMixture]
+ENCODER, REFINED = "encoder", "semi-amortized"
+Infer = Callable[[WhitenedImages], ParticlePosterior]
 
 _NAMED = 3  # modes of the encoder that the exact posterior looks at, beside the truth's
-_STEPS = 8  # of a climb at one radius
+_STEPS = 8  # of a local refinement at one radius
 SETS = tuple(
     Column(f"{level:.0%} sets", f"simulated_pose_{level:.0%}", ".1%")
     for level in LEVELS
@@ -93,18 +93,18 @@ COLUMNS = (
 
 
 def simulated_images(
-    model: TrainedEncoder, semi: SemiAmortized[MapSubject], particles: Particles
+    model: TrainedEncoder, semi: SemiAmortized[MapProjector], particles: Particles
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of the learned map to the last radius; optics of one group."""
     noise = model.encoder.noise_power[int(particles.optics.group[0])]
-    radius = semi.climbs.radii[-1]
+    radius = semi.refinement.radii[-1]
     templates = concatenate(
         [
             whiten(batch, model.encoder.grid, radius, noise)
             for batch in batches_of(particles)
         ]
     )
-    source = TrainingImages(semi.climbs.subject, (templates,), model.prior)
+    source = TrainingImages(semi.refinement.projector, (templates,), model.prior)
     return source.draw(SIMULATED, seeded(1))
 
 
@@ -115,7 +115,7 @@ def in_chunks(count: int) -> tuple[Tensor, ...]:
 # --- Ranks and levels ---------------------------------------------------------------
 
 
-def of_rotation(posterior: PoseMixture) -> PoseMixture:
+def of_rotation(posterior: ParticlePosterior) -> ParticlePosterior:
     """Return the marginal posterior of the rotation."""
     covariance = posterior.covariance.clone()
     covariance[..., 3:, :] = 0
@@ -123,7 +123,7 @@ def of_rotation(posterior: PoseMixture) -> PoseMixture:
     return replace(posterior, covariance=covariance)
 
 
-def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Row:
+def judged_by_truths(posteriors: list[ParticlePosterior], truths: list[Latents]) -> Row:
     """Return p-values, expected calibration error and coverage."""
     alone = torch.eye(3, dtype=torch.float64)[None]
     trial = Trial.of(posteriors, truths, alone, seeded(2))
@@ -139,90 +139,84 @@ def judged_by_truths(posteriors: list[PoseMixture], truths: list[Latents]) -> Ro
 
 
 def modes_near(
-    semi: SemiAmortized[MapSubject],
+    semi: SemiAmortized[MapProjector],
     images: WhitenedImages,
-    truths: PoseMixture,
-    named: PoseMixture,
+    truths: ParticlePosterior,
+    named: ParticlePosterior,
     radii: tuple[int, ...],
-) -> PoseMixture:
-    """Return the tops above what may be true and above what an encoder named."""
+) -> ParticlePosterior:
+    """Return the modes next to what may be true and to what an encoder named."""
     n, several_true = truths.weight.shape
-    count = min(_NAMED, named.weight.shape[1])
-
-    def both(name: str) -> Tensor:
-        parts = [getattr(truths, name), getattr(named, name)[:, :count]]
-        return torch.cat(parts, 1).flatten(0, 1)
-
-    starts = LocalPoses.at(
-        both("rotation"), both("shift_angstrom"), both("defocus_offset_angstrom")
+    count = several_true + min(_NAMED, named.weight.shape[1])
+    both = Latents.joined(
+        [truths.modes.transposed(), named.modes[:, :_NAMED].transposed()]
     )
-    count += several_true
-    several = images.select(torch.arange(n).repeat_interleave(count))
-    tops = climbed_tops(semi, several, starts, radii)
-    shape = (n, count)
-    return PoseMixture.of_modes(
-        tops.rotation.unflatten(0, shape),
-        tops.shift_angstrom.unflatten(0, shape),
-        tops.defocus_offset_angstrom.unflatten(0, shape),
-        laplace_log_evidence(tops, semi.climbs.prior).view(shape).softmax(1),
-        covariance_of(tops.information).unflatten(0, shape),
+    owner = torch.arange(n).repeat_interleave(count)
+    starts = both[torch.arange(count).repeat(n), owner]
+    found = refined_modes(semi, images.select(owner), starts, radii)
+    place = torch.arange(n * count).view(n, count)
+    return ParticlePosterior.of_modes(
+        found.latents[place],
+        found.log_evidence(semi.refinement.prior)[place].softmax(1),
+        found.covariance()[place],
     )
 
 
-def climbed_tops(
-    semi: SemiAmortized[MapSubject],
+def refined_modes(
+    semi: SemiAmortized[MapProjector],
     images: WhitenedImages,
-    poses: LocalPoses,
+    start: Latents,
     radii: tuple[int, ...],
-) -> LocalPoses:
-    """Return the tops above poses of the same images, climbed a radius at a time."""
+) -> PosteriorModes:
+    """Return the modes next to latents of the same images, a radius at a time."""
+    found = PosteriorModes.unknown(start)
     for radius in radii:
-        near = images.prefix(radius)
-        poses = gauss_newton(
-            semi.climbs.subject.volume,
-            near,
-            poses,
-            semi.climbs.prior,
+        found = refine_locally(
+            semi.refinement.projector,
+            images.prefix(radius),
+            found.latents,
+            semi.refinement.prior,
             _STEPS,
-            2 / radius,
+            reach_radian(radius),
         )
-    return poses
+    return found
 
 
-def as_modes(latents: Latents, mates: Tensor) -> PoseMixture:
+def as_modes(latents: Latents, mates: Tensor) -> ParticlePosterior:
     """Return latents and their mates as modes of a mixture, of no known width."""
-    n, m = len(latents.defocus_offset_angstrom), len(mates)
-    return PoseMixture.of_modes(
-        latents.pose.rotation[:, None] @ mates,
-        latents.pose.shift_angstrom[:, None].expand(-1, m, -1),
-        latents.defocus_offset_angstrom[:, None].expand(-1, m),
+    n, m = len(latents), len(mates)
+    repeated = latents[:, None][:, torch.zeros(m, dtype=torch.int64)]
+    turned = replace(repeated.pose, rotation=repeated.pose.rotation @ mates)
+    return ParticlePosterior.of_modes(
+        replace(repeated, pose=turned),
         torch.full((n, m), 1 / m, dtype=torch.float64),
         torch.eye(6, dtype=torch.float64).expand(n, m, 6, 6),
     )
 
 
 def divergences(
-    semi: SemiAmortized[MapSubject],
+    semi: SemiAmortized[MapProjector],
     images: WhitenedImages,
-    truths: PoseMixture,
-    found: Mapping[str, PoseMixture],
+    truths: ParticlePosterior,
+    found: Mapping[str, ParticlePosterior],
 ) -> dict[str, Row]:
     """Return the median divergence of posteriors from the exact one, by name.
 
     ``truths`` are poses that mass may be at, the true ones first.
     """
     encoded = found[ENCODER]
-    near = modes_near(semi, images, truths, encoded, semi.climbs.radii)
-    exact = grid_posterior(semi.climbs.subject, images, semi.climbs.prior, near)
+    near = modes_near(semi, images, truths, encoded, semi.refinement.radii)
+    projector, prior = semi.refinement.projector, semi.refinement.prior
+    exact = grid_posterior(projector, images, prior, near)
     rows: dict[str, Row] = {
         name: {"kl_nats": float(kl_divergence(exact, one).median())}
         for name, one in found.items()
     }
     shown = semi.encoder.radius
-    lower = tuple(radius for radius in semi.climbs.radii if radius < shown)
+    lower = tuple(radius for radius in semi.refinement.radii if radius < shown)
     near = modes_near(semi, images, truths, encoded, (*lower, shown))
     images = images.prefix(shown)
-    as_shown = grid_posterior(semi.climbs.subject, images, semi.climbs.prior, near)
+    as_shown = grid_posterior(projector, images, prior, near)
     rows[ENCODER]["kl_as_shown_nats"] = float(kl_divergence(as_shown, encoded).median())
     return rows
 
@@ -231,7 +225,7 @@ def divergences(
 
 
 def measure_simulated(
-    semi: SemiAmortized[MapSubject],
+    semi: SemiAmortized[MapProjector],
     images: WhitenedImages,
     latents: Latents,
     mates: Tensor,
@@ -239,10 +233,10 @@ def measure_simulated(
 ) -> dict[str, Row]:
     """Return what simulated images say of posteriors, by name.
 
-    Of the encoder's, of the climbs', and of ``others``. ``mates`` (m, 3, 3) are turns
-    of the map that may leave it much as it is, the identity first.
+    Of the encoder's, of those refined locally, and of ``others``. ``mates`` (m, 3, 3)
+    are turns of the map that may leave it much as it is, the identity first.
     """
-    ways = {ENCODER: semi.encoder.infer_whitened, CLIMBED: semi.infer_whitened}
+    ways = {ENCODER: semi.encoder.infer_whitened, REFINED: semi.infer_whitened}
     chunks = in_chunks(len(images))
     found = {
         name: [infer(images.select(rows)) for rows in chunks]
@@ -277,12 +271,12 @@ def measure_real(case: Case, kept: Kept) -> tuple[Row, Row]:
     assert true.pose is not None
     semi = kept.model.semi_amortized()
     encoded = infer_all(kept.model.encoder, batches_of(particles))
-    climbed = infer_all(semi, batches_of(particles))
+    refined = infer_all(semi, batches_of(particles))
     offset = true.optics.defocus_u_angstrom - particles.optics.defocus_u_angstrom
     found = []
-    for posteriors in (encoded, climbed):
+    for posteriors in (encoded, refined):
         pose = truth_in_estimated_frame(modes(posteriors), true.pose, kept.alignment)
-        latents = Latents(pose, offset)
+        latents = Latents.rigid(pose, offset)
         truths = [latents[rows] for rows in in_chunks(len(particles))]
         rotations = [of_rotation(posterior) for posterior in posteriors]
         found.append(
@@ -304,7 +298,7 @@ def measure_case(case: Case) -> dict[str, Row]:
     fitted = {"rotation_widened": wider[0], "shift_widened": wider[3]}
     rows = {
         ENCODER: of_simulated[ENCODER] | of_real[0],
-        CLIMBED: of_simulated[CLIMBED] | of_real[1] | fitted,
+        REFINED: of_simulated[REFINED] | of_real[1] | fitted,
     }
     for label, row in rows.items():
         print(label, {k: round(v, 3) for k, v in row.items()}, flush=True)

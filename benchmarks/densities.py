@@ -36,17 +36,17 @@ from rows import Row
 from torch import Tensor, nn
 
 from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.geometry.rotation_volume import (
+    LOG_VOLUME_OF_ROTATIONS,
+    log_exponential_volume,
+)
 from cryoinfer.geometry.rotations import rotation_vector
 from cryoinfer.geometry.so3_grid import rotation_grid
 from cryoinfer.inference import training
 from cryoinfer.inference.encoder_inputs import EncoderInputs, picture_radius
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.posteriors import (
-    LOG_VOLUME_OF_ROTATIONS,
-    log_exponential_volume,
-)
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid
@@ -84,7 +84,7 @@ class Mode:
     def __init__(self, rotation: Tensor) -> None:
         zero = torch.zeros(len(rotation), dtype=torch.float64)
         shift = torch.zeros(len(rotation), 2, dtype=torch.float64)
-        self._latents = Latents(Pose(rotation.double(), shift), zero)
+        self._latents = Latents.rigid(Pose(rotation.double(), shift), zero)
 
     def mode(self) -> Latents:
         """Return the best rotation, and no shift."""
@@ -298,7 +298,7 @@ def measure(name: str, density: str, options: argparse.Namespace) -> Row:
     generator = seeded(0)
     lent = templates_of(particles, grid, radius, lesson.noise_power, generator)
     volume = FourierVolume.from_map(lesson.density, radius)
-    images = TrainingImages(MapSubject(volume), lent, prior)
+    images = TrainingImages(MapProjector(volume), lent, prior)
     torch.manual_seed(0)
     network = NETWORKS[density](config, prior)
     alone = torch.eye(3, dtype=torch.float64)[None]

@@ -75,7 +75,7 @@ def measure_case(case: Case) -> Row:
         estimate = modes(posteriors)
         errors = pose_errors(estimate, truth, kept.alignment)
         moved = truth_in_estimated_frame(estimate, truth, kept.alignment)
-        latents = Latents(moved, torch.zeros(held, dtype=torch.float64))
+        latents = Latents.rigid(moved, torch.zeros(held, dtype=torch.float64))
         truths = [latents[rows] for rows in torch.arange(held).split(CHUNK)]
         row |= coverage(posteriors, truths, f"{label}_coverage")
         row |= {

@@ -12,8 +12,8 @@ from cryoinfer.evaluation import coverage_curve
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GRID_ORDER
 from cryoinfer.inference.novelty import Fit, fit, novelty
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_search import PoseSearch
-from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.results.trial import CLIMBED, SEARCHED, Trial
@@ -57,39 +57,39 @@ class Search:
     model: TrainedEncoder
     coarse_radius: int
 
-    def infer(self, batch: ParticleBatch) -> PoseMixture:
+    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle; all must be of one optics group."""
-        encoder, climbs = self.model.encoder, self.model.semi_amortized().climbs
-        images = encoder.whitened(batch, climbs.radii[-1])
+        encoder, refinement = self.model.encoder, self.model.semi_amortized().refinement
+        images = encoder.whitened(batch, refinement.radii[-1])
         step = encoder.grid.resolution_at(self.coarse_radius) / 3
-        plan = initial_search_plan(self.coarse_radius, step, climbs.symmetry)
-        plan = replace(plan, radius=max(climbs.radii[0], self.coarse_radius))
+        plan = initial_search_plan(self.coarse_radius, step, refinement.symmetry)
+        plan = replace(plan, radius=max(refinement.radii[0], self.coarse_radius))
         search = PoseSearch(
-            climbs.subject.volume,
+            refinement.projector.volume,
             encoder.grid,
             encoder.noise_power[int(batch.optics.group[0])],
-            climbs.prior,
-            2 * climbs.prior.shift_sd_angstrom,
+            refinement.prior,
+            2 * refinement.prior.shift_sd_angstrom,
             GRID_ORDER,
             plan,
         )
         named = search.infer_whitened(images.prefix(plan.radius))
-        return climbs.from_modes(images, named)
+        return refinement.refine(images, named)
 
 
 def infer_all(
     inference: Inference, batches: Iterable[ParticleBatch]
-) -> list[PoseMixture]:
+) -> list[ParticlePosterior]:
     """Return the posteriors of every batch."""
     found = []
     for batch in batches:
         posterior = inference.infer(batch)
-        assert isinstance(posterior, PoseMixture)
+        assert isinstance(posterior, ParticlePosterior)
         found.append(posterior)
     return found
 
 
-def modes(posteriors: list[PoseMixture]) -> Pose:
+def modes(posteriors: list[ParticlePosterior]) -> Pose:
     """Return the best modes of all posteriors."""
     found = [posterior.mode().pose for posterior in posteriors]
     return Pose(
@@ -98,7 +98,9 @@ def modes(posteriors: list[PoseMixture]) -> Pose:
     )
 
 
-def coverage(posteriors: list[PoseMixture], truths: list[Latents], name: str) -> Row:
+def coverage(
+    posteriors: list[ParticlePosterior], truths: list[Latents], name: str
+) -> Row:
     """Return the share of truths in the credible sets of every level."""
     generator, pairs = seeded(3), zip(posteriors, truths, strict=True)
     alone = symmetry_rotations("C1")
@@ -113,7 +115,7 @@ def coverage(posteriors: list[PoseMixture], truths: list[Latents], name: str) ->
 def novelty_of(
     model: TrainedEncoder,
     batches: Iterable[ParticleBatch],
-    posteriors: list[PoseMixture],
+    posteriors: list[ParticlePosterior],
 ) -> torch.Tensor:
     """Return how little images are like one of the map, at their posteriors' modes."""
     volume, parts = model.shown_volume, []

@@ -25,11 +25,12 @@ from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.geometry.rotation_volume import IN_PLANE
 from cryoinfer.inference.brute_force import brute_force
 from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
 from cryoinfer.results.trial import Trial
@@ -92,14 +93,13 @@ def calibration(found: Dynamics, particles: Particles, truth: Simulation) -> Row
     posteriors, truths = [], []
     for rows in torch.arange(len(particles)).split(CHUNK):
         posterior = found.inference.infer(particles.batch(rows))
-        assert isinstance(posterior, PoseMixture)
+        assert isinstance(posterior, ParticlePosterior)
         posteriors.append(posterior)
         truths.append(truth.latents[rows])
     alone = torch.eye(3, dtype=torch.float64)[None]
     draws = torch.Generator().manual_seed(7)
     trial = Trial.of(posteriors, truths, alone, draws)
     motions, conformation = found.motions, truth.latents.conformation
-    assert conformation is not None
     true = conformation[:, 0]
     mean, low, high = (v[:, 0] for v in (motions.mean, motions.low, motions.high))
     left = (mean - true).square().sum() / (true - true.mean()).square().sum()
@@ -122,14 +122,14 @@ def divergence(found: Dynamics, truth: Simulation, model: MovingModel) -> Row:
     grid = ReferenceGrid(config.box, config.pixel_size_angstrom)
     last = config.box // 2 - 1
     coarse = model.beads(grid.resolution_at(0.64 * last))
-    subject = MovingSubject(model.moving, grid, coarse, int(0.64 * last))
+    projector = MovingProjector(model.moving, grid, coarse, int(0.64 * last))
     prior = PosePrior(0.0, 0.0, (SD_ANGSTROM,), IN_PLANE)
     noise = truth.model.noise.spectrum
     images = whiten(batch, grid, last, noise)
-    everywhere = brute_force(subject, images, prior, min(GRID_RADIUS, last))
-    exact = grid_posterior(subject, images, prior, everywhere)
+    everywhere = brute_force(projector, images, prior, min(GRID_RADIUS, last))
+    exact = grid_posterior(projector, images, prior, everywhere)
     posterior = found.inference.infer(batch)
-    assert isinstance(posterior, PoseMixture)
+    assert isinstance(posterior, ParticlePosterior)
     nats = kl_divergence(exact, posterior)
     return {
         "judged": len(nats),

@@ -1,11 +1,11 @@
-"""Climbs from random starts, with and without frequency marching.
+"""Local refinement from random starts, with and without frequency marching.
 
 Shows, for adenylate kinase that moves along its softest mode by N(0, 2 A) and is turned
 in the plane by any angle (a known view, 96 x 96 pixels of 1.6 A, CTF) at 0, -10 and
 -20 dB: the share of random starts (angle uniform, amplitude from the prior, ten an
-image) from which a climb ends at the top that a climb from the truth ends at, or a
-better one. Marching begins at 4 Fourier pixels and goes on by factors of 1.35; without
-it all steps, as many, are taken at Nyquist.
+image) from which local refinement ends at the mode that it ends at from the truth, or
+at a better one. Marching begins at 4 Fourier pixels and goes on by factors of 1.35;
+without it all steps, as many, are taken at Nyquist.
 
     python benchmarks/marching.py
 """
@@ -22,11 +22,14 @@ from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.geometry.rotation_volume import IN_PLANE
 from cryoinfer.geometry.rotations import random_turns_in_plane
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.posteriors import IN_PLANE
-from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.records import Latents, Pose
 
 LEVELS_DB = (0.0, -10.0, -20.0)
 SD_ANGSTROM = 2.0
@@ -47,19 +50,19 @@ COLUMNS = (
 )
 
 
-def climbed(
-    subject: MovingSubject,
+def refined(
+    projector: MovingProjector,
     images: WhitenedImages,
-    start: LocalPoses,
+    start: Latents,
     prior: PosePrior,
     radii: tuple[int, ...],
 ) -> torch.Tensor:
-    """Return the log posterior, at all radii, of where climbs end, shape (n,)."""
-    poses = start
+    """Return the log posterior, at all radii, of where refinements end, shape (n,)."""
+    found = PosteriorModes.unknown(start)
     for radius in radii:
-        near = images.prefix(radius)
-        poses = subject.climb(near, poses, prior, STEPS, 2 / radius)
-    return poses.log_likelihood - prior.loss(poses)
+        near, reach = images.prefix(radius), reach_radian(radius)
+        found = refine_locally(projector, near, found.latents, prior, STEPS, reach)
+    return found.log_likelihood + prior.log_density(found.latents)
 
 
 def measure_level(snr_db: float, options: argparse.Namespace) -> Row:
@@ -78,21 +81,22 @@ def measure_level(snr_db: float, options: argparse.Namespace) -> Row:
     batch = next(truth.batches())[:count]
     model = MovingModel.of(named_atoms(simulation.structure), 1, SD_ANGSTROM)
     grid = ReferenceGrid(96, 1.6)
-    subject = MovingSubject(model.moving, grid, model.beads(grid.resolution_at(36)), 36)
+    projector = MovingProjector(
+        model.moving, grid, model.beads(grid.resolution_at(36)), 36
+    )
     prior = PosePrior(0.0, 0.0, (SD_ANGSTROM,), IN_PLANE)
     images = whiten(batch, grid, 47, truth.model.noise.spectrum)
-    best = climbed(subject, images, LocalPoses.of(truth.latents[:count]), prior, (47,))
+    best = refined(projector, images, truth.latents[:count], prior, (47,))
     generator = torch.Generator().manual_seed(1)
     total = STARTS * count
     drawn = torch.randn(total, 1, generator=generator, dtype=torch.float64)
     zero = torch.zeros(total, 2, dtype=torch.float64)
-    start = LocalPoses.at(
-        random_turns_in_plane(total, generator), zero, zero[:, 0], SD_ANGSTROM * drawn
-    )
+    pose = Pose(random_turns_in_plane(total, generator), zero)
+    start = Latents(pose, zero[:, 0], SD_ANGSTROM * drawn)
     many = images.select(torch.arange(count).repeat_interleave(STARTS))
     row: Row = {"images": count, "starts": STARTS}
     for name, radii in (("marching", RADII), ("direct", (47,) * len(RADII))):
-        found = climbed(subject, many, start, prior, radii).view(count, STARTS)
+        found = refined(projector, many, start, prior, radii).view(count, STARTS)
         success = found > best[:, None] - AS_GOOD_NATS
         row[name] = float(success.double().mean())
         row[f"{name}_all"] = float(success.all(1).double().mean())

@@ -99,7 +99,6 @@ def measure_motion(options: argparse.Namespace) -> Row:
 
 def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:
     """Compare what was found with the frames that the images show."""
-    assert truth.latents.conformation is not None
     frame = truth.latents.conformation[:, 0].long()
     nodes = torch.from_numpy(given.nodes.atom)
     path = truth.model.structure.frames[:, nodes].double()  # type: ignore[union-attr]

@@ -43,7 +43,7 @@ from measure import (
 from printed import HALF_PRECISION, PRODUCTS, Column, table
 from rows import Results, Row
 
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.results.layout import RECORD
 from cryoinfer.workflows.infer import INFERENCE
 
@@ -93,11 +93,11 @@ def stream(case: Case, count: int, folder: Path) -> None:
             rows = torch.arange(min(len(particles), count - done))
             for batch in particles.batches(CHUNK, rows):
                 posterior = encoder.infer(batch)
-                assert isinstance(posterior, PoseMixture)
+                assert isinstance(posterior, ParticlePosterior)
                 numbers = torch.cat(
                     [
-                        posterior.rotation[:, 0].flatten(1),
-                        posterior.shift_angstrom[:, 0],
+                        posterior.modes.pose.rotation[:, 0].flatten(1),
+                        posterior.modes.pose.shift_angstrom[:, 0],
                         posterior.covariance[:, 0].flatten(1),
                     ],
                     1,

@@ -35,9 +35,11 @@ from cryoinfer.inference.coarse import (
     PoseGrid,
     shift_grid,
 )
-from cryoinfer.inference.refine import LocalPoses, PosePrior, information
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import exhaustive_cells, nested_cells
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.records import Latents
 from cryoinfer.workflows.marching import PADDING
 from cryoinfer.workflows.passes import initial_search_plan
 
@@ -92,7 +94,8 @@ class Bench:
     images : WhitenedImages
         To the last Fourier radius.
     volume : FourierVolume
-    poses : LocalPoses
+    latents : Latents
+        That the images were made with.
     length_angstrom : float
         Side of the box.
     """
@@ -100,7 +103,7 @@ class Bench:
     pixels: torch.Tensor
     images: WhitenedImages
     volume: FourierVolume
-    poses: LocalPoses
+    latents: Latents
     length_angstrom: float
 
     @classmethod
@@ -120,10 +123,14 @@ class Bench:
         noise = simulation.model.noise.spectrum
         volume = FourierVolume.from_map(simulation.density(), radius, PADDING)
         pose = simulation.latents.pose[batch.index]
-        zero = torch.zeros(len(batch))
-        poses = LocalPoses.at(pose.rotation, pose.shift_angstrom, zero)
+        latents = Latents.rigid(pose, torch.zeros(len(batch)))
         images = whiten(batch, grid, radius, noise)
-        return cls(batch.images, images, volume, poses, grid.length_angstrom)
+        return cls(batch.images, images, volume, latents, grid.length_angstrom)
+
+    @property
+    def projector(self) -> MapProjector:
+        """The map as a forward model."""
+        return MapProjector(self.volume)
 
 
 def seconds_of(function: Callable[[], object]) -> float:
@@ -210,14 +217,14 @@ def search_rates(bench: Bench) -> list[Rate]:
             n * children * around,
             float(n * q * nested_operations),
             float(n * q * nested_bytes),
-            seconds_of(lambda: nested_cells(bench.volume, near, cells, plan)),
+            seconds_of(lambda: nested_cells(bench.projector, near, cells, plan)),
         ),
     ]
 
 
 def slice_rates(bench: Bench) -> list[Rate]:
     """Time extraction and insertion of slices to the last Fourier radius."""
-    images, rotation = bench.images, bench.poses.rotation
+    images, rotation = bench.images, bench.latents.pose.rotation
     n, p = images.coefficients.shape
     values, weights = images.coefficients * images.ctf, images.ctf.square()
     sums = SliceAccumulator.empty(images.disc.box, bench.volume.radius, PADDING)
@@ -268,7 +275,9 @@ def refinement_rates(bench: Bench) -> list[Rate]:
             float(n * p * _NORMAL_EQUATIONS),
             float(n * p * touched),
             seconds_of(
-                lambda: information(bench.volume, bench.images, bench.poses, prior)
+                lambda: bench.projector.normal_equations(
+                    bench.images, bench.latents, prior
+                )
             ),
         ),
         Rate(

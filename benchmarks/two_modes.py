@@ -3,10 +3,11 @@
 Shows open adenylate kinase beside a copy turned by half a turn, whose last residues are
 missing: a map with almost the symmetry C2. An image tells little of which chain is
 which, so that its posterior has two modes of comparable mass. An encoder learns the
-true map, without a symmetry; its posterior and that of the climb from it are judged on
-5,000 images simulated from the map, as in ``calibration.py``, and ranks of the climb's
-rotations on eight times 5,000 more: of exact posteriors too one p-value in a hundred is
-below 0.01. In the second case there is so little signal that modes are no Gaussians.
+true map, without a symmetry; its posterior and what local refinement makes of it are
+judged on 5,000 images simulated from the map, as in ``calibration.py``, and ranks of
+refined rotations on eight times 5,000 more: of exact posteriors too one p-value in a
+hundred is below 0.01. In the second case there is so little signal that modes are no
+Gaussians.
 
     python benchmarks/two_modes.py
 """
@@ -17,16 +18,16 @@ from dataclasses import replace
 
 import torch
 from calibration import (
-    CLIMBED,
     DISTANCES,
     RANKS,
+    REFINED,
     SETS,
     SIMULATED,
     WIDENED,
-    climbed_tops,
     in_chunks,
     judged_by_truths,
     measure_simulated,
+    refined_modes,
 )
 from judged import seeded
 from kept import Teller
@@ -40,10 +41,10 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.refine import LocalPoses, PosePrior
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
@@ -66,7 +67,7 @@ CASES = ((2, -3.0), (12, -13.0))
 SAMPLED = "sampled"
 
 FITTED = 10_000
-"""Images that widths of climbs are fitted to, as in a training."""
+"""Images that widths after refinement are fitted to, as in a training."""
 
 MORE_SEEDS = range(101, 109)
 """Of further images that ranks are judged on."""
@@ -114,7 +115,7 @@ def template(
     grid = ReferenceGrid(BOX, PIXEL_SIZE)
     ones = torch.ones(BOX // 2 + 1)
     images = whiten(blank, grid, BOX // 2 - 1, ones)
-    source = TrainingImages(MapSubject(volume), (images,), PosePrior(0.0, 0.0))
+    source = TrainingImages(MapProjector(volume), (images,), PosePrior(0.0, 0.0))
     drawn, _ = source.draw(500, seeded(0))
     # All but one of the unit power of a coefficient is signal; it is spread over as
     # many coefficients as there are pixels.
@@ -129,7 +130,7 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     radius = picture_radius(config.side)
     images, noise = template(density, snr_db, radius)
     source = TrainingImages(
-        MapSubject(FourierVolume.from_map(density, radius)), (images,), PRIOR
+        MapProjector(FourierVolume.from_map(density, radius)), (images,), PRIOR
     )
     torch.manual_seed(0)
     network = PoseNetwork(config, PRIOR)
@@ -145,19 +146,20 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
 
 
 def masses(
-    semi: SemiAmortized[MapSubject],
+    semi: SemiAmortized[MapProjector],
     images: WhitenedImages,
     latents: Latents,
     mates: Tensor,
 ) -> Row:
     """Return how much the mate of the true pose is worth, and how much it gets."""
-    pose = latents.pose
-    tops = []
+    pose, radii = latents.pose, semi.refinement.radii
+    values = []
     for mate in mates:
         zero = torch.zeros(len(images), dtype=torch.float64)
-        start = LocalPoses.at(pose.rotation @ mate, pose.shift_angstrom, zero)
-        tops.append(climbed_tops(semi, images, start, semi.climbs.radii).log_likelihood)
-    lesser = torch.stack(tops, 1).softmax(1).amin(1)
+        turned = replace(pose, rotation=pose.rotation @ mate)
+        modes = refined_modes(semi, images, Latents.rigid(turned, zero), radii)
+        values.append(modes.log_likelihood)
+    lesser = torch.stack(values, 1).softmax(1).amin(1)
     found = semi.infer_whitened(images).weight
     return {
         "lesser_mode": float(lesser.mean()),
@@ -166,7 +168,7 @@ def masses(
 
 
 def more_p_values(
-    semi: SemiAmortized[MapSubject], source: TrainingImages[MapSubject]
+    semi: SemiAmortized[MapProjector], source: TrainingImages[MapProjector]
 ) -> Row:
     """Return p-values of rotations' ranks on further images."""
     found = []
@@ -184,7 +186,7 @@ def more_p_values(
 
 
 def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
-    """Return a row for the encoder, one for climbs, and one for draws after these."""
+    """Return a row for the encoder, one refined locally, and one for draws after it."""
     density = true_map(missing)
     name = f"two-modes-{missing}-{snr_db:.0f}-{steps}.pt"
     file = HERE / "runs" / name
@@ -192,11 +194,13 @@ def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
         file.parent.mkdir(exist_ok=True)
         save_encoder(file, trained(density, snr_db, steps))
     semi = load_encoder(file).semi_amortized()
-    semi = replace(semi, climbs=replace(semi.climbs, modes=4))
-    images, _ = template(density, snr_db, semi.climbs.radii[-1])
-    source = TrainingImages(semi.climbs.subject, (images,), PRIOR)
+    semi = replace(semi, refinement=replace(semi.refinement, modes=4))
+    images, _ = template(density, snr_db, semi.refinement.radii[-1])
+    source = TrainingImages(semi.refinement.projector, (images,), PRIOR)
     wider = widening_of_climbs(semi, source, FITTED, seeded(2), SilentMonitor())
-    semi = replace(semi, climbs=replace(semi.climbs, widening=wider))
+    semi = replace(
+        semi, refinement=replace(semi.refinement, covariance_inflation=wider)
+    )
     drawn, latents = source.draw(SIMULATED, seeded(1))
     mates = symmetry_rotations("C2")
     shared = masses(semi, drawn, latents, mates)
@@ -205,7 +209,7 @@ def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
     ways = {SAMPLED: sampled.infer_whitened}
     rows = measure_simulated(semi, drawn, latents, mates, ways)
     fitted = {"rotation_widened": wider[0].item(), "shift_widened": wider[3].item()}
-    rows[CLIMBED] |= fitted | more_p_values(semi, source)
+    rows[REFINED] |= fitted | more_p_values(semi, source)
     return {name: row | shared for name, row in rows.items()}
 
 

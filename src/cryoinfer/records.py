@@ -5,7 +5,7 @@ radians, lengths angstrom, voltages kilovolt and Cs millimetre; files speak
 degrees and are translated in :mod:`cryoinfer.io.conventions` alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -14,14 +14,25 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class _Indexable:
+class Indexable:
     """Takes apart and joins records of tensors along the leading dimension."""
 
     def __getitem__(self, index: object) -> Self:
         values = {}
         for field in fields(self):
-            value = getattr(self, field.name)
-            values[field.name] = None if value is None else value[index]
+            values[field.name] = getattr(self, field.name)[index]
+        return replace(self, **values)
+
+    def with_rows(self, index: Tensor | tuple[Tensor, ...], part: Self) -> Self:
+        """Return a copy whose rows at ``index`` are those of a part."""
+        places = index if isinstance(index, tuple) else (index,)
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            own, new = getattr(self, field.name), getattr(part, field.name)
+            if isinstance(own, Indexable):
+                values[field.name] = own.with_rows(places, new)
+            else:
+                values[field.name] = own.index_put(places, new.to(own))
         return replace(self, **values)
 
     @classmethod
@@ -30,15 +41,15 @@ class _Indexable:
         values: dict[str, Any] = {}
         for field in fields(cls):
             own = [getattr(part, field.name) for part in parts]
-            if isinstance(own[0], _Indexable):
+            if isinstance(own[0], Indexable):
                 values[field.name] = type(own[0]).joined(own)
             else:
-                values[field.name] = None if own[0] is None else torch.cat(own)
+                values[field.name] = torch.cat(own)
         return replace(parts[0], **values)
 
 
 @dataclass(frozen=True)
-class Pose(_Indexable):
+class Pose(Indexable):
     """Where a particle sits in its image.
 
     The image shows the reference density at ``rotation @ r``, projected along z,
@@ -62,7 +73,7 @@ class Pose(_Indexable):
 
 
 @dataclass(frozen=True)
-class Optics(_Indexable):
+class Optics(Indexable):
     """What the microscope did to each particle, one value a particle.
 
     Attributes
@@ -132,7 +143,7 @@ class Optics(_Indexable):
 
 
 @dataclass(frozen=True)
-class Latents(_Indexable):
+class Latents(Indexable):
     """What is unknown about each particle.
 
     Attributes
@@ -140,27 +151,70 @@ class Latents(_Indexable):
     pose : Pose
     defocus_offset_angstrom : Tensor, shape (...,)
         Added to both ``defocus_u_angstrom`` and ``defocus_v_angstrom``.
-    conformation : Tensor, shape (..., d), or None
+    conformation : Tensor, shape (..., c)
+        Of a rigid structure c is 0.
     """
 
     pose: Pose
     defocus_offset_angstrom: Tensor
-    conformation: Tensor | None = None
+    conformation: Tensor
+
+    @classmethod
+    def rigid(cls, pose: Pose, defocus_offset_angstrom: Tensor) -> Self:
+        """Return latents of a structure that has no conformations."""
+        offset = defocus_offset_angstrom
+        return cls(pose, offset, offset.new_zeros(*offset.shape, 0))
 
     def __len__(self) -> int:
         return len(self.pose)
 
+    def transposed(self) -> Self:
+        """Return latents of leading dimensions (n, m) with those of (m, n)."""
+        pose = self.pose
+        return type(self)(
+            Pose(pose.rotation.movedim(1, 0), pose.shift_angstrom.movedim(1, 0)),
+            self.defocus_offset_angstrom.movedim(1, 0),
+            self.conformation.movedim(1, 0),
+        )
+
+    def to_state(self) -> dict[str, Tensor]:
+        """Return the tensors by name, for a checkpoint."""
+        return {
+            "rotation": self.pose.rotation,
+            "shift_angstrom": self.pose.shift_angstrom,
+            "defocus_offset_angstrom": self.defocus_offset_angstrom,
+            "conformation": self.conformation,
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Invert :meth:`to_state`."""
+        return cls(
+            Pose(state["rotation"], state["shift_angstrom"]),
+            state["defocus_offset_angstrom"],
+            state["conformation"],
+        )
+
+    def double(self) -> Self:
+        """Return the same numbers in float64."""
+        pose = Pose(self.pose.rotation.double(), self.pose.shift_angstrom.double())
+        offset = self.defocus_offset_angstrom.double()
+        return replace(
+            self,
+            pose=pose,
+            defocus_offset_angstrom=offset,
+            conformation=self.conformation.double(),
+        )
+
     @property
     def offsets_angstrom(self) -> Tensor:
         """All but the rotation: shift, defocus and conformation, shape (..., 3 + d)."""
-        parts = [self.pose.shift_angstrom, self.defocus_offset_angstrom[..., None]]
-        if self.conformation is not None:
-            parts.append(self.conformation)
-        return torch.cat(parts, -1)
+        offset = self.defocus_offset_angstrom[..., None]
+        return torch.cat([self.pose.shift_angstrom, offset, self.conformation], -1)
 
 
 @dataclass(frozen=True)
-class ParticleBatch(_Indexable):
+class ParticleBatch(Indexable):
     """Some particles with all that is known about them.
 
     Attributes

@@ -48,7 +48,7 @@ class Job:
         structure = VoxelVolume(self.density, PIXEL_SIZE_ANGSTROM)
         model = ImageModel(structure, GaussianNoise.white(0.0, BOX), BOX)
         zero = torch.zeros(COUNT, dtype=torch.float64)
-        return model.mean(Latents(self.pose, zero), optics).double()
+        return model.mean(Latents.rigid(self.pose, zero), optics).double()
 
 
 def draw_optics(generator: torch.Generator) -> Optics:

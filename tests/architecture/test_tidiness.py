@@ -17,11 +17,11 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 # Functions that may be longer, each with its reason.
-_KERNELS = "src/cryoinfer/inference/climb_kernel.py"
+_KERNELS = "src/cryoinfer/inference/refinement_kernel.py"
 LONG_FUNCTIONS: dict[str, str] = {
     f"{_KERNELS}::_add_normal_equations": "one loop body whose 26 sums must stay in "
     "registers; a function called for a part of them would send them through memory",
-    f"{_KERNELS}::climb": "one parallel loop body that owns its thread's work arrays; "
+    f"{_KERNELS}::refine": "one parallel loop body that owns its thread's work arrays; "
     "each part cut off would take nearly all of them as arguments",
 }
 

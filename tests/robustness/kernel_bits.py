@@ -18,12 +18,12 @@ from cryoinfer.fourier.slices import (
 )
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
-from cryoinfer.inference.search import log_likelihood
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
 from cryoinfer.reconstruction.backproject import shell_sums, solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
-from cryoinfer.records import Optics, ParticleBatch
+from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 BOX, RADIUS, IMAGES = 32, 14, 40
 
@@ -61,13 +61,15 @@ def main() -> None:
     batch = ParticleBatch(pixels, optics, torch.arange(IMAGES))
     images = whiten(batch, ReferenceGrid(BOX, 2.0), RADIUS, torch.ones(BOX // 2))
     still = torch.zeros(IMAGES, 2, dtype=torch.float64)
-    start = LocalPoses.at(rotation, still, still[:, 0])
-    print("score", digest(log_likelihood(volume, images, start.latents.pose)))
+    start = Latents.rigid(Pose(rotation, still), still[:, 0])
+    projector = MapProjector(volume)
+    print("score", digest(projector.log_likelihood(images, start)))
     for sd in (0.0, 1000.0):  # the defocus is held, or found
         prior = PosePrior(5.0, sd)
-        found = gauss_newton(volume, images, start, prior, 8, 0.1)
-        pose = found.rotation, found.shift_angstrom, found.defocus_offset_angstrom
-        print("climb", digest(*pose, found.information))
+        found = projector.refine_locally(images, start, prior, 8, 0.1)
+        pose, offset = found.pose, found.latents.defocus_offset_angstrom
+        where = pose.rotation, pose.shift_angstrom, offset
+        print("refine", digest(*where, found.information))
 
 
 if __name__ == "__main__":

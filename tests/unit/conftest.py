@@ -77,7 +77,7 @@ def result(simulated: Path, reconstruction: Reconstruction) -> RunResult:
     )
     return RunResult(
         reconstruction=reconstruction,
-        latents=Latents(pose, torch.zeros(COUNT).double()),
+        latents=Latents.rigid(pose, torch.zeros(COUNT).double()),
         covariance=torch.diag(sd.double() ** 2).expand(COUNT, 6, 6),
         log_likelihood=torch.linspace(-2, -1, COUNT),
         mode_pose=modes,

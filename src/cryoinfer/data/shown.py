@@ -100,7 +100,7 @@ class Shown:
             return 1
         return len(self.structure.frames)
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw conformations of n particles, shape (n, c).
 
         Amplitudes of the modes, or numbers of frames, all alike likely.
@@ -109,13 +109,11 @@ class Shown:
             count = len(self.structure.frames)
             return torch.randint(count, (n, 1), generator=generator).double()
         if not self.motions:
-            return None
+            return torch.zeros(n, 0, dtype=torch.float64)
         return torch.stack([one.draw(n, generator) for one in self.motions], 1)
 
-    def columns(self, conformation: Tensor | None) -> dict[str, NDArray[np.generic]]:
+    def columns(self, conformation: Tensor) -> dict[str, NDArray[np.generic]]:
         """Return conformations in columns of a particle file."""
-        if conformation is None:
-            return {}
         if isinstance(self.structure, AtomsOnPath):
             return {FRAME: conformation[:, 0].long().numpy() + 1}
         return {

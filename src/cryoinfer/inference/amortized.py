@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.encoder_inputs import encoder_inputs, picture_radius
 from cryoinfer.inference.importance import ImportanceSampling, mixed
+from cryoinfer.inference.mode_refinement import ModeRefinement
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import PoseNetwork
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.subjects import Subject
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
 
@@ -35,7 +35,7 @@ def grid_of(batch: ParticleBatch, learned: ReferenceGrid) -> ReferenceGrid:
     return ReferenceGrid(learned.box, length / learned.box)
 
 
-S = TypeVar("S", bound=Subject)
+S = TypeVar("S", bound=Projector)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PoseEncoder:
         """Largest Fourier radius that the network is shown, in pixels."""
         return picture_radius(self.network.config.side)
 
-    def infer(self, batch: ParticleBatch) -> PoseMixture:
+    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle; all must be of one optics group.
 
         Raises
@@ -95,7 +95,7 @@ class PoseEncoder:
         noise = self.noise_power[int(batch.optics.group[0])]
         return whiten(batch, grid, radius, noise)
 
-    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
         """Return the posterior of images that were whitened to any radius.
 
         Coefficients beyond the network's picture are not looked at.
@@ -116,23 +116,23 @@ class SemiAmortized(Generic[S]):
     Attributes
     ----------
     encoder : PoseEncoder
-    climbs : Climbs
+    refinement : ModeRefinement
     """
 
     encoder: PoseEncoder
-    climbs: Climbs[S]
+    refinement: ModeRefinement[S]
 
-    def infer(self, batch: ParticleBatch) -> PoseMixture:
+    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle; all must be of one optics group."""
         return self.infer_whitened(self.whitened(batch))
 
     def whitened(self, batch: ParticleBatch) -> WhitenedImages:
         """Whiten images of one optics group to the last radius."""
-        return self.encoder.whitened(batch, self.climbs.radii[-1])
+        return self.encoder.whitened(batch, self.refinement.radii[-1])
 
-    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
         """Return the posterior of images that were whitened to the last radius."""
-        return self.climbs.from_modes(images, self.encoder.infer_whitened(images))
+        return self.refinement.refine(images, self.encoder.infer_whitened(images))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Sampled(Generic[S]):
     ----------
     semi : SemiAmortized
     sampling : ImportanceSampling
-        Of the same subject, prior and symmetry.
+        Of the same projector, prior and symmetry.
     """
 
     semi: SemiAmortized[S]
@@ -155,18 +155,20 @@ class Sampled(Generic[S]):
     @classmethod
     def of(cls, semi: SemiAmortized[S]) -> "Sampled[S]":
         """Return the inference that goes on from where climbs end."""
-        climbs = semi.climbs
-        sampling = ImportanceSampling(climbs.subject, climbs.prior, climbs.symmetry)
+        refinement = semi.refinement
+        sampling = ImportanceSampling(
+            refinement.projector, refinement.prior, refinement.symmetry
+        )
         return cls(semi, sampling)
 
-    def infer(self, batch: ParticleBatch) -> PoseMixture:
+    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle; all must be of one optics group."""
         return self.infer_whitened(self.semi.whitened(batch))
 
-    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
         """Return the posterior of images that were whitened to the last radius."""
         named = self.semi.encoder.infer_whitened(images)
-        tops = self.semi.climbs.from_modes(images, named)
+        tops = self.semi.refinement.refine(images, named)
         unknowns = tops.covariance.shape[-1]
         wider = torch.full((unknowns,), _WIDER, dtype=torch.float64)
         start = mixed(tops.widened(wider), named, _NAMED_SHARE)

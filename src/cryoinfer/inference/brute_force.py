@@ -11,12 +11,14 @@ import math
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import IN_PLANE
 from cryoinfer.geometry.rotations import turns_in_plane
-from cryoinfer.inference.climbs import mixture_of_tops
-from cryoinfer.inference.posteriors import IN_PLANE, PoseMixture
-from cryoinfer.inference.refine import LocalPoses, PosePrior
-from cryoinfer.inference.search import laplace_log_evidence
-from cryoinfer.inference.subjects import Subject
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.mode_ranking import posterior_of_modes
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
@@ -28,17 +30,17 @@ _STEPS = 12
 
 
 def brute_force(
-    subject: Subject,
+    projector: Projector,
     images: WhitenedImages,
     prior: PosePrior,
     radius: int,
     modes: int = 8,
-) -> PoseMixture:
+) -> ParticlePosterior:
     """Return every mode of the posteriors of images of a known view.
 
     Parameters
     ----------
-    subject : Subject
+    projector : Projector
     images : WhitenedImages
         Of b images, to the radius that the modes are wanted at.
     prior : PosePrior
@@ -50,7 +52,7 @@ def brute_force(
 
     Returns
     -------
-    PoseMixture
+    ParticlePosterior
         Modes at their tops, with Laplace's widths and weights.
 
     Raises
@@ -69,21 +71,23 @@ def brute_force(
     found = []
     for row in range(len(images)):
         one = low.select(torch.tensor([row]))
-        score = _log_posterior(subject, one, grid, prior).view(shape)
+        score = _log_posterior(projector, one, grid, prior).view(shape)
         chosen = _summits(score)
         chosen = chosen[score.flatten()[chosen].argsort(descending=True)][:modes]
         at = grid[chosen]
         whole = images.select(torch.full((len(chosen),), row))
-        start = LocalPoses.of(at)
+        refined = PosteriorModes.unknown(at)
         for near in (whole.prefix(radius), whole):
-            start = subject.climb(near, start, prior, _STEPS, 2 / radius)
-        order = laplace_log_evidence(start, prior).argsort(descending=True)
-        found.append(start.select(order))
-    counts = torch.tensor([len(tops) for tops in found])
+            refined = refine_locally(
+                projector, near, refined.latents, prior, _STEPS, reach_radian(radius)
+            )
+        order = refined.log_evidence(prior).argsort(descending=True)
+        found.append(refined[order])
+    counts = torch.tensor([len(one) for one in found])
     owner = torch.arange(len(images)).repeat_interleave(counts)
-    tops = LocalPoses.joined(found)
-    evidence = laplace_log_evidence(tops, prior)
-    return mixture_of_tops(owner, tops, evidence, len(images), modes)
+    every = PosteriorModes.joined(found)
+    evidence = every.log_evidence(prior)
+    return posterior_of_modes(owner, every, evidence, len(images), modes)
 
 
 def _grid(prior: PosePrior, radius: int) -> tuple[Latents, tuple[int, ...]]:
@@ -102,13 +106,13 @@ def _grid(prior: PosePrior, radius: int) -> tuple[Latents, tuple[int, ...]]:
 
 
 def _log_posterior(
-    subject: Subject, image: WhitenedImages, grid: Latents, prior: PosePrior
+    projector: Projector, image: WhitenedImages, grid: Latents, prior: PosePrior
 ) -> Tensor:
     """Return it at every point of a grid, up to a constant, shape (g,)."""
-    shown = subject.coefficients(grid, image) * image.ctf
+    shown = projector.coefficients(grid, image) * image.ctf
     residual = torch.view_as_real(image.coefficients - shown)
     likelihood = -residual.square().sum((1, 2)).double()
-    return likelihood - prior.loss(LocalPoses.of(grid))
+    return likelihood + prior.log_density(grid)
 
 
 def _summits(score: Tensor) -> Tensor:

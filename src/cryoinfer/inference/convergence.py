@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import ALL_TURNS
 from cryoinfer.geometry.rotations import (
     geodesic_angle,
     random_rotations,
     random_turns_in_plane,
 )
 from cryoinfer.geometry.symmetry import nearest_mates
-from cryoinfer.inference.posteriors import ALL_TURNS
 
 _LOST = 0.45
 """A median error beyond as much of that of random poses is near it: 60 of 132 degrees

@@ -11,6 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import (
+    LOG_VOLUME_OF_TURNS,
+    log_exponential_volume,
+)
 from cryoinfer.inference.lattice import (
     FITTED_REACH,
     REACH,
@@ -23,13 +27,9 @@ from cryoinfer.inference.lattice import (
     moved,
     refitted,
 )
-from cryoinfer.inference.posteriors import (
-    LOG_VOLUME_OF_TURNS,
-    PoseMixture,
-    log_exponential_volume,
-)
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.subjects import Subject
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
@@ -58,7 +58,7 @@ class GridPosterior:
     log_mass : Tensor of float64, shape (m,)
         Those of an image sum to one.
     log_density : Tensor of float64, shape (m,)
-        Of the posterior at the points, per the volume that :class:`PoseMixture` has.
+        Of the posterior at the points, per volume as in :class:`ParticlePosterior`.
         Mass over density is the volume of the point's cell times its share in it.
     image : Tensor of int64, shape (m,)
         Which image a point belongs to, not falling.
@@ -106,7 +106,7 @@ class GridPosterior:
         return mean, self.expectation(apart[:, :, None] * apart[:, None, :])
 
 
-def kl_divergence(exact: GridPosterior, approximate: PoseMixture) -> Tensor:
+def kl_divergence(exact: GridPosterior, approximate: ParticlePosterior) -> Tensor:
     """Return the divergence of a mixture from the exact posterior.
 
     ``KL(exact || approximate)``: nats an image that is coded by the mixture costs more.
@@ -115,7 +115,7 @@ def kl_divergence(exact: GridPosterior, approximate: PoseMixture) -> Tensor:
     ----------
     exact : GridPosterior
         Of b images.
-    approximate : PoseMixture
+    approximate : ParticlePosterior
         Of the same images, with the same unknowns.
 
     Returns
@@ -144,17 +144,20 @@ def kl_divergence(exact: GridPosterior, approximate: PoseMixture) -> Tensor:
 
 
 def grid_posterior(
-    subject: Subject, images: WhitenedImages, prior: PosePrior, near: PoseMixture
+    projector: Projector,
+    images: WhitenedImages,
+    prior: PosePrior,
+    near: ParticlePosterior,
 ) -> GridPosterior:
     """Sum the posterior of every image over lattices about given modes.
 
     Parameters
     ----------
-    subject : Subject
+    projector : Projector
     images : WhitenedImages
-        Of b images, within the subject's radius.
+        Of b images, within the projector's radius.
     prior : PosePrior
-    near : PoseMixture
+    near : ParticlePosterior
         Of b images: its modes say where mass may lie, its covariances roughly how
         widely it spreads (within a factor of a few). What lies near no mode is not
         found. An unknown without covariance is held; a held defocus is that of the
@@ -173,7 +176,7 @@ def grid_posterior(
     dims = [unknown for unknown in _order(len(free)) if free[unknown]]
     parts, evidence = [], []
     for row in range(len(images)):
-        particle = _Particle(subject, images.select(torch.tensor([row])), prior, dims)
+        particle = _Particle(projector, images.select(torch.tensor([row])), prior, dims)
         modes = _ellipsoids(near[row : row + 1], dims)
         part = joined(particle.integrate(modes))
         total = torch.logsumexp(part.log_mass, 0)
@@ -205,7 +208,7 @@ def _order(unknowns: int) -> tuple[int, ...]:
     return (0, 1, 2, *range(_CONFORMATION, unknowns), _DEFOCUS, *_SHIFT)
 
 
-def _free_unknowns(near: PoseMixture, prior: PosePrior) -> Tensor:
+def _free_unknowns(near: ParticlePosterior, prior: PosePrior) -> Tensor:
     free = near.covariance.diagonal(dim1=-2, dim2=-1) > 0
     first = free[0, 0]
     if bool((free != first).any()):
@@ -218,21 +221,17 @@ def _free_unknowns(near: PoseMixture, prior: PosePrior) -> Tensor:
     return first
 
 
-def _ellipsoids(near: PoseMixture, dims: list[int]) -> list[Ellipsoid]:
+def _ellipsoids(near: ParticlePosterior, dims: list[int]) -> list[Ellipsoid]:
     """Return those of one image's modes, without repeats and the negligible."""
     covariance = near.covariance[0][:, dims][:, :, dims]
     roots = torch.linalg.cholesky(covariance)
     weight = near.weight[0]
     kept: list[Ellipsoid] = []
     for mode in weight.argsort(descending=True).tolist():
-        centre = Latents(
-            Pose(near.rotation[0, mode], near.shift_angstrom[0, mode]),
-            near.defocus_offset_angstrom[0, mode],
-            near.conformation[0, mode] if near.conformation.shape[-1] else None,
-        )
+        centre = near.modes[0, mode]
         if kept and float(weight[mode]) < _LEAST_WEIGHT:
             break
-        # Two climbs to one top end within a standard deviation of each other.
+        # Two refinements to one mode end within a standard deviation of each other.
         if all(float(one.squared_distance(centre)) > 1.0 for one in kept):
             kept.append(Ellipsoid(centre, roots[mode], dims))
     return kept
@@ -242,7 +241,7 @@ def _ellipsoids(near: PoseMixture, dims: list[int]) -> list[Ellipsoid]:
 class _Particle:
     """One image, and what is unknown about it."""
 
-    subject: Subject
+    projector: Projector
     image: WhitenedImages
     prior: PosePrior
     dims: list[int]
@@ -321,7 +320,7 @@ class _Particle:
         else:
             which = torch.zeros(len(at), dtype=torch.int64)
         first = torch.searchsorted(which, torch.arange(int(which[-1]) + 1))
-        slices = self.subject.coefficients(at[first], image)[which]
+        slices = self.projector.coefficients(at[first], image)[which]
         if _DEFOCUS not in self.dims:
             return slices.mul_(image.ctf)
         repeated = image.select(torch.zeros(len(at), dtype=torch.int64))

@@ -16,11 +16,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cryoinfer.geometry.rotations import rotate_in_image_frame
 from cryoinfer.geometry.symmetry import nearest_mates
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import LocalPoses, PosePrior
-from cryoinfer.inference.subjects import Scored
+from cryoinfer.inference.lattice import moved
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import ImageLikelihood
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 
@@ -43,12 +43,6 @@ _LEAST_MASS = 1e-6  # of a component that is moved
 _AT_ONCE = 2**14  # draws, of all images
 _COEFFICIENTS = 2**24  # of them that are compared at once: 0.2 GB
 
-_OF_COMPONENTS = (
-    *("rotation", "shift_angstrom", "defocus_offset_angstrom"),
-    *("conformation", "covariance"),
-)
-"""What a mixture says of each component, beside its weight."""
-
 
 @dataclass(frozen=True)
 class ImportanceSampling:
@@ -56,11 +50,11 @@ class ImportanceSampling:
 
     Attributes
     ----------
-    subject : Scored
+    projector : ImageLikelihood
         What is shown, to the radius of the images.
     prior : PosePrior
     symmetry : Tensor, shape (m, 3, 3)
-        Rotations that leave the subject as it is, the identity among them.
+        Rotations that leave the projector as it is, the identity among them.
     draws : int
         Of an image in a round.
     rounds : int
@@ -71,7 +65,7 @@ class ImportanceSampling:
         Of the draws.
     """
 
-    subject: Scored
+    projector: ImageLikelihood
     prior: PosePrior
     symmetry: Tensor
     draws: int = 512
@@ -79,20 +73,20 @@ class ImportanceSampling:
     components: int = 8
     seed: int = 0
 
-    def of(self, images: WhitenedImages, start: PoseMixture) -> PoseMixture:
+    def of(self, images: WhitenedImages, start: ParticlePosterior) -> ParticlePosterior:
         """Return mixtures that are nearer to the posteriors.
 
         Parameters
         ----------
         images : WhitenedImages
             Of n images.
-        start : PoseMixture
+        start : ParticlePosterior
             Of the same images. It has to reach wherever the posteriors do, and should
             be wider rather than narrower.
 
         Returns
         -------
-        PoseMixture
+        ParticlePosterior
             Of ``components``, or as many as the start has; the densest first.
         """
         generator = torch.Generator().manual_seed(self.seed)
@@ -103,15 +97,18 @@ class ImportanceSampling:
             self._fitted(images.select(rows), folded[rows], generator)
             for rows in torch.arange(len(images)).split(size)
         ]
-        return PoseMixture.joined(done).densest_first()
+        return ParticlePosterior.joined(done).densest_first()
 
     def _fitted(
-        self, images: WhitenedImages, mixture: PoseMixture, generator: torch.Generator
-    ) -> PoseMixture:
+        self,
+        images: WhitenedImages,
+        mixture: ParticlePosterior,
+        generator: torch.Generator,
+    ) -> ParticlePosterior:
         """Draw and fit until all of a few images have settled."""
         seen, left = _Seen.nothing(mixture), torch.arange(len(images))
-        about = mixture.rotation[:, 0]
-        finished: list[PoseMixture] = []
+        about = mixture.modes.pose.rotation[:, 0]
+        finished: list[ParticlePosterior] = []
         order: list[Tensor] = []
         for number in range(1, self.rounds + 1):
             drawn = self._nearest(mixture.sample(self.draws, generator), about)
@@ -131,7 +128,7 @@ class ImportanceSampling:
                 break
             left, images = left[stays], images.select(stays)
             seen, mixture, about = seen.select(stays), mixture[stays], about[stays]
-        return PoseMixture.joined(finished)[torch.cat(order).argsort()]
+        return ParticlePosterior.joined(finished)[torch.cat(order).argsort()]
 
     def _nearest(self, drawn: Latents, about: Tensor) -> Latents:
         """Return draws (s, n) as the mates that are nearest to rotations (n, 3, 3)."""
@@ -147,11 +144,11 @@ class ImportanceSampling:
         size = max(1, _COEFFICIENTS // len(images.disc))
         score = torch.cat(
             [
-                self.subject.log_likelihood(images.select(owner[rows]), flat[rows])
+                self.projector.log_likelihood(images.select(owner[rows]), flat[rows])
                 for rows in torch.arange(len(owner)).split(size)
             ]
         )
-        return (score - self.prior.loss(LocalPoses.of(flat))).view(shape)
+        return (score + self.prior.log_density(flat)).view(shape)
 
 
 @dataclass(frozen=True)
@@ -166,23 +163,27 @@ class _Seen:
         Log posterior, up to a constant of each image.
     log_drawn : Tensor, shape (r, s, n)
         Log density of the mixture of every round.
-    mixtures : tuple of PoseMixture
+    mixtures : tuple of ParticlePosterior
         Of every round.
     """
 
     drawn: Latents
     score: Tensor
     log_drawn: Tensor
-    mixtures: tuple[PoseMixture, ...]
+    mixtures: tuple[ParticlePosterior, ...]
 
     @classmethod
-    def nothing(cls, mixture: PoseMixture) -> Self:
+    def nothing(cls, mixture: ParticlePosterior) -> Self:
         """Return what is known before the first round."""
         nothing = torch.zeros(0, 0, len(mixture), dtype=torch.float64)
         return cls(mixture.mode()[None][:0], nothing.view(0, len(mixture)), nothing, ())
 
     def grown(
-        self, mixture: PoseMixture, drawn: Latents, score: Tensor, symmetry: Tensor
+        self,
+        mixture: ParticlePosterior,
+        drawn: Latents,
+        score: Tensor,
+        symmetry: Tensor,
     ) -> Self:
         """Return it with the draws of one more round, from a mixture."""
         mixtures = (*self.mixtures, mixture)
@@ -231,12 +232,14 @@ def _effective(log_weight: Tensor) -> Tensor:
     return 1 / log_weight.softmax(0).square().sum(0)
 
 
-def fitted(mixture: PoseMixture, drawn: Latents, weight: Tensor) -> PoseMixture:
+def fitted(
+    mixture: ParticlePosterior, drawn: Latents, weight: Tensor
+) -> ParticlePosterior:
     """Take one step of expectation-maximisation towards weighed draws.
 
     Parameters
     ----------
-    mixture : PoseMixture
+    mixture : ParticlePosterior
         Of n images.
     drawn : Latents
         Leading dimensions (s, n).
@@ -245,7 +248,7 @@ def fitted(mixture: PoseMixture, drawn: Latents, weight: Tensor) -> PoseMixture:
 
     Returns
     -------
-    PoseMixture
+    ParticlePosterior
         Under which the draws are likelier.
     """
     free = mixture.covariance.diagonal(dim1=-2, dim2=-1) > 0
@@ -267,39 +270,36 @@ def fitted(mixture: PoseMixture, drawn: Latents, weight: Tensor) -> PoseMixture:
     covariance = torch.where(alive[..., None, None], spread, mixture.covariance)
     return replace(
         mixture,
-        rotation=rotate_in_image_frame(mixture.rotation, mean[..., :3]),
-        shift_angstrom=mixture.shift_angstrom + mean[..., 3:5],
-        defocus_offset_angstrom=mixture.defocus_offset_angstrom + mean[..., 5],
-        conformation=mixture.conformation + mean[..., 6:],
+        modes=moved(mixture.modes, mean),
         covariance=covariance,
         weight=total[..., :-1],
         background=total[..., -1],
     )
 
 
-def mixed(first: PoseMixture, second: PoseMixture, share: float) -> PoseMixture:
+def mixed(
+    first: ParticlePosterior, second: ParticlePosterior, share: float
+) -> ParticlePosterior:
     """Return the components of two mixtures of the same images as those of one.
 
     Parameters
     ----------
-    first, second : PoseMixture
+    first, second : ParticlePosterior
     share : float
         Of the second.
     """
-    beside = {
-        name: torch.cat([getattr(first, name), getattr(second, name)], 1)
-        for name in _OF_COMPONENTS
-    }
+    modes = Latents.joined([first.modes.transposed(), second.modes.transposed()])
     weights = (1 - share) * first.weight, share * second.weight
     return replace(
         second,
-        **beside,
+        modes=modes.transposed(),
+        covariance=torch.cat([first.covariance, second.covariance], 1),
         weight=torch.cat(weights, 1),
         background=(1 - share) * first.background + share * second.background,
     )
 
 
-def _heaviest(mixture: PoseMixture, count: int) -> PoseMixture:
+def _heaviest(mixture: ParticlePosterior, count: int) -> ParticlePosterior:
     """Return the components of most weight, and those weights made to sum to one."""
     order = mixture.weight.argsort(dim=1, descending=True, stable=True)[:, :count]
     kept = mixture.in_order(order)

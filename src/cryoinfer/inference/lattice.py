@@ -42,11 +42,8 @@ def departure(latents: Latents, centre: Latents) -> Tensor:
     turn = rotation_vector(latents.pose.rotation @ centre.pose.rotation.mT)
     shift = latents.pose.shift_angstrom - centre.pose.shift_angstrom
     defocus = latents.defocus_offset_angstrom - centre.defocus_offset_angstrom
-    parts = [turn, shift, defocus[..., None]]
-    if latents.conformation is not None:
-        assert centre.conformation is not None
-        parts.append(latents.conformation - centre.conformation)
-    return torch.cat(parts, dim=-1)
+    moved = latents.conformation - centre.conformation
+    return torch.cat([turn, shift, defocus[..., None], moved], dim=-1)
 
 
 def moved(centre: Latents, step: Tensor) -> Latents:
@@ -57,7 +54,7 @@ def moved(centre: Latents, step: Tensor) -> Latents:
             centre.pose.shift_angstrom + step[..., 3:5],
         ),
         centre.defocus_offset_angstrom + step[..., 5],
-        None if centre.conformation is None else centre.conformation + step[..., 6:],
+        centre.conformation + step[..., 6:],
     )
 
 
@@ -83,8 +80,7 @@ class Ellipsoid:
 
     def step(self, points: Tensor) -> Tensor:
         """Return the departures, (..., 6 + c), of points (..., d) of the lattice."""
-        amplitudes = self.centre.conformation
-        unknowns = 6 if amplitudes is None else 6 + len(amplitudes)
+        unknowns = 6 + len(self.centre.conformation)
         step = torch.zeros(*points.shape[:-1], unknowns, dtype=torch.float64)
         step[..., self.dims] = points @ self.root.T
         return step

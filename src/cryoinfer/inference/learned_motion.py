@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import LocalPoses, PosePrior
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.records import Latents
@@ -63,19 +63,19 @@ class FieldEquations:
     Parameters
     ----------
     fields : Fields
-    subject : MovingSubject
+    projector : MovingProjector
         Whose units the images are in.
     prior : PosePrior
         Of the particles.
     """
 
     def __init__(
-        self, fields: Fields, subject: MovingSubject, prior: PosePrior
+        self, fields: Fields, projector: MovingProjector, prior: PosePrior
     ) -> None:
         self._fields, self._prior = fields, prior
         whole = fields.joined
         # At any radius: the fields are as smooth as the beads.
-        self._subject = replace(subject, moving=whole, coarse=whole)
+        self._projector = replace(projector, moving=whole, coarse=whole)
         self._own = 6 + len(prior.conformation_sd_angstrom)
         self._wide = replace(
             prior,
@@ -95,14 +95,14 @@ class FieldEquations:
             self._add(images.select(rows), at[rows])
 
     def _add(self, images: WhitenedImages, at: Latents) -> None:
-        assert at.conformation is not None
         n, m, own = len(at), len(self._fields.sd), self._own
         none = at.conformation.new_zeros(n, m)
         wide = replace(at, conformation=torch.cat([at.conformation, none], 1))
-        _, slope, information = self._subject.normal_equations(images, wide, self._wide)
-        pull = 2 * self._prior.precision.clamp(min=0)
-        uphill = slope[:, :own] - pull * LocalPoses.of(at).departure()
-        matrix = information[:, :own, :own] + torch.diag(pull)
+        found = self._projector.normal_equations(images, wide, self._wide)
+        slope, information = found.gradient, found.information
+        uphill = slope[:, :own] + self._prior.gradient(at)
+        of_prior = torch.diag(2 * self._prior.precision.clamp(min=0))
+        matrix = information[:, :own, :own] + of_prior
         held = matrix.diagonal(dim1=1, dim2=2) <= 0
         matrix = matrix + torch.diag_embed(held.double())
         across = information[:, :own, own:]

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
-from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 
@@ -104,9 +106,9 @@ class Usual:
 def fit(
     volume: FourierVolume, images: WhitenedImages, near: Latents, prior: PosePrior
 ) -> Fit:
-    """Climb from the poses of an inference, and fit the map's slices there.
+    """Refine the poses of an inference, and fit the map's slices there.
 
-    A few steps of Gauss-Newton make it indifferent how sharp the inference was, and at
+    A few steps make it indifferent how sharp the inference was, and at
     which radius; at a high signal, the error of an encoder's pose is novelty enough.
 
     Parameters
@@ -124,15 +126,14 @@ def fit(
         The pose fits some of the noise too: it lowers the power by half a coefficient
         for each of its numbers.
     """
-    longest = 2 / volume.radius
-    start = LocalPoses.of(near)
-    return fit_at(
-        volume, images, gauss_newton(volume, images, start, prior, _STEPS, longest)
-    )
+    longest = reach_radian(volume.radius)
+    projector = MapProjector(volume)
+    found = refine_locally(projector, images, near, prior, _STEPS, longest)
+    return fit_at(volume, images, found.latents)
 
 
-def fit_at(volume: FourierVolume, images: WhitenedImages, poses: LocalPoses) -> Fit:
-    """Fit the map's slices at given poses to whitened images.
+def fit_at(volume: FourierVolume, images: WhitenedImages, latents: Latents) -> Fit:
+    """Fit the map's slices at given latents to whitened images.
 
     Power is weighted by ``P / (1 + P)``, with P the power of the slice in its ring
     through the CTF, over that of the noise: the weight in the likelihood ratio of
@@ -143,16 +144,17 @@ def fit_at(volume: FourierVolume, images: WhitenedImages, poses: LocalPoses) -> 
     volume : FourierVolume
     images : WhitenedImages
         Of n images, within the volume's radius.
-    poses : LocalPoses
+    latents : Latents
         Of the same images.
 
     Returns
     -------
     Fit
     """
-    images = images.at_defocus_offset(poses.defocus_offset_angstrom)
-    slices = extract_slices(volume, poses.rotation, images.disc, images.scale)
-    seen = images.moved_back(poses.shift_angstrom)
+    images = images.at_defocus_offset(latents.defocus_offset_angstrom)
+    pose = latents.pose
+    slices = extract_slices(volume, pose.rotation, images.disc, images.scale)
+    seen = images.moved_back(pose.shift_angstrom)
     expected = images.ctf * slices
     own = expected.abs().square()
     information = own.sum(1).clamp(min=_TINY)

@@ -17,17 +17,17 @@ import roma
 import torch
 from torch import Tensor, nn
 
-from cryoinfer.geometry.rotations import rotation_vector, turns_in_plane
-from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
-from cryoinfer.inference.posteriors import (
+from cryoinfer.geometry.rotation_volume import (
     ALL_TURNS,
     IN_PLANE,
     LOG_VOLUME_OF_TURNS,
-    PoseMixture,
     log_exponential_volume,
 )
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.records import Latents
+from cryoinfer.geometry.rotations import rotation_vector, turns_in_plane
+from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.records import Latents, Pose
 
 _WIDEST_TURN_RADIAN = 0.6
 """Largest sd of a component in any direction: wider ones reach round the group."""
@@ -92,8 +92,9 @@ class MixtureParameters:
     def log_prob(self, rotation: Tensor, offset: Tensor) -> Tensor:
         """Return the log density, shape (b, ...), of poses (b, ..., 3, 3).
 
-        ``offset`` is (b, ..., d - t), over the prior's sd. The density is that of
-        :class:`cryoinfer.inference.posteriors.PoseMixture`, in these units.
+        ``offset`` is (b, ..., d - t), over the prior's sd. The density is that of a
+        :class:`~cryoinfer.inference.particle_posterior.ParticlePosterior` in these
+        units.
         """
         extra = rotation.dim() - 3
         k, d = self.factor.shape[1], self.factor.shape[-1]
@@ -257,7 +258,7 @@ class PoseNetwork(nn.Module):
         values = latents.offsets_angstrom
         return (values[..., self.open] / self.sd[self.open]).float()
 
-    def posterior(self, parameters: MixtureParameters) -> PoseMixture:
+    def posterior(self, parameters: MixtureParameters) -> ParticlePosterior:
         """Return the mixture in angstrom, the densest component first."""
         own = parameters.log_prob(parameters.rotation, parameters.offset)
         order = own.argsort(1, descending=True)
@@ -278,14 +279,16 @@ class PoseNetwork(nn.Module):
         small = inverse.mT @ inverse * unit[:, None] * unit
         covariance[..., free[:, None], free] = small
         total = weight.sum(1)
-        return PoseMixture(
+        return ParticlePosterior(
             # Single precision leaves rotations orthonormal to 1e-7 only.
-            roma.special_procrustes(rotation),
-            offset[..., :2],
-            offset[..., 2],
+            Latents(
+                Pose(roma.special_procrustes(rotation), offset[..., :2]),
+                offset[..., 2],
+                offset[..., 3:],
+            ),
             weight,
             covariance,
+            torch.full_like(total, torch.nan),
             (1 - total).clamp(min=0.0),
             torch.where(self.open, self.sd**2, 1.0),
-            offset[..., 3:],
         )

@@ -7,8 +7,9 @@ from torch import Tensor
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.so3_grid import asymmetric_unit
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import PosePrior, covariance_of
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import ParticleBatch
@@ -70,21 +71,15 @@ class PoseSearch:
     grid_order: int
     plan: SearchPlan
 
-    def infer(self, batch: ParticleBatch) -> PoseMixture:
+    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle; all must be of one optics group."""
         noise = self.noise_power
         return self.infer_whitened(whiten(batch, self.grid, self.plan.radius, noise))
 
-    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
         """Return the posterior of images that were whitened to the plan's radius."""
         slices = grid_slices(
             self.volume, images, self.max_shift_angstrom, self.grid_order, self.plan
         )
-        modes = global_search(self.volume, slices, images, None, self.prior, self.plan)
-        return PoseMixture.of_modes(
-            modes.rotation,
-            modes.shift_angstrom,
-            modes.defocus_offset_angstrom,
-            modes.weight,
-            covariance_of(modes.information),
-        )
+        projector, prior = MapProjector(self.volume), self.prior
+        return global_search(projector, slices, images, None, prior, self.plan)

@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import ALL_TURNS, IN_PLANE
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
-from cryoinfer.inference.posteriors import ALL_TURNS, IN_PLANE
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.subjects import Subject
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
-S = TypeVar("S", bound=Subject)
+S = TypeVar("S", bound=Projector)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TrainingImages(Generic[S]):
 
     Attributes
     ----------
-    subject : Subject
+    projector : Projector
         What is shown, known to the radius of the templates.
     templates : tuple of WhitenedImages
         Particles of each optics group, whose CTFs and noise are lent.
@@ -36,7 +36,7 @@ class TrainingImages(Generic[S]):
         What is unknown, and is drawn from it.
     """
 
-    subject: S
+    projector: S
     templates: tuple[WhitenedImages, ...]
     prior: PosePrior
 
@@ -53,7 +53,7 @@ class TrainingImages(Generic[S]):
         true = lent
         if self.prior.defocus_sd_angstrom > 0:
             true, _ = lent.with_defocus_offset(latents.defocus_offset_angstrom)
-        shown = self.subject.coefficients(latents, lent)
+        shown = self.projector.coefficients(latents, lent)
         clean = replace(true, coefficients=true.ctf * shown)
         shape = clean.coefficients.shape
         # Of unit power, half of it in each of the real and the imaginary part.
@@ -74,8 +74,7 @@ class TrainingImages(Generic[S]):
             rotation = random_turns_in_plane(count, generator)
         else:
             rotation = random_rotations(count, generator)
-        conformation = drawn[:, 3:] if len(sd) > 3 else None
-        return Latents(Pose(rotation, drawn[:, :2]), drawn[:, 2], conformation)
+        return Latents(Pose(rotation, drawn[:, :2]), drawn[:, 2], drawn[:, 3:])
 
 
 def drawn_batches(

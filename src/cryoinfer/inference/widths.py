@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cryoinfer.geometry.rotations import rotation_vector
 from cryoinfer.geometry.symmetry import nearest_mates
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import MixtureParameters
-from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.records import Latents
 
 _ROUNDS = 50  # of the minimiser, at most
@@ -71,7 +71,7 @@ def fitted_narrowing(
 
 
 def fitted_widening(
-    posteriors: Sequence[PoseMixture], truths: Sequence[Latents]
+    posteriors: Sequence[ParticlePosterior], truths: Sequence[Latents]
 ) -> Tensor:
     """Return what standard deviations are to be multiplied by to hold the truths.
 
@@ -81,7 +81,7 @@ def fitted_widening(
 
     Parameters
     ----------
-    posteriors : sequence of PoseMixture
+    posteriors : sequence of ParticlePosterior
     truths : sequence of Latents
         Of the same images.
 
@@ -102,13 +102,13 @@ def fitted_widening(
 
 
 def nearest_modes(
-    posterior: PoseMixture, truth: Latents, symmetry: Tensor
-) -> tuple[PoseMixture, Latents]:
+    posterior: ParticlePosterior, truth: Latents, symmetry: Tensor
+) -> tuple[ParticlePosterior, Latents]:
     """Return the mode nearest to each truth, and the truth, where one is near.
 
     Parameters
     ----------
-    posterior : PoseMixture
+    posterior : ParticlePosterior
         Of n images.
     truth : Latents
         Of length n.
@@ -117,7 +117,7 @@ def nearest_modes(
 
     Returns
     -------
-    PoseMixture
+    ParticlePosterior
         One mode for each of the images of which a mode is within six standard
         deviations of the truth, in every unknown.
     Latents
@@ -126,7 +126,10 @@ def nearest_modes(
     rows, rotation = torch.arange(len(posterior)), truth.pose.rotation
     every = range(posterior.weight.shape[1])
     modes = [posterior.mode_alone(torch.full_like(rows, place)) for place in every]
-    mates = [nearest_mates(rotation, one.rotation[:, 0], symmetry) for one in modes]
+    mates = [
+        nearest_mates(rotation, one.modes.pose.rotation[:, 0], symmetry)
+        for one in modes
+    ]
     apart = torch.stack(
         [
             _departure(mode, _turned(truth, mate)).nan_to_num(0.0, 0.0).amax(1)
@@ -143,9 +146,9 @@ def _turned(truth: Latents, rotation: Tensor) -> Latents:
     return replace(truth, pose=replace(truth.pose, rotation=rotation))
 
 
-def _departure(posterior: PoseMixture, truth: Latents) -> Tensor:
+def _departure(posterior: ParticlePosterior, truth: Latents) -> Tensor:
     """Return truths less first modes, over their standard deviations, (n, 6 + c)."""
-    turn = rotation_vector(truth.pose.rotation @ posterior.rotation[:, 0].mT)
+    turn = rotation_vector(truth.pose.rotation @ posterior.mode().pose.rotation.mT)
     away = truth.offsets_angstrom - posterior.mode().offsets_angstrom
     variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)
     return torch.cat([turn, away], 1).abs() / variance.sqrt()

@@ -60,7 +60,7 @@ class ImageModel:
         return torch.cat(parts)[torch.argsort(order)]
 
     def _structure_of(self, latents: Latents, index: Tensor) -> Structure:
-        if latents.conformation is None:
+        if not latents.conformation.shape[-1]:
             return self.structure
         moving = self.structure
         if not hasattr(moving, "at"):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.amplitudes import amplitude_moments, amplitude_quantile
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 
 _TAIL = 0.05  # on either side of an interval
 
@@ -68,17 +69,17 @@ class Motions:
         )
 
     def put(
-        self, index: Tensor, posterior: PoseMixture, log_likelihood: Tensor
+        self, index: Tensor, posterior: ParticlePosterior, log_likelihood: Tensor
     ) -> None:
         """Enter the posteriors of some particles."""
         mode = posterior.mode()
         self.rotation[index] = mode.pose.rotation
         self.shift_angstrom[index] = mode.pose.shift_angstrom
         self.defocus_offset_angstrom[index] = mode.defocus_offset_angstrom
-        self.conformation[index] = posterior.conformation[:, 0]
-        self.mean[index], self.sd[index] = posterior.amplitude_moments()
-        self.low[index] = posterior.amplitude_quantile(_TAIL)
-        self.high[index] = posterior.amplitude_quantile(1 - _TAIL)
+        self.conformation[index] = mode.conformation
+        self.mean[index], self.sd[index] = amplitude_moments(posterior)
+        self.low[index] = amplitude_quantile(posterior, _TAIL)
+        self.high[index] = amplitude_quantile(posterior, 1 - _TAIL)
         self.covariance[index] = posterior.covariance[:, 0]
         self.weight[index] = posterior.weight[:, 0]
         self.log_likelihood[index] = log_likelihood

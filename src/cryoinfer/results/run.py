@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.fsc import resolution_at
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.files import require_file
@@ -88,7 +88,7 @@ class Run:
         """
         return () if self.result is None else self.result.noise_power
 
-    def posterior(self) -> PoseMixture:
+    def posterior(self) -> ParticlePosterior:
         """Return the posteriors of all particles.
 
         Raises
@@ -218,7 +218,7 @@ def _result(
     novelty, unreadable = _tested(record, table)
     return RunResult(
         reconstruction=maps,
-        latents=Latents(
+        latents=Latents.rigid(
             Pose(_double(posteriors.rotation), _double(posteriors.shift_angstrom)),
             _double(posteriors.defocus_offset_angstrom),
         ),

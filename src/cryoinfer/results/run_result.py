@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
 
 
@@ -185,7 +185,7 @@ class RunResult:
             return self.entropy_nats
         return self.posterior().entropy()
 
-    def posterior(self) -> PoseMixture:
+    def posterior(self) -> ParticlePosterior:
         """Return the posteriors of all particles.
 
         The best mode carries its own covariance; the others, which a search climbed
@@ -193,15 +193,14 @@ class RunResult:
         the modes that are kept is left out: their weights add up to one. Of an image
         that was not readable there is one mode, as wide as the prior.
         """
-        modes = self.mode_weight.shape[1]
+        modes, offset = self.mode_weight.shape[1], self.latents.defocus_offset_angstrom
         weight = self.mode_weight.double()
         total = weight.sum(1, keepdim=True)
         first = torch.eye(1, modes, dtype=weight.dtype)
         weight = torch.where(total > 0, weight / total.clamp(min=1e-300), first)
-        return PoseMixture.of_modes(
-            self.mode_pose.rotation.double(),
-            self.mode_pose.shift_angstrom.double(),
-            self.latents.defocus_offset_angstrom.double()[:, None].expand(-1, modes),
+        return ParticlePosterior.of_modes(
+            Latents.rigid(self.mode_pose, offset[:, None].expand(-1, modes)).double(),
             weight,
-            self.covariance.double()[:, None].expand(-1, modes, -1, -1),
+            self.covariance.double()[:, None],
+            self.log_likelihood.double(),
         )

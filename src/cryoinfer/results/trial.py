@@ -22,7 +22,7 @@ from cryoinfer.evaluation.calibration import (
 )
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.symmetry import nearest_mates
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents
 
 DRAWS = 199
@@ -67,7 +67,7 @@ class Trial:
     @classmethod
     def of(
         cls,
-        posteriors: Sequence[PoseMixture],
+        posteriors: Sequence[ParticlePosterior],
         truths: Sequence[Latents],
         symmetry: Tensor,
         generator: torch.Generator,
@@ -76,7 +76,7 @@ class Trial:
 
         Parameters
         ----------
-        posteriors : sequence of PoseMixture
+        posteriors : sequence of ParticlePosterior
         truths : sequence of Latents
             Of the same images.
         symmetry : Tensor, shape (m, 3, 3)
@@ -137,7 +137,10 @@ class Trial:
 
 
 def _ranks(
-    posterior: PoseMixture, truth: Latents, symmetry: Tensor, generator: torch.Generator
+    posterior: ParticlePosterior,
+    truth: Latents,
+    symmetry: Tensor,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return the truths' ranks among draws, and their levels in balls about one."""
     best = posterior.mode().pose.rotation
@@ -163,7 +166,7 @@ def _ranks(
         "shift y": lambda latents: latents.pose.shift_angstrom[..., 1],
         "defocus": lambda latents: latents.defocus_offset_angstrom,
     }
-    for mode in range(posterior.conformation.shape[-1]):
+    for mode in range(posterior.modes.conformation.shape[-1]):
         numbers[f"amplitude {mode + 1}"] = functools.partial(_amplitude, mode)
     for column, (name, number) in enumerate(numbers.items(), 3):
         if bool((variance[:, column] > 0).all()):
@@ -174,7 +177,6 @@ def _ranks(
 
 
 def _amplitude(mode: int, latents: Latents) -> Tensor:
-    assert latents.conformation is not None
     return latents.conformation[..., mode]
 
 
@@ -188,11 +190,9 @@ def _distance(first: Latents, second: Latents, variance: Tensor) -> Tensor:
     offset = first.defocus_offset_angstrom - second.defocus_offset_angstrom
     terms = [angle.square(), shift, offset.square()]
     scales = [variance[:, :3].mean(1), variance[:, 3:5].mean(1), variance[:, 5]]
-    if first.conformation is not None:
-        assert second.conformation is not None
-        apart = first.conformation - second.conformation
-        terms.extend(apart.square().unbind(-1))
-        scales.extend(variance[:, 6:].unbind(-1))
+    apart = first.conformation - second.conformation
+    terms.extend(apart.square().unbind(-1))
+    scales.extend(variance[:, 6:].unbind(-1))
     squared, scale = torch.stack(terms, -1), torch.stack(scales, -1)
     return torch.where(scale > 0, squared / scale, 0.0).sum(-1).sqrt()
 

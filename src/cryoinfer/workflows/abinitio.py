@@ -10,7 +10,7 @@ from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.centre import centred
 from cryoinfer.workflows.finish import march_to_result
 from cryoinfer.workflows.marching import MarchState
-from cryoinfer.workflows.passes import Estimate
+from cryoinfer.workflows.passes import unknown_posterior
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,
@@ -59,7 +59,9 @@ _DEFAULTS = AbinitioConfig()
 
 
 def abinitio(
-    particles: Particles, config: AbinitioConfig = _DEFAULTS, monitor: Monitor = SILENT
+    particles: Particles,
+    config: AbinitioConfig = _DEFAULTS,
+    monitor: Monitor = SILENT,
 ) -> RunResult:
     """Infer poses and maps from a random start.
 
@@ -116,7 +118,7 @@ def _begin(
     for spectrum in noise:  # farther out the map explains nothing
         spectrum[: radius + 1] *= start.noise_ratio
     return MarchState(
-        estimate=Estimate.unknown(len(problem.particles)),
+        posterior=unknown_posterior(len(problem.particles)),
         noise=noise,
         maps=(start.density, start.density),
         map_radius=radius,

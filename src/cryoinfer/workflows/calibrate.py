@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.geometry.rotations import rotation_vector
-from cryoinfer.inference.refine import LocalPoses, gauss_newton, information
+from cryoinfer.inference.lattice import departure
+from cryoinfer.inference.local_refinement import refine_locally
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.workflows.problem import Problem
 
@@ -36,7 +38,7 @@ _LARGEST = 10.0  # of a variance; beyond it the halves do not agree at all
 def variance_inflation(
     problem: Problem,
     noise: tuple[Tensor, ...],
-    poses: LocalPoses,
+    posterior: ParticlePosterior,
     filtered: tuple[FourierVolume, FourierVolume],
     unfiltered: tuple[FourierVolume, FourierVolume],
 ) -> Tensor:
@@ -47,7 +49,7 @@ def variance_inflation(
     problem : Problem
         Its noise rows are the particles that the factor is measured on.
     noise : tuple of Tensor
-    poses : LocalPoses
+    posterior : ParticlePosterior
         Of all particles.
     filtered, unfiltered : tuple of two FourierVolume
         References of the halves, masked alike.
@@ -60,7 +62,7 @@ def variance_inflation(
         images = whiten(batch, problem.grid, filtered[0].radius, noise[group])
         half = int(problem.half[batch.index[0]])
         volumes = (filtered[half], unfiltered[1 - half], sums[half])
-        known = poses.select(batch.index)
+        known = posterior[batch.index]
         ratios.append(_ratio(problem, images, known, volumes))
         differences.append(_reference_share(problem, images, known, filtered))
     sharper = torch.cat(ratios).median(0).values.clamp(1.0, _LARGEST)
@@ -78,21 +80,23 @@ def _sum(first: FourierVolume, second: FourierVolume) -> FourierVolume:
 def _ratio(
     problem: Problem,
     images: WhitenedImages,
-    poses: LocalPoses,
+    known: ParticlePosterior,
     volumes: tuple[FourierVolume, FourierVolume, FourierVolume],
 ) -> Tensor:
     """Return sandwich over naive variance of rotation, shift and defocus, (n, 3)."""
     naive, other, both = (
-        information(volume, images, poses, problem.prior) for volume in volumes
+        MapProjector(volume)
+        .normal_equations(images, known.mode(), problem.prior)
+        .information
+        for volume in volumes
     )
-    free = naive.diagonal(dim1=1, dim2=2) > 0
-    eye = torch.diag_embed((~free).double())
-    # Each of the three holds the prior once: their sum minus a half of it.
     of_prior = torch.diag(2 * problem.prior.precision.clamp(min=0.0))
-    slope = (both - naive - other) / 2 + 1.5 * of_prior + eye
-    bread = torch.linalg.inv(slope)
-    inverse = torch.linalg.inv(naive + eye)
-    sandwich = bread @ (naive + eye) @ bread
+    believed = naive + of_prior
+    free = believed.diagonal(dim1=1, dim2=2) > 0
+    eye = torch.diag_embed((~free).double())
+    bread = torch.linalg.inv((both - naive - other) / 2 + of_prior + eye)
+    inverse = torch.linalg.inv(believed + eye)
+    sandwich = bread @ (believed + eye) @ bread
     columns = []
     for unknown in _UNKNOWNS:
         kept = free[:, unknown].double()
@@ -105,25 +109,23 @@ def _ratio(
 def _reference_share(
     problem: Problem,
     images: WhitenedImages,
-    known: LocalPoses,
+    known: ParticlePosterior,
     references: tuple[FourierVolume, FourierVolume],
 ) -> Tensor:
     """Return the variance that the reference brings over the naive one, (n, 3)."""
     first, second = (
-        gauss_newton(
-            volume, images, known, problem.prior, _STEPS, 1 / references[0].radius
-        )
+        refine_locally(
+            MapProjector(volume),
+            images,
+            known.mode(),
+            problem.prior,
+            _STEPS,
+            1 / references[0].radius,
+        ).latents
         for volume in references
     )
-    difference = torch.cat(
-        [
-            rotation_vector(first.rotation @ second.rotation.mT),
-            first.shift_angstrom - second.shift_angstrom,
-            (first.defocus_offset_angstrom - second.defocus_offset_angstrom)[:, None],
-        ],
-        dim=1,
-    )
-    variance = known.covariance().diagonal(dim1=1, dim2=2)
+    difference = departure(first, second)
+    variance = known.covariance[:, 0].diagonal(dim1=1, dim2=2)
     columns = []
     for unknown in _UNKNOWNS:
         naive = variance[:, unknown].sum(1)

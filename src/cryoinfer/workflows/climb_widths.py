@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.amortized import SemiAmortized
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.widths import fitted_widening, nearest_modes
 from cryoinfer.interfaces import Monitor
 
 
 def widening_of_climbs(
-    semi: SemiAmortized[MapSubject],
-    images: TrainingImages[MapSubject],
+    semi: SemiAmortized[MapProjector],
+    images: TrainingImages[MapProjector],
     count: int,
     generator: torch.Generator,
     monitor: Monitor,
@@ -44,7 +44,7 @@ def widening_of_climbs(
     # Batch by batch: at 128 pixels 10,000 images would take a gigabyte.
     for batch, truth in drawn_batches(images, count, generator):
         found = semi.infer_whitened(batch)
-        mode, near = nearest_modes(found, truth, semi.climbs.symmetry)
+        mode, near = nearest_modes(found, truth, semi.refinement.symmetry)
         modes.append(mode)
         truths.append(near)
         monitor.advance(len(batch))

@@ -189,7 +189,7 @@ def _looking(
 
 def _from_search(problem: MotionProblem, imaged: Imaged) -> MotionInference:
     """Return searches of all poses, and climbs."""
-    finder = FromSearch.of(problem, problem.subject(imaged), problem.last_radius)
+    finder = FromSearch.of(problem, problem.projector(imaged), problem.last_radius)
     return MotionInference.of(problem, finder, imaged)
 
 
@@ -199,5 +199,5 @@ def _from_poses(
     """Return climbs from the poses of the particles' file, or of a refinement."""
     first = min(_GIVEN_RADIUS, problem.last_radius)
     starts = starts_in(frame, problem)
-    finder = FromStarts(problem, problem.subject(imaged), frame, starts, first)
+    finder = FromStarts(problem, problem.projector(imaged), frame, starts, first)
     return MotionInference.of(problem, finder, imaged)

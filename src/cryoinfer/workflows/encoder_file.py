@@ -13,7 +13,7 @@ from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check
 from cryoinfer.inference.novelty import Usual
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.io.files import require_file
 from cryoinfer.io.torch_files import read_values, write_values

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.training_images import drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
@@ -44,7 +44,7 @@ def hold_trials(
     encoder, semi = trained.encoder, trained.semi_amortized()
     source = trained.like(particles, images, generator)
     drawn = list(drawn_batches(source, images, generator))
-    ways: dict[str, Callable[[WhitenedImages], PoseMixture]] = {
+    ways: dict[str, Callable[[WhitenedImages], ParticlePosterior]] = {
         ENCODER: encoder.infer_whitened,
         CLIMBED: semi.infer_whitened,
     }

@@ -11,7 +11,6 @@ from cryoinfer.evaluation.fsc import masked_fsc, resolution_at
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
-from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.evidence import structure_evidence
@@ -68,26 +67,21 @@ def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
     """Return maps and posteriors of a finished march."""
     state = marched.state
     monitor.stage("maps and FSC", 1)
-    poses = state.estimate.poses
+    posterior = state.posterior
     reconstruction = replace(
         reconstruct_halves(problem, marched.sums, marched.mask),
         evidence=structure_evidence(problem, state.noise, marched.sums),
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
     inflation = _inflation(problem, marched, reconstruction).sqrt()
-    covariance = poses.covariance() * inflation[:, None] * inflation
-    weight = state.estimate.mode_weight
+    posterior = posterior.widened(inflation)
     result = RunResult(
         reconstruction=reconstruction,
-        latents=Latents(
-            Pose(poses.rotation, poses.shift_angstrom), poses.defocus_offset_angstrom
-        ),
-        covariance=covariance,
-        log_likelihood=poses.log_likelihood,
-        mode_pose=Pose(
-            state.estimate.mode_rotation, state.estimate.mode_shift_angstrom
-        ),
-        mode_weight=weight,
+        latents=posterior.mode(),
+        covariance=posterior.covariance[:, 0],
+        log_likelihood=posterior.log_likelihood,
+        mode_pose=posterior.modes.pose,
+        mode_weight=posterior.weight,
         random_subset=problem.half + 1,
         noise_power=state.noise,
         iterations=state.iterations,
@@ -112,7 +106,7 @@ def _inflation(
     return variance_inflation(
         problem,
         state.noise,
-        state.estimate.poses,
+        state.posterior,
         (filtered1, filtered2),
         (unfiltered1, unfiltered2),
     )

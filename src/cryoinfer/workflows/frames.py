@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import nearest_rotation
-from cryoinfer.inference.refine import LocalPoses, gauss_newton
+from cryoinfer.inference.local_refinement import refine_locally
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import whiten
+from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.problem import Problem
 
 _IMAGES = 300  # a group; the frame is known 17 times better than a pose
@@ -43,20 +44,19 @@ class Frame:
             torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         )
 
-    def to_first(self, poses: LocalPoses) -> LocalPoses:
-        """Return poses that were found in the second frame, in the first."""
-        rotation = poses.rotation @ self.rotation.mT
-        moved = (rotation @ self.origin_angstrom)[:, :2]
-        return replace(
-            poses, rotation=rotation, shift_angstrom=poses.shift_angstrom - moved
-        )
+    def to_first(self, latents: Latents) -> Latents:
+        """Return latents that were found in the second frame, in the first."""
+        rotation = latents.pose.rotation @ self.rotation.mT
+        moved = (rotation @ self.origin_angstrom)[..., :2]
+        pose = Pose(rotation, latents.pose.shift_angstrom - moved)
+        return replace(latents, pose=pose)
 
 
 def relative_frame(
     problem: Problem,
-    references: tuple[FourierVolume, FourierVolume],
+    references: tuple[Projector, Projector],
     noise: tuple[Tensor, ...],
-    poses: LocalPoses,
+    latents: Latents,
     radius: int,
 ) -> Frame:
     """Measure the frame of the second reference against the first.
@@ -64,9 +64,9 @@ def relative_frame(
     Parameters
     ----------
     problem : Problem
-    references : tuple of two FourierVolume
+    references : tuple of two Projector
     noise : tuple of Tensor
-    poses : LocalPoses
+    latents : Latents
         Of all particles, near their modes.
     radius : int
         Fourier radius that poses are compared at.
@@ -81,14 +81,15 @@ def relative_frame(
         rows = torch.nonzero(problem.noise_rows & (groups == group)).squeeze(1)
         for batch in problem.batches(rows[:_IMAGES]):
             images = whiten(batch, problem.grid, radius, noise[group])
-            known = poses.select(batch.index)
+            known = latents[batch.index]
             first, second = (
-                gauss_newton(volume, images, known, problem.prior, _STEPS, 1 / radius)
-                for volume in references
+                refine_locally(one, images, known, problem.prior, _STEPS, 1 / radius)
+                for one in references
             )
-            turns.append(first.rotation.mT @ second.rotation)
-            moves.append(second.shift_angstrom - first.shift_angstrom)
-            views.append(first.rotation[:, :2])
+            before, after = first.pose, second.pose
+            turns.append(before.rotation.mT @ after.rotation)
+            moves.append(after.shift_angstrom - before.shift_angstrom)
+            views.append(before.rotation[:, :2])
     turn, move, view = torch.cat(turns), torch.cat(moves), torch.cat(views)
     # Images that two references send to different modes say nothing of the frame.
     near = torch.linalg.matrix_norm(turn - turn.median(0).values) < 0.5 / radius**0.5

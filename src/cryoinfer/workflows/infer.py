@@ -11,9 +11,9 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import state_of_this_version
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.novelty import fit, is_novel, novelty
-from cryoinfer.inference.refine import LocalPoses
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.projector import residual
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
@@ -23,7 +23,7 @@ from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.marching import find_mask
-from cryoinfer.workflows.passes import insert_images, residual
+from cryoinfer.workflows.passes import insert_images
 from cryoinfer.workflows.preparation import prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.train import TrainedEncoder
@@ -144,7 +144,7 @@ def reconstruct_inferred(
     rotation, shift = inferred.rotation, inferred.shift_angstrom
     return RunResult(
         reconstruction=reconstruct_halves(problem, (first, second), mask),
-        latents=Latents(
+        latents=Latents.rigid(
             Pose(rotation[:, 0], shift[:, 0]), inferred.defocus_offset_angstrom
         ),
         covariance=inferred.covariance,
@@ -191,7 +191,7 @@ class _Inferring:
         monitor: Monitor,
     ) -> None:
         self._problem, self._trained = problem, trained
-        self._inference: PoseEncoder | SemiAmortized[MapSubject] = trained.encoder
+        self._inference: PoseEncoder | SemiAmortized[MapProjector] = trained.encoder
         if config.climb:
             self._inference = trained.semi_amortized()
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -260,14 +260,13 @@ class _Inferring:
         posterior = self._inference.infer_whitened(images)
         found.put(index, posterior)
         mode = posterior.mode()
-        poses = LocalPoses.of(mode)
         near = images.prefix(self._trained.encoder.radius)
         found.novelty_nats[index] = strange = self._novelty(near, mode).float()
-        left = residual(self._trained.shown_volume, near, poses)
+        left = residual(MapProjector(self._trained.shown_volume), near, mode)
         found.log_likelihood[index] = -left.abs().square().sum(1)
         known = torch.nonzero(~is_novel(strange)).squeeze(1)
         if len(known):
-            kept, placed = images.select(known), poses.select(known)
+            kept, placed = images.select(known), mode[known]
             insert_images(found.sums[half], kept, placed, grid.box // 2 - 1)
 
     def _readable(self, batch: ParticleBatch, good: Tensor) -> ParticleBatch:

@@ -12,8 +12,8 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.fourier.slices import SliceAccumulator
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.marching import PADDING
@@ -84,15 +84,19 @@ class Inferred:
         variance = [_VARIANCE_OF_ANY_TURN] * 3 + [prior.shift_sd_angstrom**2] * 2
         variance.append(prior.defocus_sd_angstrom**2)
         covariance = torch.diag(torch.tensor(variance, dtype=torch.float64))
-        nothing = PoseMixture(
-            torch.eye(3, dtype=torch.float64).expand(1, 1, 3, 3),
-            torch.zeros(1, 1, 2, dtype=torch.float64),
-            torch.zeros(1, 1, dtype=torch.float64),
+        nothing = ParticlePosterior(
+            Latents.rigid(
+                Pose(
+                    torch.eye(3, dtype=torch.float64).expand(1, 1, 3, 3),
+                    torch.zeros(1, 1, 2, dtype=torch.float64),
+                ),
+                torch.zeros(1, 1, dtype=torch.float64),
+            ),
             torch.zeros(1, 1, dtype=torch.float64),
             covariance.expand(1, 1, 6, 6),
+            torch.full((1,), torch.nan, dtype=torch.float64),
             torch.ones(1, dtype=torch.float64),
             covariance.diagonal()[3:].clamp(min=1e-30),
-            torch.zeros(1, 1, 0, dtype=torch.float64),
         )
         zeros = torch.zeros(n)
         first, second = (
@@ -114,15 +118,16 @@ class Inferred:
             (first, second),
         )
 
-    def put(self, index: Tensor, posterior: PoseMixture) -> None:
+    def put(self, index: Tensor, posterior: ParticlePosterior) -> None:
         """Overwrite the posteriors of some particles."""
         count = min(MODES, posterior.weight.shape[1])
-        self.rotation[index, :count] = posterior.rotation[:, :count].float()
-        shift = posterior.shift_angstrom[:, :count]
+        modes = posterior.modes[:, :count]
+        self.rotation[index, :count] = modes.pose.rotation.float()
+        shift = modes.pose.shift_angstrom
         self.shift_angstrom[index, :count] = shift.float()
         self.weight[index, :count] = posterior.weight[:, :count].float()
         self.entropy_nats[index] = posterior.entropy().float()
-        offset = posterior.defocus_offset_angstrom[:, 0]
+        offset = modes.defocus_offset_angstrom[:, 0]
         self.defocus_offset_angstrom[index] = offset.float()
         self.covariance[index] = posterior.covariance[:, 0].float()
 
@@ -224,7 +229,7 @@ def with_left_out(
     }
     return replace(
         result,
-        latents=Latents(put_pose(latents.pose, pose), offset),
+        latents=Latents.rigid(put_pose(latents.pose, pose), offset),
         covariance=put(result.covariance, blank.covariance),
         log_likelihood=put(result.log_likelihood, blank.log_likelihood),
         mode_pose=put_pose(

@@ -17,7 +17,8 @@ from torch import Tensor
 from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
-from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
@@ -26,7 +27,6 @@ from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.acceleration import Round, next_references
 from cryoinfer.workflows.passes import (
-    Estimate,
     PassOutcome,
     PassPlan,
     initial_search_plan,
@@ -86,7 +86,7 @@ class MarchState:
 
     Attributes
     ----------
-    estimate : Estimate
+    posterior : ParticlePosterior
     noise : tuple of Tensor
         Power per optics group and ring.
     maps : tuple of two Tensor, shape (m, m, m)
@@ -112,7 +112,7 @@ class MarchState:
         The last passes, the latest first.
     """
 
-    estimate: Estimate
+    posterior: ParticlePosterior
     noise: tuple[Tensor, ...]
     maps: tuple[Tensor, Tensor]
     map_radius: int
@@ -165,11 +165,11 @@ def march(
         started = time.monotonic()
         plan = _plan(problem, state, last_radius)
         first, second = (
-            FourierVolume.from_map(density, state.map_radius, PADDING)
+            MapProjector(FourierVolume.from_map(density, state.map_radius, PADDING))
             for density in state.maps
         )
         outcome = run_pass(
-            problem, (first, second), state.noise, state.estimate, plan, monitor
+            problem, (first, second), state.noise, state.posterior, plan, monitor
         )
         whole = problem.symmetry_rotation
         sums = symmetrise(outcome.sums[0], whole), symmetrise(outcome.sums[1], whole)
@@ -264,10 +264,10 @@ def _advance(
     astray = outcome.far_share > _STRAYS and done < most
     searching = state.searching and (done < fewest or astray)
     before = state.iterations[-1].radius_px if state.iterations else 0.0
-    width = float(_median_width_radian(outcome.estimate.poses))
+    width = float(_median_width_radian(outcome.posterior))
     return (
         MarchState(
-            outcome.estimate,
+            outcome.posterior,
             measured_noise(state.noise, outcome.noise_ratio, hidden),
             next_references(rounds),
             plan.map_radius,
@@ -285,9 +285,9 @@ def _advance(
     )
 
 
-def _median_width_radian(poses: LocalPoses) -> Tensor:
+def _median_width_radian(posterior: ParticlePosterior) -> Tensor:
     """Return the median over particles of the posterior sd of the rotation."""
-    variance = poses.covariance().diagonal(dim1=1, dim2=2)[:, :3].mean(1)
+    variance = posterior.covariance[:, 0].diagonal(dim1=1, dim2=2)[:, :3].mean(1)
     return variance.sqrt().median()
 
 
@@ -345,10 +345,7 @@ def shared_resolution(problem: Problem, state: MarchState) -> float | None:
 def state_to_dict(state: MarchState) -> dict[str, object]:
     """Return the state as tensors, numbers and strings, for a checkpoint."""
     return {
-        "poses": dict(vars(state.estimate.poses)),
-        "mode_rotation": state.estimate.mode_rotation,
-        "mode_shift_angstrom": state.estimate.mode_shift_angstrom,
-        "mode_weight": state.estimate.mode_weight,
+        "posterior": state.posterior.to_state(),
         "noise": list(state.noise),
         "maps": list(state.maps),
         "rounds": [dict(vars(one)) for one in state.rounds],
@@ -360,16 +357,11 @@ def state_to_dict(state: MarchState) -> dict[str, object]:
 def state_from_dict(saved: dict[str, object]) -> MarchState:
     """Invert :func:`state_to_dict`."""
     values: dict[str, Any] = saved
-    estimate = Estimate(
-        LocalPoses(**values["poses"]),
-        values["mode_rotation"],
-        values["mode_shift_angstrom"],
-        values["mode_weight"],
-    )
+    posterior = ParticlePosterior.of_state(values["posterior"])
     iterations = tuple(Iteration(**entry) for entry in values["iterations"])
     first, second = values["maps"]
     return MarchState(
-        estimate,
+        posterior,
         noise=tuple(values["noise"]),
         maps=(first, second),
         rounds=tuple(Round(**one) for one in values["rounds"]),

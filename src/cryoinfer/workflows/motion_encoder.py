@@ -47,7 +47,7 @@ class MotionEncoder:
         lent = templates_of(
             problem.particles, problem.grid, radius, imaged.noise_power, generator
         )
-        images = TrainingImages(problem.subject(imaged), lent, problem.prior)
+        images = TrainingImages(problem.projector(imaged), lent, problem.prior)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             network = PoseNetwork(config.network, problem.prior)
@@ -62,7 +62,7 @@ class MotionEncoder:
         last = problem.last_radius
         degrees = self.training.checks[-1].median_degrees
         first = climb_radii(degrees, self.encoder.radius, last)[0]
-        climbs = problem.climbs(problem.subject(imaged), first, last, _MODES)
+        refinement = problem.refinement(problem.projector(imaged), first, last, _MODES)
         encoder = replace(self.encoder, noise_power=imaged.noise_power)
-        semi = SemiAmortized(encoder, climbs)
+        semi = SemiAmortized(encoder, refinement)
         return MotionInference.of(problem, FromEncoder(semi), imaged)

@@ -41,7 +41,7 @@ def first_frame(problem: MotionProblem, imaged: Imaged, radius: int) -> ModelFra
         To which images are compared, in Fourier pixels.
     """
     middle = ModelFrame.in_the_middle()
-    grid, subject = problem.grid, problem.subject(imaged)
+    grid, projector = problem.grid, problem.projector(imaged)
     starts = starts_in(middle, problem)
     # Places along an axis: memory does not grow with the box.
     m = min(grid.box, _PLACES_A_WAVE * radius)
@@ -49,7 +49,7 @@ def first_frame(problem: MotionProblem, imaged: Imaged, radius: int) -> ModelFra
     for batch in imaged.pilots(problem.particles):
         images = problem.whitened(batch, imaged).prefix(radius)
         at = starts[batch.index]
-        seen = shown_of(subject, images, at)
+        seen = shown_of(projector, images, at)
         product = complex_product(seen.images.coefficients.conj(), seen.shown)
         product = product.to(common.dtype)
         plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()

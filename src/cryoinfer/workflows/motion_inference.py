@@ -9,13 +9,14 @@ from torch import Tensor
 
 from cryoinfer.errors import state_of_this_version
 from cryoinfer.inference.amortized import SemiAmortized
-from cryoinfer.inference.climbs import Climbs, mixture_of_tops
-from cryoinfer.inference.moving_search import MovingSearch
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.polish import Polish
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import LocalPoses
-from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.conformation_search import ConformationSearch
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.mode_ranking import posterior_of_modes
+from cryoinfer.inference.mode_refinement import ModeRefinement
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.moment_matching import MomentMatching
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.results.model_frame import ModelFrame
@@ -24,7 +25,7 @@ from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.moving_noise import Imaged, Shown, shown_of
 from cryoinfer.workflows.parts import PartMonitor
 
-_POLISHED_UNKNOWNS = 3
+_MATCHED_UNKNOWNS = 3
 _KEPT_EVERY = 8  # chunks
 _SIDES_SD = (0.0, -1.5, 1.5)  # of the softest mode, that climbs begin at
 _SEARCHED_CONFORMATIONS, _SEARCHED_MODES = 5, 10
@@ -35,92 +36,92 @@ class Finder(Protocol):
     """What finds the tops of posteriors."""
 
     @property
-    def subject(self) -> MovingSubject:
+    def projector(self) -> MovingProjector:
         """What is shown."""
         ...
 
-    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
         """Return the posteriors of the particles numbered ``index``."""
         ...
 
-    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
         """Return where they are roughly, for climbs at a low radius."""
         ...
 
 
 @dataclass(frozen=True)
 class FromEncoder:
-    """Climbs from what an encoder names; for any particles like those it learned."""
+    """Refines what an encoder proposes; for any particles like those it learned."""
 
-    semi: SemiAmortized[MovingSubject]
+    semi: SemiAmortized[MovingProjector]
 
     @property
-    def subject(self) -> MovingSubject:
+    def projector(self) -> MovingProjector:
         """What is shown."""
-        return self.semi.climbs.subject
+        return self.semi.refinement.projector
 
-    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
         """Return the posteriors; ``index`` is not looked at."""
         return self.semi.infer_whitened(images)
 
-    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
         """Return the most probable modes of the climbs."""
-        return LocalPoses.of(self.find(images, index).mode())
+        return self.find(images, index).mode()
 
 
 @dataclass(frozen=True)
 class FromSearch:
-    """Climbs from what a search of all poses and some conformations names."""
+    """ModeRefinement from what a search of all poses and some conformations names."""
 
-    search: MovingSearch
-    climbs: Climbs[MovingSubject]
+    search: ConformationSearch
+    refinement: ModeRefinement[MovingProjector]
 
     @classmethod
     def of(
-        cls, problem: MotionProblem, subject: MovingSubject, last_radius: int
+        cls, problem: MotionProblem, projector: MovingProjector, last_radius: int
     ) -> "FromSearch":
         """Return searches with a model in the units of the images.
 
         Parameters
         ----------
         problem : MotionProblem
-        subject : MovingSubject
+        projector : MovingProjector
         last_radius : int
             Of the climbs.
         """
-        search = MovingSearch.of(
-            subject,
+        search = ConformationSearch.of(
+            projector,
             problem.prior,
             _SEARCHED_CONFORMATIONS,
             _SEARCHED_MODES,
             last_radius,
         )
         first = search.plan.radius
-        climbs = problem.climbs(subject, first, last_radius, _SEARCHED_MODES)
-        return cls(search, climbs)
+        refinement = problem.refinement(projector, first, last_radius, _SEARCHED_MODES)
+        return cls(search, refinement)
 
     @property
-    def subject(self) -> MovingSubject:
+    def projector(self) -> MovingProjector:
         """What is shown."""
-        return self.climbs.subject
+        return self.refinement.projector
 
-    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
         """Return the posteriors; ``index`` is not looked at."""
-        return self.climbs.from_modes(images, self.search.infer_whitened(images))
+        return self.refinement.refine(images, self.search.infer_whitened(images))
 
-    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
         """Return the most probable modes of the climbs."""
-        return LocalPoses.of(self.find(images, index).mode())
+        return self.find(images, index).mode()
 
 
 @dataclass(frozen=True)
 class FromStarts:
-    """Climbs from where particles are known to be nearly.
+    """ModeRefinement from where particles are known to be nearly.
 
     Attributes
     ----------
     problem : MotionProblem
-    subject : MovingSubject
+    projector : MovingProjector
     frame : ModelFrame
         Where the model was taken to lie among the poses of the particles' file.
     starts : Latents
@@ -130,41 +131,41 @@ class FromStarts:
     """
 
     problem: MotionProblem
-    subject: MovingSubject
+    projector: MovingProjector
     frame: ModelFrame
     starts: Latents
     first_radius: int
 
-    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
         """Return the posteriors of the particles numbered ``index``, a mode each.
 
         At the first radius the softest mode is begun on either side as well: where
         particles move far, the middle is not within reach of the ends.
         """
-        prior, subject = self.problem.prior, self.subject
+        prior, projector = self.problem.prior, self.projector
         first, *others = self.problem.radii(self.first_radius, self.problem.last_radius)
         begun = self.begin(images, index)
-        near, longest = images.prefix(first), 2 / first
-        tops = []
+        near, longest = images.prefix(first), reach_radian(first)
+        found = []
         for side in _SIDES_SD:
             aside = begun.conformation.clone()
             aside[:, 0] += side * prior.conformation_sd_angstrom[0]
             start = replace(begun, conformation=aside)
-            tops.append(subject.climb(near, start, prior, _STEPS, longest))
-        evidence = torch.stack([laplace_log_evidence(one, prior) for one in tops])
+            found.append(refine_locally(projector, near, start, prior, _STEPS, longest))
+        evidence = torch.stack([one.log_evidence(prior) for one in found])
         n = len(index)
         best = evidence.argmax(0) * n + torch.arange(n)
-        poses = LocalPoses.joined(tops).select(best)
+        modes = PosteriorModes.joined(found)[best]
         for radius in others:
-            poses = subject.climb(
-                images.prefix(radius), poses, prior, _STEPS, 2 / radius
-            )
+            near, longest = images.prefix(radius), reach_radian(radius)
+            at = modes.latents
+            modes = refine_locally(projector, near, at, prior, _STEPS, longest)
         # One mode each, whatever its evidence.
-        return mixture_of_tops(torch.arange(n), poses, poses.log_likelihood, n, 1)
+        return posterior_of_modes(torch.arange(n), modes, modes.log_likelihood, n, 1)
 
-    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
         """Return the starts."""
-        return LocalPoses.of(self.starts[index])
+        return self.starts[index].double()
 
 
 @dataclass(frozen=True)
@@ -196,30 +197,30 @@ class MotionInference:
         unknowns = 6 + len(problem.model.modes)
         return cls(problem, finder, imaged, torch.ones(unknowns, dtype=torch.float64))
 
-    def infer(self, batch: ParticleBatch) -> PoseMixture:
+    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle."""
         images = self.problem.whitened(batch, self.imaged)
         return self.posterior(images, batch.index)
 
-    def posterior(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+    def posterior(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
         """Return posteriors, with their own moments where unknowns are few."""
         found = self.finder.find(images, index)
         prior = self.problem.prior
-        if self.polishes:
-            return Polish(self.finder.subject, prior).of(images, found)
+        if self.matches_moments:
+            return MomentMatching(self.finder.projector, prior).match(images, found)
         return found.widened(self.widening)
 
     @property
-    def polishes(self) -> bool:
+    def matches_moments(self) -> bool:
         """Whether posteriors have their own moments, and no need of other widths."""
-        return int((self.problem.prior.precision >= 0).sum()) <= _POLISHED_UNKNOWNS
+        return int((self.problem.prior.precision >= 0).sum()) <= _MATCHED_UNKNOWNS
 
     def pilots(self) -> Iterator[Shown]:
         """Yield some particles and what the model shows of them."""
         for batch in self.imaged.pilots(self.problem.particles):
             images = self.problem.whitened(batch, self.imaged)
             mode = self.finder.find(images, batch.index).mode()
-            yield shown_of(self.finder.subject, images, mode)
+            yield shown_of(self.finder.projector, images, mode)
 
     def all_motions(self, monitor: PartMonitor) -> Motions:
         """Infer all particles; an interrupted pass goes on."""
@@ -237,7 +238,7 @@ class MotionInference:
             if seen is not None:
                 posterior = self.posterior(seen.images, seen.index)
                 mode = posterior.mode()
-                value = self.finder.subject.log_likelihood(seen.images, mode)
+                value = self.finder.projector.log_likelihood(seen.images, mode)
                 found.put(seen.index, posterior, value)
             monitor.advance(len(rows))
             if number % _KEPT_EVERY == 0 or number == len(chunks):

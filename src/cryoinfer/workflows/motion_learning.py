@@ -9,7 +9,7 @@ model that half of the rounds have learned.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,9 +25,8 @@ from cryoinfer.inference.learned_motion import (
     Motion,
     principal_motion,
 )
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import LocalPoses
-from cryoinfer.inference.search import laplace_log_evidence
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.structures.deformation import mended
@@ -36,6 +35,7 @@ from cryoinfer.physics.structures.elastic import (
     ElasticNetwork,
 )
 from cryoinfer.physics.structures.moving import MovingAtoms
+from cryoinfer.records import Latents
 from cryoinfer.workflows.motion_inference import FromSearch, MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.moving_noise import Imaged, Shown, second_look, shown_of
@@ -66,7 +66,7 @@ class _Seen:
     """Some particles of one optics group, and where they are."""
 
     index: Tensor
-    poses: LocalPoses
+    latents: Latents
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _State:
     @property
     def conformation(self) -> Tensor:
         """Of all particles, shape (p, k)."""
-        return torch.cat([one.poses.conformation for one in self.seen])
+        return torch.cat([one.latents.conformation for one in self.seen])
 
 
 def learned_model(
@@ -143,9 +143,9 @@ def _begun(inference: MotionInference) -> _State:
         batch = problem.particles.batch(chunks[chunk])
         good = problem.readable(batch, inference.imaged)
         if good is not None:
-            poses = inference.finder.begin(good.images, good.index)
-            seen.append(_Seen(good.index, poses))
-        if sum(len(one.poses) for one in seen) >= _PARTICLES:
+            latents = inference.finder.begin(good.images, good.index)
+            seen.append(_Seen(good.index, latents))
+        if sum(len(one.latents) for one in seen) >= _PARTICLES:
             break
     return _State(problem.model, inference.imaged, seen)
 
@@ -158,19 +158,19 @@ def _whitened(
     return problem.whitened(batch, imaged).prefix(radius)
 
 
-def _subject(
+def _projector(
     problem: MotionProblem, state: _State, beads: MovingAtoms
-) -> MovingSubject:
+) -> MovingProjector:
     """Return beads in the units of the images; rounds are of no higher resolution."""
     beads = beads.scaled(state.imaged.gain)
-    return MovingSubject(beads, problem.grid, beads, problem.coarse_radius)
+    return MovingProjector(beads, problem.grid, beads, problem.coarse_radius)
 
 
 def _looked(
     problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
 ) -> _State:
     """Measure noise and gain with the model as it is now."""
-    subject = _subject(problem, state, beads)
+    projector = _projector(problem, state, beads)
 
     def pilots() -> Iterator[Shown]:
         looked: Counter[int] = Counter()
@@ -178,7 +178,7 @@ def _looked(
             group = int(problem.particles.optics.group[one.index[0]])
             if looked[group] < _LOOKED_AT:
                 images = _whitened(problem, state.imaged, one, radius)
-                yield shown_of(subject, images, one.poses.latents)
+                yield shown_of(projector, images, one.latents)
                 looked[group] += len(images)
 
     return replace(state, imaged=second_look(pilots(), state.imaged))
@@ -190,20 +190,25 @@ def _found_again(
     """Search all poses with the model as it is now, and keep the likelier ones."""
     current = problem.with_model(state.model)
     prior = current.prior
-    subject = _subject(problem, state, beads)
-    finder = FromSearch.of(current, subject, radius)
+    projector = _projector(problem, state, beads)
+    finder = FromSearch.of(current, projector, radius)
     others, seen = 0, []
     for one in state.seen:
         images = _whitened(problem, state.imaged, one, radius)
-        starts = one.poses, finder.begin(images, one.index)
-        tops = [subject.climb(images, at, prior, _STEPS, 2 / radius) for at in starts]
-        known, found = (laplace_log_evidence(top, prior) for top in tops)
+        starts = one.latents, finder.begin(images, one.index)
+        longest = reach_radian(radius)
+        modes = [
+            refine_locally(projector, images, at, prior, _STEPS, longest)
+            for at in starts
+        ]
+        known, found = (mode.log_evidence(prior) for mode in modes)
         better = found > known + _WORTH_NATS
         others += int(better.sum())
         n = len(images)
-        kept = LocalPoses.joined(tops).select(torch.arange(n) + better * n)
-        seen.append(replace(one, poses=kept))
-    total = sum(len(one.poses) for one in seen)
+        both = Latents.joined([mode.latents for mode in modes])
+        kept = both[torch.arange(n) + better * n]
+        seen.append(replace(one, latents=kept))
+    total = sum(len(one.latents) for one in seen)
     return replace(state, seen=seen), (
         f"a search with what has been learned found likelier poses of {others:,} of "
         f"{total:,} particles"
@@ -216,16 +221,18 @@ def _round(
     """Climb, learn, and return what has come out, with the particles there."""
     model = state.model
     resolution = problem.grid.resolution_at(radius)
-    subject = _subject(problem, state, beads)
+    projector = _projector(problem, state, beads)
     prior = problem.with_model(model).prior
-    fields = _fields(model, subject.moving)
-    equations = FieldEquations(fields, subject, prior)
+    fields = _fields(model, projector.moving)
+    equations = FieldEquations(fields, projector, prior)
     climbed = []
     for one in state.seen:
         images = _whitened(problem, state.imaged, one, radius)
-        poses = subject.climb(images, one.poses, prior, _STEPS, 2 / radius)
-        equations.add(images, poses.latents)
-        climbed.append(replace(one, poses=poses))
+        refined = refine_locally(
+            projector, images, one.latents, prior, _STEPS, reach_radian(radius)
+        ).latents
+        equations.add(images, refined)
+        climbed.append(replace(one, latents=refined))
     share = equations.solved()
     climbed = _stepped(climbed, equations.steps(share))
     state = replace(state, seen=climbed)
@@ -280,18 +287,18 @@ def _moved(fields: Fields, share: Tensor, state: _State) -> Motion:
 
 def _stepped(climbed: list[_Seen], step: Tensor) -> list[_Seen]:
     """Return particles that have moved with the fields."""
-    sizes = [len(one.poses) for one in climbed]
+    sizes = [len(one.latents) for one in climbed]
     return [
-        replace(one, poses=LocalPoses.of(moved(one.poses.latents, own)))
+        replace(one, latents=moved(one.latents, own))
         for one, own in zip(climbed, step.split(sizes), strict=True)
     ]
 
 
 def _replaced(climbed: list[_Seen], motion: Motion) -> list[_Seen]:
     """Return particles where they were, in amplitudes of the learned modes."""
-    sizes = [len(one.poses) for one in climbed]
+    sizes = [len(one.latents) for one in climbed]
     return [
-        replace(one, poses=replace(one.poses, conformation=amplitude))
+        replace(one, latents=replace(one.latents, conformation=amplitude))
         for one, amplitude in zip(climbed, motion.amplitude.split(sizes), strict=True)
     ]
 
@@ -305,7 +312,7 @@ def _saved(state: _State, done: int) -> Mapping[str, object]:
         "sd": torch.tensor(model.amplitude_sd_angstrom, dtype=torch.float64),
         "imaged": dict(vars(state.imaged)),
         "index": [one.index for one in state.seen],
-        "poses": [dict(vars(one.poses)) for one in state.seen],
+        "latents": [one.latents.to_state() for one in state.seen],
     }
 
 
@@ -315,8 +322,6 @@ def _restored(given: MovingModel, saved: Mapping[str, Any]) -> _State:
     model = model.learned(
         model.node_coordinates_angstrom, saved["direction"], tuple(saved["sd"].tolist())
     )
-    rows: Sequence[tuple[Tensor, dict[str, Tensor]]] = list(
-        zip(saved["index"], saved["poses"], strict=True)
-    )
-    seen = [_Seen(index, LocalPoses(**poses)) for index, poses in rows]
+    rows = zip(saved["index"], saved["latents"], strict=True)
+    seen = [_Seen(index, Latents.of_state(latents)) for index, latents in rows]
     return _State(model, Imaged(**saved["imaged"]), seen)

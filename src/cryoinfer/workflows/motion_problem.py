@@ -11,12 +11,12 @@ from torch import Tensor
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.geometry.rotation_volume import ALL_TURNS, IN_PLANE
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.climbs import Climbs
-from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.mode_refinement import ModeRefinement
+from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.pose_network import PoseNetworkConfig
-from cryoinfer.inference.posteriors import ALL_TURNS, IN_PLANE
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import (
     ReferenceGrid,
@@ -166,12 +166,12 @@ class MotionProblem:
         prior = replace(self.prior, conformation_sd_angstrom=sd)
         return replace(self, model=model, prior=prior)
 
-    def climbs(
-        self, subject: MovingSubject, first: int, last: int, modes: int
-    ) -> Climbs[MovingSubject]:
+    def refinement(
+        self, projector: MovingProjector, first: int, last: int, modes: int
+    ) -> ModeRefinement[MovingProjector]:
         """Return climbs from ``modes`` modes, from a first radius to a last."""
-        return Climbs(
-            subject,
+        return ModeRefinement(
+            projector,
             self.prior,
             self.radii(first, last),
             self.grid.lever_angstrom,
@@ -185,21 +185,21 @@ class MotionProblem:
         """Up to which beads stand for atoms."""
         return int(_COARSE_SHARE * self.last_radius)
 
-    def subject(self, imaged: Imaged) -> MovingSubject:
+    def projector(self, imaged: Imaged) -> MovingProjector:
         """Return the model in the units of the images."""
         gain = imaged.gain
         return replace(
-            self._subject,
-            moving=self._subject.moving.scaled(gain),
-            coarse=self._subject.coarse.scaled(gain),
+            self._projector,
+            moving=self._projector.moving.scaled(gain),
+            coarse=self._projector.coarse.scaled(gain),
         )
 
     @cached_property
-    def _subject(self) -> MovingSubject:
+    def _projector(self) -> MovingProjector:
         # Beads take seconds to fit, and are asked for whenever the gain changes.
         coarse = self.model.beads(self.grid.resolution_at(self.coarse_radius))
         finest = self.model.finest(2 * self.grid.pixel_size_angstrom)
-        return MovingSubject(finest, self.grid, coarse, self.coarse_radius)
+        return MovingProjector(finest, self.grid, coarse, self.coarse_radius)
 
     def whitened(self, batch: ParticleBatch, imaged: Imaged) -> WhitenedImages:
         """Whiten images of one optics group to the last radius, and fade the model."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.posteriors import PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.inference.widths import fitted_widening
@@ -17,7 +17,7 @@ from cryoinfer.workflows.simulated_images import templates_of
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500
 
-Named = Callable[[WhitenedImages], PoseMixture]
+Named = Callable[[WhitenedImages], ParticlePosterior]
 
 
 def tried(
@@ -55,9 +55,9 @@ def tried(
     source = _simulated(inference)
     seed = problem.config.seed
     generator = torch.Generator().manual_seed(seed + 1)
-    monitor.stage("calibration", count if inference.polishes else 2 * count)
+    monitor.stage("calibration", count if inference.matches_moments else 2 * count)
     drawn = list(drawn_batches(source, count, generator))
-    if not inference.polishes:
+    if not inference.matches_moments:
         fitted = list(drawn_batches(source, count, generator))
         found = [_infer(inference, images, monitor) for images, _ in fitted]
         truths = [truth for _, truth in fitted]
@@ -87,12 +87,12 @@ def _simulated(inference: MotionInference) -> TrainingImages:
     )
     # As particles are inferred: of a wrong model, as much as is theirs.
     faded = tuple(one.faded(inference.imaged.fade) for one in lent)
-    return TrainingImages(inference.finder.subject, faded, problem.prior)
+    return TrainingImages(inference.finder.projector, faded, problem.prior)
 
 
 def _infer(
     inference: MotionInference, images: WhitenedImages, monitor: Monitor
-) -> PoseMixture:
+) -> ParticlePosterior:
     found = inference.posterior(images, torch.arange(len(images)))
     monitor.advance(len(images))
     return found

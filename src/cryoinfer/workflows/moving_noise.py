@@ -15,8 +15,8 @@ from torch import Tensor
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
     ReferenceGrid,
@@ -103,7 +103,7 @@ def first_look(
     radius = grid.box // 2 - 1
     reach = model.reach_angstrom + prior.shift_sd_angstrom
     reach = min(reach / grid.pixel_size_angstrom, _WIDEST_PARTICLE * grid.box)
-    subject = MovingSubject(model.moving, grid, model.moving, 0)
+    projector = MovingProjector(model.moving, grid, model.moving, 0)
     noise, rows, top, bottom = [], [], 0.0, 0.0
     groups = particles.optics.group
     for group in range(int(groups.max()) + 1):
@@ -131,9 +131,9 @@ def first_look(
             )
         noise.append(around.float())
         images = whiten(batch, grid, radius, noise[-1])
-        source = TrainingImages(subject, (images,), prior)
+        source = TrainingImages(projector, (images,), prior)
         _, latents = source.draw(len(images), generator)
-        shown = subject.coefficients(latents, images) * images.ctf
+        shown = projector.coefficients(latents, images) * images.ctf
         # The noise is of unit power: what is above one is signal.
         above = radial_power(images.coefficients, images.disc) - 1
         expected = radial_power(shown, images.disc)
@@ -180,10 +180,10 @@ class Shown:
         return int(self.images.optics.group[0])
 
 
-def shown_of(subject: MovingSubject, images: WhitenedImages, at: Latents) -> Shown:
+def shown_of(projector: MovingProjector, images: WhitenedImages, at: Latents) -> Shown:
     """Return images of one optics group with what a model at latents shows of them."""
     images = images.at_defocus_offset(at.defocus_offset_angstrom)
-    shown = subject.coefficients(at, images) * images.ctf
+    shown = projector.coefficients(at, images) * images.ctf
     moved = images.moved_back(at.pose.shift_angstrom)
     return Shown(replace(images, coefficients=moved), shown)
 

@@ -6,22 +6,20 @@ import torch
 from torch import Tensor
 
 from cryoinfer.arithmetic import reproducible_mean
-from cryoinfer.fourier.slices import (
-    FourierVolume,
-    SliceAccumulator,
-    extract_slices,
-    insert_slices,
-)
+from cryoinfer.fourier.slices import SliceAccumulator, insert_slices
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.coarse import GRID_ORDER, GridSlices
+from cryoinfer.inference.local_refinement import refine_locally
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_search import grid_slices
-from cryoinfer.inference.refine import LocalPoses, gauss_newton
+from cryoinfer.inference.projector import residual
 from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.interfaces import Monitor
-from cryoinfer.records import ParticleBatch
+from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.workflows.frames import Frame, relative_frame
 from cryoinfer.workflows.imaging import is_usual
 from cryoinfer.workflows.problem import Problem
@@ -57,87 +55,11 @@ class PassPlan:
     search: SearchPlan | None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What is known about every particle.
-
-    Attributes
-    ----------
-    poses : LocalPoses
-        Of length n.
-    mode_rotation : Tensor of float64, shape (n, MODES, 3, 3)
-    mode_shift_angstrom : Tensor of float64, shape (n, MODES, 2)
-    mode_weight : Tensor of float64, shape (n, MODES)
-    """
-
-    poses: LocalPoses
-    mode_rotation: Tensor
-    mode_shift_angstrom: Tensor
-    mode_weight: Tensor
-
-    @classmethod
-    def unknown(cls, n: int) -> "Estimate":
-        """Return the estimate before anything was inferred."""
-        eye = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
-        zero = torch.zeros(n, dtype=torch.float64)
-        return cls.at(LocalPoses.at(eye, torch.zeros(n, 2), zero))
-
-    @classmethod
-    def at(cls, poses: LocalPoses) -> "Estimate":
-        """Return the estimate whose only modes are the given poses."""
-        weight = torch.zeros(len(poses), MODES, dtype=torch.float64)
-        weight[:, 0] = 1
-        return cls(
-            poses,
-            poses.rotation[:, None].repeat(1, MODES, 1, 1),
-            poses.shift_angstrom[:, None].repeat(1, MODES, 1),
-            weight,
-        )
-
-    def select(self, index: Tensor) -> "Estimate":
-        """Return some of the particles."""
-        return Estimate(
-            self.poses.select(index),
-            self.mode_rotation[index],
-            self.mode_shift_angstrom[index],
-            self.mode_weight[index],
-        )
-
-    def with_poses(self, poses: LocalPoses) -> "Estimate":
-        """Return the same modes, the best of which has moved."""
-        rotation = self.mode_rotation.clone()
-        shift = self.mode_shift_angstrom.clone()
-        rotation[:, 0], shift[:, 0] = poses.rotation, poses.shift_angstrom
-        return Estimate(poses, rotation, shift, self.mode_weight)
-
-    def moved_to(self, frame: Frame) -> "Estimate":
-        """Return poses and modes of the second half in the frame of the first."""
-        rotation = self.mode_rotation @ frame.rotation.mT
-        moved = (rotation @ frame.origin_angstrom)[..., :2]
-        return replace(
-            self,
-            poses=frame.to_first(self.poses),
-            mode_rotation=rotation,
-            mode_shift_angstrom=self.mode_shift_angstrom - moved,
-        )
-
-    def put(self, index: Tensor, part: "Estimate") -> None:
-        """Overwrite the rows of ``index``."""
-        for name, value in vars(self.poses).items():
-            value[index] = getattr(part.poses, name)
-        self.mode_rotation[index] = part.mode_rotation
-        self.mode_shift_angstrom[index] = part.mode_shift_angstrom
-        self.mode_weight[index] = part.mode_weight
-
-    def clone(self) -> "Estimate":
-        """Return a copy that shares no memory."""
-        poses = LocalPoses(**{k: v.clone() for k, v in vars(self.poses).items()})
-        return Estimate(
-            poses,
-            self.mode_rotation.clone(),
-            self.mode_shift_angstrom.clone(),
-            self.mode_weight.clone(),
-        )
+def unknown_posterior(n: int) -> ParticlePosterior:
+    """Return the posteriors of n particles before anything was inferred."""
+    eye = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
+    zero = torch.zeros(n, 2, dtype=torch.float64)
+    return ParticlePosterior.at(Latents.rigid(Pose(eye, zero), zero[:, 0]), MODES)
 
 
 @dataclass(frozen=True)
@@ -146,7 +68,8 @@ class PassOutcome:
 
     Attributes
     ----------
-    estimate : Estimate
+    posterior : ParticlePosterior
+        Of all particles.
     sums : tuple of two SliceAccumulator
         Of each half.
     noise_ratio : tuple of Tensor, each shape (rings,)
@@ -159,7 +82,7 @@ class PassOutcome:
         Mean over particles of the log likelihood at their poses over that of no map.
     """
 
-    estimate: Estimate
+    posterior: ParticlePosterior
     sums: tuple[SliceAccumulator, SliceAccumulator]
     noise_ratio: tuple[Tensor, ...]
     pose_change_radian: float
@@ -188,9 +111,9 @@ class _ResidualPower:
 
 def run_pass(
     problem: Problem,
-    references: tuple[FourierVolume, FourierVolume],
+    references: tuple[MapProjector, MapProjector],
     noise: tuple[Tensor, ...],
-    before: Estimate,
+    before: ParticlePosterior,
     plan: PassPlan,
     monitor: Monitor,
 ) -> PassOutcome:
@@ -199,10 +122,10 @@ def run_pass(
     Parameters
     ----------
     problem : Problem
-    references : tuple of two FourierVolume
+    references : tuple of two MapProjector
     noise : tuple of Tensor
         Noise power per optics group and ring.
-    before : Estimate
+    before : ParticlePosterior
     plan : PassPlan
     monitor : Monitor
 
@@ -224,17 +147,19 @@ class _Pass:
     def __init__(
         self,
         problem: Problem,
-        references: tuple[FourierVolume, FourierVolume],
+        references: tuple[MapProjector, MapProjector],
         noise: tuple[Tensor, ...],
-        before: Estimate,
+        before: ParticlePosterior,
         plan: PassPlan,
     ) -> None:
         self._problem, self._references = problem, references
         self._noise, self._plan = noise, plan
-        self._estimate = before.clone()
+        self._before = before
+        self._found: list[ParticlePosterior] = []
+        self._rows: list[Tensor] = []
         first, second = (
             SliceAccumulator.empty(
-                problem.grid.box, plan.map_radius, references[0].padding
+                problem.grid.box, plan.map_radius, references[0].volume.padding
             )
             for _ in range(2)
         )
@@ -247,7 +172,7 @@ class _Pass:
         self._frame = Frame.same()
         if plan.search is None:
             self._frame = relative_frame(
-                problem, references, noise, before.poses, plan.radius
+                problem, references, noise, before.mode(), plan.radius
             )
 
     def take(self, batch: ParticleBatch) -> None:
@@ -257,45 +182,50 @@ class _Pass:
         reach = max(plan.map_radius, plan.radius)
         images = whiten(batch, self._problem.grid, reach, self._noise[group])
         near = images.prefix(plan.radius)
-        known = self._estimate.select(index)
+        known = self._before[index]
         found = self._infer(half, group, near, known)
         empty = near.coefficients.abs().square().sum(1)
-        self._gain[index] = found.poses.log_likelihood + empty
-        same = nearest_mates(
-            known.poses.rotation, found.poses.rotation, self._problem.symmetry_rotation
-        )
-        self._change[index] = geodesic_angle(found.poses.rotation, same)
+        self._gain[index] = found.log_likelihood + empty
+        rotation = found.mode().pose.rotation
+        before = known.mode().pose.rotation
+        same = nearest_mates(before, rotation, self._problem.symmetry_rotation)
+        self._change[index] = geodesic_angle(rotation, same)
         measured = torch.nonzero(self._problem.noise_rows[index]).squeeze(1)
         if len(measured):
             # As far as there is a map, so that the next pass knows its new rings.
-            volume = self._references[half]
+            projector = self._references[half]
             measured = measured[is_usual(batch.images[measured])]
-            sampled = images.prefix(min(reach, volume.radius)).select(measured)
-            left = residual(volume, sampled, found.poses.select(measured))
+            sampled = images.prefix(min(reach, projector.radius)).select(measured)
+            left = residual(projector, sampled, found.mode()[measured])
             self._residual.add(group, sampled, left)
-        placed = found if half == 0 else found.moved_to(self._frame)
-        self._estimate.put(index, placed)
-        insert_images(self._sums[half], images, placed.poses, plan.map_radius)
+        if half == 1:
+            found = replace(found, modes=self._frame.to_first(found.modes))
+        self._found.append(found)
+        self._rows.append(index)
+        insert_images(self._sums[half], images, found.mode(), plan.map_radius)
 
     def _infer(
-        self, half: int, group: int, images: WhitenedImages, known: Estimate
-    ) -> Estimate:
-        volume, plan = self._references[half], self._plan
+        self, half: int, group: int, images: WhitenedImages, known: ParticlePosterior
+    ) -> ParticlePosterior:
+        projector, plan = self._references[half], self._plan
         if plan.search is None:
-            return _refined(volume, images, known, self._problem, plan)
+            return _refined(projector, images, known, self._problem, plan)
         if (group, half) not in self._slices:
             # Of one group and half after another: hundreds of groups would fill GBs.
             reach = self._problem.max_shift_angstrom
-            slices = grid_slices(volume, images, reach, GRID_ORDER, plan.search)
+            slices = grid_slices(
+                projector.volume, images, reach, GRID_ORDER, plan.search
+            )
             self._slices = {(group, half): slices}
         slices = self._slices[group, half]
-        return _searched(volume, images, known, self._problem, plan.search, slices)
+        return _searched(projector, images, known, self._problem, plan.search, slices)
 
     def outcome(self) -> PassOutcome:
         """Return what all batches together gave."""
         moved = self._change > grid_step_radian(GRID_ORDER)
+        posterior = ParticlePosterior.joined(self._found)
         return PassOutcome(
-            self._estimate,
+            posterior[torch.cat(self._rows).argsort()],
             self._sums,
             self._residual.mean(),
             float(self._change.median()),
@@ -305,58 +235,48 @@ class _Pass:
 
 
 def _refined(
-    volume: FourierVolume,
+    projector: MapProjector,
     images: WhitenedImages,
-    known: Estimate,
+    known: ParticlePosterior,
     problem: Problem,
     plan: PassPlan,
-) -> Estimate:
-    poses = gauss_newton(
-        volume, images, known.poses, problem.prior, plan.steps, plan.max_turn_radian
+) -> ParticlePosterior:
+    found = refine_locally(
+        projector,
+        images,
+        known.mode(),
+        problem.prior,
+        plan.steps,
+        plan.max_turn_radian,
     )
-    return known.with_poses(poses)
+    return known.with_mode(found)
 
 
 def _searched(
-    volume: FourierVolume,
+    projector: MapProjector,
     images: WhitenedImages,
-    known: Estimate,
+    known: ParticlePosterior,
     problem: Problem,
     search: SearchPlan,
     slices: GridSlices,
-) -> Estimate:
-    poses = known.poses
-    seen = bool(torch.isfinite(poses.log_likelihood).all())
-    modes = global_search(
-        volume, slices, images, poses if seen else None, problem.prior, search
-    )
-    return Estimate(
-        modes.best,
-        modes.rotation[:, :MODES],
-        modes.shift_angstrom[:, :MODES],
-        modes.weight[:, :MODES] / modes.weight[:, :MODES].sum(1, keepdim=True),
-    )
+) -> ParticlePosterior:
+    seen = bool(torch.isfinite(known.log_likelihood).all())
+    pose = known.mode().pose if seen else None
+    found = global_search(projector, slices, images, pose, problem.prior, search)
+    best = found.best(MODES).with_first_covariance()
+    return replace(best, weight=best.weight / best.weight.sum(1, keepdim=True))
 
 
 def insert_images(
-    sums: SliceAccumulator, images: WhitenedImages, poses: LocalPoses, radius: int
+    sums: SliceAccumulator, images: WhitenedImages, latents: Latents, radius: int
 ) -> None:
     """Add images at their poses to the sums of their half, up to a Fourier radius."""
-    offset = poses.defocus_offset_angstrom
+    offset, pose = latents.defocus_offset_angstrom, latents.pose
     moved = images.prefix(radius).at_defocus_offset(offset)
-    values = moved.moved_back(poses.shift_angstrom) * moved.ctf
+    values = moved.moved_back(pose.shift_angstrom) * moved.ctf
     insert_slices(
-        sums, poses.rotation, moved.disc, values, moved.ctf.square(), moved.scale
+        sums, pose.rotation, moved.disc, values, moved.ctf.square(), moved.scale
     )
-
-
-def residual(
-    volume: FourierVolume, images: WhitenedImages, poses: LocalPoses
-) -> Tensor:
-    """Return what a map at given poses leaves of whitened images, shape (b, p)."""
-    images = images.at_defocus_offset(poses.defocus_offset_angstrom)
-    slices = extract_slices(volume, poses.rotation, images.disc, images.scale)
-    return images.moved_back(poses.shift_angstrom) - images.ctf * slices
 
 
 def initial_search_plan(

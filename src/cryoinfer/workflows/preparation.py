@@ -19,9 +19,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.resampling import Resampling
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA, SemiAmortized
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.novelty import fit
-from cryoinfer.inference.refine import LocalPoses
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.projector import residual
 from cryoinfer.inference.whitening import (
     ROUNDING_PX,
     ReferenceGrid,
@@ -33,7 +33,6 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.imaging import Imaging, is_usual
-from cryoinfer.workflows.passes import residual
 from cryoinfer.workflows.train import TrainedEncoder
 
 _BACKGROUNDS = 600
@@ -307,7 +306,7 @@ class _Pilots:
 
     batch: ParticleBatch
     trained: TrainedEncoder
-    inference: SemiAmortized[MapSubject]
+    inference: SemiAmortized[MapProjector]
 
     def amplitudes(self, preparation: Preparation) -> tuple[float, ...]:
         """Return what the signal may be in units of the images that were learned.
@@ -342,9 +341,7 @@ class _Pilots:
     def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:
         """Return the power that the map leaves of the prepared images, by ring."""
         images, mode = self._inferred(preparation, generator)
-        left = residual(
-            self.inference.climbs.subject.volume, images, LocalPoses.of(mode)
-        )
+        left = residual(self.inference.refinement.projector, images, mode)
         ratio = radial_power(left, images.disc)
         rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
         return preparation.noise_power * ratio[rings]

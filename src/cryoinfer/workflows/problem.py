@@ -12,7 +12,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
 from cryoinfer.records import ParticleBatch

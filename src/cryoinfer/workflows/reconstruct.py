@@ -7,11 +7,11 @@ import torch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import SliceAccumulator
-from cryoinfer.inference.refine import LocalPoses
 from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.records import Latents
 from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.finish import reconstruct_halves
@@ -85,7 +85,7 @@ def reconstruct(
     )
 
 
-def given_poses(particles: Particles) -> LocalPoses:
+def given_poses(particles: Particles) -> Latents:
     """Return the poses in the particles' file.
 
     Raises
@@ -99,16 +99,13 @@ def given_poses(particles: Particles) -> LocalPoses:
             "alignments3D/pose), found none; run `cryoinfer abinitio`, or `cryoinfer "
             "refine --map` with a map of the molecule"
         )
-    defocus = torch.zeros(len(particles))
-    return LocalPoses.at(
-        particles.pose.rotation, particles.pose.shift_angstrom, defocus
-    )
+    return Latents.rigid(particles.pose, torch.zeros(len(particles))).double()
 
 
 def insert_all(
     problem: Problem,
     noise: tuple[torch.Tensor, ...],
-    poses: LocalPoses,
+    poses: Latents,
     monitor: Monitor,
 ) -> tuple[SliceAccumulator, SliceAccumulator]:
     """Return the symmetrised sums of both halves at the given poses."""
@@ -121,7 +118,7 @@ def insert_all(
         group = int(batch.optics.group[0])
         images = whiten(batch, problem.grid, radius, noise[group])
         sums = second if problem.half[batch.index[0]] else first
-        insert_images(sums, images, poses.select(batch.index), radius)
+        insert_images(sums, images, poses[batch.index], radius)
         monitor.advance(len(batch))
     group_rotations = problem.symmetry_rotation
     return symmetrise(first, group_rotations), symmetrise(second, group_rotations)

@@ -14,6 +14,7 @@ from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
@@ -27,7 +28,7 @@ from cryoinfer.workflows.marching import (
     agreement_radius,
     find_mask,
 )
-from cryoinfer.workflows.passes import Estimate
+from cryoinfer.workflows.passes import MODES, unknown_posterior
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,
@@ -143,7 +144,7 @@ def _from_poses(
     snr = signal_to_noise(fsc, joined=False)
     first, second = (solve(s, snr, box, box) * mask for s in sums)
     return MarchState(
-        estimate=Estimate.at(poses),
+        posterior=ParticlePosterior.at(poses, MODES),
         noise=noise,
         maps=(first, second),
         map_radius=full,
@@ -169,7 +170,7 @@ def _from_map(
     scale = _scale_to_images(problem, density, radius, noise, generator)
     reference = density * scale
     return MarchState(
-        estimate=Estimate.unknown(len(problem.particles)),
+        posterior=unknown_posterior(len(problem.particles)),
         noise=noise,
         maps=(reference, reference),
         map_radius=radius,

@@ -27,12 +27,12 @@ from cryoinfer.fourier.slices import (
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GridSlices, PoseGrid
-from cryoinfer.inference.refine import LocalPoses, PosePrior, information
-from cryoinfer.inference.search import log_likelihood
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.reconstruction.backproject import shell_sums, solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
-from cryoinfer.records import Optics, ParticleBatch
+from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 _BOX, _RADIUS, _PIXEL_SIZE_ANGSTROM, _IMAGES = 32, 12, 2.0, 6
 
@@ -69,7 +69,7 @@ class _Problem:
 
     volume: FourierVolume
     images: WhitenedImages
-    poses: LocalPoses
+    latents: Latents
 
     @classmethod
     def random(cls) -> "_Problem":
@@ -81,13 +81,10 @@ class _Problem:
         grid = ReferenceGrid(_BOX, _PIXEL_SIZE_ANGSTROM)
         images = whiten(batch, grid, _RADIUS, torch.ones(_BOX // 2))
         shift = torch.rand(_IMAGES, 2, generator=generator, dtype=torch.float64) * 4
-        poses = LocalPoses.at(
-            random_rotations(_IMAGES, generator),
-            shift,
-            torch.zeros(_IMAGES, dtype=torch.float64),
-        )
+        pose = Pose(random_rotations(_IMAGES, generator).double(), shift)
+        latents = Latents.rigid(pose, torch.zeros(_IMAGES, dtype=torch.float64))
         volume = FourierVolume.from_map(density, _RADIUS, 1.5)
-        return cls(volume, images, poses)
+        return cls(volume, images, latents)
 
     def predicted(self, rotation: Tensor, shift: Tensor) -> Tensor:
         """Return the whitened coefficients at poses (n, 3, 3), (n, 2), in float64."""
@@ -96,6 +93,11 @@ class _Problem:
         length = disc.box * self.images.pixel_size_angstrom
         phase = torch.exp(-2j * math.pi * (shift @ k.T) / length)
         return self.images.ctf.double() * phase * self.slices(rotation)
+
+    @property
+    def projector(self) -> MapProjector:
+        """The map as a forward model."""
+        return MapProjector(self.volume)
 
     def slices(self, rotation: Tensor) -> Tensor:
         """Return slices by interpolation written out, complex128, (n, p)."""
@@ -197,7 +199,7 @@ def _plain_inverse(values: Tensor, padded: int, box: int) -> Tensor:
 
 
 def _check_slices(problem: _Problem) -> OperationCheck:
-    rotation = problem.poses.rotation
+    rotation = problem.latents.pose.rotation
     found = extract_slices(problem.volume, rotation, problem.images.disc)
     error = _largest(found, problem.slices(rotation))
     # Points are known to a rounding of the padded radius, some 20 voxels.
@@ -205,7 +207,7 @@ def _check_slices(problem: _Problem) -> OperationCheck:
 
 
 def _check_insertion(problem: _Problem) -> OperationCheck:
-    rotation, images = problem.poses.rotation, problem.images
+    rotation, images = problem.latents.pose.rotation, problem.images
     sums = SliceAccumulator.empty(_BOX, _RADIUS, 1.5)
     insert_slices(sums, rotation, images.disc, images.coefficients, images.ctf**2)
     slices = problem.slices(rotation)
@@ -219,8 +221,8 @@ def _check_insertion(problem: _Problem) -> OperationCheck:
 
 
 def _check_likelihood(problem: _Problem) -> OperationCheck:
-    poses, images = problem.poses, problem.images
-    found = log_likelihood(problem.volume, images, poses.latents.pose)
+    poses, images = problem.latents.pose, problem.images
+    found = problem.projector.log_likelihood(images, problem.latents)
     residual = images.coefficients - problem.predicted(
         poses.rotation, poses.shift_angstrom
     )
@@ -232,8 +234,8 @@ def _check_likelihood(problem: _Problem) -> OperationCheck:
 
 
 def _check_grid(problem: _Problem) -> OperationCheck:
-    rotation, images = problem.poses.rotation, problem.images
-    shift = problem.poses.shift_angstrom.float()
+    rotation, images = problem.latents.pose.rotation, problem.images
+    shift = problem.latents.pose.shift_angstrom.float()
     grid = PoseGrid(rotation, shift)
     slices = GridSlices.of(problem.volume, grid, images.disc, images.scale)
     found = slices.log_likelihood(images)
@@ -253,8 +255,10 @@ def _check_grid(problem: _Problem) -> OperationCheck:
 
 
 def _check_information(problem: _Problem) -> OperationCheck:
-    poses = problem.poses
-    found = information(problem.volume, problem.images, poses, PosePrior(1e6, 0.0))
+    poses, prior = problem.latents.pose, PosePrior(1e6, 0.0)
+    found = problem.projector.normal_equations(
+        problem.images, problem.latents, prior
+    ).information
 
     def shown(unknown: Tensor) -> Tensor:
         skew = torch.linalg.cross(
@@ -359,13 +363,13 @@ def _check_threads(problem: _Problem) -> OperationCheck:
     def everything() -> list[Tensor]:
         sums = _inserted(problem)
         density = solve(sums, None, _BOX, _BOX)
-        poses, images = problem.poses, problem.images
+        images, latents = problem.images, problem.latents
         prior = PosePrior(1e6, 0.0)
         return [
             sums.sums,
             density,
-            log_likelihood(problem.volume, images, poses.latents.pose),
-            information(problem.volume, images, poses, prior),
+            problem.projector.log_likelihood(images, latents),
+            problem.projector.normal_equations(images, latents, prior).information,
         ]
 
     try:

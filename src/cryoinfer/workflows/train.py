@@ -13,13 +13,14 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import DEFAULT_PADDING, FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
-from cryoinfer.inference.climbs import Climbs, climb_reach_radian
 from cryoinfer.inference.convergence import Check
 from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.local_refinement import reach_radian
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.novelty import Fit, Usual, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
@@ -154,7 +155,7 @@ class TrainedEncoder:
 
     def like(
         self, particles: Particles, most: int, generator: torch.Generator
-    ) -> TrainingImages[MapSubject]:
+    ) -> TrainingImages[MapProjector]:
         """Return the source of images of the map that are simulated like particles.
 
         Parameters
@@ -171,14 +172,14 @@ class TrainedEncoder:
         TrainingImages
             To the last radius that is climbed at.
         """
-        climbs = self.semi_amortized().climbs
-        encoder, radius = self.encoder, climbs.radii[-1]
+        refinement = self.semi_amortized().refinement
+        encoder, radius = self.encoder, refinement.radii[-1]
         lent = templates_of(
             particles, encoder.grid, radius, encoder.noise_power, generator, most
         )
-        return TrainingImages(climbs.subject, lent, self.prior)
+        return TrainingImages(refinement.projector, lent, self.prior)
 
-    def semi_amortized(self) -> SemiAmortized[MapSubject]:
+    def semi_amortized(self) -> SemiAmortized[MapProjector]:
         """Return the inference that climbs from what the encoder names.
 
         First at the radius of the encoder's picture, or at a lower one if the encoder
@@ -188,22 +189,22 @@ class TrainedEncoder:
         return self._semi_amortized
 
     @cached_property
-    def _semi_amortized(self) -> SemiAmortized[MapSubject]:
+    def _semi_amortized(self) -> SemiAmortized[MapProjector]:
         # A watch asks for every file, and transforming the map takes a while.
         box = self.density.shape[-1]
         padding = _FINE_PADDING if box <= _LARGEST_FINE_BOX else DEFAULT_PADDING
         degrees = self.checks[-1].median_degrees
         radii = climb_radii(degrees, self.encoder.radius, box // 2 - 1)
         volume = FourierVolume.from_map(self.density, radii[-1], padding)
-        climbs = Climbs(
-            MapSubject(volume),
+        refinement = ModeRefinement(
+            MapProjector(volume),
             self.prior,
             radii,
             self.encoder.grid.lever_angstrom,
             self.encoder.symmetry,
-            widening=self.widening,
+            covariance_inflation=self.widening,
         )
-        return SemiAmortized(self.encoder, climbs)
+        return SemiAmortized(self.encoder, refinement)
 
 
 def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
@@ -224,7 +225,7 @@ def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]
         and a half times that error, doubling until ``last`` is near, and ``last``.
     """
     wrong = _LIKELY_ERRORS * max(math.radians(median_degrees), 1e-6)
-    radius = min(max(int(climb_reach_radian(1) / wrong), _LOWEST_RADIUS), shown)
+    radius = min(max(int(reach_radian(1) / wrong), _LOWEST_RADIUS), shown)
     radii = [min(radius, last)]
     while 2 * radii[-1] < _CLOSE * last:
         radii.append(2 * radii[-1])
@@ -300,7 +301,7 @@ class _Beginning:
     """What a training begins with, the same in every process that shares it."""
 
     network: PoseNetwork
-    images: TrainingImages[MapSubject]
+    images: TrainingImages[MapProjector]
     grid: ReferenceGrid
     symmetry: Tensor
     generator: torch.Generator
@@ -317,7 +318,7 @@ class _Beginning:
         generator = torch.Generator().manual_seed(config.seed)
         radius = picture_radius(config.network.side)
         images = TrainingImages(
-            MapSubject(FourierVolume.from_map(density, radius)),
+            MapProjector(FourierVolume.from_map(density, radius)),
             templates_of(particles, grid, radius, lesson.noise_power, generator),
             prior,
         )
@@ -352,14 +353,14 @@ def _imaging(
 
 
 def _fit(
-    encoder: PoseEncoder, source: TrainingImages[MapSubject], real: WhitenedImages
+    encoder: PoseEncoder, source: TrainingImages[MapProjector], real: WhitenedImages
 ) -> Fit:
     """Return how the map fits particles of one optics group."""
     parts = []
     for rows in torch.arange(len(real)).split(CHUNK):
         images = real.select(rows)
         mode = encoder.infer_whitened(images).mode()
-        parts.append(fit(source.subject.volume, images, mode, source.prior))
+        parts.append(fit(source.projector.volume, images, mode, source.prior))
     return Fit.joined(parts)
 
 

@@ -18,7 +18,6 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.cryosparc import read_cs, with_fields, write_cs
-from cryoinfer.records import Latents, Pose
 from cryoinfer.results.flags import given_flags, read_flags
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_record import RunRecord, require_finished
@@ -40,13 +39,10 @@ def flagged(simulated: Path) -> Path:
 
 
 def some(result: RunResult, rows: torch.Tensor) -> RunResult:
-    def pose(own: Pose) -> Pose:
-        return Pose(own.rotation[rows], own.shift_angstrom[rows])
-
     return replace(
         result,
-        latents=Latents(pose(result.latents.pose), torch.zeros(len(rows)).double()),
-        mode_pose=pose(result.mode_pose),
+        latents=result.latents[rows],
+        mode_pose=result.mode_pose[rows],
         **{
             name: getattr(result, name)[rows]
             for name in ("covariance", "log_likelihood", "mode_weight", "random_subset")

@@ -19,7 +19,9 @@ def test_a_run_of_a_command_comes_back(finished: Path, result: RunResult) -> Non
     assert torch.equal(run.result.random_subset, result.random_subset)
     torch.testing.assert_close(run.result.covariance, result.covariance, **SINGLE)
     torch.testing.assert_close(
-        run.posterior().rotation, result.posterior().rotation, **SINGLE
+        run.posterior().modes.pose.rotation,
+        result.posterior().modes.pose.rotation,
+        **SINGLE,
     )
     assert run.summary["particles"] == len(result.latents)
 

@@ -69,7 +69,6 @@ def test_what_is_no_motion_is_refused(text: str, said: str) -> None:
 
 def test_amplitudes_are_distributed_as_asked() -> None:
     amplitude = Simulation.of(replace(CONFIG, snr_db=None)).latents.conformation
-    assert amplitude is not None
     assert amplitude.shape == (300, 2)
     # Four standard errors of a mean, and of a standard deviation, of 300 draws.
     assert float(amplitude[:, 0].mean()) == pytest.approx(0, abs=4 * 2 / 300**0.5)
@@ -137,7 +136,8 @@ def test_the_truth_holds_the_amplitudes(tmp_path: Path) -> None:
 
 def test_the_standard_box_holds_what_moves_by_2_angstrom() -> None:
     config = SimulationConfig(n=2, motions=(Motion(1, "normal", 0.0, 2.0),))
-    assert Simulation.of(replace(config, snr_db=None)).latents.conformation is not None
+    latents = Simulation.of(replace(config, snr_db=None)).latents
+    assert latents.conformation.shape == (2, 1)
 
 
 def test_motions_that_the_structure_has_not_are_refused(moving) -> None:

@@ -129,7 +129,6 @@ def test_particles_show_all_frames_alike(trajectory: Path, tmp_path: Path) -> No
 def test_images_are_those_of_the_frame(trajectory: Path) -> None:
     simulation = Simulation.of(replace(config(trajectory), n=6, snr_db=None))
     latents, structure = simulation.latents, on_path(trajectory)
-    assert latents.conformation is not None
     images = next(simulation.batches()).images
     for row in range(6):
         frame = structure.frames[int(latents.conformation[row, 0])]

@@ -11,10 +11,10 @@ from torch import Tensor
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.fourier.transform import fourier_to_image
 from cryoinfer.geometry.rotations import random_rotations
-from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.ctf import evaluate_ctf
-from cryoinfer.records import Optics, ParticleBatch
+from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 BOX, RADIUS, PIXEL_SIZE = 32, 12, 2.0
 
@@ -50,7 +50,12 @@ class Scene:
 
     volume: FourierVolume
     images: WhitenedImages
-    truth: LocalPoses
+    truth: Latents
+
+    @property
+    def projector(self) -> MapProjector:
+        """The map as a forward model."""
+        return MapProjector(self.volume)
 
     def model(self, rotation: Tensor, shift: Tensor, defocus: Tensor) -> Tensor:
         """Predict the whitened coefficients in float64, differentiably, (n, p).
@@ -87,10 +92,9 @@ class Scene:
         residual = self.images.coefficients - self.model(rotation, shift, defocus)
         return residual.abs().square().sum(1)
 
-    def loss_of(self, poses: LocalPoses) -> Tensor:
-        return self.loss(
-            poses.rotation, poses.shift_angstrom, poses.defocus_offset_angstrom
-        )
+    def loss_of(self, latents: Latents) -> Tensor:
+        pose, defocus = latents.pose, latents.defocus_offset_angstrom
+        return self.loss(pose.rotation, pose.shift_angstrom, defocus)
 
     def power(self) -> Tensor:
         """Return the constant of every image that searches leave out, (n,)."""
@@ -114,7 +118,7 @@ def make_scene(
     grid = ReferenceGrid(BOX, PIXEL_SIZE)
     silent = ParticleBatch(torch.zeros(n, BOX, BOX), optics, torch.arange(n))
     empty = whiten(silent, grid, RADIUS, torch.ones(BOX // 2))
-    truth = LocalPoses.at(rotation, shift, defocus)
+    truth = Latents.rigid(Pose(rotation, shift), defocus)
     clean = Scene(volume, empty, truth).model(rotation, shift, defocus)
     images = fourier_to_image(empty.disc.scatter(clean), BOX).float()
     images += noise_sd * torch.randn(images.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""An encoder learns the poses of a small molecule; a climb makes them exact."""
+"""An encoder learns poses of a small molecule; local refinement makes them exact."""
 
 import io
 import math
@@ -10,17 +10,18 @@ import torch
 
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.geometry.rotation_volume import ALL_TURNS
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.symmetry import nearest_mates, symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
-from cryoinfer.inference.climbs import Climbs
 from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
 from cryoinfer.inference.encoder_inputs import encoder_inputs
 from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.mode_refinement import ModeRefinement
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.posteriors import ALL_TURNS, PoseMixture
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import (
     Loss,
     Training,
@@ -31,7 +32,7 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.physics.structures.atoms import GaussianAtoms
-from cryoinfer.records import Optics, ParticleBatch, Pose
+from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 BOX, PIXEL, SIDE = 32, 3.0, 16
 PRIOR = PosePrior(shift_sd_angstrom=3.0, defocus_sd_angstrom=0.0)
@@ -66,7 +67,7 @@ def source() -> tuple[TrainingImages, torch.Tensor]:
     batch, _, sd = particles(50, seeded(1))
     noise = torch.full((BOX // 2,), sd**2)
     templates = whiten(batch, GRID, SIDE // 2 - 1, noise)
-    return TrainingImages(MapSubject(volume()), (templates,), PRIOR), noise
+    return TrainingImages(MapProjector(volume()), (templates,), PRIOR), noise
 
 
 def network() -> PoseNetwork:
@@ -124,7 +125,9 @@ def test_an_encoder_is_shown_the_ctf_of_the_given_defocus() -> None:
     )
     noise = torch.full((BOX // 2,), sd**2)
     templates = whiten(replace(batch, optics=optics), GRID, 7, noise)
-    images = TrainingImages(MapSubject(volume()), (templates,), PosePrior(0.0, 2000.0))
+    images = TrainingImages(
+        MapProjector(volume()), (templates,), PosePrior(0.0, 2000.0)
+    )
     drawn, latents = images.draw(300, seeded(2))
     torch.testing.assert_close(drawn.ctf, templates.ctf[:1].expand(300, -1))
     true, _ = drawn.with_defocus_offset(latents.defocus_offset_angstrom)
@@ -212,28 +215,32 @@ def test_an_interrupted_training_ends_with_the_same_weights() -> None:
         assert one.loss_nats == pytest.approx(other.loss_nats, rel=1e-3)
 
 
-def climbs(density: FourierVolume, symmetry: torch.Tensor) -> Climbs[MapSubject]:
-    return Climbs(MapSubject(density), PRIOR, (7, 15), GRID.lever_angstrom, symmetry)
+def refinement(
+    density: FourierVolume, symmetry: torch.Tensor
+) -> ModeRefinement[MapProjector]:
+    return ModeRefinement(
+        MapProjector(density), PRIOR, (7, 15), GRID.lever_angstrom, symmetry
+    )
 
 
-def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
-    # An untrained network names poses far off: here it is the climb that is tested,
-    # from modes that lie near the truth.
+def test_local_refinement_makes_the_poses_of_an_encoder_exact() -> None:
+    # An untrained network names poses far off: here it is the refinement that is
+    # tested, from modes that lie near the truth.
     batch, true, sd = particles(20, seeded(5))
     noise = torch.full((BOX // 2,), sd**2)
     encoder = PoseEncoder(network(), GRID, (noise,), C1)
-    semi = SemiAmortized(encoder, climbs(volume(), C1))
-    near = PoseMixture.of_modes(
-        true.rotation[:, None]
-        @ torch.linalg.matrix_exp(
-            0.1 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0]]).double()
+    semi = SemiAmortized(encoder, refinement(volume(), C1))
+    near = ParticlePosterior.of_modes(
+        centred(
+            true.rotation[:, None]
+            @ torch.linalg.matrix_exp(
+                0.1 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 0]]).double()
+            )
         ),
-        torch.zeros(20, 1, 2, dtype=torch.float64),
-        torch.zeros(20, 1, dtype=torch.float64),
         torch.ones(20, 1, dtype=torch.float64),
         torch.eye(6, dtype=torch.float64).expand(20, 1, 6, 6),
     )
-    found = semi.climbs.from_modes(whiten(batch, GRID, 15, noise), near)
+    found = semi.refinement.refine(whiten(batch, GRID, 15, noise), near)
     error = torch.rad2deg(geodesic_angle(found.mode().pose.rotation, true.rotation))
     # At this signal; the start is 5.7 degrees off.
     assert error.median() < 3.0
@@ -243,34 +250,38 @@ def test_a_climb_makes_the_poses_of_an_encoder_exact() -> None:
     assert whole.covariance.isfinite().all()
 
 
+def centred(rotation: torch.Tensor) -> Latents:
+    """Return latents of rotations (n, m, 3, 3) and no shift."""
+    zero = torch.zeros(*rotation.shape[:2], 2, dtype=torch.float64)
+    return Latents.rigid(Pose(rotation, zero), zero[..., 0])
+
+
 @dataclass(frozen=True)
 class Told(PoseEncoder):
     """An encoder that has been told what to name."""
 
-    named: PoseMixture
+    named: ParticlePosterior
 
-    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
         return self.named
 
 
-def test_draws_come_nearer_to_the_exact_posterior_than_climbs() -> None:
+def test_draws_come_nearer_to_the_exact_posterior_than_refinements() -> None:
     batch, true, sd = particles(8, seeded(5))
     # Eight times as much as there is: posteriors are wide, and no Gaussians any more.
     noise = torch.full((BOX // 2,), (8 * sd) ** 2)
     wide = torch.tensor([0.3, 0.3, 0.3, 2.0, 2.0, 0.0], dtype=torch.float64)
-    near = PoseMixture.of_modes(
-        true.rotation[:, None],
-        true.shift_angstrom[:, None],
-        torch.zeros(8, 1, dtype=torch.float64),
+    near = ParticlePosterior.of_modes(
+        Latents.rigid(true, torch.zeros(8, dtype=torch.float64))[:, None],
         torch.ones(8, 1, dtype=torch.float64),
         wide.square().diag().expand(8, 1, 6, 6),
     )
     encoder = Told(network(), GRID, (noise,), C1, near)
-    semi = SemiAmortized(encoder, climbs(volume(), C1))
-    climbed, sampled = semi.infer(batch), Sampled.of(semi).infer(batch)
+    semi = SemiAmortized(encoder, refinement(volume(), C1))
+    refined, sampled = semi.infer(batch), Sampled.of(semi).infer(batch)
     images = semi.whitened(batch)
-    exact = grid_posterior(semi.climbs.subject, images, PRIOR, climbed)
-    before, after = (kl_divergence(exact, one) for one in (climbed, sampled))
+    exact = grid_posterior(semi.refinement.projector, images, PRIOR, refined)
+    before, after = (kl_divergence(exact, one) for one in (refined, sampled))
     assert before.median() > 0.05, before
     assert after.median() < 0.5 * before.median(), (before, after)
 
@@ -286,22 +297,20 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
     noise = torch.full((BOX // 2,), float(images.var()))
     batch = ParticleBatch(images, Optics.without_ctf(8, PIXEL), torch.arange(8))
     density = FourierVolume.from_map(pair.to_map(BOX, PIXEL).float(), 15)
-    zero = torch.zeros(8, 2, dtype=torch.float64)
-    near = PoseMixture.of_modes(
-        torch.stack([true.rotation, true.rotation @ half_turn], 1),
-        torch.zeros(8, 2, 2, dtype=torch.float64),
-        zero,
-        zero + 0.5,
+    half = torch.full((8, 2), 0.5, dtype=torch.float64)
+    near = ParticlePosterior.of_modes(
+        centred(torch.stack([true.rotation, true.rotation @ half_turn], 1)),
+        half,
         0.01 * torch.eye(6, dtype=torch.float64).expand(8, 2, 6, 6),
     )
     seen = whiten(batch, GRID, 15, noise)
-    found = climbs(density, C1).from_modes(seen, near)
+    found = refinement(density, C1).refine(seen, near)
     # The map is interpolated: mates differ by a quarter of a nat.
-    torch.testing.assert_close(found.weight, zero + 0.5, rtol=0, atol=0.1)
-    c2 = climbs(density, symmetry_rotations("C2"))
+    torch.testing.assert_close(found.weight, half, rtol=0, atol=0.1)
+    c2 = refinement(density, symmetry_rotations("C2"))
     # Told of the symmetry, one mode stands for both.
     torch.testing.assert_close(
-        c2.from_modes(seen, near).weight[:, 0], torch.ones(8).double()
+        c2.refine(seen, near).weight[:, 0], torch.ones(8).double()
     )
 
 
@@ -318,7 +327,7 @@ def test_a_training_that_finds_no_pose_takes_half_of_its_steps() -> None:
     images, _ = source()
     # Of a map that is empty, images show nothing.
     nothing = FourierVolume.from_map(torch.zeros(BOX, BOX, BOX), 15)
-    images = replace(images, subject=MapSubject(nothing))
+    images = replace(images, projector=MapProjector(nothing))
     # Half of the steps, 21, lies between two looks.
     config = TrainingConfig(steps=42, batch=100, warm_up=1, check_every=5)
     done = train(network(), images, config, C1, seeded(), SilentMonitor())

@@ -11,8 +11,8 @@ from cryoinfer.geometry.rotations import random_turns_in_plane
 from cryoinfer.inference.brute_force import brute_force
 from cryoinfer.inference.grid_posterior import grid_posterior
 from cryoinfer.inference.lattice import departure
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
@@ -44,7 +44,7 @@ def molecule(symmetric: bool = False) -> MovingAtoms:
 
 @dataclass(frozen=True)
 class Made:
-    subject: MovingSubject
+    projector: MovingProjector
     images: WhitenedImages
     truth: Latents
 
@@ -60,7 +60,7 @@ def make(n: int, noise: float, symmetric: bool = False) -> Made:
     images = clean + sd * torch.randn(clean.shape, generator=seeded(5))
     batch = ParticleBatch(images, Optics.without_ctf(n, PIXEL), torch.arange(n))
     whitened = whiten(batch, GRID, RADIUS, torch.full((BOX // 2,), sd**2))
-    return Made(MovingSubject(moving, GRID, moving, 0), whitened, truth)
+    return Made(MovingProjector(moving, GRID, moving, 0), whitened, truth)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Plane:
         zero = torch.zeros(count, 2, dtype=torch.float64)
         latents = Latents(Pose(rotation, zero), zero[:, 0], z[:, None])
         many = made.images.select(torch.full((count,), row))
-        score = made.subject.log_likelihood(many, latents) - 0.5 * (z / 2.0) ** 2
+        score = made.projector.log_likelihood(many, latents) - 0.5 * (z / 2.0) ** 2
         score = score - math.log(2.0 * math.sqrt(2 * math.pi))
         evidence = torch.logsumexp(score, 0) + math.log(20.0 / (AMPLITUDES - 1) / TURNS)
         return cls(latents, score.softmax(0), float(evidence))
@@ -98,8 +98,8 @@ class Plane:
 
 def test_the_sum_about_the_modes_is_that_over_the_plane() -> None:
     made = make(2, noise=6.0)
-    near = brute_force(made.subject, made.images, PRIOR, RADIUS)
-    exact = grid_posterior(made.subject, made.images, PRIOR, near)
+    near = brute_force(made.projector, made.images, PRIOR, RADIUS)
+    exact = grid_posterior(made.projector, made.images, PRIOR, near)
     mean, covariance = exact.moments(near.mode())
     for row in range(2):
         plane = Plane.of(made, row)
@@ -122,9 +122,9 @@ def test_hardly_any_mass_of_a_faint_image_is_missed() -> None:
     # Several modes all round, and as many more that weigh less than a thousandth.
     made = make(4, noise=40.0)
     made = replace(made, images=made.images.select(torch.tensor([2, 3])))
-    near = brute_force(made.subject, made.images, PRIOR, RADIUS)
+    near = brute_force(made.projector, made.images, PRIOR, RADIUS)
     assert (near.weight[:, 4] > 0.01).all()
-    exact = grid_posterior(made.subject, made.images, PRIOR, near)
+    exact = grid_posterior(made.projector, made.images, PRIOR, near)
     mean, covariance = exact.moments(near.mode())
     for row in range(2):
         plane = Plane.of(made, row)
@@ -142,20 +142,19 @@ def test_hardly_any_mass_of_a_faint_image_is_missed() -> None:
 
 def test_both_mates_of_a_symmetric_molecule_are_found() -> None:
     made = make(2, noise=6.0, symmetric=True)
-    near = brute_force(made.subject, made.images, PRIOR, RADIUS)
+    near = brute_force(made.projector, made.images, PRIOR, RADIUS)
     # The same slices but for rounding in single precision.
     torch.testing.assert_close(near.weight[:, 0], near.weight[:, 1], rtol=0.01, atol=0)
-    turn = near.rotation[:, 1] @ near.rotation[:, 0].mT
-    # Climbs of one image, turned by half a turn.
+    rotation = near.modes.pose.rotation
+    turn = rotation[:, 1] @ rotation[:, 0].mT
+    # Refinements of one image, turned by half a turn.
     assert (turn - HALF_TURN).abs().max() < 1e-4
-    exact = grid_posterior(made.subject, made.images, PRIOR, near)
+    exact = grid_posterior(made.projector, made.images, PRIOR, near)
     rotation = exact.expectation(exact.latents.pose.rotation)
-    assert exact.latents.conformation is not None
     z = exact.expectation(exact.latents.conformation)[:, 0]
     assert rotation[:, :2, :2].abs().max() < 0.01
     for row in range(2):
         plane = Plane.of(made, row)
-        assert plane.latents.conformation is not None
         expected = float(plane.mass @ plane.latents.conformation[:, 0])
         # Of a width of more than half an angstrom.
         assert float(z[row]) == pytest.approx(expected, abs=0.01)
@@ -164,13 +163,13 @@ def test_both_mates_of_a_symmetric_molecule_are_found() -> None:
         )
 
 
-def test_modes_are_tops_in_falling_order() -> None:
+def test_modes_are_in_falling_order() -> None:
     made = make(4, noise=2.0)
-    near = brute_force(made.subject, made.images, PRIOR, RADIUS, modes=5)
+    near = brute_force(made.projector, made.images, PRIOR, RADIUS, modes=5)
     assert near.weight.shape == (4, 5)
     assert (near.weight.diff(dim=1) <= 0).all()
     torch.testing.assert_close(near.weight.sum(1), torch.ones(4).double())
-    # At this signal the top is that of the truth, within four widths.
+    # At this signal the first mode is that of the truth, within four widths.
     apart = departure(near.mode(), made.truth)
     sd = near.covariance[:, 0].diagonal(dim1=1, dim2=2).sqrt()
     assert ((apart.abs() < 4 * sd) | (sd == 0)).all()
@@ -180,13 +179,12 @@ def test_modes_are_tops_in_falling_order() -> None:
 def test_two_amplitudes_and_a_lower_radius_will_do() -> None:
     made = make(2, noise=0.2)
     other = torch.randn(1, 40, 3, generator=seeded(6))
-    moving = made.subject.moving
+    moving = made.projector.moving
     both = replace(moving, direction=torch.cat([moving.direction, other / 3**0.5]))
-    subject = replace(made.subject, moving=both, coarse=both)
+    projector = replace(made.projector, moving=both, coarse=both)
     prior = replace(PRIOR, conformation_sd_angstrom=(2.0, 1.0))
-    near = brute_force(subject, made.images, prior, 5, modes=3)
+    near = brute_force(projector, made.images, prior, 5, modes=3)
     rest = torch.zeros(2, 1, dtype=torch.float64)
-    assert made.truth.conformation is not None
     truth = replace(
         made.truth, conformation=torch.cat([made.truth.conformation, rest], 1)
     )
@@ -211,4 +209,4 @@ def test_two_amplitudes_and_a_lower_radius_will_do() -> None:
 def test_other_unknowns_are_refused(prior: PosePrior) -> None:
     made = make(1, noise=1.0)
     with pytest.raises(ValueError, match="expected an angle and one or two amplitudes"):
-        brute_force(made.subject, made.images, prior, RADIUS)
+        brute_force(made.projector, made.images, prior, RADIUS)

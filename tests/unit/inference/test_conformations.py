@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import LOG_VOLUME_OF_TURNS
 from cryoinfer.geometry.rotations import (
     random_rotations,
     random_turns_in_plane,
     rotate_in_image_frame,
 )
+from cryoinfer.inference.amplitudes import amplitude_moments, amplitude_quantile
 from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
-from cryoinfer.inference.moving_subject import MovingSubject
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.posteriors import LOG_VOLUME_OF_TURNS, PoseMixture
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
@@ -44,7 +46,7 @@ def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
-def mixture(background: float, sd: Tensor = SD) -> PoseMixture:
+def mixture(background: float, sd: Tensor = SD) -> ParticlePosterior:
     """Return one particle of two modes, whose unknowns are correlated."""
     free = (sd > 0).double()
     mixed = torch.eye(8, dtype=torch.float64) + 0.15 * normal(1, 8, 8)
@@ -59,34 +61,34 @@ def mixture(background: float, sd: Tensor = SD) -> PoseMixture:
         turn = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.2]]).double()
         rotation = rotate_in_image_frame(first, turn)
     centre = 0.6 * normal(4, 2, 5) * free[3:]
-    return PoseMixture(
-        rotation=rotation[None],
-        shift_angstrom=centre[None, :, :2],
-        defocus_offset_angstrom=centre[None, :, 2],
+    modes = Latents(Pose(rotation, centre[:, :2]), centre[:, 2], centre[:, 3:])
+    return ParticlePosterior(
+        modes=modes[None],
         weight=torch.tensor([[0.7, 0.3]], dtype=torch.float64) * (1 - background),
         covariance=covariance.expand(1, 2, 8, 8),
+        log_likelihood=torch.full((1,), torch.nan, dtype=torch.float64),
         background=torch.tensor([background], dtype=torch.float64),
         prior_variance=PRIOR_VARIANCE,
-        conformation=centre[None, :, 3:],
     )
+
+
+def displaced(posterior: ParticlePosterior, step: Tensor | float) -> ParticlePosterior:
+    """Return the posterior with other conformations of its modes."""
+    z = posterior.modes.conformation + step
+    return replace(posterior, modes=replace(posterior.modes, conformation=z))
 
 
 @pytest.mark.parametrize("sd", [SD, IN_PLANE_SD], ids=["all turns", "in plane"])
 def test_draws_and_density_agree(sd: Tensor) -> None:
     posterior, other = mixture(0.3, sd), mixture(0.6, sd)
     drawn = posterior.sample(100_000, seeded(5))
-    assert drawn.conformation is not None
     assert drawn.conformation.shape == (100_000, 1, 2)
     # The mean of q'/q over draws of q is one for any density q' that q covers.
     ratio = (other.log_prob(drawn) - posterior.log_prob(drawn)).exp()
     # Between 0.57 and 2: four standard errors of an sd of 0.7 at most.
     assert ratio.mean().item() == pytest.approx(1.0, abs=0.009), ratio.std()
     # A difference that the background cannot make: another place and another weight.
-    moved = replace(
-        posterior,
-        conformation=posterior.conformation + 0.5,
-        weight=posterior.weight.flip(1),
-    )
+    moved = replace(displaced(posterior, 0.5), weight=posterior.weight.flip(1))
     ratio = (moved.log_prob(drawn) - posterior.log_prob(drawn)).exp()
     assert ratio.mean().item() == pytest.approx(1.0, abs=0.02), ratio.std()
 
@@ -103,7 +105,8 @@ def test_a_density_with_amplitudes_integrates_to_one(sd: Tensor) -> None:
         rotation = random_rotations(n, seeded(7))[:, None]
     else:
         rotation = (
-            random_turns_in_plane(n, seeded(7))[:, None] @ posterior.rotation[0, 0]
+            random_turns_in_plane(n, seeded(7))[:, None]
+            @ posterior.modes.pose.rotation[0, 0]
         )
     drawn = Latents(Pose(rotation, step[..., :2]), step[..., 2], step[..., 3:])
     spread = -0.5 * (step / wide) ** 2 - (wide * math.sqrt(2 * math.pi)).log()
@@ -119,7 +122,7 @@ def test_draws_of_an_angle_keep_the_view() -> None:
     drawn = posterior.sample(1000, seeded(8))
     # What lies along the optical axis: the last row of a rotation.
     view = drawn.pose.rotation[:, 0, 2]
-    expected = posterior.rotation[0, 0, 2].expand_as(view)
+    expected = posterior.modes.pose.rotation[0, 0, 2].expand_as(view)
     # Products of rotations in double precision.
     torch.testing.assert_close(view, expected, rtol=0, atol=1e-12)
     # Roots of eigenvalues that rounding keeps from zero.
@@ -130,9 +133,8 @@ def test_draws_of_an_angle_keep_the_view() -> None:
 def test_draws_have_the_moments_of_the_parts() -> None:
     posterior, n = mixture(0.3), 100_000
     drawn = posterior.sample(n, seeded(9)).conformation
-    assert drawn is not None
     weight = torch.cat([posterior.weight[0], posterior.background])
-    mean = torch.cat([posterior.conformation[0], torch.zeros(1, 2).double()])
+    mean = torch.cat([posterior.modes.conformation[0], torch.zeros(1, 2).double()])
     own = torch.diag_embed(torch.stack([SD[6:] ** 2] * 2 + [PRIOR_VARIANCE[3:]]))
     expected = weight @ mean
     variance = weight @ (own.diagonal(dim1=1, dim2=2) + mean**2) - expected**2
@@ -146,12 +148,12 @@ def test_quantiles_of_a_gaussian_amplitude_are_its_own() -> None:
     one = mixture(0.0)
     alone = replace(one, weight=torch.tensor([[1.0, 0.0]], dtype=torch.float64))
     sd = SD[6:]
-    mean, spread = alone.amplitude_moments()
-    torch.testing.assert_close(mean, alone.conformation[:, 0])
+    mean, spread = amplitude_moments(alone)
+    torch.testing.assert_close(mean, alone.modes.conformation[:, 0])
     torch.testing.assert_close(spread[0], sd)
     for level, away in ((0.05, -1.6448536), (0.5, 0.0), (0.95, 1.6448536)):
-        found = alone.amplitude_quantile(level)[0]
-        expected = alone.conformation[0, 0] + away * sd
+        found = amplitude_quantile(alone, level)[0]
+        expected = alone.modes.conformation[0, 0] + away * sd
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -159,13 +161,12 @@ def test_quantiles_of_a_mixture_are_those_of_its_draws() -> None:
     whole = mixture(0.2)
     count = 100_000
     drawn = whole.sample(count, seeded(11)).conformation
-    assert drawn is not None
-    mean, spread = whole.amplitude_moments()
+    mean, spread = amplitude_moments(whole)
     # Five standard errors of a mean of as many draws.
     assert bool(((drawn.mean(0) - mean).abs() < 5 * spread / count**0.5).all())
     torch.testing.assert_close(drawn.std(0), spread, rtol=0.02, atol=0)
     for level in (0.05, 0.5, 0.95):
-        below = (drawn < whole.amplitude_quantile(level)).double().mean(0)
+        below = (drawn < amplitude_quantile(whole, level)).double().mean(0)
         # Five standard errors of a share.
         assert bool(
             ((below - level).abs() < 5 * (level * (1 - level) / count) ** 0.5).all()
@@ -173,12 +174,8 @@ def test_quantiles_of_a_mixture_are_those_of_its_draws() -> None:
 
 
 def test_the_entropy_of_parts_far_apart_is_the_mean_log_density() -> None:
-    posterior = mixture(0.0)
-    posterior = replace(
-        posterior,
-        conformation=posterior.conformation + torch.tensor([[0.0], [40.0]]),
-        covariance=posterior.covariance * 0.04,
-    )
+    posterior = displaced(mixture(0.0), torch.tensor([[0.0], [40.0]]))
+    posterior = replace(posterior, covariance=posterior.covariance * 0.04)
     drawn = posterior.sample(20_000, seeded(10))
     measured = -posterior.log_prob(drawn).mean(0)
     # The sd of the log density of 7 unknowns is 1.9, and that turns fill less volume
@@ -208,7 +205,8 @@ def test_both_forms_of_the_network_are_the_same_density(prior: PosePrior) -> Non
     assert parameters.factor.shape == (5, 3, count, count)
     assert parameters.offset.shape == (5, 3, count - prior.turns)
     posterior = made.posterior(parameters)
-    assert posterior.conformation.shape == (5, 3, len(prior.conformation_sd_angstrom))
+    z = posterior.modes.conformation
+    assert z.shape == (5, 3, len(prior.conformation_sd_angstrom))
     latents = posterior.sample(7, seeded(13))
     offset = made.offset_of(latents).movedim(0, 1)
     rotation = latents.pose.rotation.float().movedim(0, 1)
@@ -253,7 +251,7 @@ BOX, PIXEL, RADIUS = 32, 3.0, 10
 GRID = ReferenceGrid(BOX, PIXEL)
 
 
-def source(prior: PosePrior) -> TrainingImages[MovingSubject]:
+def source(prior: PosePrior) -> TrainingImages[MovingProjector]:
     """Return images of 30 atoms that move in two ways, with noise as bright as they."""
     place = (9 * normal(14, 30, 3)).float()
     direction = normal(15, 2, 30, 3)
@@ -272,8 +270,8 @@ def source(prior: PosePrior) -> TrainingImages[MovingSubject]:
     batch = ParticleBatch(clean, optics, torch.arange(20))
     noise_power = torch.full((BOX // 2,), float(clean.var()))
     templates = whiten(batch, GRID, RADIUS, noise_power)
-    subject = MovingSubject(moving, GRID, moving, 0)
-    return TrainingImages(subject, (templates,), prior)
+    projector = MovingProjector(moving, GRID, moving, 0)
+    return TrainingImages(projector, (templates,), prior)
 
 
 @pytest.mark.parametrize(
@@ -290,20 +288,19 @@ def test_training_images_show_the_atoms_where_they_are_said_to_be(
     count, made = 400, source(prior)
     images, latents = made.draw(count, seeded(17))
     z = latents.conformation
-    assert z is not None
     sd = torch.tensor(prior.conformation_sd_angstrom, dtype=torch.float64)
     # Five standard errors of a mean and of an sd.
     assert (z.mean(0).abs() <= 5 * sd / count**0.5).all()
     assert ((z.std(0) - sd).abs() <= 5 * sd / (2 * count) ** 0.5).all()
     p = images.coefficients.shape[1]
-    found = made.subject.log_likelihood(images, latents)
+    found = made.projector.log_likelihood(images, latents)
     # What is left is noise of unit power: exponential variables, p an image.
     error = 5 * (p / count) ** 0.5
     assert float(found.mean()) == pytest.approx(-p, abs=error)
     assert float(found.std()) == pytest.approx(p**0.5, rel=5 / (2 * count) ** 0.5 * 1.1)
     # Elsewhere it is more.
     rest = replace(latents, conformation=z.roll(1, 0))
-    other = made.subject.log_likelihood(images, rest)
+    other = made.projector.log_likelihood(images, rest)
     assert float(other.mean()) < -p - 3 * error
 
 

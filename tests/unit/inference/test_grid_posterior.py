@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.geometry.rotation_volume import LOG_VOLUME_OF_ROTATIONS
 from cryoinfer.inference.grid_posterior import (
     GridPosterior,
     grid_posterior,
     kl_divergence,
 )
-from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS, PoseMixture
-from cryoinfer.inference.refine import LocalPoses, PosePrior, gauss_newton
-from cryoinfer.inference.search import laplace_log_evidence
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.lattice import moved
+from cryoinfer.inference.local_refinement import refine_locally
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.records import Latents, Pose
 
 PRIOR = PosePrior(5.0, 0.0)
@@ -28,28 +31,28 @@ HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 CLOSE = 0.01
 
 
-def laplace(*tops: LocalPoses, prior: PosePrior = PRIOR) -> PoseMixture:
-    """Return the mixture of n particles with a mode for every climb."""
-    evidence = torch.stack([laplace_log_evidence(top, prior) for top in tops], 1)
-    return PoseMixture.of_modes(
-        torch.stack([top.rotation for top in tops], 1),
-        torch.stack([top.shift_angstrom for top in tops], 1),
-        torch.stack([top.defocus_offset_angstrom for top in tops], 1),
+def laplace(*modes: PosteriorModes, prior: PosePrior = PRIOR) -> ParticlePosterior:
+    """Return the mixture of n particles with a mode of each refinement."""
+    evidence = torch.stack([one.log_evidence(prior) for one in modes], 1)
+    return ParticlePosterior.of_modes(
+        Latents.joined([one.latents[None] for one in modes]).transposed(),
         evidence.softmax(1),
-        torch.stack([top.covariance() for top in tops], 1),
+        torch.stack([one.covariance() for one in modes], 1),
     )
 
 
-def climbed(made, prior: PosePrior = PRIOR) -> LocalPoses:
-    # To the very top: a step that gains less than a tenth of a nat ends a climb.
-    top = made.truth
+def refined(made, prior: PosePrior = PRIOR) -> PosteriorModes:
+    # To the very mode: a step that gains less than a tenth of a nat ends a refinement.
+    found = PosteriorModes.unknown(made.truth)
     for _ in range(3):
-        top = gauss_newton(made.volume, made.images, top, prior, 8, 0.1)
-    return top
+        found = refine_locally(
+            made.projector, made.images, found.latents, prior, 8, 0.1
+        )
+    return found
 
 
-def summed(made, near: PoseMixture, prior: PosePrior = PRIOR) -> GridPosterior:
-    return grid_posterior(MapSubject(made.volume), made.images, prior, near)
+def summed(made, near: ParticlePosterior, prior: PosePrior = PRIOR) -> GridPosterior:
+    return grid_posterior(made.projector, made.images, prior, near)
 
 
 def log_posterior(made, latents: Latents, prior: PosePrior) -> Tensor:
@@ -72,13 +75,12 @@ def log_posterior(made, latents: Latents, prior: PosePrior) -> Tensor:
     return log_prior - loss.view(many, -1)
 
 
-def held_rotation(top: LocalPoses, shift: Tensor, variance: Tensor) -> PoseMixture:
+def held_rotation(truth: Latents, shift: Tensor, variance: Tensor) -> ParticlePosterior:
     """Return the mixture whose unknowns are those with a variance, (6,)."""
-    n = len(top)
-    return PoseMixture.of_modes(
-        top.rotation[:, None],
-        shift.expand(n, 1, 2),
-        torch.zeros(n, 1, dtype=torch.float64),
+    n = len(truth)
+    pose = Pose(truth.pose.rotation[:, None], shift.expand(n, 1, 2))
+    return ParticlePosterior.of_modes(
+        Latents.rigid(pose, torch.zeros(n, 1, dtype=torch.float64)),
         torch.ones(n, 1, dtype=torch.float64),
         torch.diag(variance).expand(n, 1, 6, 6),
     )
@@ -93,12 +95,12 @@ def test_without_a_map_the_posterior_is_the_prior(scene) -> None:
         torch.tensor([1.0, -1.0], dtype=torch.float64),
         torch.tensor([0, 0, 0, 0.3, 0.3, 900.0], dtype=torch.float64),
     )
-    exact = grid_posterior(MapSubject(flat), made.images, PosePrior(2.0, 100.0), near)
+    exact = grid_posterior(MapProjector(flat), made.images, PosePrior(2.0, 100.0), near)
     # The prior is normalised: what is left is the constant of the image. Of a
     # Gaussian of 3 dimensions 2e-5 lie more than five standard deviations out.
     torch.testing.assert_close(exact.log_evidence, -made.power(), rtol=1e-7, atol=1e-4)
     zero = torch.zeros(2, 2, dtype=torch.float64)
-    origin = Latents(Pose(made.truth.rotation, zero), zero[:, 0])
+    origin = Latents.rigid(Pose(made.truth.pose.rotation, zero), zero[:, 0])
     mean, covariance = exact.moments(origin)
     expected = torch.diag(torch.tensor([0, 0, 0, 4.0, 4.0, 1e4], dtype=torch.float64))
     assert (mean[:, 3:5].abs() < 1e-2).all()
@@ -115,14 +117,16 @@ def test_without_a_map_the_posterior_is_the_prior(scene) -> None:
 def test_shifts_alone_against_quadrature(scene) -> None:
     made = scene(3, noise_sd=0.3)
     variance = torch.tensor([0, 0, 0, 0.01, 0.01, 0], dtype=torch.float64)
-    near = held_rotation(made.truth, torch.zeros(2).double(), variance)
-    near = replace(near, shift_angstrom=made.truth.shift_angstrom[:, None])
+    shift = made.truth.pose.shift_angstrom
+    near = held_rotation(made.truth, shift[:, None], variance)
     exact = summed(made, near)
     # Another sum, of 41 x 41 cells about the truth: the sd is about 0.07 A.
     axis = (torch.arange(41, dtype=torch.float64) - 20) * 0.03
-    moved = made.truth.shift_angstrom + torch.cartesian_prod(axis, axis)[:, None]
-    rotation = made.truth.rotation.expand(len(moved), 3, 3, 3)
-    latents = Latents(Pose(rotation, moved), torch.zeros_like(moved[..., 0]))
+    near_truth = shift + torch.cartesian_prod(axis, axis)[:, None]
+    rotation = made.truth.pose.rotation.expand(len(near_truth), 3, 3, 3)
+    latents = Latents.rigid(
+        Pose(rotation, near_truth), torch.zeros_like(near_truth[..., 0])
+    )
     values = log_posterior(made, latents, PRIOR) + LOG_VOLUME_OF_ROTATIONS
     expected = torch.logsumexp(values, 0) + math.log(0.03**2)
     torch.testing.assert_close(exact.log_evidence, expected, rtol=0, atol=CLOSE)
@@ -133,7 +137,7 @@ def test_shifts_alone_against_quadrature(scene) -> None:
 )
 def test_evidence_agrees_with_importance_sampling(scene, prior) -> None:
     made = scene(3, noise_sd=0.2)
-    near = laplace(climbed(made, prior), prior=prior)
+    near = laplace(refined(made, prior), prior=prior)
     exact = summed(made, near, prior)
     wide = replace(near, covariance=near.covariance * 1.5)
     drawn = wide.sample(4000, torch.Generator().manual_seed(1))
@@ -146,7 +150,7 @@ def test_evidence_agrees_with_importance_sampling(scene, prior) -> None:
 @pytest.mark.parametrize("factor", [0.1, 9.0])
 def test_the_width_of_the_lattice_does_not_matter(scene, factor) -> None:
     made = scene(3, noise_sd=0.2)
-    near = laplace(climbed(made))
+    near = laplace(refined(made))
     other = replace(near, covariance=near.covariance * factor)
     expected, found = summed(made, near), summed(made, other)
     torch.testing.assert_close(
@@ -159,7 +163,7 @@ def test_the_width_of_the_lattice_does_not_matter(scene, factor) -> None:
 
 def test_masses_and_densities_belong_together(scene) -> None:
     made = scene(2, noise_sd=0.2)
-    exact = summed(made, laplace(climbed(made)))
+    exact = summed(made, laplace(refined(made)))
     total = exact.expectation(torch.ones_like(exact.log_mass))
     torch.testing.assert_close(total, torch.ones(2, dtype=torch.float64))
     latents = exact.latents[exact.image == 0][:400]
@@ -178,7 +182,7 @@ def test_masses_and_densities_belong_together(scene) -> None:
 @pytest.mark.parametrize("prior", [PRIOR, WITH_DEFOCUS])
 def test_a_bright_particle_is_gaussian(scene, prior) -> None:
     made = scene(4, noise_sd=0.05)
-    near = laplace(climbed(made, prior), prior=prior)
+    near = laplace(refined(made, prior), prior=prior)
     exact = summed(made, near, prior)
     # Curvature is left, and that of the trilinear cells.
     divergence = kl_divergence(exact, near)
@@ -204,18 +208,17 @@ def test_a_bright_particle_is_gaussian(scene, prior) -> None:
 
 def test_a_mode_named_twice_counts_once(scene) -> None:
     made = scene(2, noise_sd=0.2)
-    top = climbed(made)
-    expected = summed(made, laplace(top))
-    twice = laplace(top, top)
+    mode = refined(made)
+    expected = summed(made, laplace(mode))
+    twice = laplace(mode, mode)
     same = summed(made, twice)
     assert len(same.log_mass) == len(expected.log_mass)
     torch.testing.assert_close(same.log_evidence, expected.log_evidence)
-    # Two modes on the flanks of one top share its mass.
+    # Two modes on the flanks of one share its mass.
     sd = twice.covariance[:, 0, 3, 3].sqrt()
-    beside = twice.shift_angstrom.clone()
-    beside[:, 0, 0] -= sd
-    beside[:, 1, 0] += sd
-    flanks = replace(twice, shift_angstrom=beside)
+    step = torch.zeros(2, 2, 6, dtype=torch.float64)
+    step[:, 0, 3], step[:, 1, 3] = -sd, sd
+    flanks = replace(twice, modes=moved(twice.modes, step))
     shared = summed(made, flanks)
     torch.testing.assert_close(
         shared.log_evidence, expected.log_evidence, rtol=0, atol=CLOSE
@@ -231,12 +234,14 @@ def test_two_modes_of_a_map_that_is_nearly_symmetric(scene) -> None:
     added = FourierVolume.from_map(density, made.volume.radius, made.volume.padding)
     volume = replace(made.volume, values=made.volume.values + added.values)
     made = replace(made, volume=volume)
-    mate = replace(made.truth, rotation=made.truth.rotation @ HALF_TURN)
-    tops = [climbed(made), climbed(replace(made, truth=mate))]
-    both = laplace(*tops)
+    pose = made.truth.pose
+    turned = replace(pose, rotation=pose.rotation @ HALF_TURN)
+    mate = replace(made.truth, pose=turned)
+    modes = [refined(made), refined(replace(made, truth=mate))]
+    both = laplace(*modes)
     exact = summed(made, both)
-    alone = [summed(made, laplace(top)).log_evidence for top in tops]
-    first = exact.latents.pose.rotation @ tops[0].rotation[exact.image].mT
+    alone = [summed(made, laplace(mode)).log_evidence for mode in modes]
+    first = exact.latents.pose.rotation @ modes[0].pose.rotation[exact.image].mT
     near_first = first.diagonal(dim1=1, dim2=2).sum(1) > 1
     share = exact.expectation(near_first.double())
     expected = torch.stack(alone, 1).softmax(1)[:, 0]
@@ -245,12 +250,12 @@ def test_two_modes_of_a_map_that_is_nearly_symmetric(scene) -> None:
     assert share.min() < 0.4
     assert share.max() > 0.6
     laplace_share = torch.stack(
-        [laplace_log_evidence(top, PRIOR) for top in tops], 1
+        [mode.log_evidence(PRIOR) for mode in modes], 1
     ).softmax(1)[:, 0]
     torch.testing.assert_close(laplace_share, share, rtol=0, atol=0.05)
     assert (kl_divergence(exact, both) < 0.1).all()
     # One mode alone misses the other: its share, and all that it says of it.
-    assert (kl_divergence(exact, laplace(tops[0])) > 10 * (1 - share)).all()
+    assert (kl_divergence(exact, laplace(modes[0])) > 10 * (1 - share)).all()
 
 
 def test_all_rotations_have_the_prior_s_mass(scene) -> None:
@@ -261,16 +266,16 @@ def test_all_rotations_have_the_prior_s_mass(scene) -> None:
         torch.zeros(2, dtype=torch.float64),
         torch.tensor([0.5, 0.5, 0.5, 0, 0, 0], dtype=torch.float64),
     )
-    exact = grid_posterior(MapSubject(flat), made.images, PosePrior(0.0, 0.0), near)
+    exact = grid_posterior(MapProjector(flat), made.images, PosePrior(0.0, 0.0), near)
     # The density ends at half a turn, where sums of a finite step are off by a cell.
     torch.testing.assert_close(exact.log_evidence, -made.power(), rtol=0, atol=0.2)
 
 
 def test_mixtures_of_other_unknowns_are_refused(scene) -> None:
     made = scene(2, noise_sd=0.2)
-    near = laplace(climbed(made))
+    near = laplace(refined(made))
     exact = summed(made, near)
-    other = laplace(climbed(made, WITH_DEFOCUS), prior=WITH_DEFOCUS)
+    other = laplace(refined(made, WITH_DEFOCUS), prior=WITH_DEFOCUS)
     with pytest.raises(ValueError, match="infer both with one prior"):
         kl_divergence(exact, other)
     with pytest.raises(ValueError, match="with the same prior"):

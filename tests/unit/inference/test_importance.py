@@ -11,10 +11,11 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.importance import ImportanceSampling, fitted, mixed
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import PosePrior, gauss_newton
-from cryoinfer.inference.search import laplace_log_evidence
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.lattice import moved
+from cryoinfer.inference.local_refinement import refine_locally
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Optics, Pose
 
@@ -38,9 +39,9 @@ def blank(n: int) -> WhitenedImages:
 
 @dataclass
 class Known:
-    """A subject whose posteriors are mixtures; counts how often it is asked."""
+    """A projector whose posteriors are mixtures; counts how often it is asked."""
 
-    mixture: PoseMixture
+    mixture: ParticlePosterior
     symmetry: Tensor
     asked: int = 0
 
@@ -52,41 +53,42 @@ class Known:
 
 def sums(
     n: int, modes: int, sd: tuple[float, ...], background: float = 0.0
-) -> PoseMixture:
+) -> ParticlePosterior:
     """Return mixtures of correlated Gaussians, their modes some widths apart."""
     generator = seeded(4)
     free = torch.tensor(sd, dtype=torch.float64)
     shape = n, modes, 6, 12
     mixed_up = torch.randn(shape, generator=generator, dtype=torch.float64)
     covariance = mixed_up @ mixed_up.mT / 12 * free[:, None] * free
-    centre = random_rotations(n, generator)[:, None].expand(n, modes, 3, 3)
-    zero = torch.zeros(n, modes, dtype=torch.float64)
+    rotation = random_rotations(n, generator)[:, None].expand(n, modes, 3, 3)
     shift = torch.zeros(n, modes, 2, dtype=torch.float64)
-    spread = PoseMixture.of_modes(centre, shift, zero, zero + 1, 2 * covariance)
+    centre = Latents.rigid(Pose(rotation, shift), shift[..., 0])
+    one = torch.ones(n, modes, dtype=torch.float64)
+    spread = ParticlePosterior.of_modes(centre, one, 2 * covariance)
     alone = [spread.mode_alone(torch.full((n,), k)) for k in range(modes)]
-    at = [one.sample(1, generator)[0] for one in alone]
+    at = [one.sample(1, generator) for one in alone]
     weight = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)[:modes]
     weight = (weight / weight.sum()).expand(n, modes) * (1 - background)
-    return PoseMixture(
-        torch.stack([one.pose.rotation for one in at], 1),
-        torch.stack([one.pose.shift_angstrom for one in at], 1),
-        torch.stack([one.defocus_offset_angstrom for one in at], 1),
+    return ParticlePosterior(
+        Latents.joined(at).transposed(),
         weight,
         covariance,
+        torch.full((n,), torch.nan, dtype=torch.float64),
         torch.full((n,), background, dtype=torch.float64),
         torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64),
-        torch.zeros(n, modes, 0, dtype=torch.float64),
     )
 
 
-def divergence(truth: PoseMixture, found: PoseMixture, symmetry: Tensor) -> Tensor:
+def divergence(
+    truth: ParticlePosterior, found: ParticlePosterior, symmetry: Tensor
+) -> Tensor:
     """Return KL(truth || found) by draws, to about a hundredth of a nat, (n,)."""
     drawn = truth.sample(4000, seeded(9))
     true = truth.log_prob_of_orbit(drawn, symmetry)
     return (true - found.log_prob_of_orbit(drawn, symmetry)).mean(0)
 
 
-def off(truth: PoseMixture) -> PoseMixture:
+def off(truth: ParticlePosterior) -> ParticlePosterior:
     """Return wide Gaussians, all of one shape, about two draws from every mode."""
     n, modes = truth.weight.shape
     generator = seeded(2)
@@ -94,10 +96,8 @@ def off(truth: PoseMixture) -> PoseMixture:
     at = Latents.joined([one.sample(2, generator) for one in alone])
     count = 2 * modes
     shape = 2.0 * truth.covariance[:, :1].expand(n, count, 6, 6)
-    return PoseMixture.of_modes(
-        at.pose.rotation.transpose(0, 1),
-        at.pose.shift_angstrom.transpose(0, 1),
-        at.defocus_offset_angstrom.T,
+    return ParticlePosterior.of_modes(
+        at.transposed(),
         torch.full((n, count), 1 / count, dtype=torch.float64),
         shape,
     )
@@ -133,9 +133,9 @@ def test_known_mixtures_are_found_from_a_wide_gaussian(sd) -> None:
 
 def test_a_mixture_that_is_the_posterior_is_drawn_from_once() -> None:
     truth = sums(4, 2, (0.05, 0.08, 0.06, 0.5, 0.7, 0.0))
-    subject = Known(truth, C1)
-    found = ImportanceSampling(subject, FLAT, C1).of(blank(4), truth)
-    assert subject.asked == 4 * ImportanceSampling(subject, FLAT, C1).draws
+    projector = Known(truth, C1)
+    found = ImportanceSampling(projector, FLAT, C1).of(blank(4), truth)
+    assert projector.asked == 4 * ImportanceSampling(projector, FLAT, C1).draws
     # A fit to 512 draws: half a nat for every thousand numbers.
     assert divergence(truth, found, C1).mean() < 0.06
 
@@ -150,12 +150,14 @@ def test_the_background_is_weighed() -> None:
     assert (found.background - 0.3).abs().max() < 0.08
 
 
-def test_mates_of_a_symmetric_subject_are_one_pose() -> None:
+def test_mates_of_a_symmetric_structure_are_one_pose() -> None:
     c3 = symmetry_rotations("C3")
     truth = sums(4, 2, (0.05, 0.08, 0.06, 0.5, 0.7, 0.0))
-    turned = truth.rotation.clone()
+    pose = truth.modes.pose
+    turned = pose.rotation.clone()
     turned[:, 1] = turned[:, 1] @ c3[1]
-    truth = replace(truth, rotation=turned)
+    mates = replace(truth.modes, pose=replace(pose, rotation=turned))
+    truth = replace(truth, modes=mates)
     start = truth.widened(torch.full((6,), 1.5, dtype=torch.float64))
     found = ImportanceSampling(Known(truth, c3), FLAT, c3).of(blank(4), start)
     assert divergence(truth, found, c3).mean() < 0.06
@@ -172,21 +174,24 @@ def test_a_step_of_the_fit_takes_the_moments_of_the_draws() -> None:
     exact = torch.einsum("sni,snj->nij", apart, apart) / 20_000
     # What was before counts for 30 of 20,030 draws, and is four times as much.
     torch.testing.assert_close(found.covariance[:, 0], exact, rtol=0.006, atol=1e-7)
+    shift = found.modes.pose.shift_angstrom[:, 0]
     torch.testing.assert_close(
-        found.shift_angstrom[:, 0], drawn.pose.shift_angstrom.mean(0), rtol=1e-9, atol=0
+        shift, drawn.pose.shift_angstrom.mean(0), rtol=1e-9, atol=0
     )
 
 
 def test_a_component_without_draws_stays() -> None:
     truth = sums(2, 2, (0.02, 0.03, 0.01, 0.5, 0.7, 0.0))
     drawn = truth.mode_alone(torch.zeros(2, dtype=torch.int64)).sample(50, seeded())
-    far = replace(truth, shift_angstrom=truth.shift_angstrom.clone())
-    far.shift_angstrom[:, 1] += 1000.0
+    step = torch.zeros(2, 2, 6, dtype=torch.float64)
+    step[:, 1, 3:5] = 1000.0
+    far = replace(truth, modes=moved(truth.modes, step))
     found = fitted(far, drawn, torch.full((50, 2), 0.02, dtype=torch.float64))
     assert torch.equal(found.covariance[:, 1], far.covariance[:, 1])
-    assert torch.equal(found.shift_angstrom[:, 1], far.shift_angstrom[:, 1])
+    shift, before = (one.modes.pose.shift_angstrom for one in (found, far))
+    assert torch.equal(shift[:, 1], before[:, 1])
     assert not found.weight[:, 1].any()
-    assert found.rotation.isfinite().all()
+    assert found.modes.pose.rotation.isfinite().all()
 
 
 def test_draws_are_those_of_a_seed() -> None:
@@ -203,21 +208,18 @@ def test_draws_are_those_of_a_seed() -> None:
 def test_posteriors_of_images_come_nearer_to_the_exact_ones(scene) -> None:
     prior = PosePrior(5.0, 0.0)
     made = scene(6, noise_sd=1.0)
-    subject = MapSubject(made.volume)
-    top = made.truth
+    mode = PosteriorModes.unknown(made.truth)
     for _ in range(3):
-        top = gauss_newton(made.volume, made.images, top, prior, 8, 0.1)
-    laplace = PoseMixture.of_modes(
-        top.rotation[:, None],
-        top.shift_angstrom[:, None],
-        top.defocus_offset_angstrom[:, None],
-        laplace_log_evidence(top, prior)[:, None].softmax(1),
-        top.covariance()[:, None],
+        mode = refine_locally(made.projector, made.images, mode.latents, prior, 8, 0.1)
+    laplace = ParticlePosterior.of_modes(
+        mode.latents[:, None],
+        torch.ones(6, 1, dtype=torch.float64),
+        mode.covariance()[:, None],
     )
-    exact = grid_posterior(subject, made.images, prior, laplace)
+    exact = grid_posterior(made.projector, made.images, prior, laplace)
     wide = laplace.widened(torch.full((6,), 1.3, dtype=torch.float64))
     start = mixed(wide, wide.widened(torch.full((6,), 2.0).double()), 0.3)
-    found = ImportanceSampling(subject, prior, C1).of(made.images, start)
+    found = ImportanceSampling(made.projector, prior, C1).of(made.images, start)
     before, after = (kl_divergence(exact, one) for one in (laplace, found))
     assert before.median() > 0.1, before
     assert after.median() < 0.5 * before.median(), (before, after)
@@ -226,15 +228,13 @@ def test_posteriors_of_images_come_nearer_to_the_exact_ones(scene) -> None:
 @pytest.mark.parametrize("pixel_size", [2.0, 2.5])
 def test_likelihoods_of_maps_are_the_residuals(scene, pixel_size: float) -> None:
     made = scene(5, 0.3, pixel_size_angstrom=pixel_size, defocus_error_angstrom=400.0)
-    other = made.truth.select(torch.tensor([1, 2, 3, 4, 0]))
-    for poses in (made.truth, other):
-        pose = Pose(poses.rotation, poses.shift_angstrom)
+    other = made.truth[torch.tensor([1, 2, 3, 4, 0])]
+    for latents in (made.truth, other):
         held = torch.zeros(5, dtype=torch.float64)
-        for defocus in (held, poses.defocus_offset_angstrom):
-            found = MapSubject(made.volume).log_likelihood(
-                made.images, Latents(pose, defocus)
-            )
-            exact = -made.loss(poses.rotation, poses.shift_angstrom, defocus)
+        for defocus in (held, latents.defocus_offset_angstrom):
+            at = Latents.rigid(latents.pose, defocus)
+            found = made.projector.log_likelihood(made.images, at)
+            exact = -made.loss_of(at)
             # Sums in single precision of images whose power is 1e3 to 1e5.
             torch.testing.assert_close(
                 found, exact, rtol=1e-4, atol=1e-5 * float(made.power().max())

@@ -3,26 +3,28 @@
 import torch
 from torch import Tensor
 
-from cryoinfer.geometry.rotations import rotate_in_image_frame, rotation_vector
-from cryoinfer.inference.refine import PosePrior, gauss_newton, information
+from cryoinfer.inference.lattice import departure, moved
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.records import Latents
 
 FREE = PosePrior(1e6, 1e9)
 
 
 def off_the_mode(scene):
-    """Return poses some way from the truth, so that residuals are large."""
+    """Return latents some way from the truth, so that residuals are large."""
     made = scene(4, defocus_error_angstrom=100.0)
     generator = torch.Generator().manual_seed(5)
     turn = torch.randn(4, 3, generator=generator, dtype=torch.float64) * 0.05
-    poses = made.truth
-    return made, type(poses).at(
-        rotate_in_image_frame(poses.rotation, turn),
-        poses.shift_angstrom + 0.5,
-        poses.defocus_offset_angstrom + 150.0,
-    )
+    away = torch.tensor([0.5, 0.5, 150.0], dtype=torch.float64).expand(4, 3)
+    return made, moved(made.truth, torch.cat([turn, away], 1))
 
 
-def jacobian(made, poses) -> Tensor:
+def model_at(made, at: Latents) -> Tensor:
+    pose, defocus = at.pose, at.defocus_offset_angstrom
+    return made.model(pose.rotation, pose.shift_angstrom, defocus)
+
+
+def jacobian(made, at: Latents) -> Tensor:
     """Differentiate real and imaginary parts, (n, 2 p, 6)."""
 
     def prediction(unknown: Tensor) -> Tensor:
@@ -30,22 +32,22 @@ def jacobian(made, poses) -> Tensor:
         for axis, (a, b) in enumerate([(2, 1), (0, 2), (1, 0)]):
             skew[:, a, b], skew[:, b, a] = unknown[:, axis], -unknown[:, axis]
         model = made.model(
-            torch.linalg.matrix_exp(skew) @ poses.rotation,
-            poses.shift_angstrom + unknown[:, 3:5],
-            poses.defocus_offset_angstrom + unknown[:, 5],
+            torch.linalg.matrix_exp(skew) @ at.pose.rotation,
+            at.pose.shift_angstrom + unknown[:, 3:5],
+            at.defocus_offset_angstrom + unknown[:, 5],
         )
         # Images do not depend on each other's unknowns.
         return torch.view_as_real(model).flatten(1).sum(0)
 
-    zero = torch.zeros(len(poses), 6, dtype=torch.float64)
+    zero = torch.zeros(len(at), 6, dtype=torch.float64)
     return torch.autograd.functional.jacobian(prediction, zero).movedim(1, 0)
 
 
 def test_information_is_twice_the_squared_jacobian(scene) -> None:
-    made, poses = off_the_mode(scene)
-    slopes = jacobian(made, poses)
+    made, at = off_the_mode(scene)
+    slopes = jacobian(made, at)
     expected = 2 * slopes.mT @ slopes
-    found = information(made.volume, made.images, poses, FREE)
+    found = made.projector.normal_equations(made.images, at, FREE).information
     # Relative to the diagonal: unknowns have units. Shift and defocus are exactly
     # uncoupled: their derivatives are a quarter turn of phase apart.
     width = expected.diagonal(dim1=1, dim2=2).sqrt()
@@ -55,21 +57,14 @@ def test_information_is_twice_the_squared_jacobian(scene) -> None:
 
 
 def test_the_matrix_agrees_with_central_differences(scene) -> None:
-    made, poses = off_the_mode(scene)
-    found = information(made.volume, made.images, poses, FREE)
+    made, at = off_the_mode(scene)
+    found = made.projector.normal_equations(made.images, at, FREE).information
     # Steps far within a voxel: derivatives of trilinear interpolation jump there.
     steps = torch.tensor([2e-5] * 3 + [1e-3] * 2 + [0.05], dtype=torch.float64)
     for unknown, step in enumerate(steps):
         move = torch.zeros(4, 6, dtype=torch.float64)
         move[:, unknown] = step
-        ahead, behind = (
-            made.model(
-                rotate_in_image_frame(poses.rotation, sign * move[:, :3]),
-                poses.shift_angstrom + sign * move[:, 3:5],
-                poses.defocus_offset_angstrom + sign * move[:, 5],
-            )
-            for sign in (1, -1)
-        )
+        ahead, behind = (model_at(made, moved(at, sign * move)) for sign in (1, -1))
         slope = (ahead - behind) / (2 * step)
         expected = 2 * slope.abs().square().sum(1)
         # A few points lie within a step of a voxel's face; at most one in 200.
@@ -79,27 +74,18 @@ def test_the_matrix_agrees_with_central_differences(scene) -> None:
 
 
 def test_a_step_solves_the_normal_equations(scene) -> None:
-    made, poses = off_the_mode(scene)
-    slopes = jacobian(made, poses)
-    residual = made.images.coefficients - made.model(
-        poses.rotation, poses.shift_angstrom, poses.defocus_offset_angstrom
-    )
+    made, at = off_the_mode(scene)
+    slopes = jacobian(made, at)
+    residual = made.images.coefficients - model_at(made, at)
     left = torch.view_as_real(residual).flatten(1).double()
     matrix = slopes.mT @ slopes
     damped = matrix + 1e-4 * torch.diag_embed(matrix.diagonal(dim1=1, dim2=2))
     gradient = (slopes.mT @ left[..., None]).squeeze(2)
     expected = torch.linalg.solve(damped, gradient)
-    found = gauss_newton(made.volume, made.images, poses, FREE, 1, 1.0)
-    moved = torch.cat(
-        [
-            rotation_vector(found.rotation @ poses.rotation.mT),
-            found.shift_angstrom - poses.shift_angstrom,
-            (found.defocus_offset_angstrom - poses.defocus_offset_angstrom)[:, None],
-        ],
-        1,
-    )
+    found = made.projector.refine_locally(made.images, at, FREE, 1, 1.0)
+    step = departure(found.latents, at)
     # In units of the posterior's widths, over the whole step: sums of some 200 products
     # in single precision, of which the inverse of a matrix keeps less.
     width = matrix.diagonal(dim1=1, dim2=2).sqrt()
     length = (expected * width).norm(dim=1, keepdim=True)
-    assert ((moved - expected) * width / length).abs().max() < 1e-4
+    assert ((step - expected) * width / length).abs().max() < 1e-4

@@ -27,7 +27,9 @@ def seeded(seed: int) -> torch.Generator:
 def centre(seed: int = 1) -> Latents:
     shift = torch.randn(2, generator=seeded(seed), dtype=torch.float64)
     rotation = random_rotations(1, seeded(seed))[0]
-    return Latents(Pose(rotation, shift), torch.tensor(100.0, dtype=torch.float64))
+    return Latents.rigid(
+        Pose(rotation, shift), torch.tensor(100.0, dtype=torch.float64)
+    )
 
 
 def ellipsoid(seed: int = 1) -> Ellipsoid:

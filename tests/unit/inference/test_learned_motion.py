@@ -11,8 +11,8 @@ from cryoinfer.inference.learned_motion import (
     Fields,
     principal_motion,
 )
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
@@ -38,8 +38,8 @@ def moving() -> MovingAtoms:
     return MovingAtoms(atoms, normal(1, POINTS, 3, seed=2).float()).scaled(GAIN)
 
 
-def subject(beads: MovingAtoms) -> MovingSubject:
-    return MovingSubject(beads, GRID, beads, BOX // 2)
+def projector(beads: MovingAtoms) -> MovingProjector:
+    return MovingProjector(beads, GRID, beads, BOX // 2)
 
 
 def fields(sd: float) -> Fields:
@@ -57,7 +57,6 @@ def latents() -> Latents:
 
 def imaged(beads: MovingAtoms, at: Latents) -> WhitenedImages:
     """Return images without noise."""
-    assert at.conformation is not None
     clean = beads.at(at.conformation).project(at.pose, BOX, PIXEL_SIZE)
     optics = Optics.without_ctf(IMAGES, PIXEL_SIZE)
     batch = ParticleBatch(clean, optics, torch.arange(IMAGES))
@@ -97,14 +96,13 @@ def test_elimination_is_the_whole_system_solved_at_once() -> None:
     true = moving()
     at = latents()
     images = imaged(true, at)
-    assert at.conformation is not None
     start = replace(
         at,
         pose=replace(at.pose, shift_angstrom=at.pose.shift_angstrom + 0.05),
         conformation=at.conformation + 0.1,
     )
     wide = fields(1e4)  # which says nothing
-    equations = FieldEquations(wide, subject(moving()), PRIOR)
+    equations = FieldEquations(wide, projector(moving()), PRIOR)
     equations.add(images, start)
     share = equations.solved()
     expected, steps = solved_at_once(wide, images, start)
@@ -122,24 +120,23 @@ def solved_at_once(
     size = IMAGES * own + k * BASIS
     matrix = torch.zeros(size, size, dtype=torch.float64)
     right = torch.zeros(size, dtype=torch.float64)
-    whole = subject(wide.joined)
+    whole = projector(wide.joined)
     both = replace(PRIOR, conformation_sd_angstrom=(2.0, *[1.0] * BASIS))
-    assert start.conformation is not None
     for row in range(IMAGES):
         one = start[[row]]
         none = torch.zeros(1, BASIS, dtype=torch.float64)
         amplitude = start.conformation[[row]]
         extended = replace(one, conformation=torch.cat([amplitude, none], 1))
         image = images.select(torch.tensor([row]))
-        _, slope, information = whole.normal_equations(image, extended, both)
+        found = whole.normal_equations(image, extended, both)
         # From the unknowns of the system to those of the image.
         into = torch.zeros(own + BASIS, size, dtype=torch.float64)
         into[:own, row * own : (row + 1) * own] = torch.eye(own)
         for field, factor in enumerate([1.0, float(amplitude)]):
             begin = IMAGES * own + field * BASIS
             into[own:, begin : begin + BASIS] = factor * torch.eye(BASIS)
-        matrix += into.mT @ information[0] @ into
-        right += into.mT @ slope[0]
+        matrix += into.mT @ found.information[0] @ into
+        right += into.mT @ found.gradient[0]
         pull = 2 * PRIOR.precision.clamp(min=0)
         away = torch.cat([torch.zeros(3), one.offsets_angstrom[0]])
         mine = slice(row * own, (row + 1) * own)
@@ -163,7 +160,7 @@ def test_a_field_comes_back_and_what_is_not_there_does_not() -> None:
         atoms=replace(atoms, coordinates_angstrom=atoms.coordinates_angstrom + shift),
     )
     at = latents()
-    equations = FieldEquations(known, subject(beads), PRIOR)
+    equations = FieldEquations(known, projector(beads), PRIOR)
     equations.add(imaged(true, at), at)
     found = equations.solved()
     # Slopes are those at the wrong place: of second order in displacements of 0.5 A in

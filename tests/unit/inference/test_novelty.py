@@ -8,6 +8,7 @@ import torch
 
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.novelty import (
     FALSE_ALARMS,
     Fit,
@@ -17,8 +18,7 @@ from cryoinfer.inference.novelty import (
     is_novel,
     novelty,
 )
-from cryoinfer.inference.refine import LocalPoses, PosePrior
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
@@ -66,21 +66,13 @@ def drawn(
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of a molecule; by default contrasts are known to 0.05."""
     template = blank(500, molecule.radius, noise_power, with_ctf)
-    return TrainingImages(MapSubject(molecule), (template,), prior).draw(n, seeded(1))
+    return TrainingImages(MapProjector(molecule), (template,), prior).draw(n, seeded(1))
 
 
 def noise_alone(images: WhitenedImages) -> WhitenedImages:
     shape = images.coefficients.shape
     noise = torch.randn(shape, generator=seeded(2), dtype=torch.complex64)
     return replace(images, coefficients=noise)
-
-
-def local(latents: Latents) -> LocalPoses:
-    return LocalPoses.at(
-        latents.pose.rotation,
-        latents.pose.shift_angstrom,
-        latents.defocus_offset_angstrom,
-    )
 
 
 def flagged(nats: torch.Tensor) -> float:
@@ -90,7 +82,7 @@ def flagged(nats: torch.Tensor) -> float:
 @pytest.mark.parametrize("with_ctf", [False, True])
 def test_noise_has_no_contrast_and_the_power_of_noise(with_ctf: bool) -> None:
     images, latents = drawn(4000, volume(), with_ctf=with_ctf)
-    found = fit_at(volume(), noise_alone(images), local(latents))
+    found = fit_at(volume(), noise_alone(images), latents)
     score = found.contrast / found.contrast_sd
     # Four standard errors of a mean and of a standard deviation of 4,000.
     assert abs(float(score.mean())) < 4 / math.sqrt(4000)
@@ -103,7 +95,7 @@ def test_noise_has_no_contrast_and_the_power_of_noise(with_ctf: bool) -> None:
 @pytest.mark.parametrize("with_ctf", [False, True])
 def test_novelty_of_images_of_the_map_is_exponential(with_ctf: bool) -> None:
     images, latents = drawn(4000, volume(), with_ctf=with_ctf)
-    nats = novelty(fit_at(volume(), images, local(latents)), Usual())
+    nats = novelty(fit_at(volume(), images, latents), Usual())
     chance = torch.exp(-nats).sort().values
     steps = (torch.arange(4000) + 0.5) / 4000
     # Kolmogorov and Smirnov at a level of 1e-4: 2.2 / sqrt(n).
@@ -115,25 +107,25 @@ def test_novelty_of_images_of_the_map_is_exponential(with_ctf: bool) -> None:
 def test_rate_holds_for_a_few_coefficients(radius: int) -> None:
     molecule = volume(radius=radius)
     images, latents = drawn(20_000, molecule)
-    nats = novelty(fit_at(molecule, images, local(latents)), Usual())
+    nats = novelty(fit_at(molecule, images, latents), Usual())
     # 6 or 24 coefficients; 1.5 % of 6 without the cube root, 10 standard errors away.
     assert abs(flagged(nats) - FALSE_ALARMS) < 0.0035
 
 
-def test_climb_makes_up_for_rough_poses() -> None:
+def test_local_refinement_makes_up_for_rough_poses() -> None:
     images, latents = drawn(2000, volume(), noise_power=0.0005)
     turn = torch.randn(2000, 3, generator=seeded(3), dtype=torch.float64) * 0.04
-    rough = Latents(
+    rough = Latents.rigid(
         Pose(
             rotate_in_image_frame(latents.pose.rotation, turn),
             latents.pose.shift_angstrom + 0.3,
         ),
         latents.defocus_offset_angstrom,
     )
-    at_once = novelty(fit_at(volume(), images, local(rough)), Usual())
-    climbed = novelty(fit(volume(), images, rough, PRIOR), Usual())
+    at_once = novelty(fit_at(volume(), images, rough), Usual())
+    refined = novelty(fit(volume(), images, rough, PRIOR), Usual())
     assert flagged(at_once) > 0.2
-    assert 0.002 < flagged(climbed) < 0.02
+    assert 0.002 < flagged(refined) < 0.02
 
 
 def test_wrong_defocus_is_no_novelty() -> None:
@@ -141,7 +133,7 @@ def test_wrong_defocus_is_no_novelty() -> None:
         1000, volume(), noise_power=0.0001, with_ctf=True, prior=FREE_DEFOCUS
     )
     zero = torch.zeros(1000, dtype=torch.float64)
-    given = Latents(latents.pose, zero)
+    given = Latents.rigid(latents.pose, zero)
     held = novelty(fit(volume(), images, given, PRIOR), Usual())
     free = novelty(fit(volume(), images, given, FREE_DEFOCUS), Usual())
     assert flagged(held) > 0.2
@@ -188,7 +180,7 @@ def test_usual_contrast_is_learned_from_particles() -> None:
     factor = 0.9 + 0.15 * torch.randn(4000, 1, generator=seeded(4))
     noise = noise_alone(images).coefficients * math.sqrt(1.1)
     weaker = replace(images, coefficients=signal * factor + noise)
-    found = fit_at(volume(), weaker, local(latents))
+    found = fit_at(volume(), weaker, latents)
     usual = Usual.of(found)
     # Errors of medians of 4,000: 0.003 and 0.002.
     assert usual.contrast == pytest.approx(0.9, abs=0.012)
@@ -201,8 +193,8 @@ def test_usual_contrast_is_learned_from_particles() -> None:
 
 def test_a_fifth_of_junk_hardly_moves_what_is_usual() -> None:
     images, latents = drawn(2000, volume())
-    clean = fit_at(volume(), images, local(latents))
-    junk = fit_at(volume(), noise_alone(images), local(latents))
+    clean = fit_at(volume(), images, latents)
+    junk = fit_at(volume(), noise_alone(images), latents)
     rows = torch.arange(500)
     few = Fit(
         junk.contrast[rows],
@@ -223,7 +215,9 @@ def test_an_empty_map_says_nothing() -> None:
     images = noise_alone(blank(50, RADIUS, 1.0, with_ctf=False))
     rotation = random_rotations(50, seeded())
     zero = torch.zeros(50, dtype=torch.float64)
-    latents = Latents(Pose(rotation, torch.zeros(50, 2, dtype=torch.float64)), zero)
+    latents = Latents.rigid(
+        Pose(rotation, torch.zeros(50, 2, dtype=torch.float64)), zero
+    )
     nats = novelty(fit(empty, images, latents, PRIOR), Usual())
     assert bool(torch.isfinite(nats).all())
     assert flagged(nats) < 0.1

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.geometry.rotation_volume import LOG_VOLUME_OF_ROTATIONS
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.encoder_inputs import EncoderInputs, feature_count
@@ -14,9 +15,7 @@ from cryoinfer.inference.pose_network import (
     PoseNetwork,
     PoseNetworkConfig,
 )
-from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.records import Latents, Pose
+from cryoinfer.inference.prior import PosePrior
 
 SMALL = PoseNetworkConfig(side=16, components=3, width=8)
 PRIORS = [PosePrior(0.0, 0.0), PosePrior(3.0, 0.0), PosePrior(3.0, 500.0)]
@@ -102,17 +101,7 @@ def test_components_come_in_the_order_of_their_density() -> None:
     made = network(PosePrior(3.0, 0.0))
     with torch.no_grad():
         posterior = made.posterior(made(inputs()))
-    at = torch.stack(
-        [
-            posterior.log_prob(
-                Latents(
-                    Pose(posterior.rotation[:, k], posterior.shift_angstrom[:, k]),
-                    posterior.defocus_offset_angstrom[:, k],
-                )
-            )
-            for k in range(3)
-        ]
-    )
+    at = torch.stack([posterior.log_prob(posterior.modes[:, k]) for k in range(3)])
     assert (at.diff(dim=0) < 1e-3).all()
     total = posterior.weight.sum(1) + posterior.background
     torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64))

@@ -6,9 +6,9 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_search import PoseSearch
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import SearchPlan
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.physics.structures.atoms import GaussianAtoms
@@ -40,7 +40,7 @@ def test_a_search_returns_posteriors_about_the_true_poses() -> None:
         plan=SearchPlan(6, 12, 8, 3, 8, grid_step_radian(1), 4.0, ALONE),
     )
     posterior = search.infer(batch)
-    assert isinstance(posterior, PoseMixture)
+    assert isinstance(posterior, ParticlePosterior)
     found = posterior.mode()
     angle = torch.rad2deg(geodesic_angle(found.pose.rotation, true.rotation))
     # A blob of a few atoms at 6 dB is known to about a degree; a wrong mode would be

@@ -10,15 +10,19 @@ from cryoinfer.geometry.rotations import geodesic_angle, rotate_in_image_frame
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
-from cryoinfer.inference.refine import LocalPoses, PosePrior, information
+from cryoinfer.inference.mode_ranking import ranked_posterior
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import (
     Candidates,
     SearchPlan,
-    climb,
     exhaustive_cells,
-    laplace_log_evidence,
+    global_search,
     nested_cells,
+    refine_candidates,
 )
+from cryoinfer.records import Latents, Pose
 
 ORDER = 2
 PLAN = SearchPlan(
@@ -34,11 +38,22 @@ PLAN = SearchPlan(
 PRIOR = PosePrior(1e3, 0.0)
 
 
-def cells_of(made, count: int = PLAN.cells) -> Candidates:
+def slices_of(made) -> GridSlices:
     grid = PoseGrid(rotation_grid(ORDER), shift_grid(5.5, PLAN.shift_step_angstrom))
     near = made.images.prefix(PLAN.coarse_radius)
-    slices = GridSlices.of(made.volume, grid, near.disc, near.scale)
-    return exhaustive_cells(slices, near, count)
+    return GridSlices.of(made.volume, grid, near.disc, near.scale)
+
+
+def cells_of(made, count: int = PLAN.cells) -> Candidates:
+    near = made.images.prefix(PLAN.coarse_radius)
+    return exhaustive_cells(slices_of(made), near, count)
+
+
+def refined(made, start: Candidates, plan: SearchPlan = PLAN) -> ParticlePosterior:
+    """Return the posterior of candidates that were refined and ranked."""
+    found = refine_candidates(made.projector, made.images, start, PRIOR, plan)
+    count = start.rotation.shape[1]
+    return ranked_posterior(found, count, PRIOR, plan.cell_radian / 4, plan.symmetry)
 
 
 def score(made, rotation, shift):
@@ -78,7 +93,7 @@ def test_exhaustive_cells_are_the_best_by_brute_force(scene) -> None:
 def test_nested_scores_agree_with_brute_force(scene, pixel_size) -> None:
     made = scene(3, noise_sd=0.3, pixel_size_angstrom=pixel_size)
     cells = cells_of(made, 2)
-    found = nested_cells(made.volume, made.images, cells, PLAN)
+    found = nested_cells(made.projector, made.images, cells, PLAN)
     assert found.log_likelihood.shape == (3, 16)
     assert found.rotation.shape == (3, 16, 3, 3)
     around = shift_grid(1.5, 1.5).double()
@@ -105,7 +120,7 @@ def test_without_shift_step_children_keep_the_shift(scene) -> None:
     made = scene(2)
     cells = cells_of(made, 1)
     plan = replace(PLAN, shift_step_angstrom=0.0)
-    found = nested_cells(made.volume, made.images, cells, plan)
+    found = nested_cells(made.projector, made.images, cells, plan)
     expected = cells.shift_angstrom.expand(2, 8, 2)
     torch.testing.assert_close(found.shift_angstrom, expected)
 
@@ -113,67 +128,98 @@ def test_without_shift_step_children_keep_the_shift(scene) -> None:
 @pytest.mark.parametrize("pixel_size", [2.0, 2.5])
 def test_noiseless_poses_are_found_from_nothing(scene, pixel_size) -> None:
     made = scene(16, pixel_size_angstrom=pixel_size)
-    nested = nested_cells(made.volume, made.images, cells_of(made), PLAN)
-    modes = climb(made.volume, made.images, nested.best(PLAN.modes), PRIOR, PLAN)
-    angle = geodesic_angle(modes.best.rotation, made.truth.rotation)
+    found = global_search(
+        made.projector, slices_of(made), made.images, None, PRIOR, PLAN
+    )
+    mode = found.mode().pose
+    angle = geodesic_angle(mode.rotation, made.truth.pose.rotation)
     # As local refinement from near the truth.
     assert math.degrees(float(angle.max())) < 0.02
-    error = modes.best.shift_angstrom - made.truth.shift_angstrom
+    error = mode.shift_angstrom - made.truth.pose.shift_angstrom
     assert error.abs().max() < 0.005
-    # At so little noise every other top is impossible.
-    assert (modes.weight[:, 0] > 0.999).all()
-    torch.testing.assert_close(modes.weight.sum(1), torch.ones(16, dtype=torch.float64))
-    torch.testing.assert_close(modes.rotation[:, 0], modes.best.rotation)
-    torch.testing.assert_close(modes.shift_angstrom[:, 0], modes.best.shift_angstrom)
+    # At so little noise every other mode is impossible.
+    assert (found.weight[:, 0] > 0.999).all()
+    torch.testing.assert_close(found.weight.sum(1), torch.ones(16, dtype=torch.float64))
+    # It is the children of the best cells, refined and ranked.
+    nested = nested_cells(made.projector, made.images, cells_of(made), PLAN)
+    parts = refined(made, nested.best(PLAN.modes))
+    assert torch.equal(parts.modes.pose.rotation, found.modes.pose.rotation)
+    assert torch.equal(parts.modes.pose.shift_angstrom, found.modes.pose.shift_angstrom)
+    assert torch.equal(parts.weight, found.weight)
+    assert torch.equal(parts.log_likelihood, found.log_likelihood)
+
+
+def test_a_known_pose_is_one_more_candidate(scene) -> None:
+    made = scene(6, noise_sd=0.3)
+    # Of a grid that holds a single rotation, far from those of the images.
+    grid = PoseGrid(rotation_grid(ORDER)[:1], shift_grid(5.5, 3.0))
+    near = made.images.prefix(PLAN.coarse_radius)
+    slices = GridSlices.of(made.volume, grid, near.disc, near.scale)
+    plan = replace(PLAN, cells=1, modes=2)
+    truth = made.truth.pose
+    lost, found = (
+        global_search(made.projector, slices, made.images, known, PRIOR, plan)
+        for known in (None, truth)
+    )
+    assert found.weight.shape == (6, 3)
+    before, after = (
+        geodesic_angle(one.mode().pose.rotation, truth.rotation)
+        for one in (lost, found)
+    )
+    assert before.min() > math.radians(10)
+    # Noise moves modes by a degree.
+    assert after.max() < math.radians(5)
+    assert (found.weight[:, 0] > 0.999).all()
+    assert (found.log_likelihood > lost.log_likelihood + 10).all()
 
 
 def test_mates_of_a_symmetric_map_are_equally_probable(scene) -> None:
     made = scene(6, noise_sd=0.2, symmetric=True)
     half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0])).double()
-    truth = made.truth.rotation
+    truth = made.truth.pose.rotation
     wrong = rotate_in_image_frame(truth, torch.tensor([0.0, 1.3, 0.0]).double())
     start = Candidates(
         torch.stack([truth, wrong, truth @ half_turn], 1),
-        made.truth.shift_angstrom[:, None].repeat(1, 3, 1),
+        made.truth.pose.shift_angstrom[:, None].repeat(1, 3, 1),
         torch.zeros(6, 3),
     )
-    modes = climb(made.volume, made.images, start, PRIOR, PLAN)
-    weight = modes.weight.sort(1, descending=True).values
-    # Both climbs end within a tenth of a nat of their tops.
+    weight = refined(made, start).weight
+    assert (weight.diff(dim=1) <= 0).all()
+    # Both refinements end within a tenth of a nat of their modes.
     half = torch.full((6, 2), 0.5, dtype=torch.float64)
     torch.testing.assert_close(weight[:, :2], half, rtol=0, atol=0.05)
     assert weight[:, 2].max() < 1e-3
     # Whoever knows of the group takes them for one.
     pair = torch.stack([torch.eye(3, dtype=torch.float64), half_turn])
     plan = replace(PLAN, symmetry=pair)
-    weight = climb(made.volume, made.images, start, PRIOR, plan).weight
+    weight = refined(made, start, plan).weight
     assert (weight[:, 0] > 0.998).all()
 
 
 def test_a_mode_counts_once(scene) -> None:
     made = scene(6, noise_sd=0.3)
-    truth, shift = made.truth.rotation, made.truth.shift_angstrom
+    truth, shift = made.truth.pose.rotation, made.truth.pose.shift_angstrom
     close = rotate_in_image_frame(truth, torch.tensor([0.03, 0.0, 0.03]).double())
     start = Candidates(
         torch.stack([truth, close], 1),
         torch.stack([shift, shift], 1),
         torch.zeros(6, 2),
     )
-    modes = climb(made.volume, made.images, start, PRIOR, PLAN)
     expected = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(6, 2)
-    torch.testing.assert_close(modes.weight, expected)
+    torch.testing.assert_close(refined(made, start).weight, expected)
 
 
 def test_laplace_evidence_of_a_gaussian_is_exact() -> None:
-    information_ = torch.diag(torch.tensor([4.0, 9.0, 16.0, 1.0, 1.0, 0.0])).double()
-    poses = replace(
-        LocalPoses.at(torch.eye(3)[None], torch.tensor([[2.0, 0.0]]), torch.zeros(1)),
-        information=information_[None],
-        log_likelihood=torch.tensor([-7.0]).double(),
+    information = torch.diag(torch.tensor([4.0, 9.0, 16.0, 1.0, 1.0, 0.0])).double()
+    pose = Pose(torch.eye(3).double()[None], torch.tensor([[2.0, 0.0]]).double())
+    modes = PosteriorModes(
+        Latents.rigid(pose, torch.zeros(1, dtype=torch.float64)),
+        information[None],
+        torch.tensor([-7.0]).double(),
     )
     # -7, half a square of the prior, and log of the product of standard deviations.
     expected = -7.0 - 0.5 - math.log(2 * 3 * 4)
-    found = laplace_log_evidence(poses, PosePrior(2.0, 0.0))
+    found = modes.log_evidence(PosePrior(2.0, 0.0))
     assert found.item() == pytest.approx(expected)
 
 
@@ -181,21 +227,23 @@ def test_evidence_agrees_with_the_numerical_integral(scene) -> None:
     made = scene(1, noise_sd=0.3)
     prior = PosePrior(50.0, 0.0)
     start = Candidates(
-        made.truth.rotation[:, None],
-        made.truth.shift_angstrom[:, None],
+        made.truth.pose.rotation[:, None],
+        made.truth.pose.shift_angstrom[:, None],
         torch.zeros(1, 1),
     )
-    best = climb(made.volume, made.images, start, prior, PLAN).best
+    best = refine_candidates(made.projector, made.images, start, prior, PLAN).latents
     half_width = 4.0
     axis = torch.linspace(-half_width, half_width, 17, dtype=torch.float64)
     # Shifts alone, at the mode's rotation; their conditional Gaussian.
-    precision = information(made.volume, made.images, best, prior)[0, 3:5, 3:5]
+    found = made.projector.normal_equations(made.images, best, prior).information
+    whole = found + torch.diag(2 * prior.precision.clamp(min=0))
+    precision = whole[0, 3:5, 3:5]
     root = torch.linalg.inv(torch.linalg.cholesky(precision)).mT
     grid = torch.cartesian_prod(axis, axis) @ root.mT
-    shift = best.shift_angstrom[0] + grid
+    shift = best.pose.shift_angstrom[0] + grid
     losses = torch.stack(
         [
-            made.loss(best.rotation, s[None], torch.zeros(1).double())[0]
+            made.loss(best.pose.rotation, s[None], torch.zeros(1).double())[0]
             + 0.5 * (s / 50.0).square().sum()
             for s in shift
         ]

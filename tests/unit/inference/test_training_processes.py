@@ -8,9 +8,9 @@ import torch
 from torch import distributed
 
 from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
-from cryoinfer.inference.refine import PosePrior
-from cryoinfer.inference.subjects import MapSubject
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
@@ -31,7 +31,7 @@ def learn() -> Training:
     noise = torch.full((BOX // 2 + 1,), 0.1)
     grid = ReferenceGrid(BOX, PIXEL)
     images = TrainingImages(
-        MapSubject(FourierVolume.from_map(density, SIDE // 2 - 1)),
+        MapProjector(FourierVolume.from_map(density, SIDE // 2 - 1)),
         (whiten(batch, grid, SIDE // 2 - 1, noise),),
         PRIOR,
     )

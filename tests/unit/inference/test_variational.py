@@ -80,7 +80,7 @@ def test_unknowns_of_unlike_units_have_their_covariance() -> None:
     sd = torch.diag_embed(torch.tensor([[1.0, 150.0]] * 2, dtype=torch.float64))
     start = GaussianGuide(torch.zeros_like(mean), sd)
     guide = fit_guides(target.log_prob, start, FIT, seeded(0))
-    # In units of the sd; the fit of a Gaussian is exact but for what is left to climb.
+    # In units of the sd; the fit of a Gaussian is exact but for what is left to gain.
     assert float(((guide.mean - mean) / sd.diagonal(dim1=1, dim2=2)).abs().max()) < 1e-3
     found = guide.factor @ guide.factor.mT
     assert torch.allclose(found, covariance.expand(2, 2, 2), rtol=1e-3)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import MixtureParameters
-from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.widths import (
     fitted_narrowing,
     fitted_widening,
@@ -65,13 +65,11 @@ def test_widths_are_brought_to_hold_four_fifths_of_the_truths() -> None:
         step[:, 5],
         step[:, 6:],
     )
-    found = PoseMixture.of_modes(
-        rotation[:, None],
-        torch.zeros(COUNT, 1, 2, dtype=torch.float64),
-        torch.zeros(COUNT, 1, dtype=torch.float64),
+    zero = torch.zeros(COUNT, 2, dtype=torch.float64)
+    found = ParticlePosterior.of_modes(
+        Latents(Pose(rotation, zero), zero[:, 0], zero)[:, None],
         torch.ones(COUNT, 1, dtype=torch.float64),
         torch.diag((sd / by).square()).expand(COUNT, 1, 8, 8),
-        torch.zeros(COUNT, 1, 2, dtype=torch.float64),
     )
     halves = torch.arange(COUNT).split(COUNT // 2)
     factor = fitted_widening(
@@ -92,10 +90,9 @@ def test_the_mode_is_found_that_a_truth_belongs_to() -> None:
     group = torch.stack([torch.eye(3).double(), half_turn])
     # Three modes: the last is where the second is, but has no weight.
     rotation = random_rotations(2 * 6, generator).view(6, 2, 3, 3)[:, [0, 1, 1]]
-    found = PoseMixture.of_modes(
-        rotation,
-        torch.zeros(6, 3, 2).double(),
-        torch.zeros(6, 3).double(),
+    zero = torch.zeros(6, 3, 2, dtype=torch.float64)
+    found = ParticlePosterior.of_modes(
+        Latents.rigid(Pose(rotation, zero), zero[..., 0]),
         torch.tensor([0.7, 0.3, 0.0]).double().expand(6, 3),
         torch.diag(sd.square()).expand(6, 3, 6, 6),
     )
@@ -115,10 +112,11 @@ def test_the_mode_is_found_that_a_truth_belongs_to() -> None:
     rows, mode = torch.arange(6), torch.tensor([0, 1, 1, 0, 0, 1])
     true = rotate_in_image_frame(rotation[rows, mode], step[:, :3])
     true[2] = true[2] @ half_turn
-    truth = Latents(Pose(true, step[:, 3:5]), torch.zeros(6).double())
+    truth = Latents.rigid(Pose(true, step[:, 3:5]), torch.zeros(6).double())
     modes, near = nearest_modes(found, truth, group)
-    assert torch.equal(modes.rotation[:, 0], rotation[rows, mode][:3])
-    expected = rotate_in_image_frame(modes.rotation[:, 0], step[:3, :3])
+    nearest = modes.mode().pose.rotation
+    assert torch.equal(nearest, rotation[rows, mode][:3])
+    expected = rotate_in_image_frame(nearest, step[:3, :3])
     torch.testing.assert_close(near.pose.rotation, expected)
     assert torch.equal(near.pose.shift_angstrom, step[:3, 3:5])
     assert torch.equal(modes.weight, torch.ones(3, 1).double())

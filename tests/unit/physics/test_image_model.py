@@ -33,7 +33,7 @@ def make_latents(n: int) -> Latents:
         torch.nn.functional.normalize(quaternion, dim=-1)
     )
     shift = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    return Latents(Pose(rotation, shift), torch.zeros(n, dtype=torch.float64))
+    return Latents.rigid(Pose(rotation, shift), torch.zeros(n, dtype=torch.float64))
 
 
 def make_optics(n: int) -> Optics:
@@ -137,7 +137,7 @@ def test_gradients_reach_shift_and_defocus() -> None:
     images = model.sample(latents, optics, torch.Generator().manual_seed(6))
 
     def log_prob(shift: Tensor, offset: Tensor) -> Tensor:
-        moved = Latents(Pose(latents.pose.rotation, shift), offset * 1000)
+        moved = Latents.rigid(Pose(latents.pose.rotation, shift), offset * 1000)
         return model.log_prob(images, moved, optics)
 
     shift = latents.pose.shift_angstrom.clone().requires_grad_()

@@ -8,8 +8,8 @@ import torch
 
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.records import Latents
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.records import Latents, Pose
 from cryoinfer.results.trial import BINS, Trial
 
 COUNT = 1000
@@ -20,23 +20,27 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def posteriors(defocus_sd: float = 0.0) -> PoseMixture:
+def posteriors(defocus_sd: float = 0.0) -> ParticlePosterior:
     generator = seeded(0)
     sd = torch.tensor([0.02, 0.05, 0.03, 0.4, 0.3, defocus_sd], dtype=torch.float64)
-    return PoseMixture.of_modes(
-        random_rotations(COUNT, generator)[:, None],
-        torch.randn(COUNT, 1, 2, generator=generator, dtype=torch.float64),
-        torch.zeros(COUNT, 1, dtype=torch.float64),
+    return ParticlePosterior.of_modes(
+        Latents.rigid(
+            Pose(
+                random_rotations(COUNT, generator)[:, None],
+                torch.randn(COUNT, 1, 2, generator=generator, dtype=torch.float64),
+            ),
+            torch.zeros(COUNT, 1, dtype=torch.float64),
+        ),
         torch.ones(COUNT, 1, dtype=torch.float64),
         torch.diag(sd**2).expand(COUNT, 1, 6, 6),
     )
 
 
-def truths_of(exact: PoseMixture) -> Latents:
+def truths_of(exact: ParticlePosterior) -> Latents:
     return exact.sample(1, seeded(1))[0]
 
 
-def tried(stated: PoseMixture, truth: Latents) -> Trial:
+def tried(stated: ParticlePosterior, truth: Latents) -> Trial:
     half = [slice(0, COUNT // 2), slice(COUNT // 2, COUNT)]
     parts = [stated[one] for one in half], [truth[one] for one in half]
     return Trial.of(*parts, C1, seeded(2))
@@ -96,17 +100,16 @@ def test_mates_of_a_symmetric_map_are_one_pose() -> None:
     symmetry = symmetry_rotations("C2")
     exact = posteriors()
     # The same posterior, as an encoder may state it: each of two mates in part.
-    mate = exact.rotation @ symmetry[1]
-    split = PoseMixture.of_modes(
-        torch.cat([exact.rotation, mate], 1),
-        exact.shift_angstrom.expand(-1, 2, -1),
-        exact.defocus_offset_angstrom.expand(-1, 2),
+    pair = exact.modes[:, torch.tensor([0, 0])]
+    turned = replace(pair.pose, rotation=pair.pose.rotation @ symmetry)
+    split = ParticlePosterior.of_modes(
+        replace(pair, pose=turned),
         torch.tensor([0.6, 0.4], dtype=torch.float64).expand(COUNT, 2),
         exact.covariance.expand(-1, 2, 6, 6),
     ).folded(symmetry)
     truth = truths_of(exact)
-    turned = truth.pose.rotation @ symmetry[torch.arange(COUNT) % 2]
-    truth = replace(truth, pose=replace(truth.pose, rotation=turned))
+    other = truth.pose.rotation @ symmetry[torch.arange(COUNT) % 2]
+    truth = replace(truth, pose=replace(truth.pose, rotation=other))
     trial = Trial.of([split], [truth], symmetry, seeded(2))
     assert trial.median_degrees < 5
     assert abs(trial.share_in(0.5) - 0.5) < 4 * 0.5 / COUNT**0.5
@@ -123,10 +126,14 @@ def test_two_modes_of_a_symmetric_map_are_as_credible_as_stated(
     """Where truths lie near another mate of one of several modes."""
     group, generator = symmetry_rotations(name), seeded(3)
     wide = torch.tensor([sd] * 3 + [0.4, 0.3, 0.0], dtype=torch.float64)
-    exact = PoseMixture.of_modes(
-        random_rotations(2 * COUNT, generator).unflatten(0, (COUNT, 2)),
-        torch.zeros(COUNT, 2, 2, dtype=torch.float64),
-        torch.zeros(COUNT, 2, dtype=torch.float64),
+    exact = ParticlePosterior.of_modes(
+        Latents.rigid(
+            Pose(
+                random_rotations(2 * COUNT, generator).unflatten(0, (COUNT, 2)),
+                torch.zeros(COUNT, 2, 2, dtype=torch.float64),
+            ),
+            torch.zeros(COUNT, 2, dtype=torch.float64),
+        ),
         torch.tensor([0.6, 0.4], dtype=torch.float64).expand(COUNT, 2),
         torch.diag(wide**2).expand(COUNT, 2, 6, 6),
     ).folded(group)

@@ -36,7 +36,7 @@ def test_a_mirror_image_is_known_as_one(simulated: Path, result: RunResult) -> N
     flipped = replace(
         result,
         reconstruction=replace(maps, density=mirror_density(maps.density)),
-        latents=Latents(
+        latents=Latents.rigid(
             flip_hand(result.latents.pose), result.latents.defocus_offset_angstrom
         ),
     )

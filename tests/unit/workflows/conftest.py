@@ -77,7 +77,7 @@ def taught() -> Callable[..., TrainedEncoder]:
         encoder = trained.encoder
         images = whiten(batch, encoder.grid, encoder.radius, spectrum)
         volume = FourierVolume.from_map(made.density, encoder.radius)
-        at = Latents(made.true_pose, torch.zeros(len(made.true_pose)).double())
+        at = Latents.rigid(made.true_pose, torch.zeros(len(made.true_pose)).double())
         return replace(trained, usual=Usual.of(fit(volume, images, at, trained.prior)))
 
     return teach

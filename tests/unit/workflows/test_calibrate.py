@@ -6,11 +6,18 @@ import pytest
 import torch
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.refine import LocalPoses, information
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.whitening import whiten
+from cryoinfer.records import Latents
 from cryoinfer.workflows import calibrate
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.problem import define_problem, initial_noise
+
+
+def at_the_truth(made) -> ParticlePosterior:
+    """Return the true poses of 200 particles, of no known width."""
+    return ParticlePosterior.at(Latents.rigid(made.true_pose, torch.zeros(200)), 1)
 
 
 def inflation(simulated, noises, max_shift=4.0, defocus_sd=0.0, **changes):
@@ -20,8 +27,7 @@ def inflation(simulated, noises, max_shift=4.0, defocus_sd=0.0, **changes):
     problem = define_problem(
         made.particles, "C1", 80.0, max_shift, defocus_sd, generator
     )
-    pose = made.true_pose
-    poses = LocalPoses.at(pose.rotation, pose.shift_angstrom, torch.zeros(200))
+    known = at_the_truth(made)
     noise = torch.randn(2, 24, 24, 24, generator=generator) * made.density.std()
     filtered, unfiltered = (
         tuple(
@@ -31,7 +37,7 @@ def inflation(simulated, noises, max_shift=4.0, defocus_sd=0.0, **changes):
         for level in noises
     )
     return variance_inflation(
-        problem, initial_noise(problem), poses, filtered, unfiltered
+        problem, initial_noise(problem), known, filtered, unfiltered
     )
 
 
@@ -60,8 +66,7 @@ def test_the_sandwich_is_that_of_the_true_slopes(simulated, level: float) -> Non
     problem = define_problem(made.particles, "C1", 80.0, 4.0, 0.0, generator)
     (noise,) = initial_noise(problem)
     images = whiten(made.particles.batch(torch.arange(200)), problem.grid, 10, noise)
-    pose = made.true_pose
-    poses = LocalPoses.at(pose.rotation, pose.shift_angstrom, torch.zeros(200))
+    known = at_the_truth(made)
 
     def volume(level: float) -> FourierVolume:
         drawn = torch.randn(24, 24, 24, generator=generator) * made.density.std()
@@ -69,11 +74,13 @@ def test_the_sandwich_is_that_of_the_true_slopes(simulated, level: float) -> Non
 
     filtered, other, clean = volume(level), volume(level), volume(0.0)
     both = replace(filtered, values=filtered.values + other.values)
-    found = calibrate._ratio(problem, images, poses, (filtered, other, both))
-    naive, true = (
-        information(one, images, poses, problem.prior)[:, :5, :5]
+    found = calibrate._ratio(problem, images, known, (filtered, other, both))
+    of_prior = torch.diag(2 * problem.prior.precision.clamp(min=0))
+    equations = (
+        MapProjector(one).normal_equations(images, known.mode(), problem.prior)
         for one in (filtered, clean)
     )
+    naive, true = ((one.information + of_prior)[:, :5, :5] for one in equations)
     bread = torch.linalg.inv(true)
     parts = (
         (bread @ naive @ bread).diagonal(dim1=1, dim2=2),

@@ -38,7 +38,7 @@ def run(off: torch.Tensor, symmetry: str = "C1") -> RunResult:
     zero = torch.zeros(300, dtype=torch.float64)
     return RunResult(
         reconstruction=maps,
-        latents=Latents(pose, zero),
+        latents=Latents.rigid(pose, zero),
         covariance=torch.diag(sd**2).expand(300, 6, 6),
         log_likelihood=zero,
         mode_pose=Pose(rotation[:, None], pose.shift_angstrom[:, None]),

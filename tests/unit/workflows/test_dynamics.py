@@ -14,10 +14,10 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.errors import InputError
+from cryoinfer.geometry.rotation_volume import IN_PLANE
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.pose_network import PoseNetworkConfig
-from cryoinfer.inference.posteriors import IN_PLANE
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
@@ -57,7 +57,6 @@ def model() -> MovingModel:
 @pytest.fixture(scope="module")
 def truth() -> torch.Tensor:
     conformation = Simulation.of(SETTINGS).latents.conformation
-    assert conformation is not None
     return conformation[:, 0]
 
 
@@ -71,7 +70,7 @@ def test_known_amplitudes_come_back(found: Dynamics, truth: torch.Tensor) -> Non
     motions = found.motions
     error = motions.mean[:, 0] - truth
     # What is known to 0.2 A of 2 A explains 99 %; an encoder of 40 steps may lead
-    # a climb astray once.
+    # a refinement astray once.
     assert 1 - float(error.square().mean() / truth.var()) > 0.95
     # Of 60 Gaussians, three standard errors of the median of |error| / sd.
     ratio = (error.abs() / motions.sd[:, 0]).median() / 0.6745

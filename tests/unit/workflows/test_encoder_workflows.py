@@ -9,8 +9,8 @@ import torch
 
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import PoseNetworkConfig
-from cryoinfer.inference.posteriors import PoseMixture
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
@@ -48,7 +48,7 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
     loaded = load_encoder(tmp_path / "encoder.pt")
     batch = simulated().particles.batch(torch.arange(5))
     before, after = trained.encoder.infer(batch), loaded.encoder.infer(batch)
-    assert torch.equal(before.rotation, after.rotation)
+    assert torch.equal(before.modes.pose.rotation, after.modes.pose.rotation)
     assert torch.equal(before.covariance, after.covariance)
     assert torch.equal(trained.density, loaded.density)
     assert (loaded.prior, loaded.checks) == (trained.prior, trained.checks)
@@ -69,7 +69,9 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
         (0.0, 12, (12,)),
     ],
 )
-def test_climbs_begin_within_reach_of_the_encoder(degrees, last, radii) -> None:
+def test_local_refinement_begins_within_reach_of_the_encoder(
+    degrees, last, radii
+) -> None:
     assert climb_radii(degrees, 15, last) == radii
 
 
@@ -95,7 +97,7 @@ def test_a_pixel_size_that_a_map_has_rounded_costs_no_ring(simulated) -> None:
         lesson = Lesson(simulated().density, rounded, noise, 1.0, "C1")
         trained = train_encoder(particles, lesson, CONFIG, SilentMonitor())
         found = trained.encoder.infer(particles.batch(torch.arange(3)))
-        assert found.rotation.shape == (3, 3, 3, 3)
+        assert found.modes.pose.rotation.shape == (3, 3, 3, 3)
 
 
 def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ class Foretold:
     """Images and an inference of them that states a sd of one degree or angstrom."""
 
     def __init__(self, sd: float) -> None:
-        self._sd, self.climbs = sd, SimpleNamespace(symmetry=torch.eye(3)[None])
+        self._sd, self.refinement = sd, SimpleNamespace(symmetry=torch.eye(3)[None])
 
     def draw(
         self, count: int, generator: torch.Generator
@@ -162,16 +164,19 @@ class Foretold:
         found = random_rotations(count, generator)
         step = self._sd * torch.randn(count, 5, generator=generator).double()
         turned = rotate_in_image_frame(found, torch.deg2rad(step[:, :3]))
-        return found, Latents(Pose(turned, step[:, 3:]), torch.zeros(count).double())
+        return found, Latents.rigid(
+            Pose(turned, step[:, 3:]), torch.zeros(count).double()
+        )
 
-    def infer_whitened(self, found: torch.Tensor) -> PoseMixture:
+    def infer_whitened(self, found: torch.Tensor) -> ParticlePosterior:
         n = len(found)
         degree = torch.deg2rad(torch.ones(3)).double()
         sd = torch.cat([degree, torch.tensor([1.0, 1.0, 0.0]).double()])
-        return PoseMixture.of_modes(
-            found[:, None],
-            torch.zeros(n, 1, 2).double(),
-            torch.zeros(n, 1).double(),
+        return ParticlePosterior.of_modes(
+            Latents.rigid(
+                Pose(found[:, None], torch.zeros(n, 1, 2).double()),
+                torch.zeros(n, 1).double(),
+            ),
             torch.ones(n, 1).double(),
             torch.diag(sd.square()).expand(n, 1, 6, 6),
         )
@@ -180,7 +185,7 @@ class Foretold:
 @pytest.mark.parametrize(
     ("sd", "factor"), [(1.3, 1.3), (1.0, 1.0), (0.8, 1.0), (30.0, 1.0)]
 )
-def test_climbs_are_widened_never_narrowed_and_not_to_reach_other_tops(
+def test_refined_modes_are_widened_never_narrowed_nor_to_reach_others(
     sd: float, factor: float
 ) -> None:
     told = Foretold(sd)

@@ -12,9 +12,10 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.amortized import SemiAmortized
+from cryoinfer.inference.local_refinement import refine_locally
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.novelty import fit, is_novel, novelty
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import LocalPoses, gauss_newton
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.star import read_star, write_star
 from cryoinfer.physics.noise import estimate_background_spectrum
@@ -81,12 +82,12 @@ def test_unseen_particles_come_back_with_poses_and_a_map(
     assert found.entropy().isfinite().all()
 
 
-def test_a_climb_explains_the_images_better(trained, made) -> None:
-    alone, climbed = (
+def test_local_refinement_explains_the_images_better(trained, made) -> None:
+    alone, refined = (
         infer(made.particles, trained, InferConfig(climb=climb), SilentMonitor())
         for climb in (False, True)
     )
-    assert climbed.log_likelihood.median() > alone.log_likelihood.median()
+    assert refined.log_likelihood.median() > alone.log_likelihood.median()
 
 
 def rewritten(particles: Particles, images: torch.Tensor, folder: Path) -> Particles:
@@ -114,8 +115,8 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     config = InferConfig(seed=1)
     whole = infer(made.particles, trained, config, SilentMonitor())
     found = infer(broken, trained, config, SilentMonitor())
-    # Rounding of the network in bfloat16 may depend on the batch, but the climbs end
-    # on the same tops.
+    # Rounding of the network in bfloat16 may depend on the batch, but refinements end
+    # at the same modes.
     same = geodesic_angle(
         found.latents.pose.rotation[good], whole.latents.pose.rotation[good]
     )
@@ -179,8 +180,8 @@ def test_noise_is_flagged_and_not_in_the_map(trained, made, tmp_path: Path) -> N
 def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     """Return the medians of view and shift over the noise, and the share of flags.
 
-    A climb from the true poses, of images prepared as an inference prepares them; in
-    units of the noise's amplitude per area, which the sets do not quite share.
+    Local refinement of the true poses, on images prepared as an inference prepares
+    them; in units of the noise's amplitude per area, which the sets do not quite share.
     """
     generator = torch.Generator().manual_seed(0)
     prepared = preparation.prepare(made.particles, trained, generator, SilentMonitor())
@@ -188,14 +189,13 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     grid = trained.encoder.grid
     images = prepared.of(batch).whitened(batch, grid, generator)
     zero = torch.zeros(len(batch)).double()
-    start = LocalPoses.at(made.true_pose.rotation, made.true_pose.shift_angstrom, zero)
-    volume = FourierVolume.from_map(trained.density, COMMON)
+    at = Latents.rigid(made.true_pose, zero)
+    projector = MapProjector(FourierVolume.from_map(trained.density, COMMON))
     near = images.prefix(COMMON)
-    found = gauss_newton(volume, near, start, trained.prior, 8, 0.2)
+    found = refine_locally(projector, near, at, trained.prior, 8, 0.2).pose
     angle = geodesic_angle(found.rotation, made.true_pose.rotation)
     moved = (found.shift_angstrom - made.true_pose.shift_angstrom).norm(dim=1)
     low = FourierVolume.from_map(trained.density, RADIUS)
-    at = Latents(made.true_pose, zero)
     strange = novelty(fit(low, images.prefix(RADIUS), at, trained.prior), trained.usual)
     flagged = float(is_novel(strange).double().mean())
     rim = batch.images[:, 0].std() * float(batch.optics.pixel_size_angstrom[0])
@@ -247,16 +247,14 @@ def test_other_units_of_the_images_are_found_out(
     images = other.particles.images(torch.arange(400)) * factor
     particles = rewritten(other.particles, images, tmp_path / "scaled")
     # In place of an encoder that has learned something.
-    at = Latents(other.true_pose, torch.zeros(400).double())
+    at = Latents.rigid(other.true_pose, torch.zeros(400).double())
 
-    def know(self, images) -> PoseMixture:
+    def know(self, images) -> ParticlePosterior:
         angles = images.optics.defocus_angle_radian.tolist()
         rows = torch.tensor([rows_of[angle] for angle in angles])
         one = torch.ones(len(rows), 1).double()
-        return PoseMixture.of_modes(
-            at.pose.rotation[rows, None],
-            at.pose.shift_angstrom[rows, None],
-            0 * one,
+        return ParticlePosterior.of_modes(
+            at[rows, None],
             one,
             torch.eye(6).double().expand(len(rows), 1, 6, 6),
         )

@@ -1,8 +1,11 @@
 """The parts of the march, and its checkpoint."""
 
+from dataclasses import replace
+
 import torch
 
-from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import Round
 from cryoinfer.workflows.marching import (
@@ -12,7 +15,6 @@ from cryoinfer.workflows.marching import (
     state_from_dict,
     state_to_dict,
 )
-from cryoinfer.workflows.passes import Estimate
 from cryoinfer.workflows.problem import define_problem
 
 
@@ -28,10 +30,13 @@ def test_agreement_ends_before_the_first_fall() -> None:
 def state() -> MarchState:
     generator = torch.Generator().manual_seed(0)
     rotation = torch.randn(3, 3, 3, generator=generator).double()
-    poses = LocalPoses.at(rotation, torch.ones(3, 2), torch.arange(3.0))
+    latents = Latents.rigid(Pose(rotation, torch.ones(3, 2)), torch.arange(3.0))
     maps = tuple(torch.randn(4, 4, 4, generator=generator) for _ in range(2))
     return MarchState(
-        estimate=Estimate.at(poses),
+        posterior=replace(
+            ParticlePosterior.at(latents, 2),
+            log_likelihood=-torch.arange(3.0).double(),
+        ),
         noise=(torch.arange(4.0), torch.ones(3)),
         maps=(maps[0], maps[1]),
         map_radius=9,

@@ -56,7 +56,7 @@ def particles(rotation: Tensor, true: ModelFrame) -> tuple[Pose, Motions]:
 def test_a_displaced_and_turned_model_is_found() -> None:
     true = ModelFrame(TURN, OFFSET)
     given, motions = particles(random_rotations(N, seeded(0)), true)
-    # Ten particles have found other tops.
+    # Ten particles have found other modes.
     motions.rotation[:10] = random_rotations(10, seeded(3))
     motions.shift_angstrom[:10] += 30.0
     found = found_frame(given, motions, MIDDLE)

@@ -17,13 +17,12 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import LocalPoses
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
-from cryoinfer.records import Pose
+from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows import motion_learning, motion_trial, moving_noise
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_inference import MotionInference
@@ -142,18 +141,17 @@ def test_learning_that_was_stopped_ends_as_if_it_had_not_been(
 class Astray:
     """Begins at the true poses, but for the first ten particles."""
 
-    def __init__(self, subject: MovingSubject, truth: Pose) -> None:
-        self.subject = subject
+    def __init__(self, projector: MovingProjector, truth: Pose) -> None:
+        self.projector = projector
         turned = random_rotations(10, torch.Generator().manual_seed(1))
         self._rotation = torch.cat([turned, truth.rotation[10:]])
 
-    def begin(self, images: WhitenedImages, index: Tensor) -> LocalPoses:
+    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
         n = len(index)
-        return LocalPoses.at(
-            self._rotation[index], torch.zeros(n, 2), torch.zeros(n), torch.zeros(n, 1)
-        )
+        pose = Pose(self._rotation[index], torch.zeros(n, 2))
+        return Latents(pose, torch.zeros(n), torch.zeros(n, 1)).double()
 
-    def find(self, images: WhitenedImages, index: Tensor) -> PoseMixture:
+    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
         raise NotImplementedError
 
 
@@ -173,7 +171,7 @@ def test_particles_that_begin_at_a_wrong_pose_are_found(
     generator = torch.Generator().manual_seed(0)
     imaged = first_look(particles, given, problem.grid, problem.prior, generator)
     assert particles.pose is not None
-    finder = Astray(problem.subject(imaged), particles.pose)
+    finder = Astray(problem.projector(imaged), particles.pose)
     listener = Listener()
     learned_model(MotionInference.of(problem, finder, imaged), 2, listener)
     (told,) = [text for text in listener.told if "likelier poses" in text]
@@ -192,7 +190,7 @@ def test_noise_of_every_optics_group_is_looked_at(
     generator = torch.Generator().manual_seed(0)
     imaged = first_look(grouped, given, problem.grid, problem.prior, generator)
     assert particles.pose is not None
-    finder = Astray(problem.subject(imaged), particles.pose)
+    finder = Astray(problem.projector(imaged), particles.pose)
     seen = []
 
     def look(pilots: Iterable[Shown], before: Imaged) -> Imaged:

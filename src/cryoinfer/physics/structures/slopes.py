@@ -114,7 +114,6 @@ def coefficients_and_slopes(
 
 def _placed(moving: MovingAtoms, latents: Latents) -> Tensor:
     """Return where points are, turned and not yet shifted, shape (n, 3, a)."""
-    assert latents.conformation is not None
     points = moving.at(latents.conformation).coordinates_angstrom
     return latents.pose.rotation.to(points) @ points.mT
 

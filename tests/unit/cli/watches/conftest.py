@@ -17,7 +17,7 @@ from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.run_result import RunResult
@@ -53,7 +53,7 @@ def start(
     def reconstruct(particles: Particles, found: Inferred, *_: object) -> RunResult:
         return replace(
             result,
-            latents=Latents(
+            latents=Latents.rigid(
                 Pose(found.rotation[:, 0], found.shift_angstrom[:, 0]),
                 found.defocus_offset_angstrom,
             ),

@@ -62,7 +62,6 @@ def view(radius: int) -> DiscView:
 @pytest.mark.parametrize("radius", [4, 7, 8, 11])
 def test_coefficients_are_those_of_the_projection(kind: str, radius: int) -> None:
     made, at, seen = structure(kind), latents(5), view(radius)
-    assert at.conformation is not None
     images = made.at(at.conformation).project(at.pose, BOX, PIXEL)
     expected = seen.disc.gather(image_to_fourier(images))
     found = coefficients(made, at, seen)

@@ -1,13 +1,19 @@
-"""The posterior of search and encoder alike: a mixture of Gaussians about modes."""
+"""The posterior of every particle: a mixture of Gaussians about modes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import (
+    ALL_TURNS,
+    IN_PLANE,
+    LOG_VOLUME_OF_TURNS,
+    log_exponential_volume,
+)
 from cryoinfer.geometry.rotations import (
     random_rotations,
     random_turns_in_plane,
@@ -15,44 +21,13 @@ from cryoinfer.geometry.rotations import (
     rotation_vector,
 )
 from cryoinfer.geometry.symmetry import nearest_mates
+from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.records import Latents, Pose
-
-ALL_TURNS, IN_PLANE = 3, 1
-"""How many directions of rotation are unknown: all, or that about the optical axis."""
-
-LOG_VOLUME_OF_ROTATIONS = math.log(8 * math.pi**2)
-"""Of all rotations, in cubic radians about any one of them."""
-
-LOG_VOLUME_OF_TURNS = {
-    ALL_TURNS: LOG_VOLUME_OF_ROTATIONS,
-    IN_PLANE: math.log(2 * math.pi),
-    0: 0.0,
-}
-"""Of what can be turned to in as many directions."""
-
-
-def log_exponential_volume(angle: Tensor) -> Tensor:
-    """Return the log of how the exponential map scales volumes at an angle.
-
-    ``2 (1 - cos angle) / angle^2``, 1 at zero and 4 / pi^2 at half a turn: a density of
-    rotation vectors divided by it is one of rotations (Chirikjian, Stochastic Models,
-    Information Theory, and Lie Groups 2, 2012, section 10.3).
-
-    Parameters
-    ----------
-    angle : Tensor
-        Radians, 0 to pi.
-    """
-    return 2 * torch.sinc(angle / (2 * math.pi)).log()
-
-
-_FARTHEST_SD, _HALVINGS = 9.0, 30  # of quantiles: beyond 1e-18
-_LEAST_SD = 1e-12  # of an amplitude that was held
 
 
 @dataclass(frozen=True)
-class PoseMixture:
-    """Gaussians about several modes of n particles, over a background.
+class ParticlePosterior:
+    """The posterior of each of n particles: Gaussians about m modes, and a background.
 
     A :class:`cryoinfer.interfaces.Posterior`. About each mode, (rotation vector in the
     image frame in radian, shift, defocus and conformation in angstrom) is Gaussian;
@@ -64,61 +39,85 @@ class PoseMixture:
 
     Attributes
     ----------
-    rotation : Tensor of float64, shape (n, m, 3, 3)
-        Best mode first.
-    shift_angstrom : Tensor of float64, shape (n, m, 2)
-    defocus_offset_angstrom : Tensor of float64, shape (n, m)
+    modes : Latents
+        Leading dimensions (n, m), float64, the most probable mode first.
     weight : Tensor of float64, shape (n, m)
     covariance : Tensor of float64, shape (n, m, 6 + c, 6 + c)
-        Zero rows and columns for unknowns that were held.
+        Zero rows and columns for unknowns that were held. Of shape (n, 1, ...) where
+        all modes of a particle have that of the first, which saves most of the memory.
+    log_likelihood : Tensor of float64, shape (n,)
+        Minus the squared residual of the whitened image at the first mode; NaN where
+        no structure was compared with the image.
     background : Tensor of float64, shape (n,)
         Weight of the background; 1 with those of the modes.
     prior_variance : Tensor of float64, shape (3 + c,)
         Of shift x, shift y, defocus and conformation in the background, in angstrom
         squared.
-    conformation : Tensor of float64, shape (n, m, c)
-        In angstrom; of a rigid structure c is 0.
     """
 
-    rotation: Tensor
-    shift_angstrom: Tensor
-    defocus_offset_angstrom: Tensor
+    modes: Latents
     weight: Tensor
     covariance: Tensor
+    log_likelihood: Tensor
     background: Tensor
     prior_variance: Tensor
-    conformation: Tensor
 
     @classmethod
     def of_modes(
         cls,
-        rotation: Tensor,
-        shift_angstrom: Tensor,
-        defocus_offset_angstrom: Tensor,
+        modes: Latents,
         weight: Tensor,
         covariance: Tensor,
-        conformation: Tensor | None = None,
+        log_likelihood: Tensor | None = None,
     ) -> Self:
-        """Return the mixture without a background."""
-        if conformation is None:
-            conformation = shift_angstrom.new_zeros(*weight.shape, 0)
+        """Return the posterior without a background."""
+        if log_likelihood is None:
+            log_likelihood = torch.full((len(weight),), torch.nan, dtype=torch.float64)
         return cls(
-            rotation,
-            shift_angstrom,
-            defocus_offset_angstrom,
+            modes,
             weight,
             covariance,
+            log_likelihood,
             torch.zeros(len(weight), dtype=torch.float64),
-            torch.ones(3 + conformation.shape[-1], dtype=torch.float64),
-            conformation,
+            torch.ones(3 + modes.conformation.shape[-1], dtype=torch.float64),
         )
 
     @classmethod
+    def at(cls, latents: Latents, count: int) -> Self:
+        """Return ``count`` modes at the same latents, of which only the first counts.
+
+        Nothing is known of their widths, and no image has been seen.
+        """
+        n, d = len(latents), 3 + latents.offsets_angstrom.shape[-1]
+        weight = torch.zeros(n, count, dtype=torch.float64)
+        weight[:, 0] = 1
+        repeated = latents.double()[:, None][:, torch.zeros(count, dtype=torch.int64)]
+        covariance = torch.zeros(n, 1, d, d, dtype=torch.float64)
+        return cls.of_modes(repeated, weight, covariance)
+
+    @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Return the mixtures of several, of one prior, in one."""
-        names = [one.name for one in fields(cls) if one.name != "prior_variance"]
-        whole = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
-        return cls(**whole, prior_variance=parts[0].prior_variance)
+        """Return the posteriors of several batches, of one prior, in one."""
+        return cls(
+            Latents.joined([part.modes for part in parts]),
+            torch.cat([part.weight for part in parts]),
+            torch.cat([part.covariance for part in parts]),
+            torch.cat([part.log_likelihood for part in parts]),
+            torch.cat([part.background for part in parts]),
+            parts[0].prior_variance,
+        )
+
+    def to_state(self) -> dict[str, Tensor]:
+        """Return all there is as tensors, for a checkpoint."""
+        own = {name: value for name, value in vars(self).items() if name != "modes"}
+        return own | self.modes.to_state()
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Invert :meth:`to_state`."""
+        names = [field.name for field in fields(cls) if field.name != "modes"]
+        own = {name: state[name] for name in names}
+        return cls(modes=Latents.of_state(state), **own)
 
     def folded(self, symmetry: Tensor) -> Self:
         """Return every mode at its mate nearest to the first, the densest first.
@@ -136,46 +135,64 @@ class PoseMixture:
 
     def densest_first(self) -> Self:
         """Return the modes in the order of the density at their centres."""
-        pose = Pose(self.rotation.movedim(1, 0), self.shift_angstrom.movedim(1, 0))
-        offset, conformation = self.defocus_offset_angstrom, self.conformation
-        at = Latents(pose, offset.mT, self._given(conformation.movedim(1, 0)))
-        order = self.log_prob(at).mT.argsort(dim=1, descending=True, stable=True)
-        return self.in_order(order)
+        order = self.log_prob(self.modes.transposed()).mT
+        return self.in_order(order.argsort(dim=1, descending=True, stable=True))
 
     def _about_first(self, symmetry: Tensor) -> Self:
-        first = self.rotation[:, :1].expand_as(self.rotation)
-        return replace(self, rotation=nearest_mates(self.rotation, first, symmetry))
+        rotation = self.modes.pose.rotation
+        near = nearest_mates(rotation, rotation[:, :1].expand_as(rotation), symmetry)
+        pose = replace(self.modes.pose, rotation=near)
+        return replace(self, modes=replace(self.modes, pose=pose))
 
     def widened(self, factor: Tensor) -> Self:
-        """Return the mixture with standard deviations multiplied by (6 + c,)."""
+        """Return the posterior with standard deviations multiplied by (6 + c,)."""
         return replace(self, covariance=self.covariance * factor[:, None] * factor)
 
     def __len__(self) -> int:
         return self.weight.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Self:
-        return type(self)(
-            self.rotation[index],
-            self.shift_angstrom[index],
-            self.defocus_offset_angstrom[index],
-            self.weight[index],
-            self.covariance[index],
-            self.background[index],
-            self.prior_variance,
-            self.conformation[index],
+        return replace(
+            self,
+            modes=self.modes[index],
+            weight=self.weight[index],
+            covariance=self.covariance[index],
+            log_likelihood=self.log_likelihood[index],
+            background=self.background[index],
+        )
+
+    def best(self, count: int) -> Self:
+        """Return at most so many modes of each particle, their weights as they are."""
+        return replace(
+            self,
+            modes=self.modes[:, :count],
+            weight=self.weight[:, :count],
+            covariance=self.covariance[:, :count],
+        )
+
+    def with_first_covariance(self) -> Self:
+        """Return the posterior with the covariance of the first mode for all."""
+        return replace(self, covariance=self.covariance[:, :1])
+
+    def with_mode(self, found: PosteriorModes) -> Self:
+        """Return the posterior with another first mode, whose covariance all have."""
+        rows = torch.arange(len(self))
+        first = torch.zeros_like(rows)
+        return replace(
+            self,
+            modes=self.modes.with_rows((rows, first), found.latents),
+            covariance=found.covariance()[:, None],
+            log_likelihood=found.log_likelihood,
         )
 
     def in_order(self, order: Tensor) -> Self:
-        """Return the mixture with the modes of each particle in an order (n, m)."""
+        """Return the posterior with the modes of each particle in an order (n, m)."""
         rows = torch.arange(len(self))[:, None]
         return replace(
             self,
-            rotation=self.rotation[rows, order],
-            shift_angstrom=self.shift_angstrom[rows, order],
-            defocus_offset_angstrom=self.defocus_offset_angstrom[rows, order],
+            modes=self.modes[rows, order],
             weight=self.weight[rows, order],
-            covariance=self.covariance[rows, order],
-            conformation=self.conformation[rows, order],
+            covariance=self.covariances[rows, order],
         )
 
     def mode_alone(self, place: Tensor) -> Self:
@@ -189,11 +206,7 @@ class PoseMixture:
 
     def mode(self) -> Latents:
         """Return the most probable mode of each particle, length n."""
-        return Latents(
-            Pose(self.rotation[:, 0], self.shift_angstrom[:, 0]),
-            self.defocus_offset_angstrom[:, 0],
-            self._given(self.conformation[:, 0]),
-        )
+        return self.modes[:, 0]
 
     def sample(self, count: int, generator: torch.Generator) -> Latents:
         """Draw latents, leading dimensions (count, n)."""
@@ -208,13 +221,15 @@ class PoseMixture:
         # The square root of a covariance may be singular where unknowns are held.
         values, vectors = torch.linalg.eigh(self.covariance)
         root = vectors * values.clamp(min=0).sqrt()[..., None, :]
+        root = root.expand(n, modes, -1, -1)
         shape = count, n, root.shape[-1]
         normal = torch.randn(shape, generator=generator, dtype=torch.float64)
         step = (root[rows, chosen] @ normal[..., None])[..., 0]
-        rotation = rotate_in_image_frame(self.rotation[rows, chosen], step[..., :3])
-        shift = self.shift_angstrom[rows, chosen] + step[..., 3:5]
-        offset = self.defocus_offset_angstrom[rows, chosen] + step[..., 5]
-        conformation = self.conformation[rows, chosen] + step[..., 6:]
+        centre = self.modes[rows, chosen]
+        rotation = rotate_in_image_frame(centre.pose.rotation, step[..., :3])
+        shift = centre.pose.shift_angstrom + step[..., 3:5]
+        offset = centre.defocus_offset_angstrom + step[..., 5]
+        conformation = centre.conformation + step[..., 6:]
         if bool(astray.any()):
             wide = (
                 normal[..., 3:] * (self._free()[:, 0, 3:] * self.prior_variance).sqrt()
@@ -228,7 +243,7 @@ class PoseMixture:
             shift[astray] = wide[astray][:, :2]
             offset[astray] = wide[astray][:, 2]
             conformation[astray] = wide[astray][:, 3:]
-        return Latents(Pose(rotation, shift), offset, self._given(conformation))
+        return Latents(Pose(rotation, shift), offset, conformation)
 
     def log_prob(self, latents: Latents) -> Tensor:
         """Return the log density, shape (..., n).
@@ -246,8 +261,9 @@ class PoseMixture:
 
         Rotation vectors in the image frame in radian, all else in angstrom.
         """
-        turn = rotation_vector(latents.pose.rotation.unsqueeze(-3) @ self.rotation.mT)
-        away = latents.offsets_angstrom.unsqueeze(-2) - self._others_of_modes()
+        centre = self.modes.pose.rotation
+        turn = rotation_vector(latents.pose.rotation.unsqueeze(-3) @ centre.mT)
+        away = latents.offsets_angstrom.unsqueeze(-2) - self.modes.offsets_angstrom
         return torch.cat([turn, away], dim=-1)
 
     def log_parts(self, latents: Latents, departures: Tensor) -> Tensor:
@@ -263,14 +279,6 @@ class PoseMixture:
             near = near - log_exponential_volume(departures[..., :3].norm(dim=-1))
         far = self.background.log() + self._log_background(latents)
         return torch.cat([near, far[..., None]], -1)
-
-    def _others_of_modes(self) -> Tensor:
-        offset = self.defocus_offset_angstrom[..., None]
-        return torch.cat([self.shift_angstrom, offset, self.conformation], -1)
-
-    def _given(self, conformation: Tensor) -> Tensor | None:
-        """Return a conformation, nothing of a rigid structure."""
-        return conformation if conformation.shape[-1] else None
 
     def _turns(self) -> int:
         """Return how many directions of rotation were inferred: 3, 1 or 0."""
@@ -328,45 +336,6 @@ class PoseMixture:
         own = self.log_prob_of_orbit(latents, symmetry)
         return (drawn > own).double().mean(0)
 
-    def amplitude_moments(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of each amplitude, (n, c) both."""
-        weight, place, sd = self._amplitudes()
-        mean = (weight * place).sum(1)
-        square = (weight * (sd.square() + (place - mean[:, None]).square())).sum(1)
-        return mean, square.sqrt()
-
-    def amplitude_quantile(self, level: float) -> Tensor:
-        """Return what each amplitude is below with a probability, shape (n, c).
-
-        By halving an interval that holds it, to 1e-9 of its width.
-
-        Parameters
-        ----------
-        level : float
-            Between 0 and 1, ends excluded.
-        """
-        weight, place, sd = self._amplitudes()
-        low = (place - _FARTHEST_SD * sd).amin(1)
-        high = (place + _FARTHEST_SD * sd).amax(1)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            away = (middle[:, None] - place) / sd
-            below = (weight * torch.special.ndtr(away)).sum(1) < level
-            low = torch.where(below, middle, low)
-            high = torch.where(below, high, middle)
-        return (low + high) / 2
-
-    def _amplitudes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weight (n, p, 1), place and sd (n, p, c) of parts, background last."""
-        variance = self.covariance.diagonal(dim1=-2, dim2=-1)[..., 6:]
-        n, _, c = variance.shape
-        wide = self.prior_variance[3:].expand(n, 1, c)
-        weight = torch.cat([self.weight, self.background[:, None]], 1)
-        place = torch.cat([self.conformation, torch.zeros_like(wide)], 1)
-        # The background of a mixture without one has no weight and any width.
-        sd = torch.cat([variance, wide], 1).sqrt()
-        return weight[..., None], place, sd.clamp(min=_LEAST_SD)
-
     def entropy(self) -> Tensor:
         """Return the entropy in nats, shape (n,), of parts that do not overlap.
 
@@ -382,8 +351,13 @@ class PoseMixture:
         apart = self.background * wide - torch.xlogy(self.background, self.background)
         return (self.weight * gaussian + discrete).sum(-1) + apart
 
+    @property
+    def covariances(self) -> Tensor:
+        """One of each mode, shape (n, m, 6 + c, 6 + c)."""
+        return self.covariance.expand(-1, self.weight.shape[1], -1, -1)
+
     def _free(self) -> Tensor:
-        """Tell which unknowns were inferred, shape (n, m, 6 + c)."""
+        """Tell which unknowns were inferred, shape (n, m, 6 + c), or (n, 1, 6 + c)."""
         return self.covariance.diagonal(dim1=-2, dim2=-1) > 0
 
     def _precision(self) -> tuple[Tensor, Tensor, Tensor]:

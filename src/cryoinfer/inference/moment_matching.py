@@ -1,4 +1,4 @@
-"""Moments instead of curvatures: what a climb found, made true to the image.
+"""Moments instead of curvatures: the modes of a refinement, made true to the image.
 
 Laplace's Gaussian has the curvature of the top. Where an image says little, the
 posterior is skew, or its tails are heavier than its top is round: the Gaussian that
@@ -16,16 +16,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.geometry.rotation_volume import ALL_TURNS, log_exponential_volume
 from cryoinfer.inference.lattice import Ellipsoid, ball, log_share, moved
-from cryoinfer.inference.posteriors import (
-    ALL_TURNS,
-    PoseMixture,
-    log_exponential_volume,
-)
-from cryoinfer.inference.refine import LocalPoses, PosePrior
-from cryoinfer.inference.subjects import Scored
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import ImageLikelihood
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 
 _LATTICE_UNKNOWNS = 3  # at most; balls of more have too many points
 _LATTICE_REACH, _LATTICE_STEP = 4.0, 1.25
@@ -34,7 +31,7 @@ Gaussian of that sd, and posteriors at -20 dB are wider than their tops are roun
 three steps of one sd their spreads came out 8 % too small, so 1 %."""
 
 _LEAST_WEIGHT = 0.01
-"""Of a mode that is polished; what the others are like hardly matters."""
+"""Of a mode that is matched; what the others are like hardly matters."""
 
 _LEAST_EFFECTIVE = 2.0
 """Effective points an unknown, below which moments are noise and Laplace's stay; one
@@ -42,12 +39,12 @@ unknown whose top tells its width has 2.8 on the lattice."""
 
 
 @dataclass(frozen=True)
-class Polish:
+class MomentMatching:
     """Fits each mode to the moments of the posterior about it.
 
     Attributes
     ----------
-    scored : Scored
+    likelihood : ImageLikelihood
     prior : PosePrior
     points : int
         About a mode of four unknowns or more; a lattice has its own number.
@@ -55,23 +52,25 @@ class Polish:
         Of the quasi-random numbers.
     """
 
-    scored: Scored
+    likelihood: ImageLikelihood
     prior: PosePrior
     points: int = 128
     seed: int = 0
 
-    def of(self, images: WhitenedImages, found: PoseMixture) -> PoseMixture:
+    def match(
+        self, images: WhitenedImages, found: ParticlePosterior
+    ) -> ParticlePosterior:
         """Return a mixture with the posterior's own moments.
 
         Parameters
         ----------
         images : WhitenedImages
-        found : PoseMixture
+        found : ParticlePosterior
             Of the same images, modes at tops of the posterior.
 
         Returns
         -------
-        PoseMixture
+        ParticlePosterior
             Its modes in the order of their new weights.
         """
         free = found.covariance[0, 0].diagonal() > 0
@@ -81,14 +80,9 @@ class Polish:
         weighed = found.weight > _LEAST_WEIGHT
         # Of an image without such modes the best stands for all.
         weighed[:, 0] = True
-        polished = replace(
-            found,
-            rotation=found.rotation.clone(),
-            shift_angstrom=found.shift_angstrom.clone(),
-            defocus_offset_angstrom=found.defocus_offset_angstrom.clone(),
-            conformation=found.conformation.clone(),
-            covariance=found.covariance.clone(),
-        )
+        places: list[tuple[int, int]] = []
+        means: list[Latents] = []
+        spreads: list[Tensor] = []
         for row in range(len(found)):
             modes = torch.nonzero(weighed[row]).squeeze(1).tolist()
             near = [_ellipsoid(found, row, mode, dims) for mode in modes]
@@ -96,8 +90,8 @@ class Polish:
             for own, (mode, ellipsoid) in enumerate(zip(modes, near, strict=True)):
                 step = ellipsoid.step(points)
                 at = moved(ellipsoid.centre, step)
-                score = self.scored.log_likelihood(image, at) - log_base
-                score = score - self.prior.loss(LocalPoses.of(at))
+                score = self.likelihood.log_likelihood(image, at) - log_base
+                score = score + self.prior.log_density(at)
                 score = score + log_share(near, own, at)
                 if self.prior.turns == ALL_TURNS:
                     score = score + log_exponential_volume(step[:, :3].norm(dim=1))
@@ -109,12 +103,14 @@ class Polish:
                 mean = share @ step
                 apart = step - mean
                 spread = (share[:, None] * apart).T @ apart / shrunk
-                _put(polished, row, mode, moved(ellipsoid.centre, mean), spread)
+                places.append((row, mode))
+                means.append(moved(ellipsoid.centre, mean))
+                spreads.append(spread)
         # What other modes and the background have stays theirs.
         mass = (found.weight * weighed).sum(1, keepdim=True)
         share = torch.where(weighed, mass * log_mass.softmax(1), found.weight)
-        polished = replace(polished, weight=share)
-        return polished.in_order(share.argsort(dim=1, descending=True, stable=True))
+        matched = replace(_replaced(found, places, means, spreads), weight=share)
+        return matched.in_order(share.argsort(dim=1, descending=True, stable=True))
 
     def _points(self, unknowns: int) -> tuple[Tensor, Tensor, float]:
         """Return points in standard deviations, what they stand for, and a variance.
@@ -139,24 +135,29 @@ class Polish:
         return points, log_normal + math.log(self.points), 1.0
 
 
-def _ellipsoid(found: PoseMixture, row: int, mode: int, dims: Tensor) -> Ellipsoid:
+def _ellipsoid(
+    found: ParticlePosterior, row: int, mode: int, dims: Tensor
+) -> Ellipsoid:
     """Return where a mode is, and the shape of its Gaussian."""
-    centre = Latents(
-        Pose(found.rotation[row, mode], found.shift_angstrom[row, mode]),
-        found.defocus_offset_angstrom[row, mode],
-        found.conformation[row, mode],
-    )
     covariance = found.covariance[row, mode][dims][:, dims]
-    return Ellipsoid(centre, torch.linalg.cholesky(covariance), dims.tolist())
+    root = torch.linalg.cholesky(covariance)
+    return Ellipsoid(found.modes[row, mode], root, dims.tolist())
 
 
-def _put(
-    into: PoseMixture, row: int, mode: int, centre: Latents, covariance: Tensor
-) -> None:
-    """Replace a mode."""
-    assert centre.conformation is not None
-    into.rotation[row, mode] = centre.pose.rotation
-    into.shift_angstrom[row, mode] = centre.pose.shift_angstrom
-    into.defocus_offset_angstrom[row, mode] = centre.defocus_offset_angstrom
-    into.conformation[row, mode] = centre.conformation
-    into.covariance[row, mode] = covariance
+def _replaced(
+    found: ParticlePosterior,
+    places: list[tuple[int, int]],
+    means: list[Latents],
+    covariances: list[Tensor],
+) -> ParticlePosterior:
+    """Return the posterior with other modes at some places (particle, mode)."""
+    if not places:
+        return found
+    where = tuple(torch.tensor(places).unbind(1))
+    return replace(
+        found,
+        modes=found.modes.with_rows(
+            where, Latents.joined([one[None] for one in means])
+        ),
+        covariance=found.covariance.index_put(where, torch.stack(covariances)),
+    )

@@ -301,7 +301,7 @@ def _turned(rotation: Array, w: Array, out: Array) -> None:
 
 
 @parallel
-def climb(
+def refine(
     volume: Array,
     centre: float,
     factor: float,

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from cryoinfer.geometry.rotation_volume import LOG_VOLUME_OF_ROTATIONS
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.posteriors import LOG_VOLUME_OF_ROTATIONS, PoseMixture
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
 
 C1 = symmetry_rotations("C1")
@@ -15,7 +16,7 @@ C1 = symmetry_rotations("C1")
 SD = torch.tensor([0.02, 0.03, 0.01, 0.5, 0.4, 0.0], dtype=torch.float64)
 
 
-def mixture(n: int = 3, modes: int = 2) -> PoseMixture:
+def mixture(n: int = 3, modes: int = 2) -> ParticlePosterior:
     generator = torch.Generator().manual_seed(1)
     rotation = random_rotations(n * modes, generator).unflatten(0, (n, modes))
     shift = torch.randn(n, modes, 2, generator=generator, dtype=torch.float64)
@@ -23,25 +24,28 @@ def mixture(n: int = 3, modes: int = 2) -> PoseMixture:
     covariance = torch.diag(SD**2).expand(n, modes, 6, 6)
     offset = torch.zeros(n, modes, dtype=torch.float64)
     weight = (weight / weight.sum()).expand(n, modes)
-    return PoseMixture.of_modes(rotation, shift, offset, weight, covariance)
+    at = Latents.rigid(Pose(rotation, shift), offset)
+    return ParticlePosterior.of_modes(at, weight, covariance)
 
 
-def broad(background: float = 0.2) -> PoseMixture:
+def broad(background: float = 0.2) -> ParticlePosterior:
     """Return one particle whose rotation is hardly known, of all defocus."""
     generator = torch.Generator().manual_seed(5)
     sd = torch.tensor([0.6, 0.5, 0.4, 1.0, 2.0, 50.0], dtype=torch.float64)
     turn = random_rotations(2, generator)[0]
     wide = torch.block_diag(turn, torch.eye(3, dtype=torch.float64))
     covariance = wide @ torch.diag(sd**2) @ wide.T
-    return PoseMixture(
-        rotation=random_rotations(2, generator)[None],
-        shift_angstrom=torch.randn(1, 2, 2, generator=generator, dtype=torch.float64),
-        defocus_offset_angstrom=torch.zeros(1, 2, dtype=torch.float64),
+    pose = Pose(
+        random_rotations(2, generator)[None],
+        torch.randn(1, 2, 2, generator=generator, dtype=torch.float64),
+    )
+    return ParticlePosterior(
+        modes=Latents.rigid(pose, torch.zeros(1, 2, dtype=torch.float64)),
         weight=torch.tensor([[0.6, 0.4]], dtype=torch.float64) * (1 - background),
         covariance=covariance.expand(1, 2, 6, 6),
+        log_likelihood=torch.full((1,), torch.nan, dtype=torch.float64),
         background=torch.tensor([background], dtype=torch.float64),
         prior_variance=torch.tensor([9.0, 9.0, 100.0**2], dtype=torch.float64),
-        conformation=torch.zeros(1, 2, 0, dtype=torch.float64),
     )
 
 
@@ -53,7 +57,7 @@ def test_a_broad_density_integrates_to_one_over_all_rotations() -> None:
     sd = torch.tensor([4.0, 4.0, 120.0], dtype=torch.float64)
     step = torch.randn(n, 1, 3, generator=generator, dtype=torch.float64) * sd
     rotation = random_rotations(n, generator)[:, None]
-    drawn = Latents(Pose(rotation, step[..., :2]), step[..., 2])
+    drawn = Latents.rigid(Pose(rotation, step[..., :2]), step[..., 2])
     log_wide = (-0.5 * (step / sd) ** 2 - (sd * math.sqrt(2 * math.pi)).log()).sum(-1)
     ratio = (posterior.log_prob(drawn) - log_wide + LOG_VOLUME_OF_ROTATIONS).exp()
     # The ratio's sd is about 4: four standard errors.
@@ -74,16 +78,17 @@ def test_the_densest_orbit_comes_first() -> None:
     generator = torch.Generator().manual_seed(1)
     first, second = random_rotations(2, generator)
     rotation = torch.stack([first, second, second @ group[1]])[None]
-    zero = torch.zeros(1, 3, dtype=torch.float64)
+    shift = torch.zeros(1, 3, 2, dtype=torch.float64)
     weight = torch.tensor([[0.4, 0.3, 0.3]], dtype=torch.float64)
     covariance = 0.01 * torch.eye(6, dtype=torch.float64).expand(1, 3, 6, 6)
-    mixture = PoseMixture.of_modes(
-        rotation, torch.zeros(1, 3, 2).double(), zero, weight, covariance
+    mixture = ParticlePosterior.of_modes(
+        Latents.rigid(Pose(rotation, shift), shift[..., 0]), weight, covariance
     )
     folded = mixture.folded(group)
     # Two halves of one peak outweigh the single one.
     assert torch.equal(folded.weight, weight[:, [1, 2, 0]])
-    torch.testing.assert_close(folded.rotation[:, 0], folded.rotation[:, 1])
+    turned = folded.modes.pose.rotation
+    torch.testing.assert_close(turned[:, 0], turned[:, 1])
     # A group turns poses into mates and leaves all densities of orbits as they were.
     drawn = mixture.sample(5, generator)
     torch.testing.assert_close(
@@ -126,7 +131,7 @@ def test_density_falls_as_a_gaussian_in_the_image_frame() -> None:
     posterior = mixture(modes=1)
     turn = torch.tensor([0.02, 0.0, 0.0], dtype=torch.float64)
     mode = posterior.mode()
-    moved = Latents(
+    moved = Latents.rigid(
         Pose(rotate_in_image_frame(mode.pose.rotation, turn), mode.pose.shift_angstrom),
         mode.defocus_offset_angstrom,
     )
@@ -142,12 +147,8 @@ def test_density_integrates_to_one() -> None:
     # weights' own sd, printed by the assertion, is below 2 over 40,000 draws: 0.05
     # is five standard errors.
     posterior = mixture(n=1)
-    wide = PoseMixture.of_modes(
-        posterior.rotation,
-        posterior.shift_angstrom,
-        posterior.defocus_offset_angstrom,
-        posterior.weight,
-        posterior.covariance * 1.5,
+    wide = ParticlePosterior.of_modes(
+        posterior.modes, posterior.weight, posterior.covariance * 1.5
     )
     drawn = wide.sample(40_000, torch.Generator().manual_seed(2))
     ratio = (posterior.log_prob(drawn) - wide.log_prob(drawn)).exp()
@@ -157,7 +158,8 @@ def test_density_integrates_to_one() -> None:
 def test_samples_have_the_covariance_and_the_weights() -> None:
     posterior = mixture(n=1)
     drawn = posterior.sample(20_000, torch.Generator().manual_seed(3))
-    near = (drawn.pose.rotation - posterior.rotation[:, 0]).flatten(2).norm(dim=2) < 0.3
+    first = posterior.mode().pose.rotation
+    near = (drawn.pose.rotation - first).flatten(2).norm(dim=2) < 0.3
     # Three standard errors of a share of 0.7 in 20,000.
     assert near.double().mean().item() == pytest.approx(0.7, abs=0.01)
     spread = drawn.pose.shift_angstrom[near].std(0)

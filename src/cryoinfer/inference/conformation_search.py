@@ -17,20 +17,17 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.posteriors import PoseMixture
-from cryoinfer.inference.refine import (
-    LocalPoses,
-    PosePrior,
-    covariance_of,
-    gauss_newton,
-)
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.mode_ranking import repeats
+from cryoinfer.inference.modes import PosteriorModes, covariance_of
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import (
     SearchPlan,
     exhaustive_cells,
-    laplace_log_evidence,
     nested_cells,
-    repeats,
+    refine_candidates,
 )
 from cryoinfer.inference.whitening import WhitenedImages
 
@@ -44,7 +41,7 @@ _DRAWS = 2000  # of conformations, that the maps lie among
 
 
 @dataclass(frozen=True)
-class MovingSearch:
+class ConformationSearch:
     """What particles are searched with.
 
     Attributes
@@ -71,7 +68,7 @@ class MovingSearch:
     @classmethod
     def of(
         cls,
-        subject: MovingSubject,
+        projector: MovingProjector,
         prior: PosePrior,
         conformations: int,
         modes: int,
@@ -81,7 +78,7 @@ class MovingSearch:
 
         Parameters
         ----------
-        subject : MovingSubject
+        projector : MovingProjector
         prior : PosePrior
         conformations : int
             How many have a map.
@@ -90,18 +87,18 @@ class MovingSearch:
         last_radius : int
             Of the images, in Fourier pixels: none of the search is larger.
         """
-        grid = subject.grid
+        grid = projector.grid
         sd = prior.unknowns_sd_angstrom[3:]
         generator = torch.Generator().manual_seed(0)
         drawn = sd * torch.randn(_DRAWS, len(sd), generator=generator).double()
         centres, _ = kmeans2(drawn.numpy(), conformations, seed=0, minit="++")
         conformation = torch.from_numpy(centres)
-        reach = float(subject.moving.coordinates.norm(dim=1).max())
-        last = min(subject.coarse_radius, last_radius)
+        reach = float(projector.moving.coordinates.norm(dim=1).max())
+        last = min(projector.coarse_radius, last_radius)
         radius = min(grid.radius_at(_FINE_ARC * reach), last)
         coarse_radius = min(grid.radius_at(_COARSE_ARC * reach), radius)
         maps = (
-            subject.coarse.at(one).to_map(grid.box, grid.pixel_size_angstrom)
+            projector.coarse.at(one).to_map(grid.box, grid.pixel_size_angstrom)
             for one in conformation
         )
         plan = SearchPlan(
@@ -124,7 +121,7 @@ class MovingSearch:
         slices = tuple(GridSlices.of(one, poses, disc, 1.0) for one in volumes)
         return cls(prior, conformation, volumes, slices, plan, modes)
 
-    def infer_whitened(self, images: WhitenedImages) -> PoseMixture:
+    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
         """Return the modes of images that were whitened to the plan's radius or more.
 
         Coefficients beyond it are not looked at. Modes are a quarter of a cell apart,
@@ -134,7 +131,7 @@ class MovingSearch:
         Parameters
         ----------
         images : WhitenedImages
-            In the subject's grid.
+            In the projector's grid.
         """
         plan, n = self.plan, len(images)
         images = images.prefix(plan.radius)
@@ -143,65 +140,47 @@ class MovingSearch:
         rigid = replace(
             self.prior, defocus_sd_angstrom=0.0, conformation_sd_angstrom=()
         )
-        owner = torch.arange(n).repeat_interleave(plan.modes)
-        repeated = images.select(owner)
         every = zip(self.conformation, self.volumes, self.slices, strict=True)
         found, evidence = [], []
         for conformation, volume, slices in every:
+            projector = MapProjector(volume)
             cells = exhaustive_cells(slices, coarse, plan.cells)
-            best = nested_cells(volume, images, cells, plan).best(plan.modes)
-            start = LocalPoses.at(
-                best.rotation.flatten(0, 1),
-                best.shift_angstrom.flatten(0, 1),
-                torch.zeros(len(owner)),
-            )
-            turn = plan.cell_radian / 2
-            poses = gauss_newton(volume, repeated, start, rigid, plan.steps, turn)
-            shown = conformation.expand(len(owner), -1)
-            found.append(replace(poses, conformation=shown))
-            evidence.append(laplace_log_evidence(poses, rigid))
-        return self._best(found, evidence, n)
+            best = nested_cells(projector, images, cells, plan).best(plan.modes)
+            modes = refine_candidates(projector, images, best, rigid, plan)
+            evidence.append(modes.log_evidence(rigid).view(n, -1))
+            shown = conformation.expand(len(modes), -1)
+            latents = replace(modes.latents, conformation=shown)
+            found.append(replace(modes, latents=latents))
+        return self._best(found, torch.cat(evidence, 1))
 
-    def _best(
-        self, found: list[LocalPoses], evidence: list[Tensor], n: int
-    ) -> PoseMixture:
+    def _best(self, found: list[PosteriorModes], evidence: Tensor) -> ParticlePosterior:
         """Return the likeliest poses of all conformations that are not repeats.
 
         Parameters
         ----------
-        found : list of LocalPoses
+        found : list of PosteriorModes
             Of each conformation, those of n particles in turn.
-        evidence : list of Tensor
-            Of each.
-        n : int
+        evidence : Tensor, shape (n, m)
+            Of all of them.
         """
-
-        def by_image(values: list[Tensor]) -> Tensor:
-            return torch.cat([one.unflatten(0, (n, -1)) for one in values], 1)
-
-        order = by_image(evidence).argsort(1, descending=True)
-        rows = torch.arange(n)[:, None]
-        rotation = by_image([one.rotation for one in found])[rows, order]
+        n, count = len(evidence), evidence.shape[1]
+        of_each = count // len(found)
+        # Where the modes of a particle lie among those of all conformations.
+        place = torch.arange(n * count).view(len(found), n, of_each).movedim(0, 1)
+        place = place.reshape(n, count)
+        order = evidence.argsort(1, descending=True)
+        modes = PosteriorModes.joined(found)[place.gather(1, order)]
+        rotation = modes.latents.pose.rotation
         again = repeats(rotation, self.plan.cell_radian / 4, self.plan.symmetry)
         # Repeats come last; the rest keep their order.
         first = again.byte().argsort(dim=1, stable=True)[:, : self.modes]
-        kept = order.gather(1, first)
-
-        def taken(values: list[Tensor]) -> Tensor:
-            return by_image(values)[rows, kept]
-
+        modes = modes[torch.arange(n)[:, None], first]
         new = (~again.gather(1, first)).double()
-        turns = covariance_of(taken([one.information for one in found]))
-        c = self.conformation.shape[1]
-        covariance = turns.new_zeros(n, kept.shape[1], 6 + c, 6 + c)
-        covariance[..., :6, :6] = turns
+        rigid, c = covariance_of(modes.information), self.conformation.shape[1]
+        covariance = rigid.new_zeros(n, first.shape[1], 6 + c, 6 + c)
+        covariance[..., :6, :6] = rigid
         sd = self.prior.unknowns_sd_angstrom[2:]
         covariance[..., range(5, 6 + c), range(5, 6 + c)] = sd.square()
-        return PoseMixture.of_modes(
-            taken([one.rotation for one in found]),
-            taken([one.shift_angstrom for one in found]),
-            taken([one.defocus_offset_angstrom for one in found]),
-            new / new.sum(1, keepdim=True),
-            covariance,
-            taken([one.conformation for one in found]),
+        return ParticlePosterior.of_modes(
+            modes.latents, new / new.sum(1, keepdim=True), covariance
         )

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from cryoinfer.fourier.slices import extract_slices
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
-from cryoinfer.inference.moving_search import MovingSearch
-from cryoinfer.inference.moving_subject import MovingSubject
-from cryoinfer.inference.refine import PosePrior
+from cryoinfer.inference.conformation_search import ConformationSearch
+from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
@@ -24,7 +24,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def subject() -> MovingSubject:
+def projector() -> MovingProjector:
     """Return two lumps of 60 atoms each, of which one moves against the other."""
     place = 7 * torch.randn(120, 3, generator=seeded(1))
     place[60:] += torch.tensor([18.0, 4.0, 0.0])
@@ -32,7 +32,7 @@ def subject() -> MovingSubject:
     direction[0, 60:] = torch.tensor([0.0, 0.8, 1.2])
     atoms = GaussianAtoms.from_elements(place - place.mean(0), ["C"] * 120, 60.0)
     moving = MovingAtoms(atoms, direction)
-    return MovingSubject(moving, GRID, moving, BOX // 2 - 1)
+    return MovingProjector(moving, GRID, moving, BOX // 2 - 1)
 
 
 def particles() -> tuple[WhitenedImages, Latents]:
@@ -42,7 +42,7 @@ def particles() -> tuple[WhitenedImages, Latents]:
         torch.randn(IMAGES, 2, generator=seeded(3)).double(),
     )
     amplitude = SD_ANGSTROM * torch.randn(IMAGES, 1, generator=seeded(4)).double()
-    moving = subject().moving
+    moving = projector().moving
     clean = moving.at(amplitude).project(pose, BOX, PIXEL)
     sd = float(clean.std()) / 3
     images = clean + sd * torch.randn(clean.shape, generator=seeded(5))
@@ -55,8 +55,8 @@ def particles() -> tuple[WhitenedImages, Latents]:
 
 def searching(
     conformations: int, modes: int, last_radius: int = BOX // 2 - 1
-) -> MovingSearch:
-    return MovingSearch.of(subject(), PRIOR, conformations, modes, last_radius)
+) -> ConformationSearch:
+    return ConformationSearch.of(projector(), PRIOR, conformations, modes, last_radius)
 
 
 def near(rotation: Tensor, truth: Latents, degrees: float) -> Tensor:
@@ -66,7 +66,7 @@ def near(rotation: Tensor, truth: Latents, degrees: float) -> Tensor:
 
 
 def test_maps_show_what_the_atoms_show() -> None:
-    moving = subject()
+    moving = projector()
     search = searching(3, 2)
     images, _ = particles()
     images = images.prefix(search.plan.radius)
@@ -87,8 +87,8 @@ def test_maps_of_several_conformations_lose_fewer_particles_than_one() -> None:
     one = searching(1, 4)
     found, alone = (each.infer_whitened(images) for each in (several, one))
     # Half a cell of the grid off, at most, and what the nearest map is wrong by.
-    share = near(found.rotation, truth, 10.0).any(1).double().mean()
-    before = near(alone.rotation, truth, 10.0).any(1).double().mean()
+    share = near(found.modes.pose.rotation, truth, 10.0).any(1).double().mean()
+    before = near(alone.modes.pose.rotation, truth, 10.0).any(1).double().mean()
     assert share > 0.95
     assert share > before + 0.1
 
@@ -100,11 +100,13 @@ def test_modes_are_apart_and_weigh_the_same() -> None:
     weighed = found.weight > 0
     assert bool(weighed[:, 0].all())
     torch.testing.assert_close(found.weight.sum(1), torch.ones(IMAGES).double())
-    angle = geodesic_angle(found.rotation[:, :, None], found.rotation[:, None])
+    rotation = found.modes.pose.rotation
+    angle = geodesic_angle(rotation[:, :, None], rotation[:, None])
     other = ~torch.eye(4, dtype=torch.bool) & weighed[:, :, None] & weighed[:, None]
     assert bool((angle[other] >= search.plan.cell_radian / 4).all())
-    assert found.conformation.shape == (IMAGES, 4, 1)
-    assert bool(torch.isin(found.conformation[..., 0], search.conformation).all())
+    z = found.modes.conformation
+    assert z.shape == (IMAGES, 4, 1)
+    assert bool(torch.isin(z[..., 0], search.conformation).all())
 
 
 def test_the_images_are_not_looked_at_beyond_the_radius() -> None:
@@ -114,7 +116,7 @@ def test_the_images_are_not_looked_at_beyond_the_radius() -> None:
     noisy[:, len(images.prefix(search.plan.radius).disc) :] = 1e3
     found = search.infer_whitened(images)
     other = search.infer_whitened(replace(images, coefficients=noisy))
-    torch.testing.assert_close(found.rotation, other.rotation)
+    torch.testing.assert_close(found.modes.pose.rotation, other.modes.pose.rotation)
 
 
 def test_a_search_of_images_to_a_low_radius_ends_there() -> None:
@@ -122,4 +124,4 @@ def test_a_search_of_images_to_a_low_radius_ends_there() -> None:
     search = searching(2, 2, last_radius=5)
     assert search.plan.coarse_radius <= search.plan.radius == 5
     found = search.infer_whitened(images.prefix(5))
-    assert bool(found.rotation.isfinite().all())
+    assert bool(found.modes.pose.rotation.isfinite().all())

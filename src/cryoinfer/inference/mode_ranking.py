@@ -1,0 +1,114 @@
+"""Which of the modes that were found for a particle are likely, and which are one."""
+
+import torch
+from torch import Tensor
+
+from cryoinfer.geometry.rotations import geodesic_angle
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+
+
+def ranked_posterior(
+    modes: PosteriorModes,
+    count: int,
+    prior: PosePrior,
+    same_radian: float,
+    symmetry: Tensor,
+) -> ParticlePosterior:
+    """Return posteriors of particles that have as many modes each, best first.
+
+    Parameters
+    ----------
+    modes : PosteriorModes
+        Of length n times ``count``, those of a particle together.
+    count : int
+    prior : PosePrior
+    same_radian : float
+        Modes nearer than that to a better one, or to a mate of it, have no weight.
+    symmetry : Tensor, shape (s, 3, 3)
+
+    Returns
+    -------
+    ParticlePosterior
+        Weights by Laplace's approximation.
+    """
+    evidence = modes.log_evidence(prior).view(-1, count)
+    order = evidence.argsort(1, descending=True)
+    flat = order + torch.arange(len(order))[:, None] * count
+    latents = modes.latents[flat]
+    twin = repeats(latents.pose.rotation, same_radian, symmetry)
+    ranked = evidence.gather(1, order).masked_fill(twin, -torch.inf)
+    return ParticlePosterior.of_modes(
+        latents,
+        torch.softmax(ranked, 1),
+        modes.covariance()[flat],
+        modes.log_likelihood[flat[:, 0]],
+    )
+
+
+def posterior_of_modes(
+    owner: Tensor, modes: PosteriorModes, evidence: Tensor, n: int, count: int
+) -> ParticlePosterior:
+    """Put modes into a table; empty places repeat the best mode, with no weight.
+
+    Parameters
+    ----------
+    owner : Tensor of int64, shape (m,)
+        The image of each mode, not falling; each of n at least once.
+    modes : PosteriorModes
+        Of an image best first.
+    evidence : Tensor of float64, shape (m,)
+        Log weights.
+    n, count : int
+        Images, and places for each.
+    """
+    first = torch.searchsorted(owner, torch.arange(n))
+    rank = torch.arange(len(owner)) - first[owner]
+    place = first[:, None].repeat(1, count)
+    place[owner, rank] = torch.arange(len(owner))
+    weighed = evidence.new_full((n, count), -torch.inf)
+    weighed[owner, rank] = evidence
+    return ParticlePosterior.of_modes(
+        modes.latents[place],
+        torch.softmax(weighed, 1),
+        modes.covariance()[place],
+        modes.log_likelihood[first],
+    )
+
+
+def repeats(
+    rotation: Tensor,
+    radius: float,
+    symmetry: Tensor,
+    conformation: Tensor | None = None,
+    lever_angstrom: float = 0.0,
+) -> Tensor:
+    """Tell which modes lie within a radius of a better one, or of a mate of it.
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (n, m, 3, 3)
+        Best first.
+    radius : float
+        Radians.
+    symmetry : Tensor, shape (s, 3, 3)
+        Rotations that leave the map as it is, the identity among them.
+    conformation : Tensor, shape (n, m, c), optional
+        In angstrom; those that are farther apart than the radius moves the lever are
+        no repeats.
+    lever_angstrom : float
+
+    Returns
+    -------
+    Tensor of bool, shape (n, m)
+    """
+    found = torch.zeros(rotation.shape[:2], dtype=torch.bool)
+    earlier = torch.ones(rotation.shape[1], rotation.shape[1]).tril(-1).bool()
+    if conformation is not None:
+        apart = (conformation[:, :, None] - conformation[:, None]).norm(dim=-1)
+        earlier = earlier & (apart <= radius * lever_angstrom)
+    for mate in symmetry:
+        angle = geodesic_angle(rotation[:, :, None], rotation[:, None] @ mate)
+        found |= ((angle < radius) & earlier).any(2)
+    return found

@@ -1,0 +1,162 @@
+"""Local refinement of several modes of a posterior side by side, radius by radius."""
+
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.mode_ranking import posterior_of_modes, repeats
+from cryoinfer.inference.modes import PosteriorModes
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import Projector
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.records import Latents
+
+_STEPS = 4  # of a refinement at one radius
+
+_LEAST_WEIGHT = 1e-3
+"""Of a component that is refined beside the best."""
+
+_HOPELESS_NATS = 12.0
+"""A mode this far behind the best of its image is given up: one in 160,000."""
+
+_WIDER_DRAWS = 2.0
+"""Standard deviations of what draws are from, over those at the radius before: the
+posterior has modes beyond the width of the one that was found."""
+
+P = TypeVar("P", bound=Projector)
+
+
+@dataclass(frozen=True)
+class ModeRefinement(Generic[P]):
+    """Refines the modes that something else proposes.
+
+    A radius at a time, so that every refinement starts within reach of the next. Modes
+    that are held for possible are refined side by side, until the image itself rules
+    them out: what is left is weighed by Laplace's approximation.
+
+    Attributes
+    ----------
+    projector : Projector
+        To the largest radius.
+    prior : PosePrior
+    radii : tuple of int
+        Fourier radii, from low to high.
+    lever_angstrom : float
+        Of rotations: they move nothing farther than what is that far off.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the structure as it is, the identity among them.
+    modes : int
+        That are refined at the first radius.
+    draws : int
+        From about what was found at a radius, that are refined beside it at the next:
+        where an image says little, one mode at a low radius is many at a higher.
+    seed : int
+        Of the draws.
+    covariance_inflation : Tensor of float64, shape (6 + c,), optional
+        What standard deviations are multiplied by at the end; without it they are
+        those of Laplace's approximation.
+    """
+
+    projector: P
+    prior: PosePrior
+    radii: tuple[int, ...]
+    lever_angstrom: float
+    symmetry: Tensor
+    modes: int = 2
+    draws: int = 0
+    seed: int = 0
+    covariance_inflation: Tensor | None = None
+
+    def refine(
+        self, images: WhitenedImages, proposed: ParticlePosterior
+    ) -> ParticlePosterior:
+        """Refine the modes of a posterior of the same images.
+
+        Returns
+        -------
+        ParticlePosterior
+            ``modes`` each, best first; those that were given up have no weight.
+        """
+        n, count = proposed.weight.shape[0], min(self.modes, proposed.weight.shape[1])
+        owner, chosen = self._starts(proposed, count)
+        found = PosteriorModes.unknown(proposed.modes[owner, chosen])
+        for radius in self.radii:
+            near = images.prefix(radius).select(owner)
+            found = refine_locally(
+                self.projector,
+                near,
+                found.latents,
+                self.prior,
+                _STEPS,
+                reach_radian(radius),
+            )
+            evidence = found.log_evidence(self.prior)
+            kept = self._contenders(owner, found.latents, evidence, radius)
+            owner, found, evidence = owner[kept], found[kept], evidence[kept]
+            if self.draws and radius != self.radii[-1]:
+                places = int(torch.bincount(owner).max())
+                so_far = posterior_of_modes(owner, found, evidence, n, places)
+                found = PosteriorModes.joined([found, *self._drawn(so_far)])
+                owner = torch.cat([owner, torch.arange(n).repeat(self.draws)])
+                count = places + self.draws
+        posterior = posterior_of_modes(owner, found, evidence, n, count)
+        if self.covariance_inflation is None:
+            return posterior
+        return posterior.widened(self.covariance_inflation)
+
+    def _drawn(self, so_far: ParticlePosterior) -> list[PosteriorModes]:
+        """Return draws from posteriors, all images' first draws first."""
+        wide = replace(so_far, covariance=so_far.covariance * _WIDER_DRAWS**2)
+        drawn = wide.sample(self.draws, torch.Generator().manual_seed(self.seed))
+        return [PosteriorModes.unknown(drawn[k]) for k in range(self.draws)]
+
+    def _starts(self, proposed: ParticlePosterior, count: int) -> tuple[Tensor, Tensor]:
+        """Return images and components, the densest, out of reach of each other."""
+        reach = reach_radian(self.radii[0])
+        # Likely ones first, so that no negligible one stands for its neighbours.
+        order = (proposed.weight <= _LEAST_WEIGHT).byte().argsort(dim=1, stable=True)
+        rows = torch.arange(len(order))[:, None]
+        likely = proposed.weight[rows, order] > _LEAST_WEIGHT
+        likely[:, 0] = True
+        modes = proposed.modes[rows, order]
+        chosen = likely & ~repeats(
+            modes.pose.rotation,
+            reach,
+            self.symmetry,
+            modes.conformation,
+            self.lever_angstrom,
+        )
+        chosen &= chosen.cumsum(1) <= count
+        owner, place = torch.nonzero(chosen).unbind(1)
+        return owner, order[owner, place]
+
+    def _contenders(
+        self, owner: Tensor, latents: Latents, evidence: Tensor, radius: int
+    ) -> Tensor:
+        """Return which modes go on, those of an image together and best first."""
+        # By image, and by falling evidence within.
+        order = evidence.argsort(descending=True)
+        order = order[owner[order].argsort(stable=True)]
+        owner = owner[order]
+        first = torch.searchsorted(owner, owner)
+        rank = torch.arange(len(owner)) - first
+        behind = evidence[order[first]] - evidence[order]
+        # The best stays even where an image has overflowed and nothing is known.
+        alive = (behind < _HOPELESS_NATS) | (rank == 0)
+        for k in range(1, int(rank.max()) + 1):
+            # Against each that is k places better.
+            late = torch.nonzero(rank >= k).squeeze(1)
+            pair = order[torch.stack([late - k, late], 1)]
+            twin = repeats(
+                latents.pose.rotation[pair],
+                0.5 / radius,
+                self.symmetry,
+                latents.conformation[pair],
+                self.lever_angstrom,
+            )[:, 1]
+            alive[late[twin]] = False
+        return order[alive]

@@ -1,0 +1,70 @@
+"""What is believed about a particle before its image is seen."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoinfer.geometry.rotation_volume import ALL_TURNS
+from cryoinfer.records import Latents
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """Gaussian beliefs about a particle before its image is seen.
+
+    Attributes
+    ----------
+    shift_sd_angstrom : float
+        About the origin; 0 holds the shifts at their start.
+    defocus_sd_angstrom : float
+        About the given defocus; 0 holds it.
+    conformation_sd_angstrom : tuple of float
+        Of each amplitude, about the structure at rest.
+    turns : int
+        How many directions of rotation are unknown: 3 for all, 1 where the view is
+        known but for the angle in its plane, 0 where the rotation is.
+    """
+
+    shift_sd_angstrom: float
+    defocus_sd_angstrom: float
+    conformation_sd_angstrom: tuple[float, ...] = ()
+    turns: int = ALL_TURNS
+
+    @property
+    def unknowns_sd_angstrom(self) -> Tensor:
+        """Of shift x, shift y, defocus and each amplitude, float64, shape (3 + c,)."""
+        shift, defocus = self.shift_sd_angstrom, self.defocus_sd_angstrom
+        values = [shift, shift, defocus, *self.conformation_sd_angstrom]
+        return torch.tensor(values, dtype=torch.float64)
+
+    @property
+    def precision(self) -> Tensor:
+        """Half the inverse variances of rotation and the rest, shape (6 + c,).
+
+        Those of an unknown that is held are -1, those of a free rotation 0.
+        """
+        turn = torch.full((3,), -1.0, dtype=torch.float64)
+        turn[3 - self.turns :] = 0.0
+        sd = self.unknowns_sd_angstrom
+        others = torch.where(sd > 0, 0.5 / sd.clamp(min=1e-300) ** 2, -1.0)
+        return torch.cat([turn, others])
+
+    def log_density(self, latents: Latents) -> Tensor:
+        """Return the log density of latents, without its constant, (n,)."""
+        return -(departure_from_prior(latents) ** 2 * self.precision.clamp(min=0)).sum(
+            1
+        )
+
+    def gradient(self, latents: Latents) -> Tensor:
+        """Return the slope of the log density by the unknowns, (n, 6 + c)."""
+        return -2 * self.precision.clamp(min=0) * departure_from_prior(latents)
+
+
+def departure_from_prior(latents: Latents) -> Tensor:
+    """Return how far unknowns are from the prior's centre, float64, (n, 6 + c).
+
+    In angstrom, zero for the rotation.
+    """
+    turn = torch.zeros(len(latents), 3, dtype=torch.float64)
+    return torch.cat([turn, latents.offsets_angstrom.double()], dim=1)
