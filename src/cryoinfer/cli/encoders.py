@@ -1,7 +1,6 @@
 """Encoders, trained from a run."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from cryoinfer.cli.estimate import estimate_training
 from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
-from cryoinfer.cli.processes import joined_processes
+from cryoinfer.cli.processes import is_bidden, joined_processes, leading
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import CAUTIONS, PREPARED, write_encoder
@@ -26,7 +25,6 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
-from cryoinfer.inference.processes import told_by_first
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.flags import read_flags
@@ -99,32 +97,14 @@ def train(options: TrainOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    with joined_processes() as number:
+    with joined_processes() as world:
         school = _School.of(options)
-        if number == 0:
-            with _others_are_told() as begin:
+        if world.is_first:
+            with leading(world) as begin:
                 _lead(options, school, begin, console)
-        elif told_by_first(False):
+        elif is_bidden(world):
             use_threads(options.threads)
             help_training(school.particles, school.lesson, school.config)
-
-
-@contextmanager
-def _others_are_told() -> Iterator[Callable[[], None]]:
-    """Yield what bids other processes begin; without a call they go home at the end.
-
-    Of whatever kind it is: what refuses the first process would leave them waiting.
-    """
-    told = []
-
-    def begin() -> None:
-        told.append(told_by_first(True))
-
-    try:
-        yield begin
-    finally:
-        if not told:
-            told_by_first(False)
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,52 @@ only share its work; what they cannot read they refuse as it does.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import distributed
 
+from cryoinfer.world import World
+
 
 @contextmanager
-def joined_processes() -> Iterator[int]:
-    """Join the processes that ``torchrun`` has started, if it has; yields one's number.
+def joined_processes() -> Iterator[World]:
+    """Join the processes that ``torchrun`` has started, if it has.
 
     With ``gloo``, for all tensors lie in the memory of CPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0
+        yield World()
         return
     distributed.init_process_group("gloo")
     try:
-        yield distributed.get_rank()
+        yield World.current()
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def leading(world: World) -> Iterator[Callable[[], None]]:
+    """Yield what bids the other processes begin; entered by the first one alone.
+
+    Without a call they go home at the end, of whatever kind it is: what refuses the
+    first process would leave them waiting.
+    """
+    begun = []
+
+    def begin() -> None:
+        begun.append(world.of_first(True))
+
+    try:
+        yield begin
+    finally:
+        if not begun:
+            world.of_first(False)
+
+
+def is_bidden(world: World) -> bool:
+    """Wait for the first process, and tell whether this one is to begin."""
+    return world.of_first(False)
 
 
 def processes_on_this_machine() -> int:

@@ -1,7 +1,7 @@
 """The three workflows, run from files to a folder."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from cryoinfer.cli.nothing_found import (
 )
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.plan import Plan
+from cryoinfer.cli.processes import is_bidden, joined_processes, leading
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
@@ -30,7 +31,7 @@ from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results import run_files
 from cryoinfer.results.flags import OBEYED, UNREADABLE, given_flags
 from cryoinfer.results.layout import RECORD
@@ -49,6 +50,7 @@ from cryoinfer.workflows.inferred import with_left_out
 from cryoinfer.workflows.random_start import require_many
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
+from cryoinfer.world import World
 
 RESUMED = "The same command with --resume goes on from {start}."
 """How to go on after an interruption, from where the run stood."""
@@ -78,10 +80,23 @@ def run(options: RunOptions, console: Console, going_on: str = RESUMED) -> int:
     OutputError
         If the folder is taken or cannot be written.
     """
-    maps = [options.map] if options.map else []
-    require_elsewhere(options.out, options.particles, *maps)
-    job = _Job.prepare(options)
-    record = job.record()
+    with joined_processes() as world:
+        maps = [options.map] if options.map else []
+        require_elsewhere(options.out, options.particles, *maps)
+        job = _Job.prepare(options, world)
+        if world.is_first:
+            with leading(world) as begin:
+                return _lead(job, begin, console, going_on)
+        if is_bidden(world):
+            job.compute(SilentMonitor())
+        return 0
+
+
+def _lead(
+    job: "_Job", begin: Callable[[], None], console: Console, going_on: str
+) -> int:
+    """Do all that users see; ``begin`` as soon as nothing is in the way."""
+    options, record = job.options, job.record()
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return exit_code(RunRecord.read(options.out))
     if options.dry_run:
@@ -91,6 +106,7 @@ def run(options: RunOptions, console: Console, going_on: str = RESUMED) -> int:
         return 0
     job.plan().require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        begin()  # the folder is ours
         with explained_interruption(folder, console, going_on):
             _run_in(folder, job, console)
         return exit_code(folder.record)
@@ -185,6 +201,7 @@ class _Job:
     used: Tensor
     start: StartingMap | None
     threads: int
+    world: World
 
     @property
     def uses_poses(self) -> bool:
@@ -193,7 +210,7 @@ class _Job:
         return workflow == "reconstruct" or (workflow == "refine" and start is None)
 
     @classmethod
-    def prepare(cls, options: RunOptions) -> "_Job":
+    def prepare(cls, options: RunOptions, world: World) -> "_Job":
         """Read the inputs and refuse what cannot work."""
         particles = options.reading.load(options.particles)
         used = used_particles(options.workflow, particles)
@@ -214,6 +231,7 @@ class _Job:
                 "begin with `cryoinfer abinitio`."
             )
         if options.method != "search":
+            _require_alone(world, options)
             require_teachable(particles, fitting_encoder(particles.box))
         if options.device == "cuda":
             raise ResourceError(
@@ -221,7 +239,7 @@ class _Job:
                 "search run on the CPU only so far. Leave the option out."
             )
         threads = use_threads(options.threads)
-        return cls(options, particles, used, start, threads)
+        return cls(options, particles, used, start, threads, world)
 
     @property
     def chosen(self) -> Particles:
@@ -249,7 +267,7 @@ class _Job:
                 particle_diameter_angstrom=options.particle_diameter,
                 seed=options.seed,
             )
-            return reconstruct(self.chosen, config, monitor)
+            return reconstruct(self.chosen, config, monitor, self.world)
         if options.method == "search":
             return self.search(self.chosen, monitor)
         encoder = fitting_encoder(self.particles.box)
@@ -279,7 +297,7 @@ class _Job:
                 defocus_sd_angstrom=options.defocus_error,
                 seed=options.seed,
             )
-            return refine(particles, self.start, config, monitor)
+            return refine(particles, self.start, config, monitor, self.world)
         return abinitio(
             particles,
             AbinitioConfig(
@@ -293,6 +311,7 @@ class _Job:
                 seed=options.seed,
             ),
             monitor,
+            self.world,
         )
 
     def plan(self) -> Plan:
@@ -311,6 +330,14 @@ class _Job:
             return estimate_run(options.workflow, n, box, self.threads)
         steps = fitting_encoder(box).training.steps
         return estimate_amortized(options.workflow, n, box, self.threads, SUBSET, steps)
+
+
+def _require_alone(world: World, options: RunOptions) -> None:
+    if world.size > 1:
+        raise InputError(
+            f"the method {options.method} runs in one process, found {world.size}: "
+            "leave torchrun out, or train the encoder in several (`cryoinfer train`)"
+        )
 
 
 def _require_lengths(options: RunOptions, particles: Particles) -> None:

@@ -28,11 +28,11 @@ from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdic
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
-from cryoinfer.inference.processes import place, told_by_first
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.widths import fitted_narrowing
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
+from cryoinfer.world import World
 
 _HELD_BACK, _OF_ONE_GROUP = 500, 25
 """Images held back, and how many of them are of one optics group before the next is
@@ -159,7 +159,7 @@ def train(
         If there are several processes, and their number does not divide the batch.
     """
     run = _Run(network, images, config, symmetry, generator)
-    saved = told_by_first(monitor.load_checkpoint())
+    saved = World.current().of_first(monitor.load_checkpoint())
     if saved is not None:
         with state_of_this_version():
             run.load(saved)
@@ -194,11 +194,11 @@ class _Run:
     ) -> None:
         self._network, self._images, self._symmetry = network, images, symmetry
         self._config, self._generator = config, generator
-        self._rank, self._processes = place()
-        if config.batch % self._processes:
+        self._world = World.current()
+        if config.batch % self._world.size:
             raise InputError(
                 f"expected a number of processes that divides the batch of "
-                f"{config.batch}, found {self._processes}"
+                f"{config.batch}, found {self._world.size}"
             )
         for weight in network.parameters():
             if weight.dim() == 4:
@@ -209,7 +209,7 @@ class _Run:
         self._optimiser = Optimiser(network, ends=network.ends)
         self._loss = Loss(network, symmetry)
         self._shared: nn.Module = self._loss
-        if self._processes > 1:
+        if self._world.size > 1:
             self._shared = DistributedDataParallel(self._loss)
         self._side = network.config.side
         drawn = drawn_batches(images, _HELD_BACK, generator, _OF_ONE_GROUP)
@@ -233,7 +233,7 @@ class _Run:
     def advance(self) -> None:
         """Take one step."""
         drawn, latents = self._images.draw(self._config.batch, self._generator)
-        own = torch.arange(self._rank, self._config.batch, self._processes)
+        own = torch.arange(self._world.rank, self._config.batch, self._world.size)
         inputs = encoder_inputs(drawn.select(own), self._side)
         value = self._shared(inputs, latents[own]).mean()
         self._network.zero_grad(set_to_none=True)

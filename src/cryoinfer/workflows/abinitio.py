@@ -18,6 +18,8 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
+from cryoinfer.workflows.shared_monitor import SharedMonitor
+from cryoinfer.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def abinitio(
     particles: Particles,
     config: AbinitioConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
 ) -> RunResult:
     """Infer poses and maps from a random start.
 
@@ -72,6 +75,8 @@ def abinitio(
     config : AbinitioConfig, optional
     monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
+    world : World
+        The processes that share the particles, each of which calls this.
 
     Returns
     -------
@@ -92,7 +97,8 @@ def abinitio(
         config.max_shift_angstrom,
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
-    )
+    ).shared_by(world)
+    monitor = SharedMonitor(monitor, world)
     return centred(
         march_to_result(
             problem,

@@ -55,7 +55,7 @@ def march_to_result(
         with state_of_this_version():
             state = state_from_dict(dict(saved))
     else:
-        state = begin()
+        state = begin().of_first(problem.world)
         monitor.save_checkpoint(state_to_dict(state))
     last = problem.grid.box // 2 - 1
     if resolution_angstrom is not None:

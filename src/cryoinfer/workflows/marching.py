@@ -34,6 +34,7 @@ from cryoinfer.workflows.passes import (
 )
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.residual_noise import measured_noise, own_share
+from cryoinfer.world import World
 
 PADDING = 2.0
 THRESHOLD = 0.143
@@ -126,6 +127,17 @@ class MarchState:
     iterations: tuple[Iteration, ...]
     rounds: tuple[Round, ...] = ()
 
+    def of_first(self, world: World) -> "MarchState":
+        """Return the state with all that the first process has decided.
+
+        Processes compute alike, but on different machines the last bits may differ, and
+        none must march on while another rests. Posteriors have been gathered already.
+        """
+        if world.size == 1:
+            return self
+        decided = world.of_first(replace(self, posterior=self.posterior[:0]))
+        return replace(decided, posterior=self.posterior)
+
 
 @dataclass(frozen=True)
 class Marched:
@@ -174,6 +186,7 @@ def march(
         whole = problem.symmetry_rotation
         sums = symmetrise(outcome.sums[0], whole), symmetrise(outcome.sums[1], whole)
         state, mask = _advance(problem, state, plan, outcome, sums, started)
+        state = state.of_first(problem.world)
         monitor.message(_describe(problem, state))
         if _is_over(problem, state, plan, last_radius):
             return Marched(state, sums, mask)

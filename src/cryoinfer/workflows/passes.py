@@ -103,6 +103,11 @@ class _ResidualPower:
         count = torch.full_like(power, float(len(residual)))
         self._count[group].index_add_(0, ring, count)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What adds up over processes."""
+        return [*self._sum, *self._count]
+
     def mean(self) -> tuple[Tensor, ...]:
         return tuple(
             s / c.clamp(min=1) for s, c in zip(self._sum, self._count, strict=True)
@@ -134,8 +139,8 @@ def run_pass(
     PassOutcome
     """
     run = _Pass(problem, references, noise, before, plan)
-    monitor.stage(plan.name, len(problem.particles))
-    for batch in problem.batches(torch.arange(len(problem.particles))):
+    monitor.stage(plan.name, problem.own_count)
+    for batch in problem.own_batches():
         run.take(batch)
         monitor.advance(len(batch))
     return run.outcome()
@@ -221,11 +226,19 @@ class _Pass:
         return _searched(projector, images, known, self._problem, plan.search, slices)
 
     def outcome(self) -> PassOutcome:
-        """Return what all batches together gave."""
+        """Return what all batches of all processes together gave."""
+        world = self._problem.world
+        world.add_up(*(sums.sums for sums in self._sums))
+        world.add_up(self._change, self._gain, *self._residual.tensors)
         moved = self._change > grid_step_radian(GRID_ORDER)
-        posterior = ParticlePosterior.joined(self._found)
+        rows = world.gathered(self._rows)
+        found = world.gathered([one.to_state() for one in self._found])
+        posterior = ParticlePosterior.joined(
+            [ParticlePosterior.of_state(one) for own in found for one in own]
+        )
+        order = torch.cat([one for own in rows for one in own]).argsort()
         return PassOutcome(
-            posterior[torch.cat(self._rows).argsort()],
+            posterior[order],
             self._sums,
             self._residual.mean(),
             float(self._change.median()),

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
 from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.imaging import is_usual
+from cryoinfer.world import ALONE, World
 
 CHUNK = 500
 """Images in memory at a time: 32 MB of pixels at a box of 128."""
@@ -58,6 +60,8 @@ class Problem:
         Outside of it references are zero.
     noise_rows : Tensor of bool, shape (n,)
         Particles that the noise is measured on.
+    world : World
+        The processes that share the particles.
     """
 
     particles: Particles
@@ -69,12 +73,36 @@ class Problem:
     max_shift_angstrom: float
     particle_radius_angstrom: float
     noise_rows: Tensor
+    world: World = ALONE
+
+    def shared_by(self, world: World) -> Self:
+        """Return the problem of one of several processes."""
+        return replace(self, world=world)
+
+    def own_batches(self) -> Iterator[ParticleBatch]:
+        """Yield those particles that are this process's, as :meth:`batches` does."""
+        yield from self._chunks(torch.arange(len(self.particles)), self.world)
+
+    @property
+    def own_count(self) -> int:
+        """How many particles are this process's."""
+        parts = self._parts(torch.arange(len(self.particles)))
+        return sum(len(self.world.share(rows)) for rows in parts)
 
     def batches(self, index: Tensor) -> Iterator[ParticleBatch]:
         """Yield particles in chunks of one optics group and one half each."""
+        yield from self._chunks(index, ALONE)
+
+    def _chunks(self, index: Tensor, world: World) -> Iterator[ParticleBatch]:
+        for rows in self._parts(index):
+            own = world.share(rows)
+            if len(own):
+                yield from self.particles.batches(CHUNK, own)
+
+    def _parts(self, index: Tensor) -> list[Tensor]:
+        """Divide rows into those of one optics group and one half each."""
         part = self.particles.optics.group[index] * 2 + self.half[index]
-        for number in part.unique().tolist():
-            yield from self.particles.batches(CHUNK, index[part == number])
+        return [index[part == number] for number in part.unique().tolist()]
 
     def map_box(self, radius: int) -> int:
         """Return the box of a map that holds frequencies up to ``radius``.
@@ -105,6 +133,7 @@ def define_problem(
     defocus_sd_angstrom : float
         Width of the prior of the defocus error; 0 takes the defoci as known.
     generator : torch.Generator
+        In the same state in every process.
 
     Raises
     ------

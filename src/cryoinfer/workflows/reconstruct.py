@@ -18,6 +18,8 @@ from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.marching import PADDING, find_mask
 from cryoinfer.workflows.passes import insert_images
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.shared_monitor import SharedMonitor
+from cryoinfer.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def reconstruct(
     particles: Particles,
     config: ReconstructConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
 ) -> Reconstruction:
     """Reconstruct both halves and the whole from the particles' own poses.
 
@@ -54,6 +57,8 @@ def reconstruct(
         With poses.
     config : ReconstructConfig, optional
     monitor : Monitor, optional
+    world : World
+        The processes that share the particles, each of which calls this.
 
     Returns
     -------
@@ -73,7 +78,8 @@ def reconstruct(
         max_shift_angstrom=None,
         defocus_sd_angstrom=0.0,
         generator=generator,
-    )
+    ).shared_by(world)
+    monitor = SharedMonitor(monitor, world)
     noise = initial_noise(problem)
     sums = insert_all(problem, noise, poses, monitor)
     halves = [solve(s, None, problem.grid.box, problem.grid.box) for s in sums]
@@ -113,12 +119,13 @@ def insert_all(
     first, second = (
         SliceAccumulator.empty(problem.grid.box, radius, PADDING) for _ in range(2)
     )
-    monitor.stage("reconstruction", len(problem.particles))
-    for batch in problem.batches(torch.arange(len(problem.particles))):
+    monitor.stage("reconstruction", problem.own_count)
+    for batch in problem.own_batches():
         group = int(batch.optics.group[0])
         images = whiten(batch, problem.grid, radius, noise[group])
         sums = second if problem.half[batch.index[0]] else first
         insert_images(sums, images, poses[batch.index], radius)
         monitor.advance(len(batch))
+    problem.world.add_up(first.sums, second.sums)
     group_rotations = problem.symmetry_rotation
     return symmetrise(first, group_rotations), symmetrise(second, group_rotations)

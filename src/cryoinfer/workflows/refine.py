@@ -36,6 +36,8 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.reconstruct import given_poses, insert_all
+from cryoinfer.workflows.shared_monitor import SharedMonitor
+from cryoinfer.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def refine(
     starting_map: StartingMap | None = None,
     config: RefineConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
 ) -> RunResult:
     """Refine poses and maps, in two independent halves.
 
@@ -101,6 +104,8 @@ def refine(
     config : RefineConfig, optional
     monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
+    world : World
+        The processes that share the particles, each of which calls this.
 
     Returns
     -------
@@ -119,7 +124,8 @@ def refine(
         config.max_shift_angstrom,
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
-    )
+    ).shared_by(world)
+    monitor = SharedMonitor(monitor, world)
 
     def begin() -> MarchState:
         noise = initial_noise(problem)

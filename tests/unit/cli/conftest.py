@@ -13,15 +13,18 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.run_result import RunResult
+from cryoinfer.world import World
 
-Workflow = Callable[[Particles, object, Monitor], RunResult]
+Workflow = Callable[..., RunResult]
 
 
 @pytest.fixture
 def workflow(result: RunResult) -> Workflow:
     """Return a workflow that gives the result, in one stage with a checkpoint."""
 
-    def run(particles: Particles, config: object, monitor: Monitor) -> RunResult:
+    def run(
+        particles: Particles, config: object, monitor: Monitor, world: World
+    ) -> RunResult:
         monitor.stage("search", len(particles))
         monitor.save_checkpoint({"step": 1, "poses": torch.eye(3)})
         monitor.advance(len(particles))

@@ -16,7 +16,6 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.interfaces import Monitor
 from cryoinfer.io.cryosparc import read_cs, with_fields, write_cs
 from cryoinfer.results.flags import given_flags, read_flags
 from cryoinfer.results.posterior_files import Posteriors
@@ -152,7 +151,7 @@ def test_flagged_particles_stay_out_of_a_reconstruction(
 ) -> None:
     seen = []
 
-    def made(particles: Particles, config: object, monitor: Monitor) -> Reconstruction:
+    def made(particles: Particles, *_: object) -> Reconstruction:
         seen.append(len(particles))
         return reconstruction
 

@@ -21,6 +21,7 @@ from cryoinfer.cli.estimate import (
 )
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.data.particles import Particles
+from cryoinfer.world import ALONE
 
 
 def test_motions_tell_what_they_take_and_write_nothing(
@@ -66,7 +67,7 @@ def test_more_work_takes_longer(more: str) -> None:
 
 
 def planned(options: RunOptions) -> Estimate:
-    return runs._Job.prepare(options).plan().estimate
+    return runs._Job.prepare(options, ALONE).plan().estimate
 
 
 def test_more_random_starts_take_longer(options: RunOptions) -> None:

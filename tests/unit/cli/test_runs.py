@@ -2,6 +2,7 @@ import io
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -206,16 +207,17 @@ def test_a_second_run_is_refused_before_any_work(
 def test_an_interrupted_run_is_resumed_from_its_checkpoint(
     options: RunOptions, workflow, screen: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(particles: Particles, config: object, monitor: Monitor) -> None:
+    def interrupted(*given: Any) -> None:
+        monitor: Monitor = given[2]
         monitor.stage("search", 2)
         monitor.save_checkpoint({"step": 1})
         raise KeyboardInterrupt
 
     seen = []
 
-    def resumed(particles: Particles, config: object, monitor: Monitor) -> RunResult:
-        seen.append(monitor.load_checkpoint())
-        result: RunResult = workflow(particles, config, monitor)
+    def resumed(*given: Any) -> RunResult:
+        seen.append(given[2].load_checkpoint())
+        result: RunResult = workflow(*given)
         return result
 
     monkeypatch.setattr(runs, "abinitio", interrupted)
@@ -279,11 +281,9 @@ def test_a_refinement_gets_the_map_with_its_own_sampling(
     write_map(path, density, 5.0)
     seen = []
 
-    def refined(
-        particles: Particles, start: StartingMap, config: object, monitor: Monitor
-    ) -> RunResult:
+    def refined(particles: Particles, start: StartingMap, *others: object) -> RunResult:
         seen.append(start)
-        result: RunResult = workflow(particles, config, monitor)
+        result: RunResult = workflow(particles, *others)
         return result
 
     monkeypatch.setattr(runs, "refine", refined)

@@ -1,0 +1,73 @@
+"""One process or many: how a run is shared between the processes of ``torchrun``.
+
+Every process reads the same files and follows the same steps. What costs time, the
+particles, is shared out by place, so that results do not depend on who is faster; sums
+are added up over all processes, and whatever is decided is decided by the first.
+"""
+
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that share a run; by default one, alone.
+
+    Attributes
+    ----------
+    rank : int
+        Number of this process, from 0.
+    size : int
+        How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return the world of ``torch.distributed`` where it has been initialised."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does all that users see."""
+        return self.rank == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """Return those of some rows that are this process's, next to each other."""
+        return torch.tensor_split(rows, self.size)[self.rank]
+
+    def add_up(self, *tensors: Tensor) -> None:
+        """Add up tensors over all processes, in place."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+    def gathered(self, part: T) -> list[T]:
+        """Return what every process gives, in the order of their numbers."""
+        if self.size == 1:
+            return [part]
+        parts: list[T | None] = [None] * self.size
+        distributed.all_gather_object(parts, part)
+        return [one for one in parts if one is not None]
+
+    def of_first(self, value: T) -> T:
+        """Return the value that the first process gives; all must ask."""
+        if self.size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+ALONE = World()
+"""The world of one process."""
