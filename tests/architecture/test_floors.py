@@ -25,7 +25,7 @@ FLOORS = (
     {"physics", "io"},
     {"interfaces"},
     {"geometry", "fourier"},
-    {"records", "arithmetic", "world"},
+    {"records", "arithmetic", "world", "operations"},
     {"errors", "wording"},
 )
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}

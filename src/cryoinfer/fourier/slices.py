@@ -13,9 +13,10 @@ import numba
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier import kernels
+from cryoinfer.fourier import kernels, trilinear
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.oversampled import oversampled_transform
+from cryoinfer.operations import Operation
 
 DEFAULT_PADDING = 2.0
 
@@ -38,6 +39,11 @@ class FourierVolume:
     values: Tensor
     radius: int
     padding: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device
 
     @property
     def centre(self) -> int:
@@ -95,6 +101,11 @@ class SliceAccumulator:
         centre = math.ceil(radius * exact) + 2
         shape = (2 * centre + 1, 2 * centre + 1, centre + 2, 4)
         return cls(torch.zeros(shape, device=device), radius, exact)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sums are."""
+        return self.sums.device
 
     @property
     def centre(self) -> int:
@@ -175,6 +186,7 @@ def extract_slices(
     Returns
     -------
     Tensor of complex64, shape (n, p)
+        On the device of the volume, as the rotations and the disc.
 
     Raises
     ------
@@ -182,19 +194,7 @@ def extract_slices(
         If the scaled disc reaches beyond ``volume.radius``.
     """
     _require_inside(disc, scale, volume.radius)
-    rows = slice_rows(rotation, volume.padding * scale)
-    if volume.values.device.type != "cpu":
-        return _extract_torch(volume, rows, disc)
-    out = torch.empty((len(rows), len(disc), 2))
-    kernels.extract(
-        volume.values.numpy(),
-        volume.centre,
-        rows.numpy(),
-        disc.kx.numpy(),
-        disc.ky.numpy(),
-        out.numpy(),
-    )
-    return torch.view_as_complex(out)
+    return _extract(volume, rotation, disc, scale)
 
 
 def insert_slices(
@@ -226,21 +226,7 @@ def insert_slices(
         If the scaled disc reaches beyond ``accumulator.radius``.
     """
     _require_inside(disc, scale, accumulator.radius)
-    rows = slice_rows(rotation, accumulator.padding * scale)
-    if accumulator.sums.device.type != "cpu":
-        _insert_torch(accumulator, rows, disc, values, weights)
-        return
-    kernels.insert(
-        accumulator.sums.numpy(),
-        accumulator.centre,
-        rows.numpy(),
-        disc.kx.numpy(),
-        disc.ky.numpy(),
-        torch.view_as_real(values.contiguous()).numpy(),
-        weights.contiguous().numpy(),
-        _bands(disc, accumulator.padding * scale).numpy(),
-        numba.get_num_threads(),
-    )
+    _insert(accumulator, rotation, disc, values, weights, scale)
 
 
 def _bands(disc: FourierDisc, factor: float) -> Tensor:
@@ -257,6 +243,26 @@ def _bands(disc: FourierDisc, factor: float) -> Tensor:
 def slice_rows(rotation: Tensor, factor: float) -> Tensor:
     """Return ``factor`` times the first two rows of the matrices, float32."""
     return (rotation[..., :2, :] * factor).float().contiguous()
+
+
+def slice_points(
+    array: Tensor, rotation: Tensor, disc: FourierDisc, factor: float
+) -> Tensor:
+    """Return where coefficients of slices lie, in voxels, shape (..., p, 3).
+
+    Parameters
+    ----------
+    array : Tensor
+        Of the precision that is wanted.
+    rotation : Tensor, shape (..., 3, 3)
+    disc : FourierDisc
+    factor : float
+        Voxels per Fourier pixel of the images.
+    """
+    along_x, along_y = (rotation[..., :2, None, :] * factor).to(array).unbind(-3)
+    # No matrix product, which some devices round to fewer digits.
+    kx, ky = disc.kx.to(array)[:, None], disc.ky.to(array)[:, None]
+    return kx * along_x + ky * along_y
 
 
 def _require_inside(disc: FourierDisc, scale: float, radius: int) -> None:
@@ -292,42 +298,66 @@ def _with_margin(values: Tensor, centre: int) -> Tensor:
     )
 
 
-def _corners(rows: Tensor, disc: FourierDisc, centre: int) -> tuple[Tensor, ...]:
-    """Return flat voxel indices and weights of the eight corners, and the sign."""
-    frequency = torch.stack([disc.kx, disc.ky], -1).to(rows.device)
-    point = torch.einsum("pa,nad->npd", frequency, rows)
-    sign = torch.where(point[..., :1] < 0, -1.0, 1.0)
-    point = point * sign + torch.tensor([0, centre, centre], device=rows.device)
-    low = point.floor()
-    part = point - low
-    step = torch.tensor(
-        [(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)],
-        device=rows.device,
+def _extract_plain(
+    volume: FourierVolume, rotation: Tensor, disc: FourierDisc, scale: float
+) -> Tensor:
+    point = slice_points(volume.values, rotation, disc, volume.padding * scale)
+    return torch.view_as_complex(trilinear.read(volume.values, point))
+
+
+def _extract_compiled(
+    volume: FourierVolume, rotation: Tensor, disc: FourierDisc, scale: float
+) -> Tensor:
+    rows = slice_rows(rotation, volume.padding * scale)
+    out = torch.empty((len(rows), len(disc), 2))
+    kernels.extract(
+        volume.values.numpy(),
+        volume.centre,
+        rows.numpy(),
+        disc.kx.numpy(),
+        disc.ky.numpy(),
+        out.numpy(),
     )
-    weight = torch.where(step == 1, part[..., None, :], 1 - part[..., None, :])
-    voxel = low.long()[..., None, :] + step
-    size = 2 * centre + 1
-    flat = (voxel[..., 2] * size + voxel[..., 1]) * (centre + 2) + voxel[..., 0]
-    return flat, weight.prod(-1), sign[..., 0]
+    return torch.view_as_complex(out)
 
 
-def _extract_torch(volume: FourierVolume, rows: Tensor, disc: FourierDisc) -> Tensor:
-    flat, weight, sign = _corners(rows, disc, volume.centre)
-    values = volume.values.reshape(-1, 2)[flat]
-    real, imag = (values * weight[..., None]).sum(-2).unbind(-1)
-    return torch.complex(real, imag * sign)
-
-
-def _insert_torch(
+def _insert_plain(
     accumulator: SliceAccumulator,
-    rows: Tensor,
+    rotation: Tensor,
     disc: FourierDisc,
     values: Tensor,
     weights: Tensor,
+    scale: float,
 ) -> None:
-    flat, share, sign = _corners(rows, disc, accumulator.centre)
-    entry = torch.stack([values.real, values.imag * sign, weights], -1)
-    added = entry[..., None, :] * share[..., None]
-    own = added[..., 2:] * share[..., None]
-    sums = accumulator.sums.view(-1, 4)
-    sums.index_add_(0, flat.flatten(), torch.cat([added, own], -1).reshape(-1, 4))
+    factor = accumulator.padding * scale
+    size = max(1, trilinear.AT_ONCE // len(disc))
+    images = rotation.split(size), values.split(size), weights.split(size)
+    for few, value, weight in zip(*images, strict=True):
+        point = slice_points(accumulator.sums, few, disc, factor)
+        trilinear.add(accumulator.sums, point, value, weight)
+
+
+def _insert_compiled(
+    accumulator: SliceAccumulator,
+    rotation: Tensor,
+    disc: FourierDisc,
+    values: Tensor,
+    weights: Tensor,
+    scale: float,
+) -> None:
+    factor = accumulator.padding * scale
+    kernels.insert(
+        accumulator.sums.numpy(),
+        accumulator.centre,
+        slice_rows(rotation, factor).numpy(),
+        disc.kx.numpy(),
+        disc.ky.numpy(),
+        torch.view_as_real(values.contiguous()).numpy(),
+        weights.contiguous().numpy(),
+        _bands(disc, factor).numpy(),
+        numba.get_num_threads(),
+    )
+
+
+_extract = Operation("slices", _extract_plain, cpu=_extract_compiled)
+_insert = Operation("insertion", _insert_plain, cpu=_insert_compiled)
