@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryoinfer.fourier.oversampled import oversampled_inverse
 from cryoinfer.fourier.slices import SliceAccumulator, kernel_falloff, padded_box
+from cryoinfer.operations import Operation
 from cryoinfer.reconstruction import divide_kernel
 
 # Of the mean weight of a shell: below it a voxel was seen by next to nothing.
@@ -57,7 +58,6 @@ def solve(
     Tensor of float32, shape (map_box, map_box, map_box)
         Scaled so that ``FourierVolume.from_map`` reads the images' coefficients.
     """
-    sums = accumulator.sums.numpy()
     mean_weight = shell_sums(accumulator).mean_weight
     floor = _EMPTY * mean_weight
     if snr is not None:
@@ -67,12 +67,8 @@ def solve(
     floor = floor.clamp(min=torch.finfo(torch.float32).tiny)
     fine = _fine_box(accumulator.padding, box, map_box)
     reach = min(accumulator.centre, fine // 2 - 1)
-    values = torch.empty(2 * reach + 1, 2 * reach + 1, reach + 1, 2)
-    limit = accumulator.radius + 0.5
-    divide_kernel.divide(
-        sums, accumulator.padding, floor.numpy(), limit, values.numpy()
-    )
-    density = oversampled_inverse(torch.view_as_complex(values), fine, map_box)
+    values = _divide(accumulator, floor, reach)
+    density = oversampled_inverse(values, fine, map_box)
     return density * (map_box / kernel_falloff(map_box, fine, density.device))
 
 
@@ -95,6 +91,47 @@ class ShellSums:
 
 def shell_sums(accumulator: SliceAccumulator) -> ShellSums:
     """Add up the voxels of each shell |k|, rounded, from the origin on."""
+    return _weigh(accumulator)
+
+
+def _fine_box(padding: float, box: int, map_box: int) -> int:
+    """Return the size of the padded map: the same frequencies on coarser voxels."""
+    padded = padded_box(box, padding)
+    if map_box * padded % (2 * box):
+        raise ValueError(
+            f"map_box must keep {padded}/{box} of it an even integer, got {map_box}"
+        )
+    return 2 * round(map_box * padded / box / 2)
+
+
+def _distance(accumulator: SliceAccumulator) -> Tensor:
+    """Return how far each voxel is from the origin, in Fourier pixels, float64."""
+    planes, _, width = accumulator.sums.shape[:3]
+    across = torch.arange(planes, device=accumulator.device) - accumulator.centre
+    along = torch.arange(width, device=accumulator.device)
+    squared = across[:, None, None] ** 2 + across[:, None] ** 2 + along**2
+    return squared.double().sqrt() / accumulator.padding
+
+
+def _weigh_plain(accumulator: SliceAccumulator) -> ShellSums:
+    shells = accumulator.radius + 2
+    shell = _distance(accumulator).round().long()
+    inside = shell < shells
+    # Plane by plane first: a shell is thousands of voxels.
+    planes = torch.arange(len(shell), device=shell.device)[:, None, None] * shells
+    place = (shell + planes)[inside]
+    _, weight = accumulator.hermitian()
+    share = torch.where(weight > 0, accumulator.own_weight() / weight, 0.0)
+
+    def total(values: Tensor) -> Tensor:
+        sums = values.new_zeros(len(shell) * shells)
+        return sums.index_add_(0, place, values[inside]).view(-1, shells).sum(0)
+
+    voxels = total(torch.ones_like(weight))
+    return ShellSums(total(weight) / voxels.clamp(min=1), total(share))
+
+
+def _weigh_compiled(accumulator: SliceAccumulator) -> ShellSums:
     shape = accumulator.sums.shape[0], accumulator.radius + 2
     weight, voxels, own = (torch.empty(shape) for _ in range(3))
     divide_kernel.weigh(
@@ -107,11 +144,32 @@ def shell_sums(accumulator: SliceAccumulator) -> ShellSums:
     return ShellSums(weight.sum(0) / voxels.sum(0).clamp(min=1), own.sum(0))
 
 
-def _fine_box(padding: float, box: int, map_box: int) -> int:
-    """Return the size of the padded map: the same frequencies on coarser voxels."""
-    padded = padded_box(box, padding)
-    if map_box * padded % (2 * box):
-        raise ValueError(
-            f"map_box must keep {padded}/{box} of it an even integer, got {map_box}"
-        )
-    return 2 * round(map_box * padded / box / 2)
+def _divide_plain(accumulator: SliceAccumulator, added: Tensor, reach: int) -> Tensor:
+    centre = accumulator.centre
+    middle = slice(centre - reach, centre + reach + 1)
+    cut = middle, middle, slice(reach + 1)
+    value, weight = (part[cut] for part in accumulator.hermitian())
+    distance = _distance(accumulator)[cut]
+    low = distance.long().clamp(max=len(added) - 2)
+    part = (distance - low).to(added)
+    floor = added[low] * (1 - part) + added[low + 1] * part
+    inside = distance <= accumulator.radius + 0.5
+    return torch.where(inside, value / (weight + floor), 0.0)
+
+
+def _divide_compiled(
+    accumulator: SliceAccumulator, added: Tensor, reach: int
+) -> Tensor:
+    values = torch.empty(2 * reach + 1, 2 * reach + 1, reach + 1, 2)
+    divide_kernel.divide(
+        accumulator.sums.numpy(),
+        accumulator.padding,
+        added.numpy(),
+        accumulator.radius + 0.5,
+        values.numpy(),
+    )
+    return torch.view_as_complex(values)
+
+
+_weigh = Operation("weights of shells", _weigh_plain, cpu=_weigh_compiled)
+_divide = Operation("division of sums", _divide_plain, cpu=_divide_compiled)

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryoinfer.fourier import trilinear
 from cryoinfer.fourier.kernels import Array, parallel
 from cryoinfer.fourier.slices import SliceAccumulator
+from cryoinfer.operations import Operation
 
 _ONE = np.float32(1.0)
 
@@ -39,17 +41,48 @@ def symmetrise(accumulator: SliceAccumulator, rotations: Tensor) -> SliceAccumul
     value, weight = accumulator.hermitian()
     scalars = torch.stack([weight, accumulator.own_weight()], -1)
     joined = torch.cat([torch.view_as_real(value), scalars], -1).contiguous()
-    turned = joined.clone()
-    mates = rotations[1:].float().contiguous()
-    _add_turned(
-        joined.numpy(),
-        accumulator.centre,
-        accumulator.radius * accumulator.padding + 1.0,
-        mates.numpy(),
-        turned.numpy(),
-    )
+    whole = replace(accumulator, sums=joined)
+    turned = _turn(whole, rotations[1:].to(joined))
     turned[:, :, 0] *= 0.5
     return replace(accumulator, sums=turned)
+
+
+def _reach(accumulator: SliceAccumulator) -> float:
+    """Return the largest distance from the origin that is turned, in voxels."""
+    return accumulator.radius * accumulator.padding + 1.0
+
+
+def _turn_plain(accumulator: SliceAccumulator, mates: Tensor) -> Tensor:
+    """Return the sums and what they are at the turned points, all added up."""
+    sums, centre = accumulator.sums, accumulator.centre
+    across = torch.arange(-centre, centre + 1, device=sums.device)
+    along = torch.arange(sums.shape[2], device=sums.device)
+    z, y, x = torch.meshgrid(across, across, along, indexing="ij")
+    point = torch.stack([x, y, z], -1).to(sums)
+    # The outermost planes and the last column are a margin.
+    inside = (z.abs() < centre) & (y.abs() < centre) & (x < sums.shape[2] - 1)
+    inside &= point.square().sum(-1) <= _reach(accumulator) ** 2
+    point, out = point[inside], sums.clone()
+    for mate in mates:
+        # No matrix product, which some devices round to fewer digits.
+        x, y, z = (point[:, axis, None] * mate[:, axis] for axis in range(3))
+        out[inside] += trilinear.read(sums, x + y + z)
+    return out
+
+
+def _turn_compiled(accumulator: SliceAccumulator, mates: Tensor) -> Tensor:
+    turned = accumulator.sums.clone()
+    _add_turned(
+        accumulator.sums.numpy(),
+        accumulator.centre,
+        _reach(accumulator),
+        mates.contiguous().numpy(),
+        turned.numpy(),
+    )
+    return turned
+
+
+_turn = Operation("symmetry of sums", _turn_plain, cpu=_turn_compiled)
 
 
 @parallel

@@ -17,6 +17,7 @@ from cryoinfer.fourier.slices import (
 )
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
+from cryoinfer.operations import plain_only
 from cryoinfer.reconstruction.backproject import (
     shell_sums,
     signal_to_noise,
@@ -267,3 +268,19 @@ def test_signal_to_noise_of_known_correlations() -> None:
     torch.testing.assert_close(
         bounded, torch.tensor([999.0, 1e-3 / 0.999]), rtol=1e-3, atol=0
     )
+
+
+@pytest.mark.parametrize("padding", [1.5, 2.0])
+def test_plain_division_and_weights_are_the_compiled_ones(padding: float) -> None:
+    sums = filled(padding, count=100, radius=9)
+    snr = torch.rand(11, generator=seeded(5)) + 0.1
+    found, shells = solve(sums, snr, BOX, 24), shell_sums(sums)
+    with plain_only():
+        plain, plain_shells = solve(sums, snr, BOX, 24), shell_sums(sums)
+    # Single precision, through a transform; and sums of some thousand numbers.
+    torch.testing.assert_close(
+        found, plain, rtol=0, atol=1e-5 * float(plain.abs().max())
+    )
+    for name, value in vars(shells).items():
+        other = getattr(plain_shells, name)
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=0)
