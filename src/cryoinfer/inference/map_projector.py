@@ -176,6 +176,8 @@ def _run(
         images, slope = images.with_defocus_offset(at.defocus_offset_angstrom)
         slope = slope * _DEFOCUS_UNIT_ANGSTROM
         longest_defocus = _linear_reach_angstrom(images) / _DEFOCUS_UNIT_ANGSTROM
+    else:
+        images = images.at_defocus_offset(at.defocus_offset_angstrom)
     # Units of the kernel over angstrom.
     unit = torch.ones(6, dtype=torch.float64)
     unit[3:5] = 1 / images.pixel_size_angstrom

@@ -70,11 +70,11 @@ class MovingProjector:
     ) -> NormalEquations:
         """Return the likelihood and its derivatives at latents of n images."""
         free = prior.precision >= 0
-        ctf_slope = None
+        ctf_slope, offset = None, latents.defocus_offset_angstrom
         if bool(free[5]):
-            images, ctf_slope = images.with_defocus_offset(
-                latents.defocus_offset_angstrom
-            )
+            images, ctf_slope = images.with_defocus_offset(offset)
+        else:
+            images = images.at_defocus_offset(offset)
         tilts = bool(free[0])
         view = self._view(images)
         shown, slopes = coefficients_and_slopes(

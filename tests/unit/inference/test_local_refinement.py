@@ -57,8 +57,7 @@ def test_the_fused_refinement_of_a_map_is_the_generic_one(
     scene, pixel_size: float, prior: PosePrior
 ) -> None:
     opened = prior.precision >= 0
-    defocus_error = 200.0 if opened[5] else 0.0
-    made = scene(24, 0.3, pixel_size, defocus_error)
+    made = scene(24, 0.3, pixel_size, defocus_error_angstrom=200.0)
     step = torch.tensor([0.05, -0.05, 0.05, 1.0, -1.0, 300.0]).double() * opened
     start = moved(made.truth, step.expand(24, 6))
     both = [
