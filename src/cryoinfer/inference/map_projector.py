@@ -17,7 +17,7 @@ from cryoinfer.fourier.slices import FourierVolume, extract_slices, slice_rows
 from cryoinfer.inference import refinement_kernel, score_kernel
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.prior import PosePrior, departure_from_prior
-from cryoinfer.inference.projector import NormalEquations
+from cryoinfer.inference.projector import NormalEquations, images_at_defocus
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.ctf import electron_wavelength_angstrom
 from cryoinfer.records import Latents, Pose
@@ -170,14 +170,13 @@ def _run(
 
     Returns where it has come, and the normal equations there.
     """
-    slope = images.ctf.new_empty((len(at), 0))
+    images, slope = images_at_defocus(images, at, prior)
     longest_defocus = math.inf
-    if prior.defocus_sd_angstrom > 0:
-        images, slope = images.with_defocus_offset(at.defocus_offset_angstrom)
+    if slope is None:
+        slope = images.ctf.new_empty((len(at), 0))
+    else:
         slope = slope * _DEFOCUS_UNIT_ANGSTROM
         longest_defocus = _linear_reach_angstrom(images) / _DEFOCUS_UNIT_ANGSTROM
-    else:
-        images = images.at_defocus_offset(at.defocus_offset_angstrom)
     # Units of the kernel over angstrom.
     unit = torch.ones(6, dtype=torch.float64)
     unit[3:5] = 1 / images.pixel_size_angstrom

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.projector import NormalEquations
+from cryoinfer.inference.projector import NormalEquations, images_at_defocus
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.physics.structures.slopes import (
@@ -70,11 +70,7 @@ class MovingProjector:
     ) -> NormalEquations:
         """Return the likelihood and its derivatives at latents of n images."""
         free = prior.precision >= 0
-        ctf_slope, offset = None, latents.defocus_offset_angstrom
-        if bool(free[5]):
-            images, ctf_slope = images.with_defocus_offset(offset)
-        else:
-            images = images.at_defocus_offset(offset)
+        images, ctf_slope = images_at_defocus(images, latents, prior)
         tilts = bool(free[0])
         view = self._view(images)
         shown, slopes = coefficients_and_slopes(
@@ -92,11 +88,4 @@ class MovingProjector:
             dim=1,
         )
         residual = images.coefficients - images.ctf * shown
-        flat = torch.view_as_real(jacobian).flatten(2)
-        flat = flat * free[:, None].float()
-        left = torch.view_as_real(residual).flatten(1)
-        return NormalEquations(
-            -left.square().sum(1).double(),
-            2 * (flat @ left[..., None])[..., 0].double(),
-            2 * (flat @ flat.mT).double(),
-        )
+        return NormalEquations.of_residuals(residual, jacobian, free)

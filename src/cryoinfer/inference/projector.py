@@ -1,8 +1,9 @@
 """The forward model as inference sees it: p(image | latents) on whitened images."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 from cryoinfer.inference.prior import PosePrior
@@ -31,6 +32,27 @@ class NormalEquations(Indexable):
     log_likelihood: Tensor
     gradient: Tensor
     information: Tensor
+
+    @classmethod
+    def of_residuals(cls, residual: Tensor, jacobian: Tensor, free: Tensor) -> Self:
+        """Return the equations of what projections leave of images.
+
+        Parameters
+        ----------
+        residual : Tensor, complex, shape (n, p)
+        jacobian : Tensor, complex, shape (n, 6 + c, p)
+            Derivatives of the projections, CTF and shift included.
+        free : Tensor of bool, shape (6 + c,)
+            Which unknowns are not held.
+        """
+        flat = torch.view_as_real(jacobian).flatten(2)
+        flat = flat * free[:, None].to(flat)
+        left = torch.view_as_real(residual).flatten(1)
+        return cls(
+            -left.square().sum(1).double(),
+            2 * (flat @ left[..., None])[..., 0].double(),
+            2 * (flat @ flat.mT).double(),
+        )
 
 
 class ImageLikelihood(Protocol):
@@ -64,6 +86,20 @@ class Projector(ImageLikelihood, Protocol):
         ``prior`` says which unknowns are held; it is not part of what is returned.
         """
         ...
+
+
+def images_at_defocus(
+    images: WhitenedImages, latents: Latents, prior: PosePrior
+) -> tuple[WhitenedImages, Tensor | None]:
+    """Return images with the CTF at the defocus of latents.
+
+    And the slope of the CTF by it, per angstrom, where the prior does not hold it
+    (:meth:`WhitenedImages.with_defocus_offset`).
+    """
+    offset = latents.defocus_offset_angstrom
+    if prior.defocus_sd_angstrom <= 0:
+        return images.at_defocus_offset(offset), None
+    return images.with_defocus_offset(offset)
 
 
 def residual(projector: Projector, images: WhitenedImages, latents: Latents) -> Tensor:
