@@ -48,6 +48,11 @@ class WhitenedImages:
         return self.coefficients.shape[0]
 
     @property
+    def device(self) -> torch.device:
+        """Where the coefficients are."""
+        return self.coefficients.device
+
+    @property
     def pixel_size_angstrom(self) -> float:
         """Of these images."""
         return float(self.optics.pixel_size_angstrom[0])
@@ -65,9 +70,9 @@ class WhitenedImages:
         """
         # A phase is the product of one for x and one for y, which are few.
         length = self.disc.box * self.pixel_size_angstrom
-        turns = shift_angstrom.float() * (2 * math.pi / length)
+        turns = shift_angstrom.to(self.ctf) * (2 * math.pi / length)
         half = self.disc.box // 2
-        angle = turns[..., None] * torch.arange(-half, half)
+        angle = turns[..., None] * torch.arange(-half, half, device=turns.device)
         phase = torch.polar(torch.ones_like(angle), angle)
         along_x = phase[..., 0, :].index_select(-1, self.disc.kx.long() + half)
         along_y = phase[..., 1, :].index_select(-1, self.disc.ky.long() + half)

@@ -1,18 +1,27 @@
-"""The compiled normal equations against automatic differentiation in float64."""
+"""Scores and normal equations of maps, plain and compiled, against float64."""
 
+from contextlib import nullcontext
+
+import pytest
 import torch
 from torch import Tensor
 
+from cryoinfer.fourier import trilinear
+from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.lattice import departure, moved
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.operations import plain_only
 from cryoinfer.records import Latents
 
 FREE = PosePrior(1e6, 1e9)
 
+VERSIONS = pytest.mark.parametrize("version", [nullcontext, plain_only])
+PIXEL_SIZES = pytest.mark.parametrize("pixel_size", [2.0, 2.5, 1.8])
 
-def off_the_mode(scene):
+
+def off_the_mode(scene, pixel_size: float = 2.0):
     """Return latents some way from the truth, so that residuals are large."""
-    made = scene(4, defocus_error_angstrom=100.0)
+    made = scene(4, 0.0, pixel_size, defocus_error_angstrom=100.0)
     generator = torch.Generator().manual_seed(5)
     turn = torch.randn(4, 3, generator=generator, dtype=torch.float64) * 0.05
     away = torch.tensor([0.5, 0.5, 150.0], dtype=torch.float64).expand(4, 3)
@@ -43,11 +52,14 @@ def jacobian(made, at: Latents) -> Tensor:
     return torch.autograd.functional.jacobian(prediction, zero).movedim(1, 0)
 
 
-def test_information_is_twice_the_squared_jacobian(scene) -> None:
-    made, at = off_the_mode(scene)
+@VERSIONS
+@PIXEL_SIZES
+def test_information_is_twice_the_squared_jacobian(scene, pixel_size, version) -> None:
+    made, at = off_the_mode(scene, pixel_size)
     slopes = jacobian(made, at)
     expected = 2 * slopes.mT @ slopes
-    found = made.projector.normal_equations(made.images, at, FREE).information
+    with version():
+        found = made.projector.normal_equations(made.images, at, FREE).information
     # Relative to the diagonal: unknowns have units. Shift and defocus are exactly
     # uncoupled: their derivatives are a quarter turn of phase apart.
     width = expected.diagonal(dim1=1, dim2=2).sqrt()
@@ -89,3 +101,36 @@ def test_a_step_solves_the_normal_equations(scene) -> None:
     width = matrix.diagonal(dim1=1, dim2=2).sqrt()
     length = (expected * width).norm(dim=1, keepdim=True)
     assert ((step - expected) * width / length).abs().max() < 1e-4
+
+
+def test_plain_normal_equations_are_made_in_pieces(scene, monkeypatch) -> None:
+    made, at = off_the_mode(scene)
+    with plain_only():
+        whole = made.projector.normal_equations(made.images, at, FREE)
+        # An image has some 200 coefficients.
+        monkeypatch.setattr(trilinear, "AT_ONCE", 500)
+        pieces = made.projector.normal_equations(made.images, at, FREE)
+    for name, value in vars(whole).items():
+        # Products of matrices of another number are summed in another order.
+        torch.testing.assert_close(getattr(pieces, name), value, rtol=1e-4, atol=1e-2)
+
+
+@VERSIONS
+@PIXEL_SIZES
+def test_scores_are_those_of_double_precision(scene, pixel_size, version) -> None:
+    made = scene(12, 0.3, pixel_size)
+    generator = torch.Generator().manual_seed(6)
+    rotation = random_rotations(12 * 7, generator).view(12, 7, 3, 3)
+    shift = torch.rand(12, 5, 2, generator=generator, dtype=torch.float64) * 6
+    with version():
+        found = made.projector.scores(made.images, rotation, shift)
+    still = torch.zeros(12, dtype=torch.float64)
+    losses = [
+        made.loss(rotation[:, m], shift[:, s], still)
+        for m in range(7)
+        for s in range(5)
+    ]
+    expected = made.power()[:, None] - torch.stack(losses, 1)
+    # Sums of some 200 products in single precision.
+    atol = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found.double().flatten(1), expected, rtol=0, atol=atol)

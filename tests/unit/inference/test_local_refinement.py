@@ -19,6 +19,7 @@ from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import NormalEquations
 from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.operations import plain_only
 from cryoinfer.records import Latents, Optics, Pose
 
 
@@ -109,6 +110,22 @@ def test_without_a_step_both_refinements_say_the_same(scene, prior: PosePrior) -
     of_prior = torch.diag(2 * prior.precision.clamp(min=0))
     assert torch.equal(generic.information, at.information + of_prior)
     assert torch.equal(generic.log_likelihood, at.log_likelihood)
+
+
+def test_without_a_kernel_a_map_is_refined_by_its_plain_normal_equations(scene) -> None:
+    made, prior = scene(12, 0.3, 2.5), PosePrior(3.0, 300.0)
+    step = torch.tensor([0.05, -0.05, 0.05, 1.0, -1.0, 300.0]).double()
+    given = made.images, moved(made.truth, step.expand(12, 6)), prior, 20, 0.1
+    with plain_only():
+        found = refine_locally(made.projector, *given)
+        plain = refine_by_normal_equations(made.projector, *given)
+    assert torch.equal(found.information, plain.information)
+    compiled = refine_by_normal_equations(made.projector, *given)
+    # The same steps, but for rounding and what a step less leaves: sqrt(0.02) sd.
+    apart = distance(found.latents, compiled.latents, compiled.information)
+    assert apart.max() < 0.15, apart
+    values = found.log_likelihood, compiled.log_likelihood
+    torch.testing.assert_close(*values, rtol=0, atol=0.02)
 
 
 # A projector of one's own: log-likelihoods that are quadratic about known centres.
