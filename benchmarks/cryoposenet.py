@@ -53,7 +53,6 @@ from cryoinfer.inference.published_encoder import (
     PublishedModel,
     train_published,
 )
-from cryoinfer.inference.voxel_map import on_device
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.records import ParticleBatch, Pose
@@ -104,7 +103,7 @@ class Problem:
         truth = Particles.load(folder / "truth.star").pose
         assert truth is not None
         return cls(
-            on_device(particles.batch(torch.arange(len(particles))), device),
+            particles.batch(torch.arange(len(particles))).to(device),
             truth,
             torch.from_numpy(read_map(folder / "truth.mrc").density.copy()).float(),
             particles.pixel_size_angstrom,

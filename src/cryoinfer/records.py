@@ -35,6 +35,13 @@ class Indexable:
                 values[field.name] = own.index_put(places, new.to(own))
         return replace(self, **values)
 
+    def to(self, device: torch.device | str) -> Self:
+        """Return the record with all its tensors on a device."""
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            values[field.name] = getattr(self, field.name).to(device)
+        return replace(self, **values)
+
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return the records of several along the leading dimension."""

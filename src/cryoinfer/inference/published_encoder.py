@@ -24,7 +24,6 @@ from cryoinfer.fourier.slices import DEFAULT_PADDING
 from cryoinfer.inference.voxel_map import (
     VoxelMap,
     mean_squared_error,
-    on_device,
     random_map,
     transfer_functions,
     typical_voxel,
@@ -359,7 +358,7 @@ def train_published(
         raise ValueError(f"{len(images)} images do not fill a batch of {config.batch}")
     require_finite(images)
     device = images.images.device
-    images = on_device(images, device)
+    images = images.to(device)
     unit = float(images.images.std())
     density = random_map(images.images.shape[-1], config.initial_map, generator)
     model = PublishedModel(

@@ -7,7 +7,6 @@ double precision.
 """
 
 import math
-from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.oversampled import oversampled_transform
 from cryoinfer.fourier.slices import DEFAULT_PADDING, kernel_falloff, padded_box
 from cryoinfer.physics.ctf import evaluate_ctf
-from cryoinfer.records import Optics, ParticleBatch
+from cryoinfer.records import ParticleBatch
 
 
 def coefficient_frequencies(box: int) -> Tensor:
@@ -165,17 +164,3 @@ def transfer_functions(batch: ParticleBatch) -> Tensor:
     frequency = coefficient_frequencies(box).to(batch.images)
     step = 1 / (box * float(batch.optics.pixel_size_angstrom[0]))
     return evaluate_ctf(batch.optics, *(frequency * step))
-
-
-def on_device(batch: ParticleBatch, device: torch.device | str) -> ParticleBatch:
-    """Return the particles with all their tensors on a device."""
-    moved: dict[str, Tensor] = {
-        field.name: getattr(batch.optics, field.name).to(device)
-        for field in fields(Optics)
-    }
-    return replace(
-        batch,
-        images=batch.images.to(device),
-        optics=replace(batch.optics, **moved),
-        index=batch.index.to(device),
-    )

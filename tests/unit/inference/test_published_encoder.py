@@ -25,7 +25,6 @@ from cryoinfer.inference.voxel_map import (
     VoxelMap,
     coefficient_frequencies,
     mean_squared_error,
-    on_device,
     transfer_functions,
 )
 from cryoinfer.interfaces import SilentMonitor
@@ -358,6 +357,6 @@ def test_a_gpu_learns_the_same() -> None:
     images, rotation = particles(64)
     config = PublishedConfig(steps=20)
     host = learn(images, KnownPoses(rotation), config)
-    device = learn(on_device(images, "cuda"), KnownPoses(rotation), config)
+    device = learn(images.to("cuda"), KnownPoses(rotation), config)
     # Sums in another order, twenty steps of it.
     torch.testing.assert_close(device.losses, host.losses, rtol=1e-3, atol=1e-5)
