@@ -45,7 +45,9 @@ class FourierDisc:
 
     @classmethod
     @functools.lru_cache(maxsize=64)
-    def of_box(cls, box: int, radius: int) -> "FourierDisc":
+    def of_box(
+        cls, box: int, radius: int, device: torch.device | str = "cpu"
+    ) -> "FourierDisc":
         """Return the disc of the given radius in Fourier pixels (< box / 2)."""
         if not 0 < radius < box / 2:
             raise ValueError(f"radius must lie in (0, {box / 2}), got {radius}")
@@ -58,7 +60,10 @@ class FourierDisc:
         angle = torch.atan2(ky, kx)
         order = torch.argsort(_annulus(kx, ky) * 4.0 + angle)
         position, kx, ky = position[order], kx[order], ky[order]
-        return cls(box, kx, ky, torch.hypot(kx, ky).round().long(), position)
+        ring = torch.hypot(kx, ky).round().long()
+        # The order is that of the CPU everywhere: others sort equals otherwise.
+        found = (kx, ky, ring, position)
+        return cls(box, *(values.to(device) for values in found))
 
     def count(self, radius: int) -> int:
         """Return how many coefficients lie within ``radius`` Fourier pixels."""

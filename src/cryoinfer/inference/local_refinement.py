@@ -103,7 +103,7 @@ def refine_by_normal_equations(
     if not len(start):
         return PosteriorModes.unknown(start)
     done = []
-    for rows in torch.arange(len(start)).split(_AT_ONCE):
+    for rows in torch.arange(len(start), device=images.device).split(_AT_ONCE):
         run = _LevenbergMarquardt(projector, images.select(rows), prior, start[rows])
         for _ in range(steps):
             if not run.step(max_rotation_radian):
@@ -123,12 +123,12 @@ class _LevenbergMarquardt:
         start: Latents,
     ) -> None:
         self._projector, self._images, self._prior = projector, images, prior
-        self._prior_information = torch.diag(2 * prior.precision.clamp(min=0.0))
         self._at = start.double()
+        precision = prior.precision.to(self._at.pose.rotation)
+        self._prior_information = torch.diag(2 * precision.clamp(min=0.0))
         self._found = projector.normal_equations(images, self._at, prior)
-        n = len(start)
-        self._damping = torch.full((n,), _FIRST_DAMPING, dtype=torch.float64)
-        self._active = torch.ones(n, dtype=torch.bool)
+        self._damping = torch.full_like(self._found.log_likelihood, _FIRST_DAMPING)
+        self._active = torch.ones_like(self._damping, dtype=torch.bool)
 
     def step(self, max_rotation_radian: float) -> bool:
         """Try a step of every image that still moves; tell whether any does."""
@@ -174,7 +174,7 @@ class _LevenbergMarquardt:
     def _limited(self, step: Tensor, max_rotation_radian: float) -> Tensor:
         """Shorten steps that leave the neighbourhood that slopes speak of."""
         longest = (step[:, :3].norm(dim=1) / max_rotation_radian).clamp(min=1.0)
-        sd = torch.tensor(self._prior.conformation_sd_angstrom, dtype=torch.float64)
+        sd = step.new_tensor(self._prior.conformation_sd_angstrom)
         free = sd > 0
         if bool(free.any()):
             far = step[:, 6:][:, free].abs() / (_LONGEST_STEP_SD * sd[free])

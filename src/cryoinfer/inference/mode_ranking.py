@@ -35,7 +35,7 @@ def ranked_posterior(
     """
     evidence = modes.log_evidence(prior).view(-1, count)
     order = evidence.argsort(1, descending=True)
-    flat = order + torch.arange(len(order))[:, None] * count
+    flat = order + torch.arange(len(order), device=order.device)[:, None] * count
     latents = modes.latents[flat]
     twin = repeats(latents.pose.rotation, same_radian, symmetry)
     ranked = evidence.gather(1, order).masked_fill(twin, -torch.inf)
@@ -63,10 +63,11 @@ def posterior_of_modes(
     n, count : int
         Images, and places for each.
     """
-    first = torch.searchsorted(owner, torch.arange(n))
-    rank = torch.arange(len(owner)) - first[owner]
+    row = torch.arange(len(owner), device=owner.device)
+    first = torch.searchsorted(owner, torch.arange(n, device=owner.device))
+    rank = row - first[owner]
     place = first[:, None].repeat(1, count)
-    place[owner, rank] = torch.arange(len(owner))
+    place[owner, rank] = row
     weighed = evidence.new_full((n, count), -torch.inf)
     weighed[owner, rank] = evidence
     return ParticlePosterior.of_modes(
@@ -103,8 +104,9 @@ def repeats(
     -------
     Tensor of bool, shape (n, m)
     """
-    found = torch.zeros(rotation.shape[:2], dtype=torch.bool)
-    earlier = torch.ones(rotation.shape[1], rotation.shape[1]).tril(-1).bool()
+    device, m = rotation.device, rotation.shape[1]
+    found = torch.zeros(rotation.shape[:2], dtype=torch.bool, device=device)
+    earlier = torch.ones(m, m, device=device).tril(-1).bool()
     if conformation is not None:
         apart = (conformation[:, :, None] - conformation[:, None]).norm(dim=-1)
         earlier = earlier & (apart <= radius * lever_angstrom)

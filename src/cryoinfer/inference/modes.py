@@ -32,12 +32,11 @@ class PosteriorModes(Indexable):
     @classmethod
     def unknown(cls, latents: Latents) -> Self:
         """Return latents at which no image has been seen yet."""
+        latents = latents.double()
+        rotation = latents.pose.rotation
         n, d = len(latents), 3 + latents.offsets_angstrom.shape[-1]
-        return cls(
-            latents.double(),
-            torch.zeros(n, d, d, dtype=torch.float64),
-            torch.full((n,), -torch.inf, dtype=torch.float64),
-        )
+        nothing = rotation.new_full((n,), -torch.inf)
+        return cls(latents, rotation.new_zeros(n, d, d), nothing)
 
     def __len__(self) -> int:
         return len(self.latents)

@@ -71,15 +71,16 @@ class ParticlePosterior:
         log_likelihood: Tensor | None = None,
     ) -> Self:
         """Return the posterior without a background."""
+        none = weight.new_zeros(len(weight), dtype=torch.float64)
         if log_likelihood is None:
-            log_likelihood = torch.full((len(weight),), torch.nan, dtype=torch.float64)
+            log_likelihood = none + torch.nan
         return cls(
             modes,
             weight,
             covariance,
             log_likelihood,
-            torch.zeros(len(weight), dtype=torch.float64),
-            torch.ones(3 + modes.conformation.shape[-1], dtype=torch.float64),
+            none,
+            none.new_ones(3 + modes.conformation.shape[-1]),
         )
 
     @classmethod
@@ -89,10 +90,11 @@ class ParticlePosterior:
         Nothing is known of their widths, and no image has been seen.
         """
         n, d = len(latents), 3 + latents.offsets_angstrom.shape[-1]
-        weight = torch.zeros(n, count, dtype=torch.float64)
+        latents = latents.double()
+        weight = latents.pose.rotation.new_zeros(n, count)
         weight[:, 0] = 1
-        repeated = latents.double()[:, None][:, torch.zeros(count, dtype=torch.int64)]
-        covariance = torch.zeros(n, 1, d, d, dtype=torch.float64)
+        repeated = latents[:, None][:, torch.zeros(count, dtype=torch.int64)]
+        covariance = weight.new_zeros(n, 1, d, d)
         return cls.of_modes(repeated, weight, covariance)
 
     @classmethod
@@ -176,7 +178,7 @@ class ParticlePosterior:
 
     def with_mode(self, found: PosteriorModes) -> Self:
         """Return the posterior with another first mode, whose covariance all have."""
-        rows = torch.arange(len(self))
+        rows = torch.arange(len(self), device=self.weight.device)
         first = torch.zeros_like(rows)
         return replace(
             self,
@@ -187,7 +189,7 @@ class ParticlePosterior:
 
     def in_order(self, order: Tensor) -> Self:
         """Return the posterior with the modes of each particle in an order (n, m)."""
-        rows = torch.arange(len(self))[:, None]
+        rows = torch.arange(len(self), device=order.device)[:, None]
         return replace(
             self,
             modes=self.modes[rows, order],

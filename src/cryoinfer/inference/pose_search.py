@@ -36,7 +36,8 @@ def grid_slices(
     plan : SearchPlan
     """
     shifts = shift_grid(max_shift_angstrom, plan.shift_step_angstrom)
-    poses = PoseGrid(asymmetric_unit(grid_order, plan.symmetry), shifts)
+    rotation = asymmetric_unit(grid_order, plan.symmetry.cpu())
+    poses = PoseGrid(rotation.to(volume.device), shifts.to(volume.device))
     disc = images.prefix(plan.coarse_radius).disc
     return GridSlices.of(volume, poses, disc, images.scale)
 

@@ -52,13 +52,13 @@ class PosePrior:
 
     def log_density(self, latents: Latents) -> Tensor:
         """Return the log density of latents, without its constant, (n,)."""
-        return -(departure_from_prior(latents) ** 2 * self.precision.clamp(min=0)).sum(
-            1
-        )
+        apart = departure_from_prior(latents)
+        return -(apart**2 * self.precision.to(apart).clamp(min=0)).sum(1)
 
     def gradient(self, latents: Latents) -> Tensor:
         """Return the slope of the log density by the unknowns, (n, 6 + c)."""
-        return -2 * self.precision.clamp(min=0) * departure_from_prior(latents)
+        apart = departure_from_prior(latents)
+        return -2 * self.precision.to(apart).clamp(min=0) * apart
 
 
 def departure_from_prior(latents: Latents) -> Tensor:
@@ -66,5 +66,5 @@ def departure_from_prior(latents: Latents) -> Tensor:
 
     In angstrom, zero for the rotation.
     """
-    turn = torch.zeros(len(latents), 3, dtype=torch.float64)
-    return torch.cat([turn, latents.offsets_angstrom.double()], dim=1)
+    others = latents.offsets_angstrom.double()
+    return torch.cat([others.new_zeros(len(latents), 3), others], dim=1)

@@ -76,7 +76,7 @@ class Candidates:
     def best(self, count: int) -> "Candidates":
         """Return the ``count`` most likely of each image, best first."""
         value, order = self.log_likelihood.topk(min(count, self.rotation.shape[1]))
-        rows = torch.arange(len(order))[:, None]
+        rows = torch.arange(len(order), device=order.device)[:, None]
         return Candidates(
             self.rotation[rows, order], self.shift_angstrom[rows, order], value
         )
@@ -112,7 +112,7 @@ def exhaustive_cells(
     per_image = len(grid.rotation) * len(grid.shift_angstrom)
     size = max(1, _MEMORY_ELEMENTS // per_image)
     rotations, shifts, values = [], [], []
-    for rows in torch.arange(len(images)).split(size):
+    for rows in torch.arange(len(images), device=images.device).split(size):
         likelihood = slices.log_likelihood(images.select(rows))
         # Where the maximum lies is asked of the best cells alone: of all it would
         # take as long as the product.
@@ -148,14 +148,14 @@ def nested_cells(
     Candidates
         Eight for every cell.
     """
-    n = len(cells.log_likelihood)
     rotation = children(cells.rotation, plan.cell_radian).flatten(1, 2)
     step = plan.shift_step_angstrom
     around = shift_grid(step / 2, step / 2) if step > 0 else torch.zeros(1, 2)
-    shift = cells.shift_angstrom[:, :1] + around.double()
+    shift = cells.shift_angstrom[:, :1] + around.to(cells.shift_angstrom)
     scores = projector.scores(images, rotation, shift)
     value, move = scores.max(2)
-    return Candidates(rotation, shift[torch.arange(n)[:, None], move], value)
+    rows = torch.arange(len(move), device=move.device)[:, None]
+    return Candidates(rotation, shift[rows, move], value)
 
 
 def refine_candidates(
@@ -183,11 +183,12 @@ def refine_candidates(
         Of length n times m, those of an image together.
     """
     n, m = start.rotation.shape[:2]
-    repeated = images.select(torch.arange(n).repeat_interleave(m))
+    image = torch.arange(n, device=images.device).repeat_interleave(m)
     pose = Pose(start.rotation.flatten(0, 1), start.shift_angstrom.flatten(0, 1))
-    begin = Latents.rigid(pose, torch.zeros(n * m))
+    begin = Latents.rigid(pose, torch.zeros(n * m, device=images.device))
     longest = plan.cell_radian / 2
-    return refine_locally(projector, repeated, begin, prior, plan.steps, longest)
+    each = images.select(image)
+    return refine_locally(projector, each, begin, prior, plan.steps, longest)
 
 
 def global_search(
@@ -222,7 +223,7 @@ def global_search(
     starts = nested_cells(projector, images, cells, plan).best(plan.modes)
     if known is not None:
         # Its score does not matter: all candidates are refined.
-        score = torch.zeros(len(known), 1)
+        score = torch.zeros(len(known), 1, device=images.device)
         here = Candidates(known.rotation[:, None], known.shift_angstrom[:, None], score)
         starts = starts.joined(here)
     found = refine_candidates(projector, images, starts, prior, plan)

@@ -215,7 +215,8 @@ def whiten(
     box = batch.images.shape[-1]
     pixel_size = float(batch.optics.pixel_size_angstrom[0])
     scale = grid.length_angstrom / (box * pixel_size)
-    disc = FourierDisc.of_box(box, _image_radius(radius, scale, box))
+    reach, device = _image_radius(radius, scale, box), batch.images.device
+    disc = FourierDisc.of_box(box, reach, device)
     # Cheaper than to shift the images: the signs go into the weights.
     half_transforms = torch.fft.rfft2(batch.images.float(), norm="ortho")
     ctf = evaluate_ctf(batch.optics, *_frequencies(disc, batch.optics))

@@ -62,7 +62,9 @@ def solve(
     floor = _EMPTY * mean_weight
     if snr is not None:
         shells = len(floor)
-        known = torch.nn.functional.pad(snr, (0, max(0, shells - len(snr))), value=1e-3)
+        known = torch.nn.functional.pad(
+            snr.to(floor), (0, max(0, shells - len(snr))), value=1e-3
+        )
         floor = torch.maximum(floor, mean_weight / known[:shells])
     floor = floor.clamp(min=torch.finfo(torch.float32).tiny)
     fine = _fine_box(accumulator.padding, box, map_box)

@@ -12,16 +12,21 @@ _SMALLEST_PIECE = 0.05
 """Of the largest connected piece: smaller ones are noise."""
 
 
-def distance_from_centre(box: int) -> Tensor:
+def distance_from_centre(box: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the distance of every voxel from ``box // 2``, shape (n, n, n)."""
-    axis = torch.arange(box) - box // 2
+    axis = torch.arange(box, device=device) - box // 2
     squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
     return squared.double().sqrt().float()
 
 
-def soft_sphere(box: int, radius_voxels: float, edge_voxels: float) -> Tensor:
+def soft_sphere(
+    box: int,
+    radius_voxels: float,
+    edge_voxels: float,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Return 1 inside a radius, falling to 0 over a cosine edge, (n, n, n)."""
-    depth = (distance_from_centre(box) - radius_voxels) / edge_voxels
+    depth = (distance_from_centre(box, device) - radius_voxels) / edge_voxels
     return 0.5 + 0.5 * torch.cos(torch.pi * depth.clamp(0, 1))
 
 
@@ -42,11 +47,11 @@ def soft_mask(density: Tensor, voxel_size_angstrom: float, low_pass: float) -> T
     Returns
     -------
     Tensor of float32, shape (n, n, n)
-        In [0, 1]; 1 everywhere when nothing stands out.
+        In [0, 1], on the device of the map; 1 everywhere when nothing stands out.
     """
     # A Gaussian of this width halves amplitudes at the resolution asked for.
     sigma = low_pass / voxel_size_angstrom * 0.1874
-    smooth = ndimage.gaussian_filter(density.numpy(), sigma)
+    smooth = ndimage.gaussian_filter(density.cpu().numpy(), sigma)
     # Ab initio maps have no zero frequency: the solvent's level is the median.
     smooth -= np.median(smooth)
     level = _THRESHOLD * np.quantile(smooth, 0.999)
@@ -57,5 +62,5 @@ def soft_mask(density: Tensor, voxel_size_angstrom: float, low_pass: float) -> T
     kept = np.flatnonzero(sizes >= _SMALLEST_PIECE * sizes.max()) + 1
     outside = ndimage.distance_transform_edt(~np.isin(pieces, kept))
     margin = low_pass / 2 / voxel_size_angstrom
-    depth = torch.from_numpy(outside).float() / margin - 1
+    depth = torch.from_numpy(outside).to(density) / margin - 1
     return 0.5 + 0.5 * torch.cos(torch.pi * depth.clamp(0, 1))
