@@ -2,13 +2,11 @@
 
 A processor, a compiler or a library of another version may compute otherwise than those
 that the tests ran on. Here every compiled operation is run on a small problem and
-compared with the same formula written out in double precision.
+compared with its plain version in double precision.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numba
 import torch
@@ -21,8 +19,6 @@ from cryoinfer.fourier.slices import (
     SliceAccumulator,
     extract_slices,
     insert_slices,
-    kernel_falloff,
-    padded_box,
 )
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
@@ -30,6 +26,7 @@ from cryoinfer.inference.coarse import GridSlices, PoseGrid
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
+from cryoinfer.operations import plain_only
 from cryoinfer.reconstruction.backproject import shell_sums, solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
@@ -65,11 +62,21 @@ class OperationCheck:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Images of a random map, and where their particles are."""
+    """Images of a random map, where their particles are, and sums of slices.
+
+    Attributes
+    ----------
+    volume : FourierVolume
+    images : WhitenedImages
+    latents : Latents
+    sums : SliceAccumulator
+        Of slices of the volume at 200 rotations.
+    """
 
     volume: FourierVolume
     images: WhitenedImages
     latents: Latents
+    sums: SliceAccumulator
 
     @classmethod
     def random(cls) -> "_Problem":
@@ -84,27 +91,61 @@ class _Problem:
         pose = Pose(random_rotations(_IMAGES, generator).double(), shift)
         latents = Latents.rigid(pose, torch.zeros(_IMAGES, dtype=torch.float64))
         volume = FourierVolume.from_map(density, _RADIUS, 1.5)
-        return cls(volume, images, latents)
-
-    def predicted(self, rotation: Tensor, shift: Tensor) -> Tensor:
-        """Return the whitened coefficients at poses (n, 3, 3), (n, 2), in float64."""
-        disc = self.images.disc
-        k = torch.stack([disc.kx, disc.ky], -1).double()
-        length = disc.box * self.images.pixel_size_angstrom
-        phase = torch.exp(-2j * math.pi * (shift @ k.T) / length)
-        return self.images.ctf.double() * phase * self.slices(rotation)
+        return cls(volume, images, latents, _inserted(volume))
 
     @property
     def projector(self) -> MapProjector:
         """The map as a forward model."""
         return MapProjector(self.volume)
 
-    def slices(self, rotation: Tensor) -> Tensor:
-        """Return slices by interpolation written out, complex128, (n, p)."""
-        disc, scale = self.images.disc, self.volume.padding * self.images.scale
-        k = torch.stack([disc.kx, disc.ky], -1).double()
-        found = _interpolated(self.volume.values, k @ rotation[:, :2] * scale)
-        return torch.view_as_complex(found.contiguous())
+    def in_double(self) -> "_Problem":
+        """Return the problem in double precision."""
+        coefficients = self.images.coefficients.to(torch.complex128)
+        ctf = self.images.ctf.double()
+        return replace(
+            self,
+            volume=replace(self.volume, values=self.volume.values.double()),
+            images=replace(self.images, coefficients=coefficients, ctf=ctf),
+            sums=replace(self.sums, sums=self.sums.sums.double()),
+        )
+
+
+def _inserted(volume: FourierVolume) -> SliceAccumulator:
+    generator = torch.Generator().manual_seed(3)
+    disc = FourierDisc.of_box(_BOX, _RADIUS)
+    rotation = random_rotations(200, generator)
+    sums = SliceAccumulator.empty(_BOX, _RADIUS, 1.5)
+    slices = extract_slices(volume, rotation, disc)
+    insert_slices(sums, rotation, disc, slices, torch.ones(slices.shape))
+    return sums
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """An operation, and how far it may be from its plain version.
+
+    Attributes
+    ----------
+    name : str
+    run : callable
+    roundings : int
+        How many of single precision the largest number may be off by.
+    each : bool
+        Whether every number is compared with itself, not with the largest.
+    """
+
+    name: str
+    run: Callable[[_Problem], Tensor]
+    roundings: int
+    each: bool = False
+
+    def check(self, problem: _Problem) -> OperationCheck:
+        found = self.run(problem)
+        with plain_only():
+            expected = self.run(problem.in_double())
+        size = expected.abs() if self.each else expected.abs().max()
+        error = float(((found - expected).abs() / size).max())
+        return OperationCheck(self.name, error, self.roundings * _SINGLE)
 
 
 def self_check() -> tuple[OperationCheck, ...]:
@@ -116,20 +157,12 @@ def self_check() -> tuple[OperationCheck, ...]:
         The same on every run: the numbers do not depend on chance.
     """
     problem = _Problem.random()
-    checks: list[Callable[[_Problem], OperationCheck]] = [
-        _check_products,
-        _check_transforms,
-        _check_slices,
-        _check_insertion,
-        _check_likelihood,
-        _check_grid,
-        _check_information,
-        _check_shells,
-        _check_map,
-        _check_symmetry,
-        _check_threads,
-    ]
-    return tuple(check(problem) for check in checks)
+    return (
+        _check_products(),
+        _check_transforms(),
+        *(comparison.check(problem) for comparison in _COMPARISONS),
+        _check_threads(problem),
+    )
 
 
 def _smooth_noise(generator: torch.Generator) -> Tensor:
@@ -139,32 +172,12 @@ def _smooth_noise(generator: torch.Generator) -> Tensor:
     return noise[0, 0]
 
 
-def _interpolated(values: Tensor, point: Tensor) -> Tensor:
-    """Return channels (.., c) of a half volume at points (.., 3), in float64.
-
-    The second channel is the imaginary part, which changes its sign with the point.
-    """
-    centre = (values.shape[0] - 1) // 2
-    mirrored = point[..., :1] < 0
-    point = torch.where(mirrored, -point, point)
-    low = point.detach().floor()
-    part = point - low
-    found = values.new_zeros((*point.shape[:-1], values.shape[-1]), dtype=torch.float64)
-    for corner in torch.cartesian_prod(*[torch.arange(2)] * 3):
-        weight = torch.where(corner == 1, part, 1 - part).prod(-1)
-        x, y, z = (low.long() + corner).unbind(-1)
-        found = found + weight[..., None] * values.double()[z + centre, y + centre, x]
-    sign = torch.ones_like(found)
-    sign[..., 1] = torch.where(mirrored[..., 0], -1.0, 1.0)
-    return found * sign
-
-
 def _largest(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference over the largest size."""
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def _check_products(problem: _Problem) -> OperationCheck:
+def _check_products() -> OperationCheck:
     generator = torch.Generator().manual_seed(1)
     first, second = torch.randn(2, 256, 256, generator=generator)
     exact = first.double() @ second.double()
@@ -174,7 +187,7 @@ def _check_products(problem: _Problem) -> OperationCheck:
     return OperationCheck("products of matrices", error, 256 * _SINGLE)
 
 
-def _check_transforms(problem: _Problem) -> OperationCheck:
+def _check_transforms() -> OperationCheck:
     cube = _smooth_noise(torch.Generator().manual_seed(2))
     found = oversampled_transform(cube, 2 * _BOX, _BOX - 1)
     whole = torch.nn.functional.pad(cube.double(), (_BOX // 2,) * 6)
@@ -198,162 +211,67 @@ def _plain_inverse(values: Tensor, padded: int, box: int) -> Tensor:
     return whole[middle, middle, middle]
 
 
-def _check_slices(problem: _Problem) -> OperationCheck:
+def _slices(problem: _Problem) -> Tensor:
+    images = problem.images
+    return extract_slices(problem.volume, problem.latents.pose.rotation, images.disc)
+
+
+def _insertion(problem: _Problem) -> Tensor:
+    images, empty = problem.images, torch.zeros_like(problem.sums.sums)
+    sums = replace(problem.sums, sums=empty)
+    weights = images.ctf.square()
     rotation = problem.latents.pose.rotation
-    found = extract_slices(problem.volume, rotation, problem.images.disc)
-    error = _largest(found, problem.slices(rotation))
-    # Points are known to a rounding of the padded radius, some 20 voxels.
-    return OperationCheck("slices of a volume", error, 100 * _SINGLE)
+    insert_slices(sums, rotation, images.disc, images.coefficients, weights)
+    return sums.sums
 
 
-def _check_insertion(problem: _Problem) -> OperationCheck:
-    rotation, images = problem.latents.pose.rotation, problem.images
-    sums = SliceAccumulator.empty(_BOX, _RADIUS, 1.5)
-    insert_slices(sums, rotation, images.disc, images.coefficients, images.ctf**2)
-    slices = problem.slices(rotation)
-    # The adjoint of slicing: the volume on the sums is the slices on the images.
-    left = (slices.conj() * images.coefficients).real.sum()
-    right = (problem.volume.values.double() * sums.sums[..., :2]).sum()
-    size = float(slices.abs().flatten().norm() * images.coefficients.norm())
-    lost = float(sums.sums[..., 2].double().sum() - images.ctf.double().square().sum())
-    error = max(float((left - right).abs()) / size, abs(lost) / images.ctf.numel())
-    return OperationCheck("insertion into a volume", error, 100 * _SINGLE)
+def _likelihood(problem: _Problem) -> Tensor:
+    return problem.projector.log_likelihood(problem.images, problem.latents)
 
 
-def _check_likelihood(problem: _Problem) -> OperationCheck:
-    poses, images = problem.latents.pose, problem.images
-    found = problem.projector.log_likelihood(images, problem.latents)
-    residual = images.coefficients - problem.predicted(
-        poses.rotation, poses.shift_angstrom
-    )
-    expected = -residual.abs().square().sum(1)
-    # Sums of some 200 squares in single precision.
-    return OperationCheck(
-        "likelihood of poses", _largest(found, expected), 200 * _SINGLE
-    )
-
-
-def _check_grid(problem: _Problem) -> OperationCheck:
-    rotation, images = problem.latents.pose.rotation, problem.images
-    shift = problem.latents.pose.shift_angstrom.float()
-    grid = PoseGrid(rotation, shift)
+def _grid(problem: _Problem) -> Tensor:
+    images, pose = problem.images, problem.latents.pose
+    grid = PoseGrid(pose.rotation, pose.shift_angstrom.float())
     slices = GridSlices.of(problem.volume, grid, images.disc, images.scale)
-    found = slices.log_likelihood(images)
-    expected = torch.stack(
-        [
-            2 * (predicted.conj() * images.coefficients[:, None]).real.sum(2)
-            - predicted.abs().square().sum(2)
-            for predicted in (
-                problem.predicted(rotation, one.expand(_IMAGES, 2).double())[None]
-                for one in shift
-            )
-        ]
-    )
-    return OperationCheck(
-        "likelihood on a grid", _largest(found, expected), 200 * _SINGLE
-    )
+    return slices.log_likelihood(images)
 
 
-def _check_information(problem: _Problem) -> OperationCheck:
-    poses, prior = problem.latents.pose, PosePrior(1e6, 0.0)
-    found = problem.projector.normal_equations(
-        problem.images, problem.latents, prior
-    ).information
+def _information(problem: _Problem) -> Tensor:
+    images, prior = problem.images, PosePrior(1e6, 0.0)
+    found = problem.projector.normal_equations(images, problem.latents, prior)
+    # Unknowns have units: a shift by the lever moves as much as a turn by a radian.
+    lever = ReferenceGrid(_BOX, _PIXEL_SIZE_ANGSTROM).lever_angstrom
+    unit = torch.tensor([1.0, 1.0, 1.0, lever, lever], dtype=torch.float64)
+    return found.information[:, :5, :5] * unit[:, None] * unit
 
-    def shown(unknown: Tensor) -> Tensor:
-        skew = torch.linalg.cross(
-            unknown[:, :3, None].mT.expand(-1, 3, -1),
-            torch.eye(3, dtype=torch.float64).expand(len(unknown), 3, 3),
-        ).mT
-        predicted = problem.predicted(
-            poses.rotation + skew @ poses.rotation,
-            poses.shift_angstrom + unknown[:, 3:],
-        )
-        return torch.view_as_real(predicted).flatten(1)
 
-    at = torch.zeros(_IMAGES, 5, dtype=torch.float64)
-    along = torch.eye(5, dtype=torch.float64)[:, None].expand(5, _IMAGES, 5)
-    slope: Callable[..., Any] = torch.autograd.functional.jvp
-    slopes = torch.stack([slope(shown, at, one)[1] for one in along], 1)
-    expected = 2 * slopes @ slopes.mT
-    width = expected.diagonal(dim1=1, dim2=2).sqrt()
-    scale = width[:, :, None] * width[:, None]
-    error = float(((found[:, :5, :5] - expected) / scale).abs().max())
+def _weights(problem: _Problem) -> Tensor:
+    return shell_sums(problem.sums).mean_weight
+
+
+def _map(problem: _Problem) -> Tensor:
+    return solve(problem.sums, torch.full((_RADIUS + 2,), 100.0), _BOX, _BOX)
+
+
+def _symmetry(problem: _Problem) -> Tensor:
+    return symmetrise(problem.sums, symmetry_rotations("C3")).sums
+
+
+_COMPARISONS = (
+    # Points are known to a rounding of the padded radius, some 20 voxels.
+    _Comparison("slices of a volume", _slices, 100),
+    _Comparison("insertion into a volume", _insertion, 100),
+    # Sums of some 200 squares in single precision.
+    _Comparison("likelihood of poses", _likelihood, 200),
+    _Comparison("likelihood on a grid", _grid, 200),
     # Slopes across a cell are differences of its corners: a digit less than the sums.
-    return OperationCheck("normal equations of poses", error, 2000 * _SINGLE)
-
-
-def _inserted(problem: _Problem) -> SliceAccumulator:
-    generator = torch.Generator().manual_seed(3)
-    disc = FourierDisc.of_box(_BOX, _RADIUS)
-    rotation = random_rotations(200, generator)
-    sums = SliceAccumulator.empty(_BOX, _RADIUS, 1.5)
-    slices = extract_slices(problem.volume, rotation, disc)
-    insert_slices(sums, rotation, disc, slices, torch.ones(slices.shape))
-    return sums
-
-
-def _shell_of_voxels(sums: SliceAccumulator) -> Tensor:
-    """Return the distance of each voxel from the origin in Fourier pixels."""
-    axis = torch.arange(-sums.centre, sums.centre + 1).double()
-    x = torch.arange(sums.sums.shape[2]).double()
-    distance = axis[:, None, None] ** 2 + axis[:, None] ** 2 + x**2
-    return distance.sqrt() / sums.padding
-
-
-def _check_shells(problem: _Problem) -> OperationCheck:
-    sums = _inserted(problem)
-    shell = _shell_of_voxels(sums).round().long()
-    weight = sums.hermitian()[1].double()
-    found = shell_sums(sums).mean_weight
-    inside = shell < len(found)
-    total = torch.zeros(len(found), dtype=torch.float64)
-    total.index_add_(0, shell[inside], weight[inside])
-    expected = total / torch.bincount(shell[inside], minlength=len(found))
+    _Comparison("normal equations of poses", _information, 2000),
     # A plane adds up to some thousand voxels one by one.
-    error = float(((found - expected) / expected).abs().max())
-    return OperationCheck("weights of shells", error, 2000 * _SINGLE)
-
-
-def _check_map(problem: _Problem) -> OperationCheck:
-    sums = _inserted(problem)
-    found = solve(sums, torch.full((_RADIUS + 2,), 100.0), _BOX, _BOX)
-    value, weight = sums.hermitian()
-    floor = shell_sums(sums).mean_weight.double() / 100
-    distance = _shell_of_voxels(sums)
-    low = distance.floor().long().clamp(max=len(floor) - 2)
-    part = (distance - low).clamp(max=1.0)
-    added = floor[low] * (1 - part) + floor[low + 1] * part
-    known = torch.where(distance <= _RADIUS + 0.5, value / (weight + added), 0.0)
-    padded = padded_box(_BOX, sums.padding)
-    reach = min(sums.centre, padded // 2 - 1)
-    middle = slice(sums.centre - reach, sums.centre + reach + 1)
-    density = _plain_inverse(known[middle, middle, : reach + 1], padded, _BOX)
-    expected = density * (_BOX / kernel_falloff(_BOX, padded, "cpu").double())
+    _Comparison("weights of shells", _weights, 2000, each=True),
     # The falloff divides the corners of the box by small numbers.
-    return OperationCheck("map from sums", _largest(found, expected), 200 * _SINGLE)
-
-
-def _check_symmetry(problem: _Problem) -> OperationCheck:
-    sums, group = _inserted(problem), symmetry_rotations("C3")
-    found = symmetrise(sums, group).sums.clone()
-    found[:, :, 0] *= 2
-    value, weight = sums.hermitian()
-    joined = torch.cat(
-        [torch.view_as_real(value), torch.stack([weight, sums.own_weight()], -1)], -1
-    )
-    axis = torch.arange(-sums.centre, sums.centre + 1).double()
-    z, y, x = torch.meshgrid(
-        axis, axis, torch.arange(sums.centre + 2).double(), indexing="ij"
-    )
-    k = torch.stack([x, y, z], -1)
-    near = k.norm(dim=-1) <= _RADIUS * sums.padding
-    expected = joined[near].double()
-    for mate in group[1:]:
-        expected = expected + _interpolated(joined, k[near] @ mate.T.double())
-    return OperationCheck(
-        "symmetry of sums", _largest(found[near], expected), 100 * _SINGLE
-    )
+    _Comparison("map from sums", _map, 200),
+    _Comparison("symmetry of sums", _symmetry, 100),
+)
 
 
 def _check_threads(problem: _Problem) -> OperationCheck:
@@ -361,7 +279,7 @@ def _check_threads(problem: _Problem) -> OperationCheck:
     threads, compiled = torch.get_num_threads(), numba.get_num_threads()
 
     def everything() -> list[Tensor]:
-        sums = _inserted(problem)
+        sums = _inserted(problem.volume)
         density = solve(sums, None, _BOX, _BOX)
         images, latents = problem.images, problem.latents
         prior = PosePrior(1e6, 0.0)
