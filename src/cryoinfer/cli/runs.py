@@ -32,6 +32,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, ResourceError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.operations import without_kernel
 from cryoinfer.results import run_files
 from cryoinfer.results.flags import OBEYED, UNREADABLE, given_flags
 from cryoinfer.results.layout import RECORD
@@ -235,8 +236,9 @@ class _Job:
             require_teachable(particles, fitting_encoder(particles.box))
         if options.device == "cuda":
             raise ResourceError(
-                "expected --device auto or cpu, found cuda: the compiled loops of the "
-                "search run on the CPU only so far. Leave the option out."
+                "expected --device auto or cpu, found cuda: whole runs are on the "
+                "CPU only so far. Leave the option out. There are no CUDA kernels for "
+                f"{', '.join(without_kernel('cuda'))}."
             )
         threads = use_threads(options.threads)
         return cls(options, particles, used, start, threads, world)
