@@ -79,7 +79,7 @@ def of_defoci(run: RunResult, given: Particles, truth: Particles, bound: Tensor)
     """Return how far the defoci that were found are from the true ones."""
     offset = truth.optics.defocus_u_angstrom - given.optics.defocus_u_angstrom
     error = run.latents.defocus_offset_angstrom - offset
-    sd = run.covariance[:, 5, 5].sqrt()
+    sd = run.posterior.covariance[:, 0, 5, 5].sqrt()
     rms = float(error.square().mean().sqrt())
     least = float(bound.square().mean().sqrt())
     return {

@@ -282,7 +282,7 @@ def _work(set_dir: Path, config: AbinitioConfig, file: Path) -> None:
     saved = {
         "rotation": result.latents.pose.rotation,
         "shift_angstrom": result.latents.pose.shift_angstrom,
-        "covariance": result.covariance[:, :5, :5].clone(),
+        "covariance": result.inferred.covariance[:, 0, :5, :5].clone(),
         "density": result.reconstruction.density,
         "mask": result.reconstruction.mask,
         "gold_standard_angstrom": result.reconstruction.resolution_angstrom,

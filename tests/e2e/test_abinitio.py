@@ -59,11 +59,11 @@ def tensors(result: RunResult) -> dict[str, torch.Tensor]:
         "fsc": reconstruction.fsc,
         "rotation": pose.rotation,
         "shift": pose.shift_angstrom,
-        "covariance": result.covariance,
-        "log_likelihood": result.log_likelihood,
-        "entropy": result.posterior().entropy(),
-        "mode_rotation": result.mode_pose.rotation,
-        "mode_weight": result.mode_weight,
+        "covariance": result.inferred.covariance[:, 0],
+        "log_likelihood": result.inferred.log_likelihood,
+        "entropy": result.posterior.entropy(),
+        "mode_rotation": result.inferred.modes.pose.rotation,
+        "mode_weight": result.inferred.weight,
         "random_subset": result.random_subset,
         "noise": result.noise_power[0],
     }
@@ -120,7 +120,9 @@ def test_poses_and_map_are_found_from_images_alone(tmp_path) -> None:
     # Posteriors are honest: the regions said to hold half and nine tenths do so
     # roughly. They know nothing of the map's own error, so they are not wider.
     levels = mahalanobis_levels(
-        tangent_error(found, true, alignment), result.covariance[:, :5, :5], None
+        tangent_error(found, true, alignment),
+        result.inferred.covariance[:, 0, :5, :5],
+        None,
     )
     half, most = coverage_curve(levels, torch.tensor([0.5, 0.9])).tolist()
     assert 0.3 < half < 0.65

@@ -37,8 +37,8 @@ def digests(folder: Path, threads: int) -> dict[str, bytes]:
     tensors = {
         "rotation": pose.rotation,
         "shift": pose.shift_angstrom,
-        "covariance": found.covariance,
-        "likelihood": found.log_likelihood,
+        "covariance": found.posterior.covariance,
+        "likelihood": found.posterior.log_likelihood,
         "half1": maps.half1,
         "half2": maps.half2,
         "mask": maps.mask,

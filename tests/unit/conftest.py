@@ -8,6 +8,7 @@ import torch
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.geometry.rotations import rotate_in_image_frame
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.records import Latents, Pose
@@ -77,11 +78,12 @@ def result(simulated: Path, reconstruction: Reconstruction) -> RunResult:
     )
     return RunResult(
         reconstruction=reconstruction,
-        latents=Latents.rigid(pose, torch.zeros(COUNT).double()),
-        covariance=torch.diag(sd.double() ** 2).expand(COUNT, 6, 6),
-        log_likelihood=torch.linspace(-2, -1, COUNT),
-        mode_pose=modes,
-        mode_weight=torch.tensor([0.75, 0.25]).expand(COUNT, 2),
+        inferred=ParticlePosterior.of_modes(
+            Latents.rigid(modes, torch.zeros(COUNT, 2).double()),
+            torch.tensor([0.75, 0.25]).double().expand(COUNT, 2),
+            torch.diag(sd.double() ** 2).expand(COUNT, 1, 6, 6),
+            torch.linspace(-2, -1, COUNT).double(),
+        ),
         random_subset=torch.arange(COUNT) % 2 + 1,
         noise_power=(torch.linspace(2.0, 1.0, BOX // 2),),
         iterations=(

@@ -176,15 +176,41 @@ class ParticlePosterior:
         """Return the posterior with the covariance of the first mode for all."""
         return replace(self, covariance=self.covariance[:, :1])
 
+    def normalised(self) -> Self:
+        """Return the posterior in float64, the weights of its modes adding up to one.
+
+        What lies elsewhere is left out. Of a particle whose modes have no weight the
+        first one counts.
+        """
+        found = self.double()
+        total = found.weight.sum(1, keepdim=True)
+        first = torch.zeros_like(found.weight[:1])
+        first[:, 0] = 1
+        weight = torch.where(total > 0, found.weight / total.clamp(min=1e-300), first)
+        return replace(found, weight=weight, background=torch.zeros_like(weight[:, 0]))
+
     def with_mode(self, found: PosteriorModes) -> Self:
         """Return the posterior with another first mode, whose covariance all have."""
-        rows = torch.arange(len(self), device=self.weight.device)
-        first = torch.zeros_like(rows)
         return replace(
-            self,
-            modes=self.modes.with_rows((rows, first), found.latents),
+            self.with_first_mode(found.latents),
             covariance=found.covariance()[:, None],
             log_likelihood=found.log_likelihood,
+        )
+
+    def with_first_mode(self, latents: Latents) -> Self:
+        """Return the posterior with its first modes at other latents."""
+        rows = torch.arange(len(self), device=self.weight.device)
+        first = torch.zeros_like(rows)
+        return replace(self, modes=self.modes.with_rows((rows, first), latents))
+
+    def double(self) -> Self:
+        """Return the posterior in float64."""
+        return replace(
+            self,
+            modes=self.modes.double(),
+            weight=self.weight.double(),
+            covariance=self.covariance.double(),
+            log_likelihood=self.log_likelihood.double(),
         )
 
     def in_order(self, order: Tensor) -> Self:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.files import require_file
 from cryoinfer.io.replacing import replace_file
-from cryoinfer.records import Pose
+from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
 from cryoinfer.results.motions import Motions
 from cryoinfer.results.run_arrays import run_arrays
@@ -59,18 +60,19 @@ class Posteriors:
     @classmethod
     def of(cls, result: RunResult) -> Self:
         """Collect the posteriors of a result."""
-        pose = result.latents.pose
-        upper = result.covariance[:, torch.tensor(_UPPER[0]), torch.tensor(_UPPER[1])]
+        found = result.inferred
+        best, modes = found.mode(), found.modes.pose
+        upper = found.covariance[:, 0, torch.tensor(_UPPER[0]), torch.tensor(_UPPER[1])]
         return cls(
-            rotation=_float32(pose.rotation),
-            shift_angstrom=_float32(pose.shift_angstrom),
-            defocus_offset_angstrom=_float32(result.latents.defocus_offset_angstrom),
+            rotation=_float32(best.pose.rotation),
+            shift_angstrom=_float32(best.pose.shift_angstrom),
+            defocus_offset_angstrom=_float32(best.defocus_offset_angstrom),
             covariance_upper=_float32(upper),
-            log_likelihood=_float32(result.log_likelihood),
+            log_likelihood=_float32(found.log_likelihood),
             entropy_nats=_float32(result.entropy()),
-            mode_rotation=_float32(result.mode_pose.rotation),
-            mode_shift_angstrom=_float32(result.mode_pose.shift_angstrom),
-            mode_weight=_float32(result.mode_weight),
+            mode_rotation=_float32(modes.rotation),
+            mode_shift_angstrom=_float32(modes.shift_angstrom),
+            mode_weight=_float32(found.weight),
         )
 
     @classmethod
@@ -104,6 +106,27 @@ class Posteriors:
     def write(self, folder: Path) -> None:
         """Write the arrays under their names, and the version of the layout."""
         write_posteriors(folder / layout.POSTERIORS, vars(self))
+
+    def modes(self) -> ParticlePosterior:
+        """Return the modes, in float64; what their weights lack of 1 is elsewhere."""
+        weight = torch.from_numpy(self.mode_weight).double()
+        offset = torch.from_numpy(self.defocus_offset_angstrom)[:, None]
+        pose = Pose(
+            torch.from_numpy(self.mode_rotation),
+            torch.from_numpy(self.mode_shift_angstrom),
+        )
+        modes = Latents.rigid(pose, offset.expand_as(weight)).double()
+        best = Pose(
+            torch.from_numpy(self.rotation), torch.from_numpy(self.shift_angstrom)
+        )
+        found = ParticlePosterior.of_modes(
+            modes,
+            weight,
+            self.covariance()[:, None],
+            torch.from_numpy(self.log_likelihood).double(),
+        )
+        # Files of before have another first mode where nothing is known.
+        return found.with_first_mode(Latents.rigid(best, offset[:, 0]).double())
 
     def covariance(self) -> Tensor:
         """Return the full matrices, float64, shape (n, 6, 6)."""

@@ -16,7 +16,6 @@ from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.files import require_file
 from cryoinfer.io.mrc import MapFile, read_cube
-from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
 from cryoinfer.results.flags import (
     LEFT_OUT,
@@ -88,8 +87,9 @@ class Run:
         """
         return () if self.result is None else self.result.noise_power
 
+    @property
     def posterior(self) -> ParticlePosterior:
-        """Return the posteriors of all particles.
+        """The posteriors of all particles, the weights of their modes adding up to one.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class Run:
                 f"{self.path} is a run of `cryoinfer {self.record.workflow}`: expected "
                 f"one that has inferred poses, found {have}"
             )
-        return self.result.posterior()
+        return self.result.posterior
 
 
 def load_run(folder: Path | str) -> Run:
@@ -218,16 +218,7 @@ def _result(
     novelty, unreadable = _tested(record, table)
     return RunResult(
         reconstruction=maps,
-        latents=Latents.rigid(
-            Pose(_double(posteriors.rotation), _double(posteriors.shift_angstrom)),
-            _double(posteriors.defocus_offset_angstrom),
-        ),
-        covariance=posteriors.covariance(),
-        log_likelihood=_double(posteriors.log_likelihood),
-        mode_pose=Pose(
-            _double(posteriors.mode_rotation), _double(posteriors.mode_shift_angstrom)
-        ),
-        mode_weight=_double(posteriors.mode_weight),
+        inferred=posteriors.modes(),
         random_subset=torch.from_numpy(subset).long(),
         noise_power=tuple(read_spectra(path)),
         iterations=read_iterations(record),

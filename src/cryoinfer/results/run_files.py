@@ -16,7 +16,6 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
-from cryoinfer.records import Latents
 from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, NOVELTY, UNREADABLE
 from cryoinfer.results.posterior_files import Posteriors
@@ -66,14 +65,15 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
     """
     from cryoinfer.inference.novelty import is_novel
 
-    latents: Latents = result.latents
-    variance = result.covariance.diagonal(dim1=-2, dim2=-1).detach().cpu().double()
+    found = result.inferred
+    latents = found.mode()
+    variance = found.covariance[:, 0].diagonal(dim1=-2, dim2=-1).detach().cpu().double()
     rotation_sd = torch.rad2deg(variance[:, :3].mean(1).sqrt())
     columns = {
         "cryoinferRotationSdDegrees": rotation_sd.numpy(),
         "cryoinferShiftSdAngst": variance[:, 3:5].mean(1).sqrt().numpy(),
         "cryoinferPosteriorEntropy": _float32(result.entropy()),
-        "rlnLogLikeliContribution": _finite(result.log_likelihood),
+        "rlnLogLikeliContribution": _finite(found.log_likelihood),
     }
     if result.novelty_nats is not None and result.unreadable is not None:
         strange = result.novelty_nats

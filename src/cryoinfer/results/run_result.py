@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 
 
 @dataclass(frozen=True)
@@ -137,17 +136,11 @@ class RunResult:
     Attributes
     ----------
     reconstruction : Reconstruction
-    latents : Latents
-        The posterior's mode, length n.
-    covariance : Tensor, shape (n, 6, 6)
-        Of (rotation vector in the image frame in radian, shift in angstrom, defocus
-        in angstrom) about the mode; zero where an unknown was held.
-    log_likelihood : Tensor, shape (n,)
-        Of the whitened image at the mode, without its constant.
-    mode_pose : Pose, leading dimensions (n, m)
-        The best modes, best first.
-    mode_weight : Tensor, shape (n, m)
-        Their probabilities; where they do not sum to 1, the rest is elsewhere.
+    inferred : ParticlePosterior
+        The best modes of every posterior, as files keep them: they share the covariance
+        of the first, as a search refines the others at a lower radius only. Where the
+        weights add up to less than 1, the rest is elsewhere; of an image that could not
+        be read no mode has any. Of an encoder in single precision.
     random_subset : Tensor of int64, shape (n,)
         Half-set, 1 or 2.
     noise_power : tuple of Tensor, each shape (rings,)
@@ -166,11 +159,7 @@ class RunResult:
     """
 
     reconstruction: Reconstruction
-    latents: Latents
-    covariance: Tensor
-    log_likelihood: Tensor
-    mode_pose: Pose
-    mode_weight: Tensor
+    inferred: ParticlePosterior
     random_subset: Tensor
     noise_power: tuple[Tensor, ...]
     iterations: tuple[Iteration, ...]
@@ -179,28 +168,23 @@ class RunResult:
     unreadable: Tensor | None = None
     prepared: Tensor | None = None
 
+    @property
+    def latents(self) -> Latents:
+        """The most probable mode of every particle, length n."""
+        return self.inferred.mode()
+
+    @property
+    def posterior(self) -> ParticlePosterior:
+        """The posterior of every particle, in float64.
+
+        Weights of the modes add up to one: what an encoder held for possible beside
+        them is left out. Of an image that could not be read there is one mode, as wide
+        as the prior.
+        """
+        return self.inferred.normalised()
+
     def entropy(self) -> Tensor:
         """Return the entropy of every posterior in nats, shape (n,)."""
         if self.entropy_nats is not None:
             return self.entropy_nats
-        return self.posterior().entropy()
-
-    def posterior(self) -> ParticlePosterior:
-        """Return the posteriors of all particles.
-
-        The best mode carries its own covariance; the others, which a search climbed
-        at a lower radius, are given the same. What an encoder held for possible beside
-        the modes that are kept is left out: their weights add up to one. Of an image
-        that was not readable there is one mode, as wide as the prior.
-        """
-        modes, offset = self.mode_weight.shape[1], self.latents.defocus_offset_angstrom
-        weight = self.mode_weight.double()
-        total = weight.sum(1, keepdim=True)
-        first = torch.eye(1, modes, dtype=weight.dtype)
-        weight = torch.where(total > 0, weight / total.clamp(min=1e-300), first)
-        return ParticlePosterior.of_modes(
-            Latents.rigid(self.mode_pose, offset[:, None].expand(-1, modes)).double(),
-            weight,
-            self.covariance.double()[:, None],
-            self.log_likelihood.double(),
-        )
+        return self.posterior.entropy()

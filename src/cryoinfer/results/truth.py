@@ -44,7 +44,7 @@ def evaluate(result: RunResult, truth: Path | str) -> TruthEvaluation:
     """
     star, density = Path(truth) / "truth.star", Path(truth) / "truth.mrc"
     true = Particles.load(star).pose
-    n = len(result.latents)
+    n = len(result.inferred)
     if true is None or len(true) != n:
         found = "none" if true is None else f"{len(true):,}"
         raise InputError(
@@ -57,7 +57,7 @@ def evaluate(result: RunResult, truth: Path | str) -> TruthEvaluation:
         true,
         paired(maps.density, maps.mask, maps.pixel_size_angstrom, whole, density),
         symmetry_rotations(maps.symmetry),
-        result.covariance,
+        result.inferred.covariance[:, 0],
     )
 
 

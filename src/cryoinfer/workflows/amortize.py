@@ -100,7 +100,7 @@ class Searched:
         maps = run.reconstruction
         return cls(
             Lesson.of_run(run),
-            len(run.covariance),
+            len(run.inferred),
             maps.resolution_angstrom,
             named,
             maps.evidence,

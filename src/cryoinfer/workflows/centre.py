@@ -30,7 +30,8 @@ def centred(result: RunResult) -> RunResult:
     RunResult
         Posteriors are the same but for the frame that they are told in.
     """
-    maps, pose = result.reconstruction, result.latents.pose
+    maps, found = result.reconstruction, result.inferred
+    pose = found.mode().pose
     origin = _origin(pose, symmetry_rotations(maps.symmetry))
     if float(origin.norm()) < _NEGLIGIBLE_PIXELS * maps.pixel_size_angstrom:
         return result
@@ -44,9 +45,13 @@ def centred(result: RunResult) -> RunResult:
             half2=moved_map(maps.half2, pixels),
             mask=moved_map(maps.mask, pixels).clamp(0, 1),
         ),
-        latents=replace(result.latents, pose=_moved(pose, origin)),
-        mode_pose=_moved(result.mode_pose, origin),
-        covariance=moved_covariance(result.covariance, pose.rotation, origin),
+        inferred=replace(
+            found,
+            modes=replace(found.modes, pose=_moved(found.modes.pose, origin)),
+            covariance=moved_covariance(found.covariance[:, 0], pose.rotation, origin)[
+                :, None
+            ],
+        ),
     )
 
 

@@ -77,11 +77,7 @@ def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
     posterior = posterior.widened(inflation)
     result = RunResult(
         reconstruction=reconstruction,
-        latents=posterior.mode(),
-        covariance=posterior.covariance[:, 0],
-        log_likelihood=posterior.log_likelihood,
-        mode_pose=posterior.modes.pose,
-        mode_weight=posterior.weight,
+        inferred=posterior,
         random_subset=problem.half + 1,
         noise_power=state.noise,
         iterations=state.iterations,

@@ -18,7 +18,7 @@ from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
-from cryoinfer.records import Latents, ParticleBatch, Pose
+from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.inferred import Inferred
@@ -141,16 +141,9 @@ def reconstruct_inferred(
     )
     halves = [solve(sums, None, box, box) for sums in (first, second)]
     mask = find_mask(problem, halves[0] + halves[1], box // 8)
-    rotation, shift = inferred.rotation, inferred.shift_angstrom
     return RunResult(
         reconstruction=reconstruct_halves(problem, (first, second), mask),
-        latents=Latents.rigid(
-            Pose(rotation[:, 0], shift[:, 0]), inferred.defocus_offset_angstrom
-        ),
-        covariance=inferred.covariance,
-        log_likelihood=inferred.log_likelihood,
-        mode_pose=Pose(rotation, shift),
-        mode_weight=inferred.weight,
+        inferred=inferred.modes(),
         random_subset=inferred.half + 1,
         noise_power=inferred.noise_power,
         iterations=(),

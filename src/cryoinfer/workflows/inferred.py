@@ -131,6 +131,17 @@ class Inferred:
         self.defocus_offset_angstrom[index] = offset.float()
         self.covariance[index] = posterior.covariance[:, 0].float()
 
+    def modes(self) -> ParticlePosterior:
+        """Return the best modes of all particles, in single precision."""
+        pose = Pose(self.rotation, self.shift_angstrom)
+        offset = self.defocus_offset_angstrom[:, None].expand_as(self.weight)
+        return ParticlePosterior.of_modes(
+            Latents.rigid(pose, offset),
+            self.weight,
+            self.covariance[:, None],
+            self.log_likelihood,
+        )
+
     def add(self, later: "Inferred") -> "Inferred":
         """Return these particles and later ones, with the noise of these.
 
@@ -208,15 +219,8 @@ def with_left_out(
     rest = particles.select(~used)
     reach = particles.box * particles.pixel_size_angstrom * _SHIFT_SD_OF_BOX
     blank = Inferred.blank(torch.zeros(len(rest)).long(), 4, PosePrior(reach, 0.0))
-    pose = rest.pose
-    if pose is None:
-        pose = Pose(blank.rotation[:, 0], blank.shift_angstrom[:, 0])
     subset = rest.random_subset
-    modes = result.mode_weight.shape[1]
-
-    put, put_pose = partial(_among, used), partial(_pose_among, used)
-    latents, first = result.latents, blank.rotation[:, :modes]
-    offset = put(latents.defocus_offset_angstrom, blank.defocus_offset_angstrom)
+    put = partial(_among, used)
     tested = {
         "novelty_nats": blank.novelty_nats,
         "unreadable": unreadable[~used],
@@ -227,15 +231,17 @@ def with_left_out(
         for name, other in tested.items()
         if getattr(result, name) is not None
     }
+    own = result.inferred
+    unknown = blank.modes().best(own.weight.shape[1])
+    if own.weight.dtype == torch.float64:
+        unknown = unknown.double()  # before the poses, which would be rounded
+    if rest.pose is not None:
+        kept = Latents.rigid(rest.pose, blank.defocus_offset_angstrom)
+        unknown = unknown.with_first_mode(kept)
+    rows = torch.cat([torch.nonzero(used), torch.nonzero(~used)]).squeeze(1)
     return replace(
         result,
-        latents=Latents.rigid(put_pose(latents.pose, pose), offset),
-        covariance=put(result.covariance, blank.covariance),
-        log_likelihood=put(result.log_likelihood, blank.log_likelihood),
-        mode_pose=put_pose(
-            result.mode_pose, Pose(first, blank.shift_angstrom[:, :modes])
-        ),
-        mode_weight=put(result.mode_weight, blank.weight[:, :modes]),
+        inferred=ParticlePosterior.joined([own, unknown])[rows.argsort()],
         random_subset=put(
             result.random_subset, blank.half + 1 if subset is None else subset
         ),
@@ -249,13 +255,6 @@ def _among(used: Tensor, own: Tensor, other: Tensor) -> Tensor:
     among = own.new_zeros((len(used), *own.shape[1:]))
     among[used], among[~used] = own, other.to(own.dtype)
     return among
-
-
-def _pose_among(used: Tensor, own: Pose, other: Pose) -> Pose:
-    return Pose(
-        _among(used, own.rotation, other.rotation),
-        _among(used, own.shift_angstrom, other.shift_angstrom),
-    )
 
 
 def _single(values: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_particles_without_a_pose_are_not_judged(
     pose = replace(result.latents.pose, rotation=rotation)
     found = replace(
         result,
-        latents=replace(result.latents, pose=pose),
+        inferred=result.inferred.with_first_mode(replace(result.latents, pose=pose)),
         novelty_nats=novelty,
         unreadable=unreadable,
     )
@@ -148,7 +148,8 @@ def test_maps_are_not_fitted_from_poses_that_are_wrong(
     monkeypatch.setattr(against_truth, "align_map", fitted)
     rotation = random_rotations(120, torch.Generator().manual_seed(2))
     pose = replace(result.latents.pose, rotation=rotation.double())
-    found = replace(result, latents=replace(result.latents, pose=pose))
+    moved = result.inferred.with_first_mode(replace(result.latents, pose=pose))
+    found = replace(result, inferred=moved)
     run = tmp_path / "run"
     with RunFolder(run, RunRecord.of_now("refine", {}, {}, 0, 1)) as folder:
         write_results(folder, Particles.load(simulated / "particles.star"), found)

@@ -21,6 +21,7 @@ from cryoinfer.results.flags import given_flags, read_flags
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.run_result import Reconstruction, RunResult
+from cryoinfer.workflows.inferred import with_left_out
 
 FLAGS = np.arange(120) % 12 == 3  # ten of them
 UNREADABLE_ROW = 5
@@ -40,12 +41,8 @@ def flagged(simulated: Path) -> Path:
 def some(result: RunResult, rows: torch.Tensor) -> RunResult:
     return replace(
         result,
-        latents=result.latents[rows],
-        mode_pose=result.mode_pose[rows],
-        **{
-            name: getattr(result, name)[rows]
-            for name in ("covariance", "log_likelihood", "mode_weight", "random_subset")
-        },
+        inferred=result.inferred[rows],
+        random_subset=result.random_subset[rows],
     )
 
 
@@ -102,6 +99,25 @@ def test_flagged_particles_stay_out_of_a_refinement_and_in_its_file(
     evaluation.evaluate(options.out, simulated, screen)
     summary = json.loads((options.out / "evaluation.json").read_text())
     assert (summary["particles"], summary["unreadable"]) == (109, 11)
+
+
+def test_poses_of_what_is_left_out_are_kept_to_the_last_digit(
+    flagged: Path, result: RunResult
+) -> None:
+    particles = Particles.load(flagged)
+    used = torch.from_numpy(~FLAGS)
+    rows = torch.nonzero(used).squeeze(1)
+    found = with_left_out(some(result, rows), used, particles, torch.zeros(120).bool())
+    assert particles.pose is not None
+    for name in ("rotation", "shift_angstrom"):
+        pose, given = getattr(found.latents.pose, name), getattr(particles.pose, name)
+        assert torch.equal(pose[~used], given[~used])
+        assert torch.equal(pose[used], getattr(result.latents.pose, name)[used])
+    posterior = found.inferred
+    assert torch.equal(posterior.weight[used], result.inferred.weight[used])
+    assert not posterior.weight[~used].any()
+    assert posterior.log_likelihood[~used].isinf().all()
+    assert torch.equal(found.random_subset[used], result.random_subset[used])
 
 
 def test_an_encoder_answers_for_no_flag_of_an_earlier_run(

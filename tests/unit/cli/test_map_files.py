@@ -61,14 +61,11 @@ def test_mirrored_posteriors_describe_the_mirrored_poses(result: RunResult) -> N
     full = torch.zeros(n, 6, 6).double()
     full[:, :3, :3] = vector[:, :, None] * vector[:, None]
     full[:, :3, :3] += 1e-9 * torch.eye(3).double()
-    few = replace(
-        result,
-        latents=replace(result.latents[:n], pose=pose),
-        covariance=full,
-        mode_pose=result.mode_pose[:n],
-        mode_weight=result.mode_weight[:n],
+    first = replace(result.latents[:n], pose=pose)
+    few = replace(result.inferred[:n].with_first_mode(first), covariance=full[:, None])
+    mirrored = map_files._mirror_posteriors(
+        Posteriors.of(replace(result, inferred=few))
     )
-    mirrored = map_files._mirror_posteriors(Posteriors.of(few))
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0])).double()
     moved = mirror @ rotate_in_image_frame(rotation, vector) @ mirror
     signed = vector * torch.tensor([-1.0, -1.0, 1.0])

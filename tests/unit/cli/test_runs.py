@@ -159,7 +159,7 @@ def test_a_run_that_found_nothing_says_so_everywhere(
 
 def test_the_report_is_made_from_the_folder(finished: Path, result: RunResult) -> None:
     content = read_content(finished)
-    variance = result.covariance.diagonal(dim1=1, dim2=2)
+    variance = result.inferred.covariance[:, 0].diagonal(dim1=1, dim2=2)
     # Kept in single precision.
     torch.testing.assert_close(content.variance, variance.float(), rtol=0, atol=0)
     torch.testing.assert_close(

@@ -101,8 +101,8 @@ def test_a_run_comes_back(
 def test_posteriors_are_those_of_the_result(
     tmp_path: Path, simulated: Path, result: RunResult
 ) -> None:
-    posterior = load_run(written(tmp_path, simulated, result)).posterior()
-    expected = result.posterior()
+    posterior = load_run(written(tmp_path, simulated, result)).posterior
+    expected = result.posterior
     torch.testing.assert_close(posterior.weight, expected.weight, **SINGLE)
     torch.testing.assert_close(posterior.covariance, expected.covariance, **SINGLE)
     torch.testing.assert_close(
@@ -120,13 +120,13 @@ def test_what_an_encoder_has_tested_comes_back(
     novelty[3] = torch.inf
     unreadable = torch.zeros(n, dtype=torch.bool)
     unreadable[3] = True
-    likelihood = result.log_likelihood.clone()
+    likelihood = result.inferred.log_likelihood.clone()
     likelihood[3] = -torch.inf
     tested = replace(
         result,
         novelty_nats=novelty,
         unreadable=unreadable,
-        log_likelihood=likelihood,
+        inferred=replace(result.inferred, log_likelihood=likelihood),
         prepared=torch.zeros(n, dtype=torch.bool),
     )
     found = load_run(written(tmp_path, simulated, tested, "infer")).result
@@ -135,7 +135,7 @@ def test_what_an_encoder_has_tested_comes_back(
     assert torch.equal(found.unreadable, unreadable)
     assert found.novelty_nats is not None
     torch.testing.assert_close(found.novelty_nats, novelty, rtol=1e-6, atol=1e-6)
-    assert torch.equal(found.log_likelihood.isinf(), likelihood.isinf())
+    assert torch.equal(found.inferred.log_likelihood.isinf(), likelihood.isinf())
     assert found.prepared is None
 
 
@@ -147,7 +147,7 @@ def test_a_reconstruction_has_maps_and_no_posteriors(
     assert run.result is None
     assert run.noise_power == ()
     with pytest.raises(InputError, match="found poses that were given"):
-        run.posterior()
+        _ = run.posterior
 
 
 def test_where_no_resolution_is_told_the_curve_is_asked(
@@ -178,7 +178,7 @@ def test_motions_come_back(tmp_path: Path) -> None:
     for name, one in vars(motions).items():
         torch.testing.assert_close(getattr(run.motions, name), one, equal_nan=True)
     with pytest.raises(InputError, match=r"cryoinfer dynamics.*found motions"):
-        run.posterior()
+        _ = run.posterior
     del arrays["weight"]
     write_posteriors(tmp_path / "posteriors.npz", arrays)
     with pytest.raises(InputError, match=r"posteriors.npz is damaged"):

@@ -17,7 +17,8 @@ from cryoinfer.results.run_result import Reconstruction, RunResult
 def test_posteriors_come_back(tmp_path: Path, result: RunResult) -> None:
     lower = torch.randn(len(result.latents), 6, 6, dtype=torch.float64)
     covariance = lower @ lower.mT
-    result = replace(result, covariance=covariance)
+    posterior = replace(result.inferred, covariance=covariance[:, None])
+    result = replace(result, inferred=posterior)
     Posteriors.of(result).write(tmp_path)
     found = Posteriors.read(tmp_path)
     assert found is not None
@@ -65,14 +66,13 @@ def test_particles_say_what_was_found(simulated: Path, result: RunResult) -> Non
     # The defocus was not inferred: it stays as it was to the last digit.
     before = particles.optics.defocus_u_angstrom
     assert torch.equal(found.optics.defocus_u_angstrom, before)
-    inferred = replace(
-        result,
-        covariance=torch.eye(6).double().expand(len(particles), 6, 6),
-        latents=replace(
-            result.latents,
-            defocus_offset_angstrom=torch.full((len(particles),), 7.0).double(),
-        ),
+    moved = replace(
+        result.latents,
+        defocus_offset_angstrom=torch.full((len(particles),), 7.0).double(),
     )
+    wide = torch.eye(6).double().expand(len(particles), 1, 6, 6)
+    posterior = replace(result.inferred.with_first_mode(moved), covariance=wide)
+    inferred = replace(result, inferred=posterior)
     after = run_files.with_posteriors(particles, inferred).optics.defocus_u_angstrom
     torch.testing.assert_close(after, before + 7.0)
 
@@ -113,7 +113,7 @@ def test_what_a_report_shows_is_what_was_written(
     for estimated, true in (
         (found.pose.rotation, result.latents.pose.rotation),
         (found.pose.shift_angstrom, result.latents.pose.shift_angstrom),
-        (found.variance, result.covariance.diagonal(dim1=1, dim2=2)),
+        (found.variance, result.inferred.covariance[:, 0].diagonal(dim1=1, dim2=2)),
     ):
         assert torch.equal(estimated, true.float())
     spread = run_files.read_numbers(tmp_path, "cryoinferShiftSdAngst")

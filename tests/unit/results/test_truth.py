@@ -9,7 +9,6 @@ import torch
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.evaluation.against_truth import NOMINAL
 from cryoinfer.geometry.hand import flip_hand, mirror_density
-from cryoinfer.records import Latents
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.results.truth import evaluate
 
@@ -36,8 +35,8 @@ def test_a_mirror_image_is_known_as_one(simulated: Path, result: RunResult) -> N
     flipped = replace(
         result,
         reconstruction=replace(maps, density=mirror_density(maps.density)),
-        latents=Latents.rigid(
-            flip_hand(result.latents.pose), result.latents.defocus_offset_angstrom
+        inferred=result.inferred.with_first_mode(
+            replace(result.latents, pose=flip_hand(result.latents.pose))
         ),
     )
     found, mirrored = evaluate(result, simulated), evaluate(flipped, simulated)
@@ -52,7 +51,7 @@ def test_truths_of_other_particles_are_refused(
 ) -> None:
     with pytest.raises(MissingFileError, match=r"truth.star"):
         evaluate(result, tmp_path)
-    fewer = replace(result, latents=result.latents[:7])
+    fewer = replace(result, inferred=result.inferred[:7])
     with pytest.raises(InputError, match="poses of 7 particles, found 120"):
         evaluate(fewer, simulated)
     finer = replace(result.reconstruction, pixel_size_angstrom=3.0)

@@ -82,8 +82,8 @@ def tensors(found: Amortized) -> dict[str, torch.Tensor]:
         "density": result.reconstruction.density,
         "half1": result.reconstruction.half1,
         "rotation": result.latents.pose.rotation,
-        "covariance": result.covariance,
-        "mode_weight": result.mode_weight,
+        "covariance": result.inferred.covariance[:, 0],
+        "mode_weight": result.inferred.weight,
         "random_subset": result.random_subset,
         "noise": result.noise_power[0],
         "learned": found.trained.density,
@@ -126,7 +126,7 @@ def test_a_part_is_searched_and_all_are_inferred(whole, search, particles) -> No
     assert found.searched.particles == SUBSET
     assert found.result.latents.pose.rotation.shape == (COUNT, 3, 3)
     assert found.result.reconstruction.density.shape == (BOX,) * 3
-    assert found.result.log_likelihood.isfinite().all()
+    assert found.result.inferred.log_likelihood.isfinite().all()
     # The progress says in which part it is.
     parts = [name.partition(": ")[0] for name in monitor.stages]
     assert list(dict.fromkeys(parts)) == ["subset", "encoder", "all particles"]
@@ -164,7 +164,7 @@ def test_an_encoder_alone_leaves_its_poses_as_they_are(whole, particles) -> None
     alone = amortize(particles, _never, replace(CONFIG, climb=False), again)
     assert len(alone.result.latents.pose) == COUNT
     # The background of the encoder has some of every particle.
-    assert (alone.result.mode_weight.sum(1) < 1 - 1e-6).all()
+    assert (alone.result.inferred.weight.sum(1) < 1 - 1e-6).all()
     assert not any(name.startswith("subset") for name in again.stages)
 
 

@@ -74,8 +74,8 @@ def test_unseen_particles_come_back_with_poses_and_a_map(
     n = len(made.particles)
     assert found.reconstruction.density.shape == (BOX,) * 3
     assert found.latents.pose.rotation.shape == (n, 3, 3)
-    assert found.log_likelihood.isfinite().all()
-    total = found.mode_weight.sum(1)
+    assert found.inferred.log_likelihood.isfinite().all()
+    total = found.inferred.weight.sum(1)
     # An encoder's background has some of it.
     assert (total <= 1 + 1e-9).all()
     assert bool((total < 1 - 1e-6).all()) is not climb
@@ -83,11 +83,12 @@ def test_unseen_particles_come_back_with_poses_and_a_map(
 
 
 def test_local_refinement_explains_the_images_better(trained, made) -> None:
-    alone, refined = (
+    found = (
         infer(made.particles, trained, InferConfig(climb=climb), SilentMonitor())
         for climb in (False, True)
     )
-    assert refined.log_likelihood.median() > alone.log_likelihood.median()
+    alone, refined = (one.inferred.log_likelihood for one in found)
+    assert refined.median() > alone.median()
 
 
 def rewritten(particles: Particles, images: torch.Tensor, folder: Path) -> Particles:
@@ -125,11 +126,11 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     # No image, no pose: nothing is claimed to be known.
     assert torch.equal(~found.unreadable, good)
     assert torch.equal(~found.novelty_nats.isinf(), good)
-    assert torch.equal(found.log_likelihood.isinf(), ~good)
-    assert torch.equal(found.mode_weight[~good], torch.zeros(3, 3).double())
+    assert torch.equal(found.inferred.log_likelihood.isinf(), ~good)
+    assert torch.equal(found.inferred.weight[~good], torch.zeros(3, 3).double())
     eye = torch.eye(3).double()
     assert torch.equal(found.latents.pose.rotation[~good], eye.expand(3, 3, 3))
-    sd = torch.rad2deg(found.covariance[3].diagonal()[:3].sqrt())
+    sd = torch.rad2deg(found.inferred.covariance[3, 0].diagonal()[:3].sqrt())
     assert sd.tolist() == pytest.approx([76.1] * 3, abs=0.1)
     uniform = math.log(8 * math.pi**2)
     spread = 2 * math.log(trained.prior.shift_sd_angstrom * math.sqrt(2 * math.pi)) + 1
@@ -148,7 +149,7 @@ def test_too_bright_an_image_ends_no_inference(trained, made, tmp_path: Path) ->
     bright = rewritten(made.particles, images, tmp_path / "bright")
     found = infer(bright, trained, InferConfig(), SilentMonitor())
     assert torch.nonzero(found.unreadable).squeeze(1).tolist() == [80]
-    assert torch.equal(found.log_likelihood.isfinite(), ~found.unreadable)
+    assert torch.equal(found.inferred.log_likelihood.isfinite(), ~found.unreadable)
     assert found.reconstruction.density.isfinite().all()
 
 
@@ -394,5 +395,5 @@ def test_a_group_without_a_readable_image_does_not_end_an_inference(
     table = replace(broken.table, optics=replace(broken.optics, group=group))
     found = infer(replace(broken, table=table), trained, InferConfig(), SilentMonitor())
     assert torch.equal(found.unreadable, group.bool())
-    assert found.log_likelihood[group == 0].isfinite().all()
+    assert found.inferred.log_likelihood[group == 0].isfinite().all()
     assert float(found.reconstruction.density.abs().max()) > 0

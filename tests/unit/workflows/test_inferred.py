@@ -73,7 +73,7 @@ def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
 
 def test_what_is_inferred_is_a_posterior(trained, made) -> None:
     result = infer(made.particles, trained, InferConfig(), SilentMonitor())
-    posterior = result.posterior()
+    posterior = result.posterior
     drawn = posterior.sample(3, torch.Generator().manual_seed(1))
     assert drawn.pose.rotation.isfinite().all()
     assert posterior.log_prob(drawn).isfinite().all()
@@ -99,6 +99,6 @@ def test_a_resumed_inference_is_bitwise_the_uninterrupted_one(
     assert pose.rotation.isfinite().all()
     assert torch.equal(pose.rotation, expected.rotation)
     assert torch.equal(pose.shift_angstrom, expected.shift_angstrom)
-    assert torch.equal(again.covariance, complete.covariance)
+    assert torch.equal(again.inferred.covariance, complete.inferred.covariance)
     assert torch.equal(again.novelty_nats, complete.novelty_nats)
     assert torch.equal(again.reconstruction.half1, complete.reconstruction.half1)

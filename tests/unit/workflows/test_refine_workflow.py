@@ -72,23 +72,23 @@ def test_results_are_consistent(simulated) -> None:
     particles = made.with_poses().with_results(random_subset=subset)
     result = refine(particles, None, CONFIG, SilentMonitor())
     assert torch.equal(result.random_subset, subset)
-    assert result.covariance.shape == (400, 6, 6)
-    symmetric = result.covariance - result.covariance.mT
-    assert symmetric.abs().max() < 1e-6 * result.covariance.abs().max()
+    posterior = result.posterior
+    assert posterior.covariance.shape == (400, 1, 6, 6)
+    covariance = posterior.covariance[:, 0]
+    symmetric = covariance - covariance.mT
+    assert symmetric.abs().max() < 1e-6 * covariance.abs().max()
     # Rotation and shift were inferred, the defocus was not.
-    assert (torch.linalg.eigvalsh(result.covariance[:, :5, :5]) > 0).all()
-    assert not result.covariance[:, 5].any()
+    assert (torch.linalg.eigvalsh(covariance[:, :5, :5]) > 0).all()
+    assert not covariance[:, 5].any()
     assert not result.latents.defocus_offset_angstrom.any()
     one = torch.ones(400, dtype=torch.float64)
-    torch.testing.assert_close(result.mode_weight.sum(1).double(), one)
-    rotation = result.latents.pose.rotation
-    torch.testing.assert_close(result.mode_pose.rotation[:, 0], rotation)
-    assert result.posterior().entropy().isfinite().all()
+    torch.testing.assert_close(posterior.weight.sum(1).double(), one)
+    assert posterior.normalised().entropy().isfinite().all()
     # Of an image that could not be read no mode has any weight.
-    unread = replace(result, mode_weight=0 * result.mode_weight).posterior()
+    unread = replace(posterior, weight=0 * posterior.weight).normalised()
     assert unread.sample(1, torch.Generator()).pose.rotation.isfinite().all()
     assert torch.equal(unread.weight.sum(1), torch.ones(len(unread)).double())
-    assert result.log_likelihood.isfinite().all()
+    assert posterior.log_likelihood.isfinite().all()
     assert [len(spectrum) for spectrum in result.noise_power] == [12]
 
 

@@ -18,7 +18,6 @@ from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.watching import Watch
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.infer import InferConfig
@@ -53,14 +52,7 @@ def start(
     def reconstruct(particles: Particles, found: Inferred, *_: object) -> RunResult:
         return replace(
             result,
-            latents=Latents.rigid(
-                Pose(found.rotation[:, 0], found.shift_angstrom[:, 0]),
-                found.defocus_offset_angstrom,
-            ),
-            covariance=found.covariance,
-            log_likelihood=found.log_likelihood,
-            mode_pose=Pose(found.rotation, found.shift_angstrom),
-            mode_weight=found.weight,
+            inferred=found.modes(),
             random_subset=found.half + 1,
             entropy_nats=found.entropy_nats,
             novelty_nats=found.novelty_nats,
