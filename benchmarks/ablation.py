@@ -40,9 +40,9 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.records import Latents, Pose
-from cryoinfer.results.trial import ENCODER
-from cryoinfer.workflows.encoder_trial import hold_trials
-from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
+from cryoinfer.results.calibration_trial import ENCODER
+from cryoinfer.workflows.encoder_calibration import calibrate_encoder
+from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
 
 STEPS = 1000
 FIRST_RADIUS = 4  # of frequency marching, in Fourier pixels
@@ -277,8 +277,8 @@ def set_of(name: str) -> SimulationConfig:
     return simulation_preset(f"cryoposenet-{name.lower()}")
 
 
-def lesson_of(name: str, options: argparse.Namespace) -> tuple[Particles, Lesson]:
-    """Return the particles of a set, and its true map and noise as a lesson."""
+def lesson_of(name: str, options: argparse.Namespace) -> tuple[Particles, TrainingData]:
+    """Return the particles of a set, and its true map and noise as training data."""
     simulation = resized(set_of(name), options)
     folder = simulated(simulation)
     particles = Particles.load(folder / "particles.star")
@@ -287,18 +287,20 @@ def lesson_of(name: str, options: argparse.Namespace) -> tuple[Particles, Lesson
     shift_sd = simulation.max_shift_angstrom / math.sqrt(3)  # uniform in a square
     group = "D2" if name == "D2" else "C1"
     pixel_size = particles.pixel_size_angstrom
-    return particles, Lesson(density, pixel_size, (noise,), shift_sd, group)
+    return particles, TrainingData(density, pixel_size, (noise,), shift_sd, group)
 
 
 def measure(name: str, variant: Variant, options: argparse.Namespace) -> Row:
-    particles, lesson = lesson_of(name, options)
+    particles, training_data = lesson_of(name, options)
     config = EncoderConfig(training=TrainingConfig(steps=options.steps))
     monitor = SilentMonitor()
     with variant.patched():
         started = time.perf_counter()
-        trained = train_encoder(particles, lesson, variant.change(config), monitor)
+        trained = train_encoder(
+            particles, training_data, variant.change(config), monitor
+        )
         seconds = time.perf_counter() - started
-        trial = hold_trials(trained, particles, 1, monitor)[ENCODER]
+        trial = calibrate_encoder(trained, particles, 1, monitor)[ENCODER]
     return {
         "loss_nats": trained.checks[-1].loss_nats,
         "median_degrees": trained.checks[-1].median_degrees,

@@ -42,7 +42,7 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
-from cryoinfer.results.trial import Trial
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.workflows.train import TrainedEncoder
 
 SIMULATED = 5000
@@ -126,7 +126,7 @@ def of_rotation(posterior: ParticlePosterior) -> ParticlePosterior:
 def judged_by_truths(posteriors: list[ParticlePosterior], truths: list[Latents]) -> Row:
     """Return p-values, expected calibration error and coverage."""
     alone = torch.eye(3, dtype=torch.float64)[None]
-    trial = Trial.of(posteriors, truths, alone, seeded(2))
+    trial = CalibrationTrial.of(posteriors, truths, alone, seeded(2))
     shares = {f"simulated_pose_{level:.0%}": trial.share_in(level) for level in LEVELS}
     p_values = {
         f"p_{name.replace(' ', '_')}": p_value
@@ -294,7 +294,7 @@ def measure_case(case: Case) -> dict[str, Row]:
     alone = torch.eye(3, dtype=torch.float64)[None]
     of_simulated = measure_simulated(semi, images, latents, alone, {})
     of_real = measure_real(case, kept)
-    wider = kept.model.widening.tolist()
+    wider = kept.model.covariance_inflation.tolist()
     fitted = {"rotation_widened": wider[0], "shift_widened": wider[3]}
     rows = {
         ENCODER: of_simulated[ENCODER] | of_real[0],

@@ -288,24 +288,24 @@ NETWORKS = {
 
 
 def measure(name: str, density: str, options: argparse.Namespace) -> Row:
-    particles, lesson = lesson_of(name, options)
+    particles, training_data = lesson_of(name, options)
     config = PoseNetworkConfig()
-    radius, box = picture_radius(config.side), lesson.density.shape[-1]
-    grid = ReferenceGrid(box, lesson.pixel_size_angstrom)
+    radius, box = picture_radius(config.side), training_data.density.shape[-1]
+    grid = ReferenceGrid(box, training_data.pixel_size_angstrom)
     # Centred particles: a quarter of a pixel, as the library has it.
-    sd = max(lesson.shift_sd_angstrom, 0.25 * lesson.pixel_size_angstrom)
+    sd = max(training_data.shift_sd_angstrom, 0.25 * training_data.pixel_size_angstrom)
     prior = PosePrior(sd, 0.0)
     generator = seeded(0)
-    lent = templates_of(particles, grid, radius, lesson.noise_power, generator)
-    volume = FourierVolume.from_map(lesson.density, radius)
+    lent = templates_of(particles, grid, radius, training_data.noise_power, generator)
+    volume = FourierVolume.from_map(training_data.density, radius)
     images = TrainingImages(MapProjector(volume), lent, prior)
     torch.manual_seed(0)
     network = NETWORKS[density](config, prior)
     alone = torch.eye(3, dtype=torch.float64)[None]
-    school = TrainingConfig(steps=options.steps)
+    setup = TrainingConfig(steps=options.steps)
     started = time.perf_counter()
     with patch.object(training._Run, "fit_widths", lambda run: None):
-        done = train(network, images, school, alone, generator, SilentMonitor())
+        done = train(network, images, setup, alone, generator, SilentMonitor())
     return {
         "weights": sum(weight.numel() for weight in network.parameters()),
         "loss_nats": done.checks[-1].loss_nats,

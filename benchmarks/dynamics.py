@@ -121,7 +121,7 @@ def judged(found: Dynamics, truth: Simulation) -> Row:
         "intervals": listed(inside.double().mean(0), ".1%"),
         "r2": listed(1 - left, ".3f"),
         "sd": listed(motions.sd.median(0).values, ".2f"),
-        "widening": listed(found.inference.widening[[0, 3, 5, 6]], ".3f"),
+        "widening": listed(found.inference.covariance_inflation[[0, 3, 5, 6]], ".3f"),
         "trial_50%": trial.share_in(0.5),
         "trial_90%": trial.share_in(0.9),
         "trial_95%": trial.share_in(0.95),

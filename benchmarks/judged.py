@@ -11,14 +11,14 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import coverage_curve
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GRID_ORDER
-from cryoinfer.inference.novelty import Fit, fit, novelty
+from cryoinfer.inference.outlier_score import Fit, fit, outlier_score
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_search import PoseSearch
 from cryoinfer.interfaces import Inference
 from cryoinfer.records import Latents, ParticleBatch, Pose
-from cryoinfer.results.trial import CLIMBED, SEARCHED, Trial
+from cryoinfer.results.calibration_trial import CLIMBED, SEARCHED, CalibrationTrial
 from cryoinfer.workflows.dynamics import Dynamics
-from cryoinfer.workflows.passes import initial_search_plan
+from cryoinfer.workflows.iteration import initial_search_plan
 from cryoinfer.workflows.train import TrainedEncoder
 
 CHUNK = 250
@@ -36,7 +36,7 @@ def batches_of(particles: Particles) -> Iterable[ParticleBatch]:
     return particles.batches(CHUNK, torch.arange(len(particles)))
 
 
-def trial_of(found: Dynamics) -> Trial:
+def trial_of(found: Dynamics) -> CalibrationTrial:
     """Return the trial of the posteriors that motions were inferred by."""
     return found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
 
@@ -122,4 +122,4 @@ def novelty_of(
     for batch, posterior in zip(batches, posteriors, strict=True):
         images = model.encoder.whitened(batch, volume.radius)
         parts.append(fit(volume, images, posterior.mode(), model.prior))
-    return novelty(Fit.joined(parts), model.usual)
+    return outlier_score(Fit.joined(parts), model.inliers)

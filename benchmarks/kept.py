@@ -22,8 +22,8 @@ from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    Lesson,
     TrainedEncoder,
+    TrainingData,
     train_encoder,
 )
 
@@ -141,12 +141,12 @@ def _made(
         config = AbinitioConfig(seed=case.seed)
     run = abinitio(seen, config, monitor)
     searched = time.perf_counter()
-    school = EncoderConfig(
+    setup = EncoderConfig(
         training=TrainingConfig(steps=case.steps),
         defocus_sd_angstrom=sd,
         seed=case.seed,
     )
-    model = train_encoder(seen, Lesson.of_run(run), school, monitor)
+    model = train_encoder(seen, TrainingData.of_run(run), setup, monitor)
     trained = time.perf_counter()
     save_encoder(file, model)
     assert truth.pose is not None

@@ -33,7 +33,7 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
-from cryoinfer.results.trial import Trial
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 
@@ -98,7 +98,7 @@ def calibration(found: Dynamics, particles: Particles, truth: Simulation) -> Row
         truths.append(truth.latents[rows])
     alone = torch.eye(3, dtype=torch.float64)[None]
     draws = torch.Generator().manual_seed(7)
-    trial = Trial.of(posteriors, truths, alone, draws)
+    trial = CalibrationTrial.of(posteriors, truths, alone, draws)
     motions, conformation = found.motions, truth.latents.conformation
     true = conformation[:, 0]
     mean, low, high = (v[:, 0] for v in (motions.mean, motions.low, motions.high))

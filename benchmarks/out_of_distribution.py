@@ -24,7 +24,7 @@ from rows import HERE, Row
 from torch import Tensor
 
 from cryoinfer.data.simulate import Simulation, SimulationConfig
-from cryoinfer.inference.novelty import is_novel
+from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.records import Optics, ParticleBatch
 
@@ -161,7 +161,7 @@ def measure(case: Case, models: Path) -> list[Row]:
         own = novelty_of(model, judged, infer_all(inference, judged))
         row: Row = {
             "inference": label,
-            "usual": vars(model.usual),
+            "usual": vars(model.inliers),
             "flagged_held_back": share_flagged(own),
         }
         for name, batch in foreign.items():
@@ -174,7 +174,7 @@ def measure(case: Case, models: Path) -> list[Row]:
 
 
 def share_flagged(nats: Tensor) -> float:
-    return float(is_novel(nats).double().mean())
+    return float(is_outlier(nats).double().mean())
 
 
 def shown(rows: Sequence[Row]) -> str:

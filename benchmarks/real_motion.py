@@ -126,7 +126,7 @@ def judged(found: Dynamics, given: MovingModel, truth: Simulation) -> Row:
         "open_agreement": float((is_open == truly_open).double().mean()),
         "median_degrees": float(angle.median()),
         "lost": float((angle > LOST_DEGREES).double().mean()),
-        "unexplained": found.inference.imaged.unexplained,
+        "unexplained": found.inference.measured.unexplained,
         "trial_90%": trial.share_in(0.9),
         "verdict": found.verdict,
     }

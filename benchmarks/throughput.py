@@ -40,8 +40,8 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import exhaustive_cells, nested_cells
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import Latents
-from cryoinfer.workflows.marching import PADDING
-from cryoinfer.workflows.passes import initial_search_plan
+from cryoinfer.workflows.iteration import initial_search_plan
+from cryoinfer.workflows.resolution_schedule import PADDING
 
 SEARCH = "exhaustive search"
 

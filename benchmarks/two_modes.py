@@ -42,7 +42,7 @@ from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.novelty import Usual
+from cryoinfer.inference.outlier_score import InlierStatistics
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig, train
@@ -55,8 +55,8 @@ from cryoinfer.inference.whitening import (
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch
-from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
+from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
 from cryoinfer.workflows.train import TrainedEncoder
 
 BOX, PIXEL_SIZE = 64, 2.4
@@ -135,13 +135,21 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     torch.manual_seed(0)
     network = PoseNetwork(config, PRIOR)
     c1 = symmetry_rotations("C1")
-    school = TrainingConfig(steps=steps)
-    done = train(network, source, school, c1, seeded(0), Teller())
+    setup = TrainingConfig(steps=steps)
+    done = train(network, source, setup, c1, seeded(0), Teller())
     grid = ReferenceGrid(BOX, PIXEL_SIZE)
     encoder = PoseEncoder(done.network, grid, (noise,), c1)
     as_found = torch.ones(6, dtype=torch.float64)
     return TrainedEncoder(
-        encoder, density, PRIOR, "C1", Usual(), (), done.checks, done.verdict, as_found
+        encoder,
+        density,
+        PRIOR,
+        "C1",
+        InlierStatistics(),
+        (),
+        done.checks,
+        done.verdict,
+        as_found,
     )
 
 
@@ -197,7 +205,7 @@ def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
     semi = replace(semi, refinement=replace(semi.refinement, modes=4))
     images, _ = template(density, snr_db, semi.refinement.radii[-1])
     source = TrainingImages(semi.refinement.projector, (images,), PRIOR)
-    wider = widening_of_climbs(semi, source, FITTED, seeded(2), SilentMonitor())
+    wider = inflation_of_refinement(semi, source, FITTED, seeded(2), SilentMonitor())
     semi = replace(
         semi, refinement=replace(semi.refinement, covariance_inflation=wider)
     )

@@ -61,8 +61,8 @@ def measure_model(particles: Particles, atoms: AtomicModel) -> Row:
     found = infer_dynamics(particles, model, config, SilentMonitor())
     return {
         "atoms": len(atoms),
-        "unexplained": found.inference.imaged.unexplained,
-        "gain": found.inference.imaged.gain,
+        "unexplained": found.inference.measured.unexplained,
+        "gain": found.inference.measured.gain,
         "spread_angstrom": float(found.motions.mean[:, 0].std()),
     }
 

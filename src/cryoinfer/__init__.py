@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same places as below
     from cryoinfer.workflows.motion_problem import DynamicsConfig
     from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
     from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
-    from cryoinfer.workflows.train import EncoderConfig, Lesson
+    from cryoinfer.workflows.train import EncoderConfig, TrainingData
     from cryoinfer.workflows.train import train_encoder as train
 
     load_particles = Particles.load
@@ -40,7 +40,6 @@ __all__ = [
     "InferConfig",
     "InputError",
     "Latents",
-    "Lesson",
     "MovingModel",
     "Optics",
     "Particles",
@@ -52,6 +51,7 @@ __all__ = [
     "RunResult",
     "SimulationConfig",
     "StartingMap",
+    "TrainingData",
     "__version__",
     "abinitio",
     "dynamics",
@@ -76,7 +76,7 @@ _PLACES = {
     "InferConfig": "workflows.infer:InferConfig",
     "InputError": "errors:InputError",
     "Latents": "records:Latents",
-    "Lesson": "workflows.train:Lesson",
+    "TrainingData": "workflows.train:TrainingData",
     "MovingModel": "data.moving_model:MovingModel",
     "Optics": "records:Optics",
     "Particles": "data.particles:Particles",

@@ -10,7 +10,7 @@ from cryoinfer.records import Latents, ParticleBatch, Pose
 
 
 class Structure(Protocol):
-    """What is imaged: something that can be projected."""
+    """What is measured: something that can be projected."""
 
     def project(self, pose: Pose, box: int, pixel_size_angstrom: float) -> Tensor:
         """Return noiseless images without CTF, shape (n, box, box), axes (y, x)."""

@@ -41,7 +41,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
     "cli/particle_options.py": ("train", "flip", "evaluate"),
-    "cli/unseen.py": ("infer",),
+    "cli/new_particles.py": ("infer",),
     "cli/watching.py": ("infer",),
     "workflows/motion_problem.py": ("dynamics",),
     "workflows/amortize.py": ("abinitio", "refine"),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from cryoinfer.cli.app import app
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.io.ensembles import write_ensemble
-from cryoinfer.workflows import motion_trial
+from cryoinfer.workflows import motion_calibration
 
 STRUCTURE = "adenylate-kinase-open"
 SET = ("--n", 40, "--box", 32, "--pixel-size", 4, "--snr-db", 5, "--views", "one")
@@ -58,7 +58,7 @@ def test_poses_are_searched_and_the_model_learned(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A trial of fewer images than a user's: it is not their widths that are tested.
-    monkeypatch.setattr(motion_trial, "_FEWEST_TRIED", 20)
+    monkeypatch.setattr(motion_calibration, "_FEWEST_TRIED", 20)
     particles = run.parent / "set" / "particles.star"
     options = ("--modes", 1, "--poses", "searched", "--shift", 0, "--learn", 1)
     done = cryoinfer(

@@ -16,11 +16,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cryoinfer.cli.app import app
-from cryoinfer.cli.encoders import _read_lesson
+from cryoinfer.cli.encoders import _read_training_data
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
-from cryoinfer.inference.novelty import Usual
+from cryoinfer.inference.outlier_score import InlierStatistics
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
@@ -29,7 +29,7 @@ from cryoinfer.results.layout import PARTICLES
 from cryoinfer.results.run_record import RunRecord
 from cryoinfer.workflows import infer as infer_workflow
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
-from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
+from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
 
 BOX, PIXEL_SIZE, COUNT = 32, 2.8, 60
 SETTINGS = SimulationConfig(
@@ -60,14 +60,18 @@ def encoder(tmp_path_factory: pytest.TempPathFactory, files) -> Path:
     # At 0 dB half of the variance is noise, which is white.
     variance = float(particles.images(torch.arange(COUNT)).var()) / 2
     noise = torch.full((BOX // 2 + 1,), variance)
-    lesson = Lesson(Simulation.of(SETTINGS).density(), PIXEL_SIZE, (noise,), 1.0, "C1")
+    training_data = TrainingData(
+        Simulation.of(SETTINGS).density(), PIXEL_SIZE, (noise,), 1.0, "C1"
+    )
     config = EncoderConfig(
         network=PoseNetworkConfig(side=16, components=3, width=8),
         training=TrainingConfig(steps=3, batch=8, check_every=3),
     )
-    trained = train_encoder(particles, lesson, config, SilentMonitor())
+    trained = train_encoder(particles, training_data, config, SilentMonitor())
     # It has learned nothing: with what is usual behind it, all would be novel.
-    trained = replace(trained, usual=Usual(contrast_spread=10.0, power_spread=1.0))
+    trained = replace(
+        trained, inliers=InlierStatistics(contrast_spread=10.0, power_spread=1.0)
+    )
     path = tmp_path_factory.mktemp("encoder") / "encoder.pt"
     save_encoder(path, trained)
     return path
@@ -113,11 +117,11 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     left_out = json.loads((run / "run.json").read_text())["results"]["left_out"]
     assert left_out["unreadable"] == 2
     # None of these is what the next encoder learns from.
-    learned, lesson = _read_lesson(
+    learned, training_data = _read_training_data(
         run, RunRecord.read(run), Particles.load(run / PARTICLES)
     )
     assert len(learned) == COUNT - 2
-    assert lesson.density.shape == (BOX,) * 3
+    assert training_data.density.shape == (BOX,) * 3
     # What the next encoder, and another inference, would take.
     for words in (("train", run, "--side", 16), ("infer", encoder, star)):
         out = tmp_path / "next"
@@ -230,7 +234,7 @@ def test_an_encoder_that_knows_nothing_of_the_particles_says_so(
     encoder, files, tmp_path: Path
 ) -> None:
     # Of particles of ten times the contrast, these are none.
-    strict = replace(load_encoder(encoder), usual=Usual(contrast=10.0))
+    strict = replace(load_encoder(encoder), inliers=InlierStatistics(contrast=10.0))
     save_encoder(tmp_path / "strict.pt", strict)
     run = tmp_path / "run"
     words = ("--out", run, "--threads", 1)

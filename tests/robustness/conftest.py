@@ -11,13 +11,13 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check
-from cryoinfer.inference.novelty import Usual
+from cryoinfer.inference.outlier_score import InlierStatistics
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.io.mrc import read_map
+from cryoinfer.workflows.acquisition import AcquisitionStatistics
 from cryoinfer.workflows.encoder_file import save_encoder
-from cryoinfer.workflows.imaging import Imaging
 from cryoinfer.workflows.train import TrainedEncoder
 
 BOX, PIXEL_SIZE_ANGSTROM, N = 16, 6.4, 100
@@ -38,18 +38,20 @@ def make_encoder(folder: Path) -> None:
     grid = ReferenceGrid(BOX, PIXEL_SIZE_ANGSTROM)
     noise = (torch.full((BOX // 2 + 1,), 100.0),)
     particles = Particles.load(folder / "truth.star")
-    imaging = Imaging.of(particles, torch.arange(N), torch.Generator().manual_seed(0))
+    imaging = AcquisitionStatistics.of(
+        particles, torch.arange(N), torch.Generator().manual_seed(0)
+    )
     trained = TrainedEncoder(
         encoder=PoseEncoder(network, grid, noise, symmetry_rotations("C1")),
         density=density,
         prior=prior,
         symmetry="C1",
         # So that its map is not empty: nothing is flagged.
-        usual=Usual(1.0, 1e3, 1.0, 3.0),
+        inliers=InlierStatistics(1.0, 1e3, 1.0, 3.0),
         imaging=(imaging,),
         checks=(Check(1, 1.0, 100.0),),
         verdict="not converged: it has learned nothing",
-        widening=torch.ones(6, dtype=torch.float64),
+        covariance_inflation=torch.ones(6, dtype=torch.float64),
     )
     save_encoder(folder / "encoder.pt", trained)
 

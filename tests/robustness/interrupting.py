@@ -20,12 +20,12 @@ _SMALLER = {
     "cryoinfer.workflows.train._FEWEST_FITTED": 50,
     "cryoinfer.inference.training._HELD_BACK": 50,
     "cryoinfer.inference.training._FITTED": 50,
-    "cryoinfer.workflows.encoder_trial.IMAGES": 50,
+    "cryoinfer.workflows.encoder_calibration.IMAGES": 50,
     "cryoinfer.workflows.problem.CHUNK": 20,
     "cryoinfer.workflows.infer._KEEP_SECONDS": 0.0,
     "cryoinfer.workflows.motion_inference._KEPT_EVERY": 1,
     "cryoinfer.workflows.motion_problem._CHUNK": 20,
-    "cryoinfer.workflows.motion_trial._FEWEST_TRIED": 20,
+    "cryoinfer.workflows.motion_calibration._FEWEST_TRIED": 20,
 }
 """Sizes at which a training takes seconds, and checkpoints that come often."""
 

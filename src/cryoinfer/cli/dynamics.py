@@ -9,11 +9,15 @@ from torch import Tensor
 
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
-from cryoinfer.cli.left_out import chosen_particles, flag_words, used_particles
 from cryoinfer.cli.nothing_found import INHERITED, inherited
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.rejected_particles import (
+    chosen_particles,
+    flag_words,
+    used_particles,
+)
 from cryoinfer.cli.report_page import read_dynamics, write_report
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.runs import explained_interruption, is_done
@@ -286,16 +290,16 @@ def _numbers(job: _Job, found: Dynamics) -> dict[str, Any]:
             "turned_degrees": found.frame.turned_degrees,
         },
         "learned_angstrom": found.model.departure_angstrom(job.model),
-        "gain": found.inference.imaged.gain,
-        "unexplained": found.inference.imaged.unexplained,
-        "unexplained_sd": found.inference.imaged.unexplained_sd,
+        "gain": found.inference.measured.gain,
+        "unexplained": found.inference.measured.unexplained,
+        "unexplained_sd": found.inference.measured.unexplained_sd,
         "amplitude_prior_sd_angstrom": list(
             found.inference.problem.prior.conformation_sd_angstrom
         ),
         "amplitude_sd_angstrom": motions.sd[known].median(0).values.tolist(),
         "identifiability": asdict(amplitude_identifiability(motions.covariance[known])),
         "verdict": found.verdict,
-        "posterior_widening": found.inference.widening.tolist(),
+        "posterior_widening": found.inference.covariance_inflation.tolist(),
         "trials": {name: asdict(trial) for name, trial in found.trials.items()},
     }
 
@@ -309,9 +313,9 @@ def _summary(folder: Path, job: _Job, found: Dynamics) -> list[str]:
     if found.model is not model:
         away = found.model.departure_angstrom(model)
         rows["Model at rest"] = f"learned, {away:.2f} A from the given one"
-    left = found.inference.imaged.unexplained
+    left = found.inference.measured.unexplained
     if left is not None:
-        sd = found.inference.imaged.unexplained_sd or 0.0
+        sd = found.inference.measured.unexplained_sd or 0.0
         rows["Explained"] = f"{1 - left:.0%} (sd {sd:.0%}) of the images' signal"
     for mode in range(motions.mean.shape[1]):
         spread = float(motions.mean[known, mode].std())

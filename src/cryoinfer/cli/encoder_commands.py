@@ -64,10 +64,10 @@ def infer(
 ) -> None:
     """Find the poses of unseen particles with an encoder, and a map from them."""
     require_unseen(particles, watch, until_idle, dry_run)
-    from cryoinfer.cli import unseen
+    from cryoinfer.cli import new_particles
 
-    unseen.infer_unseen(
-        unseen.InferOptions(
+    new_particles.infer_unseen(
+        new_particles.InferOptions(
             encoder=encoder,
             particles=particles,
             out=out,

@@ -27,14 +27,14 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.results import layout, run_files
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.flags import read_flags
 from cryoinfer.results.run_record import RunRecord, require_finished
-from cryoinfer.results.trial import Trial
-from cryoinfer.workflows.encoder_trial import hold_trials
+from cryoinfer.workflows.encoder_calibration import calibrate_encoder
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    Lesson,
     TrainedEncoder,
+    TrainingData,
     help_training,
     require_picture,
     train_encoder,
@@ -98,21 +98,21 @@ def train(options: TrainOptions, console: Console) -> None:
         If the folder is taken or cannot be written.
     """
     with joined_processes() as world:
-        school = _School.of(options)
+        setup = _TrainingSetup.of(options)
         if world.is_first:
             with leading(world) as begin:
-                _lead(options, school, begin, console)
+                _lead(options, setup, begin, console)
         elif is_bidden(world):
             use_threads(options.threads)
-            help_training(school.particles, school.lesson, school.config)
+            help_training(setup.particles, setup.training_data, setup.config)
 
 
 @dataclass(frozen=True)
-class _School:
+class _TrainingSetup:
     """What an encoder is to learn, and from what."""
 
     particles: Particles
-    lesson: Lesson
+    training_data: TrainingData
     config: EncoderConfig
 
     @classmethod
@@ -121,7 +121,7 @@ class _School:
         require_elsewhere(options.out, options.run)
         reading = options.reading.of_run(learned)
         particles = reading.load(options.run / layout.PARTICLES)
-        particles, lesson = _read_lesson(options.run, learned, particles)
+        particles, training_data = _read_training_data(options.run, learned, particles)
         require_picture(options.side, particles.box)
         config = EncoderConfig(
             network=PoseNetworkConfig(side=options.side),
@@ -129,12 +129,12 @@ class _School:
             defocus_sd_angstrom=options.defocus_error,
             seed=options.seed,
         )
-        return cls(particles, lesson, config)
+        return cls(particles, training_data, config)
 
 
 def _lead(
     options: TrainOptions,
-    school: _School,
+    setup: _TrainingSetup,
     begin: Callable[[], None],
     console: Console,
 ) -> None:
@@ -144,7 +144,7 @@ def _lead(
         "train",
         arguments,
         run_files.fingerprint(
-            school.particles,
+            setup.particles,
             options.run / layout.PARTICLES,
             options.run / layout.MAP,
         ),
@@ -153,7 +153,7 @@ def _lead(
     )
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
-    plan = _plan(options, school, record.machine["threads"])
+    plan = _plan(options, setup, record.machine["threads"])
     if options.dry_run:
         plan.print(console)
         return
@@ -169,10 +169,10 @@ def _lead(
         try:
             with explained_interruption(folder, console), monitor:
                 trained = train_encoder(
-                    school.particles, school.lesson, school.config, monitor
+                    setup.particles, setup.training_data, setup.config, monitor
                 )
-                trials = hold_trials(
-                    trained, school.particles, options.seed + 1, monitor
+                trials = calibrate_encoder(
+                    trained, setup.particles, options.seed + 1, monitor
                 )
         finally:
             folder.add_times(monitor.stage_seconds)
@@ -187,15 +187,15 @@ def _lead(
             monitor.message(f"Caution: {text}")
 
 
-def _plan(options: TrainOptions, school: _School, threads: int) -> Plan:
-    particles = school.particles
+def _plan(options: TrainOptions, setup: _TrainingSetup, threads: int) -> Plan:
+    particles = setup.particles
     estimate = estimate_training(options.steps, options.side, particles.box, threads)
     work = f"train, {options.steps:,} steps"
     return Plan(work, particles, options.out, threads, estimate)
 
 
 def _summary(
-    folder: Path, trained: TrainedEncoder, trials: Mapping[str, Trial]
+    folder: Path, trained: TrainedEncoder, trials: Mapping[str, CalibrationTrial]
 ) -> list[str]:
     """Return what a finished training has led to."""
     rows = {"Verdict": trained.verdict}
@@ -209,9 +209,9 @@ def _summary(
     return aligned(rows)
 
 
-def _read_lesson(
+def _read_training_data(
     folder: Path, record: RunRecord, particles: Particles
-) -> tuple[Particles, Lesson]:
+) -> tuple[Particles, TrainingData]:
     """Return those particles of a run that its map shows, and what they teach.
 
     Raises
@@ -255,7 +255,7 @@ def _read_lesson(
         )
     assert particles.pose is not None
     shift = particles.pose.shift_angstrom
-    lesson = Lesson(
+    training_data = TrainingData(
         torch.tensor(found.density * mask.density),
         # That of the map is rounded to single precision.
         float(sizes[same][0]),
@@ -263,4 +263,4 @@ def _read_lesson(
         float(shift.square().mean().sqrt()),
         record.symmetry(folder),
     )
-    return particles, lesson
+    return particles, training_data

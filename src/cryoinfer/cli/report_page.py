@@ -8,8 +8,8 @@ import torch
 
 from cryoinfer.cli.arguments import spelled_arguments
 from cryoinfer.cli.handedness import hand_words
-from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import INHERITED, nothing_words, searched_words
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation import Identifiability
 from cryoinfer.inference.convergence import Check
@@ -24,6 +24,7 @@ from cryoinfer.report import (
     render_training_report,
 )
 from cryoinfer.results import layout
+from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
 from cryoinfer.results.evaluation_files import read_comparison
 from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
 from cryoinfer.results.map_numbers import STRUCTURE_FOUND
@@ -40,7 +41,6 @@ from cryoinfer.results.run_files import (
     read_numbers,
 )
 from cryoinfer.results.run_record import REMARKS, RunRecord
-from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import spell_angstrom
 from cryoinfer.workflows.evidence import FEWEST_IMAGES
 
@@ -242,7 +242,7 @@ def _halves(record: RunRecord) -> Literal["apart", "given", "one map"]:
     return "given" if given else "apart"
 
 
-def _trials(record: RunRecord) -> dict[str, Trial]:
+def _trials(record: RunRecord) -> dict[str, CalibrationTrial]:
     """Return the trials of the run's encoder, none if it has none.
 
     Of a run that has posed particles with it, those of the posteriors that it gives.
@@ -250,7 +250,7 @@ def _trials(record: RunRecord) -> dict[str, Trial]:
     found = record.results.get("trials", {})
     used = _USED.get(record.arguments.get("method", ""))
     return {
-        name: Trial.of_record(values)
+        name: CalibrationTrial.of_record(values)
         for name, values in found.items()
         if used is None or name == used
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.cli.report_page import OWN_CAUTIONS, read_content, write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
@@ -16,9 +16,9 @@ from cryoinfer.report.assessment import assess
 from cryoinfer.report.parts import cautions
 from cryoinfer.report.trials import judge_trials
 from cryoinfer.results import layout, run_files
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.run_result import Reconstruction, RunResult
-from cryoinfer.results.trial import Trial
 from cryoinfer.workflows.encoder_file import save_encoder
 from cryoinfer.workflows.train import TrainedEncoder
 
@@ -48,7 +48,7 @@ def write_results(
 
 
 def write_encoder(
-    folder: RunFolder, trained: TrainedEncoder, trials: Mapping[str, Trial]
+    folder: RunFolder, trained: TrainedEncoder, trials: Mapping[str, CalibrationTrial]
 ) -> dict[str, Any]:
     """Write an encoder, and return what the record of its run holds of how it did."""
     path = folder.path / layout.ENCODER
@@ -58,7 +58,7 @@ def write_encoder(
         "verdict": trained.verdict,
         "loss_nats": last.loss_nats,
         "median_degrees": last.median_degrees,
-        "posterior_widening": trained.widening.tolist(),
+        "posterior_widening": trained.covariance_inflation.tolist(),
         "trials": {name: asdict(trial) for name, trial in trials.items()},
         CAUTIONS: cautions(judge_trials(trials)),
     }
@@ -89,8 +89,8 @@ def write_found(
     iterations = []
     left_out: dict[str, Any] = {}
     if isinstance(result, RunResult):
-        if result.novelty_nats is not None and result.unreadable is not None:
-            counts = LeftOut.of(result.novelty_nats, result.unreadable, used)
+        if result.outlier_score_nats is not None and result.unreadable is not None:
+            counts = LeftOut.of(result.outlier_score_nats, result.unreadable, used)
             left_out = counts.numbers()
         if result.prepared is not None:
             left_out[PREPARED] = int(result.prepared.sum())

@@ -11,7 +11,6 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
-from cryoinfer.cli.left_out import chosen_particles, flag_words, used_particles
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
     INHERITED,
@@ -23,6 +22,11 @@ from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import is_bidden, joined_processes, leading
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.rejected_particles import (
+    chosen_particles,
+    flag_words,
+    used_particles,
+)
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
 from cryoinfer.cli.run_summary import summary

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.cli.guard import mendable
-from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import put_own_cautions, write_found
 from cryoinfer.cli.run_folder import RunFolder
@@ -367,7 +367,7 @@ class Watch:
     ) -> None:
         for remark in remarks:
             self._monitor.message(f"{name}: {remark}")
-        left_out = LeftOut.of(found.novelty_nats, found.unreadable)
+        left_out = LeftOut.of(found.outlier_score_nats, found.unreadable)
         broken = left_out.unreadable
         total = 0 if self._inferred is None else len(self._inferred)
         self._monitor.message(

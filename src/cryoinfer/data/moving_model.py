@@ -12,7 +12,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.beads import GaussianBeads
-from cryoinfer.physics.structures.deformation import carried, chain_network, mended
+from cryoinfer.physics.structures.deformation import carried, chain_network, restrained
 from cryoinfer.physics.structures.elastic import ElasticNetwork, NormalModes
 from cryoinfer.physics.structures.moving import MovingAtoms
 
@@ -20,7 +20,7 @@ _MOST_ATOMS = 30_000
 """Above it beads stand for the atoms throughout: slopes of an image would take a second
 of a core."""
 
-_PULL = 0.01
+_RESTRAINT = 0.01
 """Towards straight displacements, over the stiffness of the chain: they are believed in
 the large, and springs in what is near."""
 
@@ -181,7 +181,7 @@ class MovingModel:
         """
         moved = self.modes.displacement_angstrom(conformation.double())
         target = self.node_coordinates_angstrom + moved
-        return self._at_nodes(mended(self.chain, target, _PULL))
+        return self._at_nodes(restrained(self.chain, target, _RESTRAINT))
 
     def departure_angstrom(self, other: "MovingModel") -> float:
         """Return the RMSD of the nodes to those of another model at rest."""

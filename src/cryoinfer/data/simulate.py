@@ -13,7 +13,7 @@ from torch import Tensor
 from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
-from cryoinfer.data.shown import Shown
+from cryoinfer.data.simulated_structure import SimulatedStructure
 from cryoinfer.data.simulation_rules import require_possible, require_room
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError
@@ -149,7 +149,7 @@ class Simulation:
     Attributes
     ----------
     config : SimulationConfig
-    shown : Shown
+    shown : SimulatedStructure
     model : ImageModel
         Of what is shown, in noise; without noise its spectrum is 0.
     latents : Latents
@@ -161,7 +161,7 @@ class Simulation:
     """
 
     config: SimulationConfig
-    shown: Shown
+    shown: SimulatedStructure
     model: ImageModel
     latents: Latents
     optics: Optics
@@ -284,9 +284,9 @@ def simulate(
     return star
 
 
-def _shown(config: SimulationConfig) -> Shown:
+def _shown(config: SimulationConfig) -> SimulatedStructure:
     """Return the structure, which must fit into the box."""
-    shown = Shown.of(
+    shown = SimulatedStructure.of(
         config.structure, config.b_factor_angstrom2, config.motions, config.trajectory
     )
     reach = shown.reach_angstrom + 2**0.5 * config.max_shift_angstrom
@@ -301,7 +301,7 @@ def _shown(config: SimulationConfig) -> Shown:
 
 
 def _draw_latents(
-    config: SimulationConfig, shown: Shown, generator: torch.Generator
+    config: SimulationConfig, shown: SimulatedStructure, generator: torch.Generator
 ) -> Latents:
     rotation = random_rotations(config.n, generator)
     if config.views == "one":

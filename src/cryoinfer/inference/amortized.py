@@ -171,5 +171,5 @@ class Sampled(Generic[S]):
         tops = self.semi.refinement.refine(images, named)
         unknowns = tops.covariance.shape[-1]
         wider = torch.full((unknowns,), _WIDER, dtype=torch.float64)
-        start = mixed(tops.widened(wider), named, _NAMED_SHARE)
+        start = mixed(tops.inflated(wider), named, _NAMED_SHARE)
         return self.sampling.of(images, start)

@@ -1,8 +1,8 @@
 """The exact posterior of single particles, by summation: what mixtures are judged by.
 
-About every mode lies a lattice (:mod:`cryoinfer.inference.lattice`). The likelihood at
-all of its points is cheap, since they are ordered: a slice belongs to many points, and
-shifts are one matrix product.
+About every mode lies a grid (:mod:`cryoinfer.inference.quadrature_grid`). The
+likelihood at all of its points is cheap, since they are ordered: a slice belongs to
+many points, and shifts are one matrix product.
 """
 
 import math
@@ -15,11 +15,14 @@ from cryoinfer.geometry.rotation_volume import (
     LOG_VOLUME_OF_TURNS,
     log_exponential_volume,
 )
-from cryoinfer.inference.lattice import (
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import Projector
+from cryoinfer.inference.quadrature_grid import (
     FITTED_REACH,
     REACH,
     Ellipsoid,
-    Sheet,
+    GridPatch,
     ball,
     departure,
     joined,
@@ -27,9 +30,6 @@ from cryoinfer.inference.lattice import (
     moved,
     refitted,
 )
-from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
 
@@ -246,7 +246,7 @@ class _Particle:
     prior: PosePrior
     dims: list[int]
 
-    def integrate(self, modes: list[Ellipsoid]) -> list[Sheet]:
+    def integrate(self, modes: list[Ellipsoid]) -> list[GridPatch]:
         """Fit the lattices to the posterior, then sum over them in full."""
         for _ in range(_FITS):
             sheets = self._sheets(modes, FITTED_REACH)
@@ -263,10 +263,10 @@ class _Particle:
             sheets = self._sheets(modes, REACH)
         return sheets
 
-    def _sheets(self, modes: list[Ellipsoid], reach: float) -> list[Sheet]:
+    def _sheets(self, modes: list[Ellipsoid], reach: float) -> list[GridPatch]:
         return [self._sheet(modes, own, reach) for own in range(len(modes))]
 
-    def _sheet(self, modes: list[Ellipsoid], own: int, reach: float) -> Sheet:
+    def _sheet(self, modes: list[Ellipsoid], own: int, reach: float) -> GridPatch:
         """Return the posterior on the lattice of one of the modes."""
         mode = modes[own]
         shifts = sum(unknown in _SHIFT for unknown in self.dims)
@@ -292,7 +292,7 @@ class _Particle:
         cell = mode.root.diagonal().log().sum() + log_volume
         share = log_share(modes, own, latents)
         points = torch.cat([head[row], tail[column]], 1)
-        return Sheet(points, latents, density + cell + share, density)
+        return GridPatch(points, latents, density + cell + share, density)
 
     def _log_likelihood(self, at: Latents, head: Tensor, behind: Tensor) -> Tensor:
         """Return it at h latents, moved by t shifts more, shape (h, t)."""

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.geometry.symmetry import nearest_mates
-from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import ImageLikelihood
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 

@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import NormalEquations, Projector
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 

@@ -106,7 +106,7 @@ class ModeRefinement(Generic[P]):
         posterior = posterior_of_modes(owner, found, evidence, n, count)
         if self.covariance_inflation is None:
             return posterior
-        return posterior.widened(self.covariance_inflation)
+        return posterior.inflated(self.covariance_inflation)
 
     def _drawn(self, so_far: ParticlePosterior) -> list[PosteriorModes]:
         """Return draws from posteriors, all images' first draws first."""

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.geometry.rotation_volume import ALL_TURNS, log_exponential_volume
-from cryoinfer.inference.lattice import Ellipsoid, ball, log_share, moved
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import ImageLikelihood
+from cryoinfer.inference.quadrature_grid import Ellipsoid, ball, log_share, moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 

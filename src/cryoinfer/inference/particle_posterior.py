@@ -146,7 +146,7 @@ class ParticlePosterior:
         pose = replace(self.modes.pose, rotation=near)
         return replace(self, modes=replace(self.modes, pose=pose))
 
-    def widened(self, factor: Tensor) -> Self:
+    def inflated(self, factor: Tensor) -> Self:
         """Return the posterior with standard deviations multiplied by (6 + c,)."""
         return replace(self, covariance=self.covariance * factor[:, None] * factor)
 

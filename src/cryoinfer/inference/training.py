@@ -25,11 +25,11 @@ from cryoinfer.errors import InputError, state_of_this_version
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
+from cryoinfer.inference.covariance_inflation import fitted_narrowing
 from cryoinfer.inference.encoder_inputs import EncoderInputs, encoder_inputs
 from cryoinfer.inference.optimiser import Optimiser
 from cryoinfer.inference.pose_network import MixtureParameters, PoseNetwork
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
-from cryoinfer.inference.widths import fitted_narrowing
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.world import World

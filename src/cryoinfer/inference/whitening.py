@@ -99,7 +99,7 @@ class WhitenedImages:
             optics=self.optics[index],
         )
 
-    def faded(self, by_ring: Tensor) -> "WhitenedImages":
+    def attenuated(self, by_ring: Tensor) -> "WhitenedImages":
         """Return the images of something that shows less at some frequencies.
 
         Parameters

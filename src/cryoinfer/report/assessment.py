@@ -9,7 +9,7 @@ from torch import Tensor
 from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import Finding
 from cryoinfer.report.trials import judge_trials, spoken
-from cryoinfer.results.trial import Trial
+from cryoinfer.results.calibration_trial import CalibrationTrial
 
 _VISIBLE = (
     (2.5, "most side chains and well-ordered waters"),
@@ -164,7 +164,7 @@ def _judge_independence(content: ReportContent) -> Iterator[str]:
         )
 
 
-def _judge_encoder(trials: Mapping[str, Trial]) -> list[Finding]:
+def _judge_encoder(trials: Mapping[str, CalibrationTrial]) -> list[Finding]:
     """Judge the encoder that has posed the particles by its trials."""
     findings = judge_trials(trials)
     for name, trial in trials.items():

@@ -11,8 +11,8 @@ from cryoinfer.evaluation.against_truth import TruthComparison
 from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.run_result import Iteration
-from cryoinfer.results.trial import Trial
 from cryoinfer.wording import agree_at_nyquist, agree_nowhere
 
 _SHOWN_VIEWS = 5000
@@ -48,7 +48,7 @@ class ReportContent:
     arguments, versions : mapping
         How to repeat the run.
     truth : TruthComparison, optional
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
         Of the posteriors of the encoder that posed the particles, if there is one.
     halves : {"apart", "given", "one map"}
         Whether the halves were posed against maps of their own, at given poses, or
@@ -83,7 +83,7 @@ class ReportContent:
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     truth: TruthComparison | None = None
-    trials: Mapping[str, Trial] = field(default_factory=dict)
+    trials: Mapping[str, CalibrationTrial] = field(default_factory=dict)
     halves: Literal["apart", "given", "one map"] = "apart"
     nothing_found: str = ""
     shared_resolution_angstrom: float | None = None

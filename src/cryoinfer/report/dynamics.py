@@ -24,7 +24,7 @@ from cryoinfer.report.parts import (
 )
 from cryoinfer.report.trials import EXPLAINED_WELL, judge_trials, trial_section
 from cryoinfer.report.viewer import moving_view
-from cryoinfer.results.trial import Trial
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.wording import format_duration
 
 _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
@@ -60,7 +60,7 @@ class DynamicsContent:
     unreadable : int
     verdict : str
         Of the encoder's training; empty without one.
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
     stage_seconds : mapping from stage to seconds, in the order of the run
     arguments, versions : mapping
     seed : int
@@ -89,7 +89,7 @@ class DynamicsContent:
     unexplained_sd: float
     unreadable: int
     verdict: str
-    trials: Mapping[str, Trial]
+    trials: Mapping[str, CalibrationTrial]
     stage_seconds: Mapping[str, float]
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from cryoinfer.report.parts import (
 )
 from cryoinfer.report.trial_figures import draw_learning
 from cryoinfer.report.trials import judge_trials, trial_section
-from cryoinfer.results.trial import ENCODER, Trial
+from cryoinfer.results.calibration_trial import ENCODER, CalibrationTrial
 from cryoinfer.wording import format_duration
 
 
@@ -51,7 +51,7 @@ class TrainingContent:
         Whether it says so.
     checks : sequence of CheckLike
         In the order of their steps, one at least.
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
     warnings : tuple of str
         Of what was learned from.
     stage_seconds : mapping from stage to seconds, in the order of the run
@@ -64,7 +64,7 @@ class TrainingContent:
     verdict: str
     converged: bool
     checks: Sequence[CheckLike]
-    trials: Mapping[str, Trial]
+    trials: Mapping[str, CalibrationTrial]
     stage_seconds: Mapping[str, float]
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

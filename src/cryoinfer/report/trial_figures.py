@@ -18,7 +18,7 @@ from cryoinfer.report.style import (
     tick_round_numbers,
     to_svg,
 )
-from cryoinfer.results.trial import BINS, LEVELS, Trial
+from cryoinfer.results.calibration_trial import BINS, LEVELS, CalibrationTrial
 
 _STYLES = ((ORANGE, (0, (5, 2))), (BLUE, "-"))
 """Colour and dashes of the first trial, and of another: a climb from the first."""
@@ -60,12 +60,12 @@ def draw_learning(
     return drawn
 
 
-def draw_shares(trials: Mapping[str, Trial]) -> str:
+def draw_shares(trials: Mapping[str, CalibrationTrial]) -> str:
     """Draw the share of truths in credible sets, by their level.
 
     Parameters
     ----------
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
         Of as many images each.
 
     Returns
@@ -84,12 +84,12 @@ def draw_shares(trials: Mapping[str, Trial]) -> str:
         return to_svg(figure)
 
 
-def draw_ranks(trials: Mapping[str, Trial]) -> list[str]:
+def draw_ranks(trials: Mapping[str, CalibrationTrial]) -> list[str]:
     """Draw how often the truth has each rank among draws, by unknown.
 
     Parameters
     ----------
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
         Of as many images and the same unknowns each.
 
     Returns
@@ -123,7 +123,9 @@ def draw_ranks(trials: Mapping[str, Trial]) -> list[str]:
     return drawn
 
 
-def _styled(trials: Mapping[str, Trial]) -> Iterator[tuple[str, Trial, str, Any]]:
+def _styled(
+    trials: Mapping[str, CalibrationTrial],
+) -> Iterator[tuple[str, CalibrationTrial, str, Any]]:
     """Yield each trial with its name, colour and dashes."""
     styles = _STYLES[: len(trials)]
     for (name, trial), (colour, dashes) in zip(trials.items(), styles, strict=True):

@@ -5,7 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cryoinfer.report.parts import Finding, figure, section, table
 from cryoinfer.report.trial_figures import draw_ranks, draw_shares
-from cryoinfer.results.trial import BINS, ENCODER, SEARCHED, Trial
+from cryoinfer.results.calibration_trial import (
+    BINS,
+    ENCODER,
+    SEARCHED,
+    CalibrationTrial,
+)
 
 _EXACT_SHARE = 0.03
 """Of truths, by which a credible set may miss its level before that is mentioned."""
@@ -23,7 +28,7 @@ are: a fault of one unknown is not to hide behind the number of the others."""
 
 
 def judge_trials(
-    trials: Mapping[str, Trial], unexplained: float = 0.0
+    trials: Mapping[str, CalibrationTrial], unexplained: float = 0.0
 ) -> list[Finding]:
     """Return what a user of the posteriors should know, one finding a trial.
 
@@ -34,14 +39,14 @@ def judge_trials(
 
     Parameters
     ----------
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
     unexplained : float
         Share of the particles' signal that the model leaves, where that is known.
     """
     return [_judge(name, trial, unexplained) for name, trial in trials.items()]
 
 
-def _judge(name: str, trial: Trial, unexplained: float) -> Finding:
+def _judge(name: str, trial: CalibrationTrial, unexplained: float) -> Finding:
     text = (
         f"Posteriors of the {spoken(name)}: {trial.share_in(0.9):.1%} of "
         f"{trial.images:,} simulated truths lie in the 90 % sets, "
@@ -59,7 +64,7 @@ def _judge(name: str, trial: Trial, unexplained: float) -> Finding:
     return Finding("caution", f"{text}: {'; '.join(wrong)}.")
 
 
-def _judge_width(trial: Trial) -> Iterator[str]:
+def _judge_width(trial: CalibrationTrial) -> Iterator[str]:
     """Yield what is wrong with the size of credible sets."""
     missed = []
     for level in _JUDGED:
@@ -74,7 +79,7 @@ def _judge_width(trial: Trial) -> Iterator[str]:
     yield f"the sets are {advice}"
 
 
-def _judge_ranks(trial: Trial) -> Iterator[str]:
+def _judge_ranks(trial: CalibrationTrial) -> Iterator[str]:
     """Yield what is wrong with the ranks of truths."""
     uneven = [
         f"{what} (p {_spoken_p(p)})"
@@ -89,12 +94,14 @@ def _judge_ranks(trial: Trial) -> Iterator[str]:
         )
 
 
-def trial_section(trials: Mapping[str, Trial], unexplained: float | None = None) -> str:
+def trial_section(
+    trials: Mapping[str, CalibrationTrial], unexplained: float | None = None
+) -> str:
     """Return coverage, ranks and their p-values.
 
     Parameters
     ----------
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
     unexplained : float, optional
         Share of the particles' signal that the model leaves.
     """
@@ -133,7 +140,7 @@ def trial_section(trials: Mapping[str, Trial], unexplained: float | None = None)
     )
 
 
-def _trial_table(trials: Mapping[str, Trial]) -> str:
+def _trial_table(trials: Mapping[str, CalibrationTrial]) -> str:
     """Return a column a trial: there are fewer of them than of what is judged."""
     judged = trials.values()
     rows = [

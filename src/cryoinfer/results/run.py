@@ -223,7 +223,7 @@ def _result(
         noise_power=tuple(read_spectra(path)),
         iterations=read_iterations(record),
         entropy_nats=_double(posteriors.entropy_nats),
-        novelty_nats=novelty,
+        outlier_score_nats=novelty,
         unreadable=unreadable,
     )
 

@@ -63,7 +63,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
 
     The defocus changes only where it was inferred.
     """
-    from cryoinfer.inference.novelty import is_novel
+    from cryoinfer.inference.outlier_score import is_outlier
 
     found = result.inferred
     latents = found.mode()
@@ -75,9 +75,9 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         "cryoinferPosteriorEntropy": _float32(result.entropy()),
         "rlnLogLikeliContribution": _finite(found.log_likelihood),
     }
-    if result.novelty_nats is not None and result.unreadable is not None:
-        strange = result.novelty_nats
-        flag = is_novel(strange).int()
+    if result.outlier_score_nats is not None and result.unreadable is not None:
+        strange = result.outlier_score_nats
+        flag = is_outlier(strange).int()
         flag[result.unreadable] = UNREADABLE
         columns[NOVELTY] = _finite(strange.nan_to_num(nan=INFINITE_NATS))
         columns[FLAG] = flag.numpy()

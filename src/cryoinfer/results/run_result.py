@@ -148,7 +148,7 @@ class RunResult:
     iterations : tuple of Iteration
     entropy_nats : Tensor, shape (n,), optional
         Of the whole posteriors, where they have more parts than these modes.
-    novelty_nats : Tensor, shape (n,), optional
+    outlier_score_nats : Tensor, shape (n,), optional
         How little each image is like one of the map, where that was tested; infinite
         for an image that is not finite.
     unreadable : Tensor of bool, shape (n,), optional
@@ -164,7 +164,7 @@ class RunResult:
     noise_power: tuple[Tensor, ...]
     iterations: tuple[Iteration, ...]
     entropy_nats: Tensor | None = None
-    novelty_nats: Tensor | None = None
+    outlier_score_nats: Tensor | None = None
     unreadable: Tensor | None = None
     prepared: Tensor | None = None
 

@@ -8,9 +8,8 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.centre import centred
-from cryoinfer.workflows.finish import march_to_result
-from cryoinfer.workflows.marching import MarchState
-from cryoinfer.workflows.passes import unknown_posterior
+from cryoinfer.workflows.iteration import unknown_posterior
+from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,
@@ -18,6 +17,7 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
+from cryoinfer.workflows.resolution_schedule import ScheduleState
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.world import ALONE, World
 
@@ -100,7 +100,7 @@ def abinitio(
     ).shared_by(world)
     monitor = SharedMonitor(monitor, world)
     return centred(
-        march_to_result(
+        alternate_to_result(
             problem,
             lambda: _begin(problem, config, generator, monitor),
             config.resolution_angstrom,
@@ -114,7 +114,7 @@ def _begin(
     config: AbinitioConfig,
     generator: torch.Generator,
     monitor: Monitor,
-) -> MarchState:
+) -> ScheduleState:
     noise = initial_noise(problem)
     radius = start_radius(problem)
     start_config = RandomStartConfig(
@@ -123,7 +123,7 @@ def _begin(
     start = random_start(problem, noise, start_config, generator, monitor)
     for spectrum in noise:  # farther out the map explains nothing
         spectrum[: radius + 1] *= start.noise_ratio
-    return MarchState(
+    return ScheduleState(
         posterior=unknown_posterior(len(problem.particles)),
         noise=noise,
         maps=(start.density, start.density),

@@ -20,7 +20,7 @@ _FURTHEST = 4.0
 
 
 @dataclass(frozen=True)
-class Round:
+class AndersonStep:
     """One pass, as seen by the references.
 
     Attributes
@@ -36,12 +36,12 @@ class Round:
     made: tuple[Tensor, Tensor]
 
 
-def next_references(rounds: tuple[Round, ...]) -> tuple[Tensor, Tensor]:
+def next_references(rounds: tuple[AndersonStep, ...]) -> tuple[Tensor, Tensor]:
     """Return the references for the next pass, each from its own half alone.
 
     Parameters
     ----------
-    rounds : tuple of Round
+    rounds : tuple of AndersonStep
         The last passes, the latest first; those before a change of radius or of the
         size of the map do not count.
 
@@ -57,12 +57,12 @@ def next_references(rounds: tuple[Round, ...]) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def _alike(one: Round, latest: Round) -> bool:
+def _alike(one: AndersonStep, latest: AndersonStep) -> bool:
     shapes = {density.shape for density in (*one.tried, *one.made, *latest.made)}
     return len(shapes) == 1 and one.radius == latest.radius
 
 
-def _mixed(rounds: list[Round], half: int) -> Tensor:
+def _mixed(rounds: list[AndersonStep], half: int) -> Tensor:
     made = [one.made[half] for one in rounds]
     changes = [(one.made[half] - one.tried[half]).flatten() for one in rounds]
     steps = torch.stack([changes[0] - other for other in changes[1:]])

@@ -14,15 +14,15 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import Monitor
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.run_result import Evidence, Iteration, RunResult
-from cryoinfer.results.trial import Trial
-from cryoinfer.workflows.encoder_trial import hold_trials
+from cryoinfer.workflows.encoder_calibration import calibrate_encoder
 from cryoinfer.workflows.infer import InferConfig, infer
-from cryoinfer.workflows.parts import Parts
+from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    Lesson,
     TrainedEncoder,
+    TrainingData,
     require_picture,
     train_encoder,
 )
@@ -75,7 +75,7 @@ class Searched:
 
     Attributes
     ----------
-    lesson : Lesson
+    training_data : TrainingData
     particles : int
         That were searched.
     resolution_angstrom : float
@@ -85,7 +85,7 @@ class Searched:
         Whether they show a structure.
     """
 
-    lesson: Lesson
+    training_data: TrainingData
     particles: int
     resolution_angstrom: float
     iterations: tuple[Iteration, ...]
@@ -99,7 +99,7 @@ class Searched:
         )
         maps = run.reconstruction
         return cls(
-            Lesson.of_run(run),
+            TrainingData.of_run(run),
             len(run.inferred),
             maps.resolution_angstrom,
             named,
@@ -108,13 +108,13 @@ class Searched:
 
     def to_dict(self) -> dict[str, object]:
         """Return tensors, numbers and strings, for a checkpoint."""
-        lesson = dict(vars(self.lesson))
-        lesson["noise_power"] = list(self.lesson.noise_power)
+        training_data = dict(vars(self.training_data))
+        training_data["noise_power"] = list(self.training_data.noise_power)
         iterations = [dict(vars(iteration)) for iteration in self.iterations]
         evidence = None if self.evidence is None else dict(vars(self.evidence))
         return {
             **vars(self),
-            "lesson": lesson,
+            "training_data": training_data,
             "iterations": iterations,
             "evidence": evidence,
         }
@@ -122,11 +122,11 @@ class Searched:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
         """Invert :meth:`to_dict`."""
-        lesson = dict(saved["lesson"])
-        lesson["noise_power"] = tuple(lesson["noise_power"])
+        training_data = dict(saved["training_data"])
+        training_data["noise_power"] = tuple(training_data["noise_power"])
         evidence = saved.get("evidence")
         return cls(
-            Lesson(**lesson),
+            TrainingData(**training_data),
             saved["particles"],
             saved["resolution_angstrom"],
             tuple(Iteration(**one) for one in saved["iterations"]),
@@ -143,14 +143,14 @@ class Amortized:
     result : RunResult
         Of all particles. Its iterations are those of the search of the subset.
     trained : TrainedEncoder
-    trials : mapping of str to Trial
+    trials : mapping of str to CalibrationTrial
         Of the encoder's posteriors, on simulated images of the subset.
     searched : Searched
     """
 
     result: RunResult
     trained: TrainedEncoder
-    trials: Mapping[str, Trial]
+    trials: Mapping[str, CalibrationTrial]
     searched: Searched
 
 
@@ -205,12 +205,14 @@ def amortize(
             "Caution: the search found no structure. An encoder that learns its map "
             "learns noise; Ctrl-C ends the run."
         )
-    lesson = _limited(searched.lesson, config.resolution_angstrom)
+    training_data = _limited(searched.training_data, config.resolution_angstrom)
     trained = train_encoder(
-        subset, lesson, config.encoder, parts.monitor(_ENCODER_PART)
+        subset, training_data, config.encoder, parts.monitor(_ENCODER_PART)
     )
     monitor.message(f"The training of the encoder: {trained.verdict}")
-    trials = hold_trials(trained, subset, config.seed + 1, parts.monitor(_ENCODER_PART))
+    trials = calibrate_encoder(
+        trained, subset, config.seed + 1, parts.monitor(_ENCODER_PART)
+    )
     result = infer(
         particles,
         trained,
@@ -287,22 +289,24 @@ def _draw_subset(particles: Particles, size: int, generator: torch.Generator) ->
     return torch.nonzero(chosen).squeeze(1)
 
 
-def _limited(lesson: Lesson, resolution_angstrom: float | None) -> Lesson:
-    """Return a lesson whose map ends at a resolution: poses then see no further."""
+def _limited(
+    training_data: TrainingData, resolution_angstrom: float | None
+) -> TrainingData:
+    """Return training data of a map that ends at a resolution, as far as poses see."""
     if resolution_angstrom is None:
-        return lesson
-    box = lesson.density.shape[-1]
-    radius = ReferenceGrid(box, lesson.pixel_size_angstrom).radius_at(
+        return training_data
+    box = training_data.density.shape[-1]
+    radius = ReferenceGrid(box, training_data.pixel_size_angstrom).radius_at(
         resolution_angstrom
     )
     whole, half = torch.fft.fftfreq(box, 1 / box), torch.arange(box // 2 + 1)
     # In any order of x, y and z, for the cut is a ball.
     squared = whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2
-    coefficients = map_to_fourier(lesson.density) * (squared <= radius**2)
-    return replace(lesson, density=fourier_to_map(coefficients, box))
+    coefficients = map_to_fourier(training_data.density) * (squared <= radius**2)
+    return replace(training_data, density=fourier_to_map(coefficients, box))
 
 
-class _SearchedParts(Parts):
+class _SearchedParts(StageCheckpoints):
     """The parts of a run that begins with a search."""
 
     def searched(self) -> Searched | None:

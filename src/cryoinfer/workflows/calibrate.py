@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.lattice import departure
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.quadrature_grid import departure
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.workflows.problem import Problem
 

@@ -9,9 +9,15 @@ import torch
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
+from cryoinfer.results.calibration_trial import (
+    CLIMBED,
+    ENCODER,
+    SEARCHED,
+    CalibrationTrial,
+)
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
-from cryoinfer.results.trial import CLIMBED, ENCODER, SEARCHED, Trial
+from cryoinfer.workflows.motion_calibration import tried
 from cryoinfer.workflows.motion_encoder import MotionEncoder
 from cryoinfer.workflows.motion_frame import (
     first_frame,
@@ -31,9 +37,12 @@ from cryoinfer.workflows.motion_problem import (
     require_several,
 )
 from cryoinfer.workflows.motion_start import refined
-from cryoinfer.workflows.motion_trial import tried
-from cryoinfer.workflows.moving_noise import Imaged, first_look, second_look
-from cryoinfer.workflows.parts import Parts
+from cryoinfer.workflows.noise_and_scale import (
+    NoiseAndScale,
+    initial_estimate,
+    residual_estimate,
+)
+from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 
 _GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
 _FIRST, _LEARNING = "first encoder", "learning"
@@ -52,7 +61,7 @@ class Dynamics:
         were not given, for others like them. It knows the model, the given one or the
         learned, its prior, noise and gain of the images and what the model leaves
         unexplained of them, and the widths that simulated images want.
-    trials : dict of str to Trial
+    trials : dict of str to CalibrationTrial
         Posteriors put to the test on simulated images.
     verdict : str
         Of the encoder's training; empty without one.
@@ -64,7 +73,7 @@ class Dynamics:
     motions: Motions
     frame: ModelFrame
     inference: MotionInference
-    trials: dict[str, Trial]
+    trials: dict[str, CalibrationTrial]
     verdict: str
 
     @property
@@ -103,18 +112,22 @@ def infer_dynamics(
         If particles and structure cannot be used together, or fewer than two images
         can be read.
     """
-    parts = Parts(monitor)
+    parts = StageCheckpoints(monitor)
     problem = MotionProblem.of(particles, model, config)
     generator = torch.Generator().manual_seed(config.seed)
-    imaged = first_look(particles, model, problem.grid, problem.prior, generator)
-    require_several(sum(len(rows) for rows in imaged.rows))
-    monitor.message(imaged.told())
+    measured = initial_estimate(
+        particles, model, problem.grid, problem.prior, generator
+    )
+    require_several(sum(len(rows) for rows in measured.rows))
+    monitor.message(measured.told())
     if config.learning_rounds:
-        first = _beginning(problem, imaged, parts, monitor)
+        first = _beginning(problem, measured, parts, monitor)
         learned = learned_model(first, config.learning_rounds, parts.monitor(_LEARNING))
         problem = MotionProblem.of(particles, learned, config)
-    inference, encoder = _inferring(problem, imaged, parts.monitor(_TRAINING), monitor)
-    trials: dict[str, Trial] = {}
+    inference, encoder = _inferring(
+        problem, measured, parts.monitor(_TRAINING), monitor
+    )
+    trials: dict[str, CalibrationTrial] = {}
     if config.poses != "given":
         name, others = (
             (SEARCHED, {})
@@ -148,7 +161,10 @@ def _frame(
 
 
 def _beginning(
-    problem: MotionProblem, imaged: Imaged, parts: Parts, monitor: Monitor
+    problem: MotionProblem,
+    measured: NoiseAndScale,
+    parts: StageCheckpoints,
+    monitor: Monitor,
 ) -> MotionInference:
     """Return an inference by a model that may be wrong.
 
@@ -158,46 +174,48 @@ def _beginning(
     if problem.config.poses == "searched":
         found = refined(problem, parts)
         middle = ModelFrame.in_the_middle()
-        return _looking(lambda now: _from_poses(found, now, middle), imaged, monitor)
-    return _inferring(problem, imaged, parts.monitor(_FIRST), monitor)[0]
+        return _looking(lambda now: _from_poses(found, now, middle), measured, monitor)
+    return _inferring(problem, measured, parts.monitor(_FIRST), monitor)[0]
 
 
 def _inferring(
-    problem: MotionProblem, imaged: Imaged, training: Monitor, monitor: Monitor
+    problem: MotionProblem, measured: NoiseAndScale, training: Monitor, monitor: Monitor
 ) -> tuple[MotionInference, MotionEncoder | None]:
     """Return an inference, and the encoder that it is by, if any."""
     if problem.config.poses == "given":
         radius = min(_GIVEN_RADIUS, problem.last_radius)
-        begun = first_frame(problem, imaged, radius)
+        begun = first_frame(problem, measured, radius)
         made = functools.partial(_from_poses, problem, frame=begun)
-        return _looking(made, imaged, monitor), None
+        return _looking(made, measured, monitor), None
     if problem.config.poses == "searched":
-        return _looking(lambda now: _from_search(problem, now), imaged, monitor), None
-    encoder = MotionEncoder.taught(problem, imaged, training)
+        return _looking(lambda now: _from_search(problem, now), measured, monitor), None
+    encoder = MotionEncoder.taught(problem, measured, training)
     monitor.message(f"The training of the encoder: {encoder.training.verdict}")
-    return _looking(encoder.inference, imaged, monitor), encoder
+    return _looking(encoder.inference, measured, monitor), encoder
 
 
 def _looking(
-    made: Callable[[Imaged], MotionInference], imaged: Imaged, monitor: Monitor
+    made: Callable[[NoiseAndScale], MotionInference],
+    measured: NoiseAndScale,
+    monitor: Monitor,
 ) -> MotionInference:
     """Return an inference that knows noise and gain from what it has found."""
-    again = second_look(made(imaged).pilots(), imaged)
+    again = residual_estimate(made(measured).calibration_subset(), measured)
     monitor.message(again.told())
     return made(again)
 
 
-def _from_search(problem: MotionProblem, imaged: Imaged) -> MotionInference:
+def _from_search(problem: MotionProblem, measured: NoiseAndScale) -> MotionInference:
     """Return searches of all poses, and climbs."""
-    finder = FromSearch.of(problem, problem.projector(imaged), problem.last_radius)
-    return MotionInference.of(problem, finder, imaged)
+    finder = FromSearch.of(problem, problem.projector(measured), problem.last_radius)
+    return MotionInference.of(problem, finder, measured)
 
 
 def _from_poses(
-    problem: MotionProblem, imaged: Imaged, frame: ModelFrame
+    problem: MotionProblem, measured: NoiseAndScale, frame: ModelFrame
 ) -> MotionInference:
     """Return climbs from the poses of the particles' file, or of a refinement."""
     first = min(_GIVEN_RADIUS, problem.last_radius)
     starts = starts_in(frame, problem)
-    finder = FromStarts(problem, problem.projector(imaged), frame, starts, first)
-    return MotionInference.of(problem, finder, imaged)
+    finder = FromStarts(problem, problem.projector(measured), frame, starts, first)
+    return MotionInference.of(problem, finder, measured)

@@ -11,13 +11,13 @@ from cryoinfer.errors import InputError, is_out_of_memory
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check
-from cryoinfer.inference.novelty import Usual
+from cryoinfer.inference.outlier_score import InlierStatistics
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.io.files import require_file
 from cryoinfer.io.torch_files import read_values, write_values
-from cryoinfer.workflows.imaging import Imaging
+from cryoinfer.workflows.acquisition import AcquisitionStatistics
 from cryoinfer.workflows.train import TrainedEncoder
 
 FORMAT = 9
@@ -36,13 +36,13 @@ def save_encoder(path: Path, trained: TrainedEncoder) -> None:
         "grid": asdict(encoder.grid),
         "prior": asdict(trained.prior),
         "symmetry": trained.symmetry,
-        "usual": asdict(trained.usual),
+        "usual": asdict(trained.inliers),
         "imaging": [one and asdict(one) for one in trained.imaging],
         "noise_power": list(encoder.noise_power),
         "density": trained.density,
         "checks": [asdict(check) for check in trained.checks],
         "verdict": trained.verdict,
-        "widening": trained.widening,
+        "widening": trained.covariance_inflation,
     }
     write_values(path, values)
 
@@ -104,7 +104,11 @@ def _require_one_box(trained: TrainedEncoder) -> None:
     box = trained.encoder.grid.box
     rings = {tuple(one.shape) for one in trained.encoder.noise_power}
     same = tuple(trained.density.shape) == (box, box, box) and len(rings) == 1
-    if not same or tuple(trained.widening.shape) != (6,) or not trained.checks:
+    if (
+        not same
+        or tuple(trained.covariance_inflation.shape) != (6,)
+        or not trained.checks
+    ):
         raise ValueError(f"not of a box of {box}")
 
 
@@ -120,9 +124,11 @@ def _trained(values: dict[str, Any]) -> TrainedEncoder:
         density=values["density"],
         prior=prior,
         symmetry=values["symmetry"],
-        usual=Usual(**values["usual"]),
-        imaging=tuple(one and Imaging(**one) for one in values["imaging"]),
+        inliers=InlierStatistics(**values["usual"]),
+        imaging=tuple(
+            one and AcquisitionStatistics(**one) for one in values["imaging"]
+        ),
         checks=tuple(Check(**check) for check in values["checks"]),
         verdict=values["verdict"],
-        widening=values["widening"],
+        covariance_inflation=values["widening"],
     )

@@ -33,10 +33,10 @@ from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_g
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.results.run_result import Evidence
-from cryoinfer.workflows.imaging import is_usual
-from cryoinfer.workflows.marching import find_mask
+from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.residual_noise import own_share
+from cryoinfer.workflows.resolution_schedule import find_mask
 
 FEWEST_IMAGES = 20
 """With fewer in all, nothing is asked: their spread is not known."""

@@ -12,7 +12,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import state_of_this_version
 from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.novelty import fit, is_novel, novelty
+from cryoinfer.inference.outlier_score import fit, is_outlier, outlier_score
 from cryoinfer.inference.projector import residual
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import SILENT, Monitor
@@ -20,12 +20,12 @@ from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.results.run_result import RunResult
-from cryoinfer.workflows.finish import reconstruct_halves
 from cryoinfer.workflows.inferred import Inferred
-from cryoinfer.workflows.marching import find_mask
-from cryoinfer.workflows.passes import insert_images
+from cryoinfer.workflows.iteration import insert_images
+from cryoinfer.workflows.postprocess import reconstruct_halves
 from cryoinfer.workflows.preparation import prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
+from cryoinfer.workflows.resolution_schedule import find_mask
 from cryoinfer.workflows.train import TrainedEncoder
 
 INFERENCE = "inference"
@@ -69,9 +69,9 @@ def infer(
     """Infer every particle once, and reconstruct from the poses found.
 
     The halves of the map are as independent as the encoder allows: it has learned one
-    map to the radius of its picture, and with a climb, to the last one. Particles that
-    do not show this map (:mod:`cryoinfer.inference.novelty`), and those whose images
-    are not finite, are left out of the map.
+    map to the radius of its picture, and with a local refinement, to the last one.
+    Particles that do not show this map (:mod:`cryoinfer.inference.outlier_score`), and
+    those whose images are not finite, are left out of the map.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def reconstruct_inferred(
         noise_power=inferred.noise_power,
         iterations=(),
         entropy_nats=inferred.entropy_nats,
-        novelty_nats=inferred.novelty_nats,
+        outlier_score_nats=inferred.outlier_score_nats,
         unreadable=inferred.unreadable,
         prepared=inferred.prepared,
     )
@@ -254,10 +254,10 @@ class _Inferring:
         found.put(index, posterior)
         mode = posterior.mode()
         near = images.prefix(self._trained.encoder.radius)
-        found.novelty_nats[index] = strange = self._novelty(near, mode).float()
+        found.outlier_score_nats[index] = strange = self._novelty(near, mode).float()
         left = residual(MapProjector(self._trained.shown_volume), near, mode)
         found.log_likelihood[index] = -left.abs().square().sum(1)
-        known = torch.nonzero(~is_novel(strange)).squeeze(1)
+        known = torch.nonzero(~is_outlier(strange)).squeeze(1)
         if len(known):
             kept, placed = images.select(known), mode[known]
             insert_images(found.sums[half], kept, placed, grid.box // 2 - 1)
@@ -272,4 +272,4 @@ class _Inferring:
     def _novelty(self, near: WhitenedImages, mode: Latents) -> Tensor:
         trained = self._trained
         found = fit(trained.shown_volume, near, mode, trained.prior)
-        return novelty(found, trained.usual)
+        return outlier_score(found, trained.inliers)

@@ -16,8 +16,8 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import RunResult
-from cryoinfer.workflows.marching import PADDING
-from cryoinfer.workflows.passes import MODES
+from cryoinfer.workflows.iteration import MODES
+from cryoinfer.workflows.resolution_schedule import PADDING
 
 _SHIFT_SD_OF_BOX = 0.1  # of a particle of which nothing is known
 
@@ -43,9 +43,9 @@ class Inferred:
         Of the best mode.
     entropy_nats, log_likelihood : Tensor, shape (n,)
         Minus infinity is the likelihood of an image that is not finite.
-    novelty_nats : Tensor, shape (n,)
-        See :func:`cryoinfer.inference.novelty.novelty`; infinite where the image is not
-        finite.
+    outlier_score_nats : Tensor, shape (n,)
+        See :func:`cryoinfer.inference.outlier_score.outlier_score`; infinite where the
+        image is not finite.
     unreadable : Tensor of bool, shape (n,)
         Which images hold NaN or infinite pixels.
     prepared : Tensor of bool, shape (n,)
@@ -65,7 +65,7 @@ class Inferred:
     covariance: Tensor
     entropy_nats: Tensor
     log_likelihood: Tensor
-    novelty_nats: Tensor
+    outlier_score_nats: Tensor
     unreadable: Tensor
     prepared: Tensor
     noise_power: tuple[Tensor, ...]
@@ -222,7 +222,7 @@ def with_left_out(
     subset = rest.random_subset
     put = partial(_among, used)
     tested = {
-        "novelty_nats": blank.novelty_nats,
+        "outlier_score_nats": blank.outlier_score_nats,
         "unreadable": unreadable[~used],
         "prepared": blank.prepared,
     }
@@ -264,6 +264,12 @@ def _single(values: Tensor) -> Tensor:
 
 _PER_PARTICLE = (
     *("half", "rotation", "shift_angstrom", "weight", "defocus_offset_angstrom"),
-    *("covariance", "entropy_nats", "log_likelihood", "novelty_nats", "unreadable"),
+    *(
+        "covariance",
+        "entropy_nats",
+        "log_likelihood",
+        "outlier_score_nats",
+        "unreadable",
+    ),
     "prepared",
 )

@@ -13,9 +13,9 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.workflows.motion_inference import FromEncoder, MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.moving_noise import Imaged
+from cryoinfer.workflows.noise_and_scale import NoiseAndScale
 from cryoinfer.workflows.simulated_images import templates_of
-from cryoinfer.workflows.train import climb_radii
+from cryoinfer.workflows.train import refinement_radii
 
 _MODES = 4  # of the encoder, that are climbed
 
@@ -38,31 +38,33 @@ class MotionEncoder:
 
     @classmethod
     def taught(
-        cls, problem: MotionProblem, imaged: Imaged, monitor: Monitor
+        cls, problem: MotionProblem, measured: NoiseAndScale, monitor: Monitor
     ) -> "MotionEncoder":
         """Teach an encoder by images simulated through the particles' CTFs."""
         config = problem.config
         generator = torch.Generator().manual_seed(config.seed)
         radius = picture_radius(config.network.side)
         lent = templates_of(
-            problem.particles, problem.grid, radius, imaged.noise_power, generator
+            problem.particles, problem.grid, radius, measured.noise_power, generator
         )
-        images = TrainingImages(problem.projector(imaged), lent, problem.prior)
+        images = TrainingImages(problem.projector(measured), lent, problem.prior)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             network = PoseNetwork(config.network, problem.prior)
         alone = symmetry_rotations("C1")
         done = train(network, images, config.training, alone, generator, monitor)
-        encoder = PoseEncoder(done.network, problem.grid, imaged.noise_power, alone)
+        encoder = PoseEncoder(done.network, problem.grid, measured.noise_power, alone)
         return cls(problem, encoder, done)
 
-    def inference(self, imaged: Imaged) -> MotionInference:
+    def inference(self, measured: NoiseAndScale) -> MotionInference:
         """Return the climbs from what the encoder names, as far off as it errs."""
         problem = self.problem
         last = problem.last_radius
         degrees = self.training.checks[-1].median_degrees
-        first = climb_radii(degrees, self.encoder.radius, last)[0]
-        refinement = problem.refinement(problem.projector(imaged), first, last, _MODES)
-        encoder = replace(self.encoder, noise_power=imaged.noise_power)
+        first = refinement_radii(degrees, self.encoder.radius, last)[0]
+        refinement = problem.refinement(
+            problem.projector(measured), first, last, _MODES
+        )
+        encoder = replace(self.encoder, noise_power=measured.noise_power)
         semi = SemiAmortized(encoder, refinement)
-        return MotionInference.of(problem, FromEncoder(semi), imaged)
+        return MotionInference.of(problem, FromEncoder(semi), measured)

@@ -19,14 +19,16 @@ from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.workflows.centre import moved_covariance
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.moving_noise import Imaged, shown_of
+from cryoinfer.workflows.noise_and_scale import NoiseAndScale, projected
 
 _SIGNIFICANT = 3.0  # standard errors, by which all poses must have moved together
 _PLACES_A_WAVE = 8  # of the highest frequency
 _KEPT_MADS = 4.0  # median absolute deviations; poses beyond have found another top
 
 
-def first_frame(problem: MotionProblem, imaged: Imaged, radius: int) -> ModelFrame:
+def first_frame(
+    problem: MotionProblem, measured: NoiseAndScale, radius: int
+) -> ModelFrame:
     """Return where the model lies best, by some images at the poses of their file.
 
     Wherever in the box that is, to an eighth of the shortest wave: what images have
@@ -36,20 +38,20 @@ def first_frame(problem: MotionProblem, imaged: Imaged, radius: int) -> ModelFra
     ----------
     problem : MotionProblem
         Whose particles have poses.
-    imaged : Imaged
+    measured : NoiseAndScale
     radius : int
         To which images are compared, in Fourier pixels.
     """
     middle = ModelFrame.in_the_middle()
-    grid, projector = problem.grid, problem.projector(imaged)
+    grid, projector = problem.grid, problem.projector(measured)
     starts = starts_in(middle, problem)
     # Places along an axis: memory does not grow with the box.
     m = min(grid.box, _PLACES_A_WAVE * radius)
     common = torch.zeros(m**3, dtype=torch.complex128)
-    for batch in imaged.pilots(problem.particles):
-        images = problem.whitened(batch, imaged).prefix(radius)
+    for batch in measured.calibration_subset(problem.particles):
+        images = problem.whitened(batch, measured).prefix(radius)
         at = starts[batch.index]
-        seen = shown_of(projector, images, at)
+        seen = projected(projector, images, at)
         product = complex_product(seen.images.coefficients.conj(), seen.shown)
         product = product.to(common.dtype)
         plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()

@@ -22,8 +22,8 @@ from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.moving_noise import Imaged, Shown, shown_of
-from cryoinfer.workflows.parts import PartMonitor
+from cryoinfer.workflows.noise_and_scale import NoiseAndScale, Projected, projected
+from cryoinfer.workflows.stage_checkpoints import StageMonitor
 
 _MATCHED_UNKNOWNS = 3
 _KEPT_EVERY = 8  # chunks
@@ -178,28 +178,28 @@ class MotionInference:
     ----------
     problem : MotionProblem
     finder : Finder
-    imaged : Imaged
+    measured : NoiseAndScale
         Noise and gain.
-    widening : Tensor of float64, shape (6 + c,)
+    covariance_inflation : Tensor of float64, shape (6 + c,)
         What standard deviations are multiplied by.
     """
 
     problem: MotionProblem
     finder: Finder
-    imaged: Imaged
-    widening: Tensor
+    measured: NoiseAndScale
+    covariance_inflation: Tensor
 
     @classmethod
     def of(
-        cls, problem: MotionProblem, finder: Finder, imaged: Imaged
+        cls, problem: MotionProblem, finder: Finder, measured: NoiseAndScale
     ) -> "MotionInference":
         """Return the inference with widths as they are found."""
         unknowns = 6 + len(problem.model.modes)
-        return cls(problem, finder, imaged, torch.ones(unknowns, dtype=torch.float64))
+        return cls(problem, finder, measured, torch.ones(unknowns, dtype=torch.float64))
 
     def infer(self, batch: ParticleBatch) -> ParticlePosterior:
         """Return the posterior of every particle."""
-        images = self.problem.whitened(batch, self.imaged)
+        images = self.problem.whitened(batch, self.measured)
         return self.posterior(images, batch.index)
 
     def posterior(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
@@ -208,21 +208,21 @@ class MotionInference:
         prior = self.problem.prior
         if self.matches_moments:
             return MomentMatching(self.finder.projector, prior).match(images, found)
-        return found.widened(self.widening)
+        return found.inflated(self.covariance_inflation)
 
     @property
     def matches_moments(self) -> bool:
         """Whether posteriors have their own moments, and no need of other widths."""
         return int((self.problem.prior.precision >= 0).sum()) <= _MATCHED_UNKNOWNS
 
-    def pilots(self) -> Iterator[Shown]:
+    def calibration_subset(self) -> Iterator[Projected]:
         """Yield some particles and what the model shows of them."""
-        for batch in self.imaged.pilots(self.problem.particles):
-            images = self.problem.whitened(batch, self.imaged)
+        for batch in self.measured.calibration_subset(self.problem.particles):
+            images = self.problem.whitened(batch, self.measured)
             mode = self.finder.find(images, batch.index).mode()
-            yield shown_of(self.finder.projector, images, mode)
+            yield projected(self.finder.projector, images, mode)
 
-    def all_motions(self, monitor: PartMonitor) -> Motions:
+    def all_motions(self, monitor: StageMonitor) -> Motions:
         """Infer all particles; an interrupted pass goes on."""
         problem = self.problem
         chunks = problem.chunks()
@@ -234,7 +234,7 @@ class MotionInference:
                 found, done = Motions(**saved["motions"]), saved["done"]
         monitor.stage("inference", sum(len(rows) for rows in chunks[done:]))
         for number, rows in enumerate(chunks[done:], done + 1):
-            seen = problem.readable(problem.particles.batch(rows), self.imaged)
+            seen = problem.readable(problem.particles.batch(rows), self.measured)
             if seen is not None:
                 posterior = self.posterior(seen.images, seen.index)
                 mode = posterior.mode()

@@ -1,11 +1,11 @@
 """The model at rest and its modes, learned from some of the particles.
 
-In rounds: particles climb to the tops of their posteriors, fields of displacements are
-solved for, chains are mended, and the network of what has come out lends the next round
-its basis. The radius grows from round to round: at a low one, steps of many angstrom
-are nearly linear. What images show of the model, and their noise, are measured anew in
-every round; and particles that began at a wrong pose are found by a search with the
-model that half of the rounds have learned.
+In rounds: particles are refined to the modes of their posteriors, fields of
+displacements are solved for, chains are restrained, and the network of what has come
+out lends the next round its basis. The radius grows from round to round: at a low one,
+steps of many angstrom are nearly linear. What images show of the model, and their
+noise, are measured anew in every round; and particles that began at a wrong pose are
+found by a search with the model that half of the rounds have learned.
 """
 
 from collections import Counter
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from cryoinfer.data.moving_model import MovingModel, averaged
 from cryoinfer.errors import state_of_this_version
-from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.learned_motion import (
     FieldEquations,
     Fields,
@@ -27,9 +26,10 @@ from cryoinfer.inference.learned_motion import (
 )
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
 from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
-from cryoinfer.physics.structures.deformation import mended
+from cryoinfer.physics.structures.deformation import restrained
 from cryoinfer.physics.structures.elastic import (
     RIGID_MOTIONS,
     ElasticNetwork,
@@ -38,7 +38,12 @@ from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.records import Latents
 from cryoinfer.workflows.motion_inference import FromSearch, MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.moving_noise import Imaged, Shown, second_look, shown_of
+from cryoinfer.workflows.noise_and_scale import (
+    NoiseAndScale,
+    Projected,
+    projected,
+    residual_estimate,
+)
 
 _PARTICLES = 2000  # that are learned from, at most
 _BASIS = 100  # modes that a field is a sum of, at most
@@ -51,7 +56,7 @@ _FIRST_ANGSTROM, _LAST_ANGSTROM = 12.0, 6.0  # of the rounds
 _MARCHING = 0.7  # of the rounds; the others are at the last resolution
 _WORTH_NATS = 1.0  # that another pose is to be likelier by
 _STEPS = 6
-_PULL = 1.0
+_RESTRAINT = 1.0
 """Towards what images say, over the stiffness of a chain: closes torn bonds, and moves
 frames of a simulated transition by 0.4 A; at 0.01 it moved them by 1 A, which then was
 the error of the model at rest."""
@@ -74,7 +79,7 @@ class _State:
     """What is known between two rounds."""
 
     model: MovingModel
-    imaged: Imaged
+    measured: NoiseAndScale
     seen: list[_Seen]
 
     @property
@@ -141,28 +146,28 @@ def _begun(inference: MotionInference) -> _State:
     seen: list[_Seen] = []
     for chunk in torch.randperm(len(chunks), generator=generator).tolist():
         batch = problem.particles.batch(chunks[chunk])
-        good = problem.readable(batch, inference.imaged)
+        good = problem.readable(batch, inference.measured)
         if good is not None:
             latents = inference.finder.begin(good.images, good.index)
             seen.append(_Seen(good.index, latents))
         if sum(len(one.latents) for one in seen) >= _PARTICLES:
             break
-    return _State(problem.model, inference.imaged, seen)
+    return _State(problem.model, inference.measured, seen)
 
 
 def _whitened(
-    problem: MotionProblem, imaged: Imaged, one: _Seen, radius: int
+    problem: MotionProblem, measured: NoiseAndScale, one: _Seen, radius: int
 ) -> WhitenedImages:
     """Return the images of particles, which are not kept in memory."""
     batch = problem.particles.batch(one.index)
-    return problem.whitened(batch, imaged).prefix(radius)
+    return problem.whitened(batch, measured).prefix(radius)
 
 
 def _projector(
     problem: MotionProblem, state: _State, beads: MovingAtoms
 ) -> MovingProjector:
     """Return beads in the units of the images; rounds are of no higher resolution."""
-    beads = beads.scaled(state.imaged.gain)
+    beads = beads.scaled(state.measured.gain)
     return MovingProjector(beads, problem.grid, beads, problem.coarse_radius)
 
 
@@ -172,16 +177,18 @@ def _looked(
     """Measure noise and gain with the model as it is now."""
     projector = _projector(problem, state, beads)
 
-    def pilots() -> Iterator[Shown]:
+    def calibration_subset() -> Iterator[Projected]:
         looked: Counter[int] = Counter()
         for one in state.seen:
             group = int(problem.particles.optics.group[one.index[0]])
             if looked[group] < _LOOKED_AT:
-                images = _whitened(problem, state.imaged, one, radius)
-                yield shown_of(projector, images, one.latents)
+                images = _whitened(problem, state.measured, one, radius)
+                yield projected(projector, images, one.latents)
                 looked[group] += len(images)
 
-    return replace(state, imaged=second_look(pilots(), state.imaged))
+    return replace(
+        state, measured=residual_estimate(calibration_subset(), state.measured)
+    )
 
 
 def _found_again(
@@ -194,7 +201,7 @@ def _found_again(
     finder = FromSearch.of(current, projector, radius)
     others, seen = 0, []
     for one in state.seen:
-        images = _whitened(problem, state.imaged, one, radius)
+        images = _whitened(problem, state.measured, one, radius)
         starts = one.latents, finder.begin(images, one.index)
         longest = reach_radian(radius)
         modes = [
@@ -225,20 +232,20 @@ def _round(
     prior = problem.with_model(model).prior
     fields = _fields(model, projector.moving)
     equations = FieldEquations(fields, projector, prior)
-    climbed = []
+    at_modes = []
     for one in state.seen:
-        images = _whitened(problem, state.imaged, one, radius)
+        images = _whitened(problem, state.measured, one, radius)
         refined = refine_locally(
             projector, images, one.latents, prior, _STEPS, reach_radian(radius)
         ).latents
         equations.add(images, refined)
-        climbed.append(replace(one, latents=refined))
+        at_modes.append(replace(one, latents=refined))
     share = equations.solved()
-    climbed = _stepped(climbed, equations.steps(share))
-    state = replace(state, seen=climbed)
+    at_modes = _stepped(at_modes, equations.steps(share))
+    state = replace(state, seen=at_modes)
     motion = _moved(fields, share, state)
     sd = motion.sd_angstrom.clamp(min=_LEAST_SD * float(motion.sd_angstrom[0]))
-    rest = mended(model.chain, motion.rest, _PULL)
+    rest = restrained(model.chain, motion.rest, _RESTRAINT)
     found = model.learned(rest, motion.direction, tuple(sd.tolist()))
     whole = found.departure_angstrom(problem.model)
     told = (
@@ -248,7 +255,7 @@ def _round(
         + ", ".join(f"{one:.2f}" for one in motion.sd_angstrom[:3].tolist())
         + " A"
     )
-    seen = _replaced(climbed, motion)
+    seen = _replaced(at_modes, motion)
     return replace(state, model=found, seen=seen), told
 
 
@@ -285,21 +292,21 @@ def _moved(fields: Fields, share: Tensor, state: _State) -> Motion:
     )
 
 
-def _stepped(climbed: list[_Seen], step: Tensor) -> list[_Seen]:
+def _stepped(at_modes: list[_Seen], step: Tensor) -> list[_Seen]:
     """Return particles that have moved with the fields."""
-    sizes = [len(one.latents) for one in climbed]
+    sizes = [len(one.latents) for one in at_modes]
     return [
         replace(one, latents=moved(one.latents, own))
-        for one, own in zip(climbed, step.split(sizes), strict=True)
+        for one, own in zip(at_modes, step.split(sizes), strict=True)
     ]
 
 
-def _replaced(climbed: list[_Seen], motion: Motion) -> list[_Seen]:
+def _replaced(at_modes: list[_Seen], motion: Motion) -> list[_Seen]:
     """Return particles where they were, in amplitudes of the learned modes."""
-    sizes = [len(one.latents) for one in climbed]
+    sizes = [len(one.latents) for one in at_modes]
     return [
         replace(one, latents=replace(one.latents, conformation=amplitude))
-        for one, amplitude in zip(climbed, motion.amplitude.split(sizes), strict=True)
+        for one, amplitude in zip(at_modes, motion.amplitude.split(sizes), strict=True)
     ]
 
 
@@ -310,7 +317,7 @@ def _saved(state: _State, done: int) -> Mapping[str, object]:
         "rest": torch.from_numpy(model.model.coordinates_angstrom),
         "direction": model.modes.direction,
         "sd": torch.tensor(model.amplitude_sd_angstrom, dtype=torch.float64),
-        "imaged": dict(vars(state.imaged)),
+        "measured": dict(vars(state.measured)),
         "index": [one.index for one in state.seen],
         "latents": [one.latents.to_state() for one in state.seen],
     }
@@ -324,4 +331,4 @@ def _restored(given: MovingModel, saved: Mapping[str, Any]) -> _State:
     )
     rows = zip(saved["index"], saved["latents"], strict=True)
     seen = [_Seen(index, Latents.of_state(latents)) for index, latents in rows]
-    return _State(model, Imaged(**saved["imaged"]), seen)
+    return _State(model, NoiseAndScale(**saved["measured"]), seen)

@@ -25,7 +25,7 @@ from cryoinfer.inference.whitening import (
     whiten,
 )
 from cryoinfer.records import ParticleBatch
-from cryoinfer.workflows.moving_noise import Imaged
+from cryoinfer.workflows.noise_and_scale import NoiseAndScale
 
 Poses = Literal["unknown", "in-plane", "given", "searched"]
 """What is known of the poses: nothing, and they are to be searched, or an encoder is to
@@ -185,9 +185,9 @@ class MotionProblem:
         """Up to which beads stand for atoms."""
         return int(_COARSE_SHARE * self.last_radius)
 
-    def projector(self, imaged: Imaged) -> MovingProjector:
+    def projector(self, measured: NoiseAndScale) -> MovingProjector:
         """Return the model in the units of the images."""
-        gain = imaged.gain
+        gain = measured.gain
         return replace(
             self._projector,
             moving=self._projector.moving.scaled(gain),
@@ -201,13 +201,15 @@ class MotionProblem:
         finest = self.model.finest(2 * self.grid.pixel_size_angstrom)
         return MovingProjector(finest, self.grid, coarse, self.coarse_radius)
 
-    def whitened(self, batch: ParticleBatch, imaged: Imaged) -> WhitenedImages:
-        """Whiten images of one optics group to the last radius, and fade the model."""
-        noise = imaged.noise_power[int(batch.optics.group[0])]
+    def whitened(self, batch: ParticleBatch, measured: NoiseAndScale) -> WhitenedImages:
+        """Whiten images of one optics group to the last radius, by sigma-A weights."""
+        noise = measured.noise_power[int(batch.optics.group[0])]
         images = whiten(batch, self.grid, self.last_radius, noise)
-        return images.faded(imaged.fade)
+        return images.attenuated(measured.sigma_a)
 
-    def readable(self, batch: ParticleBatch, imaged: Imaged) -> "Readable | None":
+    def readable(
+        self, batch: ParticleBatch, measured: NoiseAndScale
+    ) -> "Readable | None":
         """Whiten those images of one optics group that can be read, if there are any.
 
         Those without NaN or infinite pixels, and not so bright over the noise that
@@ -216,7 +218,7 @@ class MotionProblem:
         batch = batch[is_finite(batch.images)]
         if not len(batch):
             return None
-        images = self.whitened(batch, imaged)
+        images = self.whitened(batch, measured)
         clear = images.coefficients.abs().square().sum(1).isfinite()
         if not bool(clear.any()):
             return None

@@ -8,14 +8,14 @@ from cryoinfer.errors import state_of_this_version
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Pose
 from cryoinfer.workflows.motion_problem import MotionProblem
-from cryoinfer.workflows.parts import Parts
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
+from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 
 _LARGEST_SHIFT_SD = 3.0
 _REFINEMENT, _POSES = "refinement", "refined poses"
 
 
-def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
+def refined(problem: MotionProblem, parts: StageCheckpoints) -> MotionProblem:
     """Return the problem with the poses of a refinement from the model's map.
 
     All particles together become one map, a blurred one: poses are a few degrees off
@@ -24,7 +24,7 @@ def refined(problem: MotionProblem, parts: Parts) -> MotionProblem:
     Parameters
     ----------
     problem : MotionProblem
-    parts : Parts
+    parts : StageCheckpoints
         Of the run: an interrupted refinement goes on, and what is kept of one that is
         over are the poses.
     """

@@ -20,7 +20,7 @@ from cryoinfer.data.resampling import Resampling
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA, SemiAmortized
 from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.novelty import fit
+from cryoinfer.inference.outlier_score import fit
 from cryoinfer.inference.projector import residual
 from cryoinfer.inference.whitening import (
     ROUNDING_PX,
@@ -32,7 +32,7 @@ from cryoinfer.inference.whitening import (
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.records import Latents, ParticleBatch
-from cryoinfer.workflows.imaging import Imaging, is_usual
+from cryoinfer.workflows.acquisition import AcquisitionStatistics, is_usual
 from cryoinfer.workflows.train import TrainedEncoder
 
 _BACKGROUNDS = 600
@@ -41,7 +41,7 @@ _BACKGROUNDS = 600
 _PILOTS = 300
 """Of them, those that are inferred to measure what the map leaves."""
 
-_ROUNDS = 2  # of inferring the pilots with the noise found
+_ROUNDS = 2  # of inferring the calibration_subset with the noise found
 
 _OTHER_UNITS = 1.1
 """Ratio of noise levels up to which images have the units of those learned."""
@@ -200,9 +200,9 @@ def prepare(
         monitor.stage("noise that was not learned", len(unknown))
     for kind, way, differences in unknown:
         group, box, _ = kind
-        pilots = _pilots(particles, group, box, generator)
-        if pilots is not None:
-            one = _measured(pilots, way, trained, generator)
+        calibration_subset = _calibration_subset(particles, group, box, generator)
+        if calibration_subset is not None:
+            one = _measured(calibration_subset, way, trained, generator)
             found[group, box] = one
             _tell(monitor, kind, grid, one, differences)
         monitor.advance()
@@ -210,11 +210,11 @@ def prepare(
 
 
 def _differences(
-    particles: Particles, rows: Tensor, learned: Imaging | None
+    particles: Particles, rows: Tensor, learned: AcquisitionStatistics | None
 ) -> list[str]:
     """Say in what particles of a group that was learned differ from those."""
     # A generator of their own: what is looked at must not change what is found.
-    found = Imaging.of(particles, rows, torch.Generator().manual_seed(0))
+    found = AcquisitionStatistics.of(particles, rows, torch.Generator().manual_seed(0))
     return [] if found is None or learned is None else found.differences(learned)
 
 
@@ -251,7 +251,7 @@ def _rows_of(particles: Particles, group: int, box: int) -> Tensor:
     return torch.nonzero(alike).squeeze(1)
 
 
-def _pilots(
+def _calibration_subset(
     particles: Particles, group: int, box: int, generator: torch.Generator
 ) -> ParticleBatch | None:
     """Read some images of a kind, as many as the noise is measured on.
@@ -269,7 +269,7 @@ def _pilots(
 
 
 def _measured(
-    pilots: ParticleBatch,
+    calibration_subset: ParticleBatch,
     way: Resampling | None,
     trained: TrainedEncoder,
     generator: torch.Generator,
@@ -280,16 +280,18 @@ def _measured(
     What the map leaves at the best poses is too much as well, where the particles are
     others. The lesser is taken, ring by ring.
     """
-    pixel_size = float(pilots.optics.pixel_size_angstrom[0])
+    pixel_size = float(calibration_subset.optics.pixel_size_angstrom[0])
     reach = _particle_radius_angstrom(trained) + trained.prior.shift_sd_angstrom
-    around = estimate_background_spectrum(pilots.images, reach / pixel_size)
+    around = estimate_background_spectrum(calibration_subset.images, reach / pixel_size)
     if not bool((around > 0).all()):
         raise InputError(
-            f"the images of optics group {int(pilots.optics.group[0]) + 1} are "
-            "constant around the particles: expected noise; run `cryoinfer check`"
+            f"the images of optics group {int(calibration_subset.optics.group[0]) + 1} "
+            "are constant around the particles: expected noise; run `cryoinfer check`"
         )
     power = around if way is None else way.spectrum(around)
-    few = _Pilots(pilots[:_PILOTS], trained, trained.semi_amortized())
+    few = _CalibrationSubset(
+        calibration_subset[:_PILOTS], trained, trained.semi_amortized()
+    )
     prepared = Preparation(way, around, power)
     trials = [replace(prepared, amplitude=a) for a in few.amplitudes(prepared)]
     tried = [(few.strangeness(one, generator), one) for one in trials]
@@ -301,7 +303,7 @@ def _measured(
 
 
 @dataclass(frozen=True)
-class _Pilots:
+class _CalibrationSubset:
     """Some images of one kind, to try preparations on."""
 
     batch: ParticleBatch
@@ -335,7 +337,7 @@ class _Pilots:
         images, mode = self._inferred(preparation, generator)
         volume = self.trained.shown_volume
         found = fit(volume, images.prefix(volume.radius), mode, self.trained.prior)
-        contrast = float(found.contrast.median()) / self.trained.usual.contrast
+        contrast = float(found.contrast.median()) / self.trained.inliers.contrast
         return abs(math.log(max(contrast, _LEAST_CONTRAST)))
 
     def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:

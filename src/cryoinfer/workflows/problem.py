@@ -17,7 +17,7 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
 from cryoinfer.records import ParticleBatch
-from cryoinfer.workflows.imaging import is_usual
+from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.world import ALONE, World
 
 CHUNK = 500

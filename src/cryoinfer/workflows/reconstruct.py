@@ -14,10 +14,10 @@ from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents
 from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.evidence import structure_evidence
-from cryoinfer.workflows.finish import reconstruct_halves
-from cryoinfer.workflows.marching import PADDING, find_mask
-from cryoinfer.workflows.passes import insert_images
+from cryoinfer.workflows.iteration import insert_images
+from cryoinfer.workflows.postprocess import reconstruct_halves
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.resolution_schedule import PADDING, find_mask
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.world import ALONE, World
 

@@ -21,14 +21,9 @@ from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.results.run_result import RunResult
-from cryoinfer.workflows.finish import march_to_result
-from cryoinfer.workflows.imaging import is_usual
-from cryoinfer.workflows.marching import (
-    MarchState,
-    agreement_radius,
-    find_mask,
-)
-from cryoinfer.workflows.passes import MODES, unknown_posterior
+from cryoinfer.workflows.acquisition import is_usual
+from cryoinfer.workflows.iteration import MODES, unknown_posterior
+from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,
@@ -36,6 +31,11 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.reconstruct import given_poses, insert_all
+from cryoinfer.workflows.resolution_schedule import (
+    ScheduleState,
+    agreement_radius,
+    find_mask,
+)
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.world import ALONE, World
 
@@ -127,18 +127,18 @@ def refine(
     ).shared_by(world)
     monitor = SharedMonitor(monitor, world)
 
-    def begin() -> MarchState:
+    def begin() -> ScheduleState:
         noise = initial_noise(problem)
         if starting_map is not None:
             return _from_map(problem, noise, starting_map, generator)
         return _from_poses(problem, noise, monitor)
 
-    return march_to_result(problem, begin, config.resolution_angstrom, monitor)
+    return alternate_to_result(problem, begin, config.resolution_angstrom, monitor)
 
 
 def _from_poses(
     problem: Problem, noise: tuple[Tensor, ...], monitor: Monitor
-) -> MarchState:
+) -> ScheduleState:
     poses = given_poses(problem.particles)
     sums = insert_all(problem, noise, poses, monitor)
     box = problem.grid.box
@@ -149,7 +149,7 @@ def _from_poses(
     radius = max(agreement_radius(fsc[: full + 1]), start_radius(problem))
     snr = signal_to_noise(fsc, joined=False)
     first, second = (solve(s, snr, box, box) * mask for s in sums)
-    return MarchState(
+    return ScheduleState(
         posterior=ParticlePosterior.at(poses, MODES),
         noise=noise,
         maps=(first, second),
@@ -170,12 +170,12 @@ def _from_map(
     noise: tuple[Tensor, ...],
     starting_map: StartingMap,
     generator: torch.Generator,
-) -> MarchState:
+) -> ScheduleState:
     radius = start_radius(problem)
     density = _resampled(problem, starting_map, problem.map_box(radius))
     scale = _scale_to_images(problem, density, radius, noise, generator)
     reference = density * scale
-    return MarchState(
+    return ScheduleState(
         posterior=unknown_posterior(len(problem.particles)),
         noise=noise,
         maps=(reference, reference),

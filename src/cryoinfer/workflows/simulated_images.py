@@ -39,7 +39,7 @@ def templates_of(
     radius : int
         In Fourier pixels.
     noise : tuple of Tensor
-        As :attr:`Lesson.noise_power`.
+        As :attr:`TrainingData.noise_power`.
     generator : torch.Generator
         Of the choice.
     most : int

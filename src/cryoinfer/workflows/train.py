@@ -18,7 +18,7 @@ from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.local_refinement import reach_radian
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.mode_refinement import ModeRefinement
-from cryoinfer.inference.novelty import Fit, Usual, fit
+from cryoinfer.inference.outlier_score import Fit, InlierStatistics, fit
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import Training, TrainingConfig, train
@@ -26,9 +26,9 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
-from cryoinfer.workflows.climb_widths import widening_of_climbs
-from cryoinfer.workflows.imaging import Imaging
+from cryoinfer.workflows.acquisition import AcquisitionStatistics
 from cryoinfer.workflows.problem import CHUNK
+from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
 from cryoinfer.workflows.simulated_images import templates_of
 
 _NARROWEST_SHIFT_PIXEL = 0.25
@@ -75,7 +75,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingData:
     """What an encoder is to learn.
 
     Attributes
@@ -124,13 +124,13 @@ class TrainedEncoder:
         Of shifts and defoci.
     symmetry : str
         Point group of the map.
-    usual : Usual
+    inliers : InlierStatistics
         How the map fits the particles that it was made of.
-    imaging : tuple of Imaging or None
+    imaging : tuple of AcquisitionStatistics or None
         By optics group; None of a group without particles.
     checks : tuple of Check
     verdict : str
-    widening : Tensor of float64, shape (6,)
+    covariance_inflation : Tensor of float64, shape (6,)
         What the standard deviations of climbs' posteriors are multiplied by.
     """
 
@@ -138,11 +138,11 @@ class TrainedEncoder:
     density: Tensor
     prior: PosePrior
     symmetry: str
-    usual: Usual
-    imaging: tuple[Imaging | None, ...]
+    inliers: InlierStatistics
+    imaging: tuple[AcquisitionStatistics | None, ...]
     checks: tuple[Check, ...]
     verdict: str
-    widening: Tensor
+    covariance_inflation: Tensor
 
     @cached_property
     def shown_volume(self) -> FourierVolume:
@@ -194,7 +194,7 @@ class TrainedEncoder:
         box = self.density.shape[-1]
         padding = _FINE_PADDING if box <= _LARGEST_FINE_BOX else DEFAULT_PADDING
         degrees = self.checks[-1].median_degrees
-        radii = climb_radii(degrees, self.encoder.radius, box // 2 - 1)
+        radii = refinement_radii(degrees, self.encoder.radius, box // 2 - 1)
         volume = FourierVolume.from_map(self.density, radii[-1], padding)
         refinement = ModeRefinement(
             MapProjector(volume),
@@ -202,12 +202,12 @@ class TrainedEncoder:
             radii,
             self.encoder.grid.lever_angstrom,
             self.encoder.symmetry,
-            covariance_inflation=self.widening,
+            covariance_inflation=self.covariance_inflation,
         )
         return SemiAmortized(self.encoder, refinement)
 
 
-def climb_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
+def refinement_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
     """Return the Fourier radii of climbs from poses of a given error.
 
     Parameters
@@ -237,7 +237,7 @@ _DEFAULTS = EncoderConfig()
 
 def train_encoder(
     particles: Particles,
-    lesson: Lesson,
+    training_data: TrainingData,
     config: EncoderConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
 ) -> TrainedEncoder:
@@ -247,7 +247,7 @@ def train_encoder(
     ----------
     particles : Particles
         Whose optics are learned.
-    lesson : Lesson
+    training_data : TrainingData
     config : EncoderConfig, optional
     monitor : Monitor, optional
 
@@ -260,30 +260,36 @@ def train_encoder(
     InputError
         If the picture is larger than the images, or these cover different areas.
     """
-    begun = _Beginning.of(particles, lesson, config)
+    begun = _Beginning.of(particles, training_data, config)
     grid, images, generator = begun.grid, begun.images, begun.generator
     done = begun.train(config, monitor)
-    encoder = PoseEncoder(done.network, grid, lesson.noise_power, begun.symmetry)
-    usual = Usual.of(Fit.joined([_fit(encoder, images, t) for t in images.templates]))
+    encoder = PoseEncoder(done.network, grid, training_data.noise_power, begun.symmetry)
+    inliers = InlierStatistics.of(
+        Fit.joined([_fit(encoder, images, t) for t in images.templates])
+    )
     trained = TrainedEncoder(
         encoder=encoder,
-        density=lesson.density,
+        density=training_data.density,
         prior=images.prior,
-        symmetry=lesson.symmetry,
-        usual=usual,
+        symmetry=training_data.symmetry,
+        inliers=inliers,
         imaging=_imaging(particles, grid, generator),
         checks=done.checks,
         verdict=done.verdict,
-        widening=torch.ones(6, dtype=torch.float64),
+        covariance_inflation=torch.ones(6, dtype=torch.float64),
     )
     alike = trained.like(particles, _LENT, generator)
     count = min(max(len(particles), _FEWEST_FITTED), _MOST_FITTED)
     semi = trained.semi_amortized()
-    widening = widening_of_climbs(semi, alike, count, generator, monitor)
-    return replace(trained, widening=widening)
+    covariance_inflation = inflation_of_refinement(
+        semi, alike, count, generator, monitor
+    )
+    return replace(trained, covariance_inflation=covariance_inflation)
 
 
-def help_training(particles: Particles, lesson: Lesson, config: EncoderConfig) -> None:
+def help_training(
+    particles: Particles, training_data: TrainingData, config: EncoderConfig
+) -> None:
     """Share the steps of a training that :func:`train_encoder` leads elsewhere.
 
     What follows them is done by the first process alone.
@@ -293,7 +299,7 @@ def help_training(particles: Particles, lesson: Lesson, config: EncoderConfig) -
     InputError
         As :func:`train_encoder`.
     """
-    _Beginning.of(particles, lesson, config).train(config, SILENT)
+    _Beginning.of(particles, training_data, config).train(config, SILENT)
 
 
 @dataclass(frozen=True)
@@ -307,26 +313,28 @@ class _Beginning:
     generator: torch.Generator
 
     @classmethod
-    def of(cls, particles: Particles, lesson: Lesson, config: EncoderConfig) -> Self:
-        density = lesson.density
-        grid = ReferenceGrid(density.shape[-1], lesson.pixel_size_angstrom)
+    def of(
+        cls, particles: Particles, training_data: TrainingData, config: EncoderConfig
+    ) -> Self:
+        density = training_data.density
+        grid = ReferenceGrid(density.shape[-1], training_data.pixel_size_angstrom)
         require_picture(config.network.side, grid.box)
         _require_one_area(particles, grid)
         least = _NARROWEST_SHIFT_PIXEL * grid.pixel_size_angstrom
-        shift_sd = max(_WIDER * lesson.shift_sd_angstrom, least)
+        shift_sd = max(_WIDER * training_data.shift_sd_angstrom, least)
         prior = PosePrior(shift_sd, config.defocus_sd_angstrom)
         generator = torch.Generator().manual_seed(config.seed)
         radius = picture_radius(config.network.side)
         images = TrainingImages(
             MapProjector(FourierVolume.from_map(density, radius)),
-            templates_of(particles, grid, radius, lesson.noise_power, generator),
+            templates_of(particles, grid, radius, training_data.noise_power, generator),
             prior,
         )
         with torch.random.fork_rng():
             # Layers draw their first weights from the global generator.
             torch.manual_seed(config.seed)
             network = PoseNetwork(config.network, prior)
-        symmetry = symmetry_rotations(lesson.symmetry)
+        symmetry = symmetry_rotations(training_data.symmetry)
         return cls(network, images, grid, symmetry, generator)
 
     def train(self, config: EncoderConfig, monitor: Monitor) -> Training:
@@ -342,13 +350,15 @@ class _Beginning:
 
 def _imaging(
     particles: Particles, grid: ReferenceGrid, generator: torch.Generator
-) -> tuple[Imaging | None, ...]:
+) -> tuple[AcquisitionStatistics | None, ...]:
     """Return how the particles of each optics group were recorded."""
     group, found = particles.optics.group, []
     for number in range(int(group.max()) + 1):
         own = (group == number) & (particles.boxes == grid.box)
         rows = torch.nonzero(own).squeeze(1)
-        found.append(Imaging.of(particles, rows, generator) if len(rows) else None)
+        found.append(
+            AcquisitionStatistics.of(particles, rows, generator) if len(rows) else None
+        )
     return tuple(found)
 
 

@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cryoinfer.cli import dynamics, encoders, runs, unseen
+from cryoinfer.cli import dynamics, encoders, new_particles, runs
 from cryoinfer.cli.app import app
 from cryoinfer.cli.arguments import recorded_path, spelled_arguments, told_argument
 from cryoinfer.cli.dynamics import DynamicsOptions
 from cryoinfer.cli.encoders import TrainOptions
+from cryoinfer.cli.new_particles import InferOptions
 from cryoinfer.cli.options import RunOptions, Workflow
 from cryoinfer.cli.particle_options import ParticleOptions
-from cryoinfer.cli.unseen import InferOptions
 
 EVERYTHING = {
     "symmetry": "D2",
@@ -126,8 +126,8 @@ KINDS = {
     "refine": (of_run("refine"), (runs, "run")),
     "reconstruct": (of_run("reconstruct"), (runs, "run")),
     "train": (of_train, (encoders, "train")),
-    "infer": (of_infer(False), (unseen, "infer_unseen")),
-    "infer --watch": (of_infer(True), (unseen, "infer_unseen")),
+    "infer": (of_infer(False), (new_particles, "infer_unseen")),
+    "infer --watch": (of_infer(True), (new_particles, "infer_unseen")),
     "dynamics": (of_dynamics, (dynamics, "dynamics")),
 }
 

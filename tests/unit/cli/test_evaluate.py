@@ -62,7 +62,7 @@ def test_particles_without_a_pose_are_not_judged(
     found = replace(
         result,
         inferred=result.inferred.with_first_mode(replace(result.latents, pose=pose)),
-        novelty_nats=novelty,
+        outlier_score_nats=novelty,
         unreadable=unreadable,
     )
     run = tmp_path / "run"

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from cryoinfer.cli import evaluate as evaluation
 from cryoinfer.cli import runs
-from cryoinfer.cli.left_out import flag_words, used_particles
 from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.rejected_particles import flag_words, used_particles
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -138,7 +138,7 @@ def test_an_encoder_answers_for_no_flag_of_an_earlier_run(
         novelty[7] = 20.0
         none = torch.zeros(48).bool()
         made = some(result, rows)
-        return replace(made, novelty_nats=novelty, unreadable=none, prepared=none)
+        return replace(made, outlier_score_nats=novelty, unreadable=none, prepared=none)
 
     monkeypatch.setattr(runs, "refine", refined)
     runs.run(replace(options, workflow="refine", particles=path), screen)

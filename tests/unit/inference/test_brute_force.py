@@ -10,9 +10,9 @@ from torch import Tensor
 from cryoinfer.geometry.rotations import random_turns_in_plane
 from cryoinfer.inference.brute_force import brute_force
 from cryoinfer.inference.grid_posterior import grid_posterior
-from cryoinfer.inference.lattice import departure
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import departure
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms

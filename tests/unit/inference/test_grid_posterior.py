@@ -14,12 +14,12 @@ from cryoinfer.inference.grid_posterior import (
     grid_posterior,
     kl_divergence,
 )
-from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.records import Latents, Pose
 
 PRIOR = PosePrior(5.0, 0.0)

@@ -11,11 +11,11 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.importance import ImportanceSampling, fitted, mixed
-from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Optics, Pose
 
@@ -158,7 +158,7 @@ def test_mates_of_a_symmetric_structure_are_one_pose() -> None:
     turned[:, 1] = turned[:, 1] @ c3[1]
     mates = replace(truth.modes, pose=replace(pose, rotation=turned))
     truth = replace(truth, modes=mates)
-    start = truth.widened(torch.full((6,), 1.5, dtype=torch.float64))
+    start = truth.inflated(torch.full((6,), 1.5, dtype=torch.float64))
     found = ImportanceSampling(Known(truth, c3), FLAT, c3).of(blank(4), start)
     assert divergence(truth, found, c3).mean() < 0.06
 
@@ -167,7 +167,7 @@ def test_a_step_of_the_fit_takes_the_moments_of_the_draws() -> None:
     truth = sums(3, 1, (0.02, 0.03, 0.01, 0.5, 0.7, 0.0))
     drawn = truth.sample(20_000, seeded(1))
     weight = torch.full((20_000, 3), 1 / 20_000, dtype=torch.float64)
-    wrong = truth.widened(torch.full((6,), 2.0, dtype=torch.float64))
+    wrong = truth.inflated(torch.full((6,), 2.0, dtype=torch.float64))
     found = fitted(wrong, drawn, weight)
     step = truth.departures(drawn)[:, :, 0]
     apart = step - step.mean(0)
@@ -217,8 +217,8 @@ def test_posteriors_of_images_come_nearer_to_the_exact_ones(scene) -> None:
         mode.covariance()[:, None],
     )
     exact = grid_posterior(made.projector, made.images, prior, laplace)
-    wide = laplace.widened(torch.full((6,), 1.3, dtype=torch.float64))
-    start = mixed(wide, wide.widened(torch.full((6,), 2.0).double()), 0.3)
+    wide = laplace.inflated(torch.full((6,), 1.3, dtype=torch.float64))
+    start = mixed(wide, wide.inflated(torch.full((6,), 2.0).double()), 0.3)
     found = ImportanceSampling(made.projector, prior, C1).of(made.images, start)
     before, after = (kl_divergence(exact, one) for one in (laplace, found))
     assert before.median() > 0.1, before

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cryoinfer.fourier import trilinear
 from cryoinfer.geometry.rotations import random_rotations
-from cryoinfer.inference.lattice import departure, moved
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.operations import plain_only
 from cryoinfer.records import Latents
 

@@ -55,7 +55,7 @@ def latents() -> Latents:
     )
 
 
-def imaged(beads: MovingAtoms, at: Latents) -> WhitenedImages:
+def measured(beads: MovingAtoms, at: Latents) -> WhitenedImages:
     """Return images without noise."""
     clean = beads.at(at.conformation).project(at.pose, BOX, PIXEL_SIZE)
     optics = Optics.without_ctf(IMAGES, PIXEL_SIZE)
@@ -95,7 +95,7 @@ def test_the_middle_is_one_of_the_places() -> None:
 def test_elimination_is_the_whole_system_solved_at_once() -> None:
     true = moving()
     at = latents()
-    images = imaged(true, at)
+    images = measured(true, at)
     start = replace(
         at,
         pose=replace(at.pose, shift_angstrom=at.pose.shift_angstrom + 0.05),
@@ -161,7 +161,7 @@ def test_a_field_comes_back_and_what_is_not_there_does_not() -> None:
     )
     at = latents()
     equations = FieldEquations(known, projector(beads), PRIOR)
-    equations.add(imaged(true, at), at)
+    equations.add(measured(true, at), at)
     found = equations.solved()
     # Slopes are those at the wrong place: of second order in displacements of 0.5 A in
     # 12 A of resolution.

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
-from cryoinfer.inference.lattice import departure, moved
 from cryoinfer.inference.local_refinement import (
     FusedRefinement,
     refine_by_normal_equations,
@@ -18,6 +17,7 @@ from cryoinfer.inference.local_refinement import (
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import NormalEquations
+from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.operations import plain_only
 from cryoinfer.records import Latents, Optics, Pose

@@ -11,10 +11,10 @@ from cryoinfer.geometry.rotations import (
     random_rotations,
     rotate_in_image_frame,
 )
-from cryoinfer.inference.lattice import departure, moved
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.records import Latents, Pose
 
 WIDE = PosePrior(1e3, 0.0)

@@ -10,10 +10,10 @@ from torch import Tensor
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.amplitudes import amplitude_moments
-from cryoinfer.inference.lattice import departure, moved
 from cryoinfer.inference.moment_matching import MomentMatching
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Optics, Pose
 

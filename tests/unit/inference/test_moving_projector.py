@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
-from cryoinfer.inference.lattice import departure, moved
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.physics.structures.atoms import GaussianAtoms

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.lattice import moved
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import Projector, residual
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.operations import plain_only

@@ -10,9 +10,9 @@ from cryoinfer.evaluation import Identifiability
 from cryoinfer.report import DynamicsContent, render_dynamics_report
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.style import THEME_COLOURS
-from cryoinfer.results.trial import BINS, LEVELS, SEARCHED, Trial
+from cryoinfer.results.calibration_trial import BINS, LEVELS, SEARCHED, CalibrationTrial
 
-EVEN = Trial(
+EVEN = CalibrationTrial(
     images=1000,
     median_degrees=1.0,
     coverage=LEVELS,

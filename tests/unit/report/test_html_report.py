@@ -17,8 +17,8 @@ from cryoinfer.report.assessment import (
     least_fourier_coverage,
 )
 from cryoinfer.report.style import THEME_COLOURS
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.run_result import Iteration
-from cryoinfer.results.trial import Trial
 
 BOX, PIXEL, COUNT = 16, 1.5, 400
 
@@ -289,7 +289,7 @@ def test_given_poses_are_no_better_than_what_found_them(
 def test_an_encoder_is_judged_where_it_has_posed(content: ReportContent) -> None:
     ranks = {"rotation": (5,) * 20}
     coverage = tuple(level / 20 for level in range(21))
-    good = Trial(100, 2.0, coverage, 0.03, ranks, {"rotation": 0.5})
+    good = CalibrationTrial(100, 2.0, coverage, 0.03, ranks, {"rotation": 0.5})
     assert cautions(replace(content, trials={"encoder": good})) == ""
     lost = replace(good, median_degrees=40.0)
     said = cautions(replace(content, trials={"encoder": lost}))

@@ -8,7 +8,14 @@ from cryoinfer.report import TrainingContent, render_training_report
 from cryoinfer.report.style import THEME_COLOURS
 from cryoinfer.report.training import assess_training
 from cryoinfer.report.trials import judge_trials, trial_section
-from cryoinfer.results.trial import BINS, CLIMBED, ENCODER, LEVELS, SEARCHED, Trial
+from cryoinfer.results.calibration_trial import (
+    BINS,
+    CLIMBED,
+    ENCODER,
+    LEVELS,
+    SEARCHED,
+    CalibrationTrial,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Look:
     median_degrees: float
 
 
-EVEN = Trial(
+EVEN = CalibrationTrial(
     images=1000,
     median_degrees=1.23,
     coverage=LEVELS,

@@ -35,7 +35,7 @@ def written(
     else:
         run_files.write_inference(folder, particles, result)
     run_files.write_reconstruction(folder, result.reconstruction)
-    tested = result.novelty_nats is not None
+    tested = result.outlier_score_nats is not None
     record = replace(
         RunRecord.of_now(workflow, {}, {}, 0, 1),
         status="finished",
@@ -124,7 +124,7 @@ def test_what_an_encoder_has_tested_comes_back(
     likelihood[3] = -torch.inf
     tested = replace(
         result,
-        novelty_nats=novelty,
+        outlier_score_nats=novelty,
         unreadable=unreadable,
         inferred=replace(result.inferred, log_likelihood=likelihood),
         prepared=torch.zeros(n, dtype=torch.bool),
@@ -133,8 +133,8 @@ def test_what_an_encoder_has_tested_comes_back(
     assert found is not None
     assert found.unreadable is not None
     assert torch.equal(found.unreadable, unreadable)
-    assert found.novelty_nats is not None
-    torch.testing.assert_close(found.novelty_nats, novelty, rtol=1e-6, atol=1e-6)
+    assert found.outlier_score_nats is not None
+    torch.testing.assert_close(found.outlier_score_nats, novelty, rtol=1e-6, atol=1e-6)
     assert torch.equal(found.inferred.log_likelihood.isinf(), likelihood.isinf())
     assert found.prepared is None
 

@@ -85,7 +85,7 @@ def test_flags_tell_what_is_strange_from_what_is_unreadable(
     novelty[:4] = torch.tensor([5.0, torch.inf, torch.nan, torch.inf])
     unreadable = torch.zeros(len(particles), dtype=torch.bool)
     unreadable[3] = True
-    flagged = replace(result, novelty_nats=novelty, unreadable=unreadable)
+    flagged = replace(result, outlier_score_nats=novelty, unreadable=unreadable)
     found = run_files.with_posteriors(particles, flagged).table.results
     assert found[FLAG][:5].tolist() == [1, 1, 1, 2, 0]
     # Other programs read neither infinities nor NaN.

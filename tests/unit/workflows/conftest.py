@@ -11,7 +11,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference.novelty import Usual, fit
+from cryoinfer.inference.outlier_score import InlierStatistics, fit
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import whiten
@@ -20,8 +20,8 @@ from cryoinfer.io.mrc import StackWriter, read_map
 from cryoinfer.records import Latents, Pose
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    Lesson,
     TrainedEncoder,
+    TrainingData,
     train_encoder,
 )
 
@@ -71,14 +71,16 @@ def taught() -> Callable[..., TrainedEncoder]:
             training=TrainingConfig(steps=3, batch=8, check_every=3),
         )
         size = made.particles.pixel_size_angstrom
-        lesson = Lesson(made.density, size, (spectrum,), 1.2, "C1")
-        trained = train_encoder(made.particles, lesson, config, SilentMonitor())
+        training_data = TrainingData(made.density, size, (spectrum,), 1.2, "C1")
+        trained = train_encoder(made.particles, training_data, config, SilentMonitor())
         batch = made.particles.batch(torch.arange(len(made.particles)))
         encoder = trained.encoder
         images = whiten(batch, encoder.grid, encoder.radius, spectrum)
         volume = FourierVolume.from_map(made.density, encoder.radius)
         at = Latents.rigid(made.true_pose, torch.zeros(len(made.true_pose)).double())
-        return replace(trained, usual=Usual.of(fit(volume, images, at, trained.prior)))
+        return replace(
+            trained, inliers=InlierStatistics.of(fit(volume, images, at, trained.prior))
+        )
 
     return teach
 

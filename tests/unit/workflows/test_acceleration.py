@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryoinfer.workflows.acceleration import Round, next_references
+from cryoinfer.workflows.acceleration import AndersonStep, next_references
 
 SIDE = 4
 
@@ -32,7 +32,9 @@ def run(step: Linear, passes: int, memory: int) -> float:
     reference, rounds = noise(2), ()
     for _ in range(passes):
         made = step(reference)
-        rounds = (Round(7, (reference, reference), (made, made)), *rounds)[:memory]
+        rounds = (AndersonStep(7, (reference, reference), (made, made)), *rounds)[
+            :memory
+        ]
         reference, other = next_references(rounds)
         assert torch.equal(reference, other)
     return step.error(reference)
@@ -53,10 +55,10 @@ def test_a_slow_direction_among_fast_ones_is_reached_sooner() -> None:
 
 def test_passes_of_another_radius_or_size_do_not_count() -> None:
     small, large = torch.zeros(2, 2, 2), noise(3)
-    latest = Round(9, (noise(4), noise(5)), (large, large))
+    latest = AndersonStep(9, (noise(4), noise(5)), (large, large))
     for before in (
-        Round(8, (noise(6), noise(7)), (noise(8), noise(9))),
-        Round(9, (small, small), (noise(8), noise(9))),
+        AndersonStep(8, (noise(6), noise(7)), (noise(8), noise(9))),
+        AndersonStep(9, (small, small), (noise(8), noise(9))),
     ):
         found = next_references((latest, before))
         assert found[0] is large
@@ -67,7 +69,7 @@ def test_passes_of_another_radius_or_size_do_not_count() -> None:
 def test_a_map_that_grew_is_taken_as_it_is(grown: bool) -> None:
     small, large = torch.zeros(2, 2, 2), noise(3)
     tried = small if grown else large
-    latest = Round(9, (tried, tried), (large, large))
+    latest = AndersonStep(9, (tried, tried), (large, large))
     assert next_references((latest,))[0] is large
 
 

@@ -24,7 +24,7 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Optics, ParticleBatch
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
-from cryoinfer.workflows.moving_noise import first_look
+from cryoinfer.workflows.noise_and_scale import initial_estimate
 
 SETTINGS = SimulationConfig(
     n=60,
@@ -81,12 +81,12 @@ def test_known_amplitudes_come_back(found: Dynamics, truth: torch.Tensor) -> Non
 
 def test_the_gain_and_the_noise_are_found(found: Dynamics) -> None:
     # 60 images of 700 coefficients tell both to a percent or two.
-    assert found.inference.imaged.gain == pytest.approx(1.0, abs=0.03)
+    assert found.inference.measured.gain == pytest.approx(1.0, abs=0.03)
     true = Simulation.of(SETTINGS).model.noise
-    spectrum = found.inference.imaged.noise_power[0][4:15] / true.spectrum[4:15]
+    spectrum = found.inference.measured.noise_power[0][4:15] / true.spectrum[4:15]
     assert float(spectrum.mean()) == pytest.approx(1.0, abs=0.03)
-    assert found.inference.imaged.unexplained is not None
-    assert found.inference.imaged.unexplained < 0.05
+    assert found.inference.measured.unexplained is not None
+    assert found.inference.measured.unexplained < 0.05
 
 
 def test_images_in_other_units_have_another_gain(
@@ -94,7 +94,7 @@ def test_images_in_other_units_have_another_gain(
 ) -> None:
     particles = Particles.load(folder / "particles.star")
     way = _grid(particles)
-    before = first_look(particles, model, *way, torch.Generator().manual_seed(0))
+    before = initial_estimate(particles, model, *way, torch.Generator().manual_seed(0))
 
     class Brighter:
         """The same particles, seven times as bright."""
@@ -106,7 +106,7 @@ def test_images_in_other_units_have_another_gain(
             return replace(batch, images=7 * batch.images)
 
     brighter: Particles = Brighter()  # type: ignore[assignment]
-    after = first_look(brighter, model, *way, torch.Generator().manual_seed(0))
+    after = initial_estimate(brighter, model, *way, torch.Generator().manual_seed(0))
     # Exact but for the rounding of single precision.
     assert after.gain == pytest.approx(7 * before.gain, rel=1e-4)
 
@@ -201,8 +201,8 @@ def test_images_that_cannot_be_read_spoil_no_other(
 
     spoiled: Particles = Spoiled()  # type: ignore[assignment]
     way = _grid(particles)
-    before = first_look(particles, model, *way, torch.Generator().manual_seed(0))
-    after = first_look(spoiled, model, *way, torch.Generator().manual_seed(0))
+    before = initial_estimate(particles, model, *way, torch.Generator().manual_seed(0))
+    after = initial_estimate(spoiled, model, *way, torch.Generator().manual_seed(0))
     assert set(range(60)) - set(after.rows[0].tolist()) == {3, 7}
     # Two images of 60 fewer: their share of the power.
     assert after.gain == pytest.approx(before.gain, rel=0.05)

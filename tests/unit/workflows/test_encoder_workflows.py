@@ -15,14 +15,14 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.climb_widths import widening_of_climbs
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
+from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
 from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    Lesson,
     TrainedEncoder,
-    climb_radii,
+    TrainingData,
+    refinement_radii,
     require_picture,
     train_encoder,
 )
@@ -37,10 +37,10 @@ CONFIG = EncoderConfig(
 @pytest.fixture(scope="module")
 def trained(simulated) -> TrainedEncoder:
     made = simulated()
-    lesson = Lesson(
+    training_data = TrainingData(
         made.density, PIXEL_SIZE, (torch.full((BOX // 2 + 1,), 0.1),), 1.0, "C1"
     )
-    return train_encoder(made.particles, lesson, CONFIG, SilentMonitor())
+    return train_encoder(made.particles, training_data, CONFIG, SilentMonitor())
 
 
 def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
     assert torch.equal(trained.density, loaded.density)
     assert (loaded.prior, loaded.checks) == (trained.prior, trained.checks)
     assert loaded.verdict == trained.verdict
-    assert torch.equal(loaded.widening, trained.widening)
+    assert torch.equal(loaded.covariance_inflation, trained.covariance_inflation)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
 def test_local_refinement_begins_within_reach_of_the_encoder(
     degrees, last, radii
 ) -> None:
-    assert climb_radii(degrees, 15, last) == radii
+    assert refinement_radii(degrees, 15, last) == radii
 
 
 @pytest.mark.parametrize("side", [4, 20, 0, 32])
@@ -84,9 +84,9 @@ def test_pictures_that_cannot_be_are_refused(side: int) -> None:
 def test_optics_groups_of_different_pixel_size_are_refused(simulated) -> None:
     particles = simulated(optics_groups=2).particles
     noise = (torch.full((BOX // 2 + 1,), 0.1),) * 2
-    lesson = Lesson(simulated().density, PIXEL_SIZE, noise, 1.0, "C1")
+    training_data = TrainingData(simulated().density, PIXEL_SIZE, noise, 1.0, "C1")
     with pytest.raises(InputError, match="in optics group 2"):
-        train_encoder(particles, lesson, CONFIG, SilentMonitor())
+        train_encoder(particles, training_data, CONFIG, SilentMonitor())
 
 
 def test_a_pixel_size_that_a_map_has_rounded_costs_no_ring(simulated) -> None:
@@ -94,8 +94,8 @@ def test_a_pixel_size_that_a_map_has_rounded_costs_no_ring(simulated) -> None:
     noise = (torch.full((BOX // 2 + 1,), 0.1),)
     for rounding in (1 + 1e-7, 1 - 1e-7):
         rounded = PIXEL_SIZE * rounding
-        lesson = Lesson(simulated().density, rounded, noise, 1.0, "C1")
-        trained = train_encoder(particles, lesson, CONFIG, SilentMonitor())
+        training_data = TrainingData(simulated().density, rounded, noise, 1.0, "C1")
+        trained = train_encoder(particles, training_data, CONFIG, SilentMonitor())
         found = trained.encoder.infer(particles.batch(torch.arange(3)))
         assert found.modes.pose.rotation.shape == (3, 3, 3, 3)
 
@@ -190,7 +190,7 @@ def test_refined_modes_are_widened_never_narrowed_nor_to_reach_others(
 ) -> None:
     told = Foretold(sd)
     generator = torch.Generator().manual_seed(2)
-    found = widening_of_climbs(told, told, 4000, generator, SilentMonitor())
+    found = inflation_of_refinement(told, told, 4000, generator, SilentMonitor())
     # The quantile of 8,000 numbers is known to 1 %; three of those, upwards too.
     assert torch.allclose(found[:5], torch.full((5,), factor).double(), rtol=0.03)
     assert found[5] == 1.0

@@ -14,7 +14,7 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.novelty import fit, is_novel, novelty
+from cryoinfer.inference.outlier_score import fit, is_outlier, outlier_score
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.star import read_star, write_star
@@ -125,7 +125,7 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     assert torch.equal(found.random_subset, whole.random_subset)
     # No image, no pose: nothing is claimed to be known.
     assert torch.equal(~found.unreadable, good)
-    assert torch.equal(~found.novelty_nats.isinf(), good)
+    assert torch.equal(~found.outlier_score_nats.isinf(), good)
     assert torch.equal(found.inferred.log_likelihood.isinf(), ~good)
     assert torch.equal(found.inferred.weight[~good], torch.zeros(3, 3).double())
     eye = torch.eye(3).double()
@@ -160,7 +160,7 @@ def test_noise_is_flagged_and_not_in_the_map(trained, made, tmp_path: Path) -> N
     images[:50] = noise * math.sqrt(noise_variance(made.particles))
     junk = rewritten(made.particles, images, tmp_path / "junk")
     found = infer(junk, trained, InferConfig(), SilentMonitor())
-    flagged = is_novel(found.novelty_nats)
+    flagged = is_outlier(found.outlier_score_nats)
     assert float(flagged[:50].double().mean()) > 0.9
     inferred = infer_particles(junk, trained, InferConfig(), SilentMonitor())
     empty = reconstruct_inferred(
@@ -197,8 +197,9 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     angle = geodesic_angle(found.rotation, made.true_pose.rotation)
     moved = (found.shift_angstrom - made.true_pose.shift_angstrom).norm(dim=1)
     low = FourierVolume.from_map(trained.density, RADIUS)
-    strange = novelty(fit(low, images.prefix(RADIUS), at, trained.prior), trained.usual)
-    flagged = float(is_novel(strange).double().mean())
+    fitted = fit(low, images.prefix(RADIUS), at, trained.prior)
+    strange = is_outlier(outlier_score(fitted, trained.inliers))
+    flagged = float(strange.double().mean())
     rim = batch.images[:, 0].std() * float(batch.optics.pixel_size_angstrom[0])
     return float(angle.median() / rim), float(moved.median() / rim), flagged
 

@@ -60,7 +60,7 @@ def test_parts_add_up_to_the_whole(trained, made, tmp_path: Path) -> None:
     assert again.covariance.dtype == again.entropy_nats.dtype == torch.float32
     for wrong in (
         {"covariance": loaded["covariance"][:, :5, :5]},
-        {"novelty_nats": loaded["novelty_nats"][1:]},
+        {"outlier_score_nats": loaded["outlier_score_nats"][1:]},
         {"sums": [loaded["sums"][0], None]},
         {"half": 3},
     ):
@@ -100,5 +100,5 @@ def test_a_resumed_inference_is_bitwise_the_uninterrupted_one(
     assert torch.equal(pose.rotation, expected.rotation)
     assert torch.equal(pose.shift_angstrom, expected.shift_angstrom)
     assert torch.equal(again.inferred.covariance, complete.inferred.covariance)
-    assert torch.equal(again.novelty_nats, complete.novelty_nats)
+    assert torch.equal(again.outlier_score_nats, complete.outlier_score_nats)
     assert torch.equal(again.reconstruction.half1, complete.reconstruction.half1)

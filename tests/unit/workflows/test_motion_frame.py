@@ -24,7 +24,7 @@ from cryoinfer.workflows.motion_frame import (
     motions_in,
 )
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
-from cryoinfer.workflows.moving_noise import first_look
+from cryoinfer.workflows.noise_and_scale import initial_estimate
 
 N = 200
 OFFSET = torch.tensor([5.0, -3.0, 4.0], dtype=torch.float64)
@@ -134,7 +134,7 @@ def test_the_place_of_a_model_is_seen_from_far(tmp_path: Path) -> None:
     given = true.with_results(pose=Pose(true.pose.rotation, aside))
     model = MovingModel.of(chain, 1, 1.0)
     problem = MotionProblem.of(given, model, DynamicsConfig(poses="given"))
-    imaged = first_look(given, model, problem.grid, problem.prior, seeded(0))
-    found = first_frame(problem, imaged, 12)
+    measured = initial_estimate(given, model, problem.grid, problem.prior, seeded(0))
+    found = first_frame(problem, measured, 12)
     # Places are 4 A apart, and 40 images tell one from the next.
     torch.testing.assert_close(found.offset_angstrom, far, atol=2.1, rtol=0)

@@ -23,16 +23,16 @@ from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows import motion_learning, motion_trial, moving_noise
+from cryoinfer.workflows import motion_calibration, motion_learning, noise_and_scale
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
-from cryoinfer.workflows.moving_noise import (
-    Imaged,
-    Shown,
-    first_look,
-    second_look,
+from cryoinfer.workflows.noise_and_scale import (
+    NoiseAndScale,
+    Projected,
+    initial_estimate,
+    residual_estimate,
 )
 
 NAME = "adenylate-kinase-open"
@@ -83,7 +83,7 @@ def learned(particles: Particles, given: MovingModel) -> Dynamics:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trials be of fewer images than a user's: they are tested elsewhere."""
-    monkeypatch.setattr(motion_trial, "_FEWEST_TRIED", 20)
+    monkeypatch.setattr(motion_calibration, "_FEWEST_TRIED", 20)
 
 
 def apart(model: MovingModel, nodes: Tensor) -> float:
@@ -111,8 +111,8 @@ def test_the_model_explains_more_of_the_images(
 ) -> None:
     as_given = replace(CONFIG, learning_rounds=0)
     before = infer_dynamics(particles, given, as_given, SilentMonitor())
-    before = before.inference.imaged
-    after = learned.inference.imaged
+    before = before.inference.measured
+    after = learned.inference.measured
     assert before.unexplained is not None
     assert after.unexplained is not None
     assert after.unexplained < 0.5 * before.unexplained
@@ -169,11 +169,13 @@ def test_particles_that_begin_at_a_wrong_pose_are_found(
     config = replace(CONFIG, poses="searched")
     problem = MotionProblem.of(particles, given, config)
     generator = torch.Generator().manual_seed(0)
-    imaged = first_look(particles, given, problem.grid, problem.prior, generator)
+    measured = initial_estimate(
+        particles, given, problem.grid, problem.prior, generator
+    )
     assert particles.pose is not None
-    finder = Astray(problem.projector(imaged), particles.pose)
+    finder = Astray(problem.projector(measured), particles.pose)
     listener = Listener()
-    learned_model(MotionInference.of(problem, finder, imaged), 2, listener)
+    learned_model(MotionInference.of(problem, finder, measured), 2, listener)
     (told,) = [text for text in listener.told if "likelier poses" in text]
     found = int(told.split("likelier poses of ")[1].split()[0])
     # Random poses of a protein of two unlike domains; and one or two that had moved.
@@ -188,20 +190,22 @@ def test_noise_of_every_optics_group_is_looked_at(
     grouped = replace(particles, table=table)
     problem = MotionProblem.of(grouped, given, replace(CONFIG, poses="given"))
     generator = torch.Generator().manual_seed(0)
-    imaged = first_look(grouped, given, problem.grid, problem.prior, generator)
+    measured = initial_estimate(grouped, given, problem.grid, problem.prior, generator)
     assert particles.pose is not None
-    finder = Astray(problem.projector(imaged), particles.pose)
+    finder = Astray(problem.projector(measured), particles.pose)
     seen = []
 
-    def look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
-        found = list(pilots)
+    def look(
+        calibration_subset: Iterable[Projected], before: NoiseAndScale
+    ) -> NoiseAndScale:
+        found = list(calibration_subset)
         seen.append([one.group for one in found])
-        return second_look(found, before)
+        return residual_estimate(found, before)
 
     # Those of one group are more than enough for all.
     monkeypatch.setattr(motion_learning, "_LOOKED_AT", 1)
-    monkeypatch.setattr(motion_learning, "second_look", look)
-    learned_model(MotionInference.of(problem, finder, imaged), 1, SilentMonitor())
+    monkeypatch.setattr(motion_learning, "residual_estimate", look)
+    learned_model(MotionInference.of(problem, finder, measured), 1, SilentMonitor())
     assert [sorted(groups) for groups in seen] == [[0, 1]]
 
 
@@ -227,12 +231,12 @@ def test_a_second_look_is_at_readable_images(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(moving_noise, "_SECOND_LOOK", 3)
+    monkeypatch.setattr(noise_and_scale, "_SECOND_LOOK", 3)
     some = broken(particles, slice(0, 10), tmp_path / "broken")
     problem = MotionProblem.of(some, given, replace(CONFIG, poses="searched"))
     generator = torch.Generator().manual_seed(0)
-    imaged = first_look(some, given, problem.grid, problem.prior, generator)
-    (batch,) = imaged.pilots(some)
+    measured = initial_estimate(some, given, problem.grid, problem.prior, generator)
+    (batch,) = measured.calibration_subset(some)
     assert batch.index.tolist() == [10, 11, 12]
 
 

@@ -26,7 +26,7 @@ from cryoinfer.records import Pose
 _FITTED_FREQUENCIES = 4000
 _ROUNDS = 200  # of the minimiser, at most
 _LEAST_VARIANCE_ANGSTROM2 = 0.1
-_PULL = 1e-3
+_RESTRAINT = 1e-3
 """Loss, over the power of the atoms, of weights and widths that are all wrong by their
 own size: a low resolution does not tell neighbouring beads apart."""
 
@@ -105,7 +105,7 @@ class GaussianBeads:
             value = reproducible_mean(real.square() + imaginary.square()) / scale
             departed = (weight / start.weight_angstrom - 1).square().mean()
             departed = departed + (log_variance - first_log_variance).square().mean()
-            value = value + _PULL * departed
+            value = value + _RESTRAINT * departed
             value.backward()
             return value
 

@@ -68,7 +68,7 @@ def chain_network(
     )
 
 
-def mended(chain: ElasticNetwork, target_angstrom: Tensor, pull: float) -> Tensor:
+def restrained(chain: ElasticNetwork, target_angstrom: Tensor, pull: float) -> Tensor:
     """Return nodes near a target, whose neighbours along the chain keep their distance.
 
     The minimum of the springs' energy and that of springs towards the target.

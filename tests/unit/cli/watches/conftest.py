@@ -55,7 +55,7 @@ def start(
             inferred=found.modes(),
             random_subset=found.half + 1,
             entropy_nats=found.entropy_nats,
-            novelty_nats=found.novelty_nats,
+            outlier_score_nats=found.outlier_score_nats,
             unreadable=found.unreadable,
         )
 

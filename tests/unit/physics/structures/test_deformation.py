@@ -10,7 +10,7 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.physics.structures.deformation import (
     carried,
     chain_network,
-    mended,
+    restrained,
     turns,
 )
 
@@ -58,10 +58,10 @@ def test_springs_do_not_join_pieces_whose_numbers_jump() -> None:
 def test_what_is_whole_stays() -> None:
     nodes = helix()
     chain = chain_network(nodes.numpy(), ["A"] * NODES, NUMBERS)
-    assert torch.equal(mended(chain, nodes, 0.01), nodes)
+    assert torch.equal(restrained(chain, nodes, 0.01), nodes)
     turned = nodes @ roma.rotvec_to_rotmat(torch.tensor([0.5, 1.0, 2.0]).double()).mT
     # The minimiser sees forces of rounding alone.
-    assert float((mended(chain, turned, 0.01) - turned).abs().max()) < 1e-9
+    assert float((restrained(chain, turned, 0.01) - turned).abs().max()) < 1e-9
 
 
 def test_a_chain_that_was_torn_is_mended() -> None:
@@ -69,7 +69,7 @@ def test_a_chain_that_was_torn_is_mended() -> None:
     chain = chain_network(nodes.numpy(), ["A"] * NODES, NUMBERS)
     torn = nodes.clone()
     torn[NODES // 2 :, 0] += 6.0
-    found = mended(chain, torn, 0.01)
+    found = restrained(chain, torn, 0.01)
     assert float(bonds(torn).max()) > 6.5
     # Springs a hundred times as stiff as what pulls the other way.
     assert float((bonds(found) - bonds(nodes)).abs().max()) < 0.3

@@ -9,7 +9,7 @@ from torch import Tensor
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
-from cryoinfer.inference.lattice import moved
+from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.beads import GaussianBeads
 from cryoinfer.physics.structures.moving import MovingAtoms

@@ -20,8 +20,8 @@ from cryoinfer.inference.search import SearchPlan, global_search
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents, ParticleBatch, Pose
-from cryoinfer.workflows.frames import Frame, relative_frame
-from cryoinfer.workflows.imaging import is_usual
+from cryoinfer.workflows.acquisition import is_usual
+from cryoinfer.workflows.half_set_alignment import HalfSetAlignment, align_half_sets
 from cryoinfer.workflows.problem import Problem
 
 MODES = 3
@@ -29,7 +29,7 @@ MODES = 3
 
 
 @dataclass(frozen=True)
-class PassPlan:
+class IterationPlan:
     """What one pass does.
 
     Attributes
@@ -63,7 +63,7 @@ def unknown_posterior(n: int) -> ParticlePosterior:
 
 
 @dataclass(frozen=True)
-class PassOutcome:
+class IterationOutcome:
     """What one pass found.
 
     Attributes
@@ -114,14 +114,14 @@ class _ResidualPower:
         )
 
 
-def run_pass(
+def run_iteration(
     problem: Problem,
     references: tuple[MapProjector, MapProjector],
     noise: tuple[Tensor, ...],
     before: ParticlePosterior,
-    plan: PassPlan,
+    plan: IterationPlan,
     monitor: Monitor,
-) -> PassOutcome:
+) -> IterationOutcome:
     """Infer every particle from the reference of its half, and sum the next map.
 
     Parameters
@@ -131,14 +131,14 @@ def run_pass(
     noise : tuple of Tensor
         Noise power per optics group and ring.
     before : ParticlePosterior
-    plan : PassPlan
+    plan : IterationPlan
     monitor : Monitor
 
     Returns
     -------
-    PassOutcome
+    IterationOutcome
     """
-    run = _Pass(problem, references, noise, before, plan)
+    run = _Iteration(problem, references, noise, before, plan)
     monitor.stage(plan.name, problem.own_count)
     for batch in problem.own_batches():
         run.take(batch)
@@ -146,7 +146,7 @@ def run_pass(
     return run.outcome()
 
 
-class _Pass:
+class _Iteration:
     """The growing results of a pass."""
 
     def __init__(
@@ -155,7 +155,7 @@ class _Pass:
         references: tuple[MapProjector, MapProjector],
         noise: tuple[Tensor, ...],
         before: ParticlePosterior,
-        plan: PassPlan,
+        plan: IterationPlan,
     ) -> None:
         self._problem, self._references = problem, references
         self._noise, self._plan = noise, plan
@@ -174,9 +174,9 @@ class _Pass:
         # Within each half's own frame: that of the second may be turned below.
         self._change = torch.zeros(len(problem.particles), dtype=torch.float64)
         self._gain = torch.zeros(len(problem.particles), dtype=torch.float64)
-        self._frame = Frame.same()
+        self._frame = HalfSetAlignment.same()
         if plan.search is None:
-            self._frame = relative_frame(
+            self._frame = align_half_sets(
                 problem, references, noise, before.mode(), plan.radius
             )
 
@@ -225,7 +225,7 @@ class _Pass:
         slices = self._slices[group, half]
         return _searched(projector, images, known, self._problem, plan.search, slices)
 
-    def outcome(self) -> PassOutcome:
+    def outcome(self) -> IterationOutcome:
         """Return what all batches of all processes together gave."""
         world = self._problem.world
         world.add_up(*(sums.sums for sums in self._sums))
@@ -237,7 +237,7 @@ class _Pass:
             [ParticlePosterior.of_state(one) for own in found for one in own]
         )
         order = torch.cat([one for own in rows for one in own]).argsort()
-        return PassOutcome(
+        return IterationOutcome(
             posterior[order],
             self._sums,
             self._residual.mean(),
@@ -252,7 +252,7 @@ def _refined(
     images: WhitenedImages,
     known: ParticlePosterior,
     problem: Problem,
-    plan: PassPlan,
+    plan: IterationPlan,
 ) -> ParticlePosterior:
     found = refine_locally(
         projector,

@@ -9,20 +9,20 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.training_images import drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
-from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
+from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
 from cryoinfer.workflows.train import TrainedEncoder
 
 IMAGES = 1000
 """That tell a share of a half to within 1.6 points (a standard deviation)."""
 
 
-def hold_trials(
+def calibrate_encoder(
     trained: TrainedEncoder,
     particles: Particles,
     seed: int,
     monitor: Monitor,
     images: int = IMAGES,
-) -> dict[str, Trial]:
+) -> dict[str, CalibrationTrial]:
     """Try an encoder, and the climb from it, on simulated images of its map.
 
     Parameters
@@ -37,7 +37,7 @@ def hold_trials(
 
     Returns
     -------
-    dict of str to Trial
+    dict of str to CalibrationTrial
         :data:`ENCODER` and :data:`CLIMBED`.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -58,5 +58,5 @@ def hold_trials(
         truths = [truth for _, truth in drawn]
         # The same draws for both, and others than those of the truths.
         draws = torch.Generator().manual_seed(seed + 1)
-        trials[name] = Trial.of(posteriors, truths, encoder.symmetry, draws)
+        trials[name] = CalibrationTrial.of(posteriors, truths, encoder.symmetry, draws)
     return trials

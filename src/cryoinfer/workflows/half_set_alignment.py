@@ -23,7 +23,7 @@ _STEPS = 2
 
 
 @dataclass(frozen=True)
-class Frame:
+class HalfSetAlignment:
     """The second half's frame in terms of the first one's.
 
     Attributes
@@ -38,7 +38,7 @@ class Frame:
     origin_angstrom: Tensor
 
     @classmethod
-    def same(cls) -> "Frame":
+    def same(cls) -> "HalfSetAlignment":
         """Return the frame of halves that agree."""
         return cls(
             torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -52,13 +52,13 @@ class Frame:
         return replace(latents, pose=pose)
 
 
-def relative_frame(
+def align_half_sets(
     problem: Problem,
     references: tuple[Projector, Projector],
     noise: tuple[Tensor, ...],
     latents: Latents,
     radius: int,
-) -> Frame:
+) -> HalfSetAlignment:
     """Measure the frame of the second reference against the first.
 
     Parameters
@@ -73,7 +73,7 @@ def relative_frame(
 
     Returns
     -------
-    Frame
+    HalfSetAlignment
     """
     turns, moves, views = [], [], []
     groups = problem.particles.optics.group
@@ -95,11 +95,11 @@ def relative_frame(
     near = torch.linalg.matrix_norm(turn - turn.median(0).values) < 0.5 / radius**0.5
     rotation = nearest_rotation(turn[near].sum(0))
     if problem.prior.shift_sd_angstrom <= 0:
-        return Frame(rotation, torch.zeros(3, dtype=torch.float64))
+        return HalfSetAlignment(rotation, torch.zeros(3, dtype=torch.float64))
     # Summed in one order, unlike a least-squares routine: resumed runs are bitwise
     # the same. The ridge matters only where all views coincide.
     design, target = view[near].reshape(-1, 3), move[near].reshape(-1, 1)
     normal = (design[:, :, None] * design[:, None, :]).sum(0)
     normal = normal + 1e-9 * len(design) * torch.eye(3, dtype=torch.float64)
     origin = torch.linalg.solve(normal, (design * target).sum(0))
-    return Frame(rotation, origin)
+    return HalfSetAlignment(rotation, origin)

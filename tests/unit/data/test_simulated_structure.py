@@ -13,8 +13,8 @@ from cryoinfer.data.examples import example_atoms
 from cryoinfer.data.frames import superposed
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
-from cryoinfer.data.shown import FRAME, Shown
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
+from cryoinfer.data.simulated_structure import FRAME, SimulatedStructure
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.interfaces import SilentMonitor
@@ -50,7 +50,7 @@ def trajectory(
 
 
 def on_path(trajectory: Path) -> AtomsOnPath:
-    structure = Shown.of(NAME, 0.0, trajectory=str(trajectory)).structure
+    structure = SimulatedStructure.of(NAME, 0.0, trajectory=str(trajectory)).structure
     assert isinstance(structure, AtomsOnPath)
     return structure
 
@@ -141,8 +141,8 @@ def test_images_are_those_of_the_frame(trajectory: Path) -> None:
 
 
 def test_frames_that_leave_the_box_are_refused(trajectory: Path) -> None:
-    rest = Shown.of(NAME, 0.0).reach_angstrom
-    moved = Shown.of(NAME, 0.0, trajectory=str(trajectory)).reach_angstrom
+    rest = SimulatedStructure.of(NAME, 0.0).reach_angstrom
+    moved = SimulatedStructure.of(NAME, 0.0, trajectory=str(trajectory)).reach_angstrom
     between = (rest + moved) / 32
     narrow = replace(config(trajectory), pixel_size_angstrom=between)
     Simulation.of(replace(narrow, trajectory=None, n=1))

@@ -63,7 +63,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Usual:
+class InlierStatistics:
     """How the map fits particles that it was made of.
 
     The defaults are those of images simulated from the map. Real particles differ in
@@ -175,7 +175,7 @@ def fit_at(volume: FourierVolume, images: WhitenedImages, latents: Latents) -> F
     )
 
 
-def novelty(found: Fit, usual: Usual) -> Tensor:
+def outlier_score(found: Fit, inliers: InlierStatistics) -> Tensor:
     """Return minus the log p-value of every image under "it shows the map", nats.
 
     The squares of two standard scores, of contrast and of power, are added: of images
@@ -188,28 +188,28 @@ def novelty(found: Fit, usual: Usual) -> Tensor:
     ----------
     found : Fit
         Of n images.
-    usual : Usual
+    inliers : InlierStatistics
 
     Returns
     -------
     Tensor of float64, shape (n,)
         Exponential with mean 1 for images of the map.
     """
-    by_contrast = (found.contrast - usual.contrast) / torch.sqrt(
-        found.contrast_sd**2 + usual.contrast_spread**2
+    by_contrast = (found.contrast - inliers.contrast) / torch.sqrt(
+        found.contrast_sd**2 + inliers.contrast_spread**2
     )
-    sd = torch.sqrt(found.power_sd**2 + usual.power_spread**2)
-    root = (found.power / usual.power) ** (1 / 3)
+    sd = torch.sqrt(found.power_sd**2 + inliers.power_spread**2)
+    root = (found.power / inliers.power) ** (1 / 3)
     by_power = (root - 1 + sd**2 / 9) * 3 / sd
     return 0.5 * (by_contrast**2 + by_power**2)
 
 
-def is_novel(novelty_nats: Tensor) -> Tensor:
+def is_outlier(outlier_score_nats: Tensor) -> Tensor:
     """Flag images that fewer than ``FALSE_ALARMS`` of those of the map exceed.
 
     So is what overflowed on the way, and is not a number.
     """
-    return ~(novelty_nats <= -math.log(FALSE_ALARMS))
+    return ~(outlier_score_nats <= -math.log(FALSE_ALARMS))
 
 
 def _location_and_spread(values: Tensor, known_sd: Tensor) -> tuple[float, float]:

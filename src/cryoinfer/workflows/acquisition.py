@@ -31,7 +31,7 @@ _STRONG = 2.0
 
 
 @dataclass(frozen=True)
-class Imaging:
+class AcquisitionStatistics:
     """How the particles of an optics group were recorded.
 
     Attributes
@@ -64,7 +64,7 @@ class Imaging:
 
         Returns
         -------
-        Imaging or None
+        AcquisitionStatistics or None
             None if none of the images is finite.
         """
         chosen = rows[torch.randperm(len(rows), generator=generator)[:_LOOKED_AT]]
@@ -83,7 +83,7 @@ class Imaging:
             variance = float(reproducible_sum(apart.square())) / (apart.numel() - 1)
         return cls(float(batch.optics.voltage_kv[0]), particles.has_ctf, variance)
 
-    def differences(self, learned: "Imaging") -> list[str]:
+    def differences(self, learned: "AcquisitionStatistics") -> list[str]:
         """Say in what these images differ from those that were learned."""
         said = []
         if abs(self.voltage_kv - learned.voltage_kv) > _LIKE_KV:

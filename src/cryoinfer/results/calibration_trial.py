@@ -37,7 +37,7 @@ of climbs from a search."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class CalibrationTrial:
     """What truths say of the posteriors of their images.
 
     Attributes

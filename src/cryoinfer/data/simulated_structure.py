@@ -21,7 +21,7 @@ FRAME = "cryoinferFrame"
 
 
 @dataclass(frozen=True)
-class Shown:
+class SimulatedStructure:
     """A structure to simulate, centred on the mean of its atoms.
 
     Attributes
@@ -47,7 +47,7 @@ class Shown:
         b_factor_angstrom2: float,
         motions: Sequence[Motion] = (),
         trajectory: str | None = None,
-    ) -> "Shown":
+    ) -> "SimulatedStructure":
         """Return what a simulation is asked to show.
 
         Parameters

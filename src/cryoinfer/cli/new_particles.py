@@ -10,11 +10,11 @@ from rich.console import Console
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file
-from cryoinfer.cli.left_out import LeftOut
 from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
@@ -25,9 +25,9 @@ from cryoinfer.cli.watching import Watch
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.results import layout, run_files
+from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
 from cryoinfer.results.layout import RECORD
 from cryoinfer.results.run_record import REMARKS, RunRecord
-from cryoinfer.results.trial import CLIMBED, ENCODER, Trial
 from cryoinfer.wording import format_duration
 from cryoinfer.workflows.encoder_file import load_encoder
 from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
@@ -243,7 +243,8 @@ def _read_trials(folder: Path) -> dict[str, Any]:
     with record.trusted(folder):
         trials = record.results.get("trials", {})
         return {
-            name: asdict(Trial.of_record(values)) for name, values in trials.items()
+            name: asdict(CalibrationTrial.of_record(values))
+            for name, values in trials.items()
         }
 
 
@@ -273,7 +274,9 @@ def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
 
 def _calibration(trials: Mapping[str, Any]) -> dict[str, str]:
     """Return how posteriors of the encoder did on images of known truth, by name."""
-    found = {name: Trial.of_record(values) for name, values in trials.items()}
+    found = {
+        name: CalibrationTrial.of_record(values) for name, values in trials.items()
+    }
     return {
         f"Posteriors, {name}": f"median error {trial.median_degrees:.2g} degrees, 90 % "
         f"sets hold {trial.share_in(0.9):.1%} of {trial.images:,} simulated truths"

@@ -6,7 +6,7 @@ from typing import Any
 from cryoinfer.interfaces import Monitor
 
 
-class Parts:
+class StageCheckpoints:
     """One monitor, and its one checkpoint, for the parts of a run.
 
     What the last checkpoint of a part that is over holds stays beside that of the
@@ -22,9 +22,9 @@ class Parts:
         self._monitor = monitor
         self._kept: dict[str, Any] = dict(monitor.load_checkpoint() or {})
 
-    def monitor(self, part: str) -> "PartMonitor":
+    def monitor(self, part: str) -> "StageMonitor":
         """Return the monitor of one part."""
-        return PartMonitor(self._monitor, part, self)
+        return StageMonitor(self._monitor, part, self)
 
     def keep(self, name: str, state: Mapping[str, object]) -> None:
         """Keep a state beside those of other parts."""
@@ -41,10 +41,10 @@ class Parts:
         self._kept.pop(name, None)
 
 
-class PartMonitor:
+class StageMonitor:
     """The :class:`~cryoinfer.interfaces.Monitor` of one part of a run."""
 
-    def __init__(self, monitor: Monitor, part: str, parts: Parts) -> None:
+    def __init__(self, monitor: Monitor, part: str, parts: StageCheckpoints) -> None:
         self._monitor, self._part, self._parts = monitor, part, parts
 
     def stage(self, name: str, total: int) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.inference.covariance_inflation import fitted_inflation
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.inference.widths import fitted_widening
 from cryoinfer.interfaces import Monitor
-from cryoinfer.results.trial import Trial
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.simulated_images import templates_of
 
@@ -25,7 +25,7 @@ def tried(
     name: str,
     others: Mapping[str, Named],
     monitor: Monitor,
-) -> tuple[MotionInference, dict[str, Trial]]:
+) -> tuple[MotionInference, dict[str, CalibrationTrial]]:
     """Fit the widths of posteriors to simulated images, and try them on others.
 
     The curvature of a top tells the width of a posterior too small where an image
@@ -45,7 +45,7 @@ def tried(
     -------
     inference : MotionInference
         With fitted widths, unless posteriors have their own moments.
-    trials : dict of str to Trial
+    trials : dict of str to CalibrationTrial
         Of images that no width was fitted to.
     """
     problem = inference.problem
@@ -61,7 +61,9 @@ def tried(
         fitted = list(drawn_batches(source, count, generator))
         found = [_infer(inference, images, monitor) for images, _ in fitted]
         truths = [truth for _, truth in fitted]
-        inference = replace(inference, widening=fitted_widening(found, truths))
+        inference = replace(
+            inference, covariance_inflation=fitted_inflation(found, truths)
+        )
     posteriors = {
         other: [named(images) for images, _ in drawn] for other, named in others.items()
     }
@@ -70,7 +72,9 @@ def tried(
     trials = {}
     for one, own in posteriors.items():
         draws = torch.Generator().manual_seed(seed + 2)
-        trials[one] = Trial.of(own, [truth for _, truth in drawn], alone, draws)
+        trials[one] = CalibrationTrial.of(
+            own, [truth for _, truth in drawn], alone, draws
+        )
     return inference, trials
 
 
@@ -81,12 +85,12 @@ def _simulated(inference: MotionInference) -> TrainingImages:
         problem.particles,
         problem.grid,
         problem.last_radius,
-        inference.imaged.noise_power,
+        inference.measured.noise_power,
         generator,
         2 * _MOST_TRIED,
     )
     # As particles are inferred: of a wrong model, as much as is theirs.
-    faded = tuple(one.faded(inference.imaged.fade) for one in lent)
+    faded = tuple(one.attenuated(inference.measured.sigma_a) for one in lent)
     return TrainingImages(inference.finder.projector, faded, problem.prior)
 
 

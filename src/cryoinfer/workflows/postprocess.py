@@ -14,23 +14,23 @@ from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.evidence import structure_evidence
-from cryoinfer.workflows.marching import (
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.random_start import BEGINNING
+from cryoinfer.workflows.resolution_schedule import (
     PADDING,
     THRESHOLD,
-    Marched,
-    MarchState,
-    march,
+    Alternated,
+    ScheduleState,
+    alternate,
     shared_resolution,
     state_from_dict,
     state_to_dict,
 )
-from cryoinfer.workflows.problem import Problem
-from cryoinfer.workflows.random_start import BEGINNING
 
 
-def march_to_result(
+def alternate_to_result(
     problem: Problem,
-    begin: Callable[[], MarchState],
+    begin: Callable[[], ScheduleState],
     resolution_angstrom: float | None,
     monitor: Monitor,
 ) -> RunResult:
@@ -60,10 +60,10 @@ def march_to_result(
     last = problem.grid.box // 2 - 1
     if resolution_angstrom is not None:
         last = problem.grid.radius_at(resolution_angstrom)
-    return finish(problem, march(problem, state, last, monitor), monitor)
+    return finish(problem, alternate(problem, state, last, monitor), monitor)
 
 
-def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
+def finish(problem: Problem, marched: Alternated, monitor: Monitor) -> RunResult:
     """Return maps and posteriors of a finished march."""
     state = marched.state
     monitor.stage("maps and FSC", 1)
@@ -74,7 +74,7 @@ def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
     inflation = _inflation(problem, marched, reconstruction).sqrt()
-    posterior = posterior.widened(inflation)
+    posterior = posterior.inflated(inflation)
     result = RunResult(
         reconstruction=reconstruction,
         inferred=posterior,
@@ -87,7 +87,7 @@ def finish(problem: Problem, marched: Marched, monitor: Monitor) -> RunResult:
 
 
 def _inflation(
-    problem: Problem, marched: Marched, reconstruction: Reconstruction
+    problem: Problem, marched: Alternated, reconstruction: Reconstruction
 ) -> Tensor:
     radius = marched.state.map_radius
     filtered1, filtered2 = (

@@ -38,7 +38,7 @@ _TOLD_RINGS = 0.5  # of the rings, that what is unexplained is summed over
 
 
 @dataclass(frozen=True)
-class Imaged:
+class NoiseAndScale:
     """How the images of each optics group show the model.
 
     Attributes
@@ -46,7 +46,7 @@ class Imaged:
     noise_power : tuple of Tensor, each shape (rings,)
     gain : float
         Of the images, over those of the model in 1/angstrom.
-    fade : Tensor, shape (rings,)
+    sigma_a : Tensor, shape (rings,)
         What images show of the model beyond the gain, ring by ring: less than 1 where
         a wrong model has detail that is not theirs (sigma-A of crystallography).
     unexplained : float or None
@@ -63,7 +63,7 @@ class Imaged:
 
     noise_power: tuple[Tensor, ...]
     gain: float
-    fade: Tensor
+    sigma_a: Tensor
     unexplained: float | None
     background: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
@@ -79,20 +79,20 @@ class Imaged:
             f"(sd {self.unexplained_sd or 0.0:.0%}) of their signal."
         )
 
-    def pilots(self, particles: Particles) -> Iterator[ParticleBatch]:
+    def calibration_subset(self, particles: Particles) -> Iterator[ParticleBatch]:
         """Yield some particles of each group."""
         for rows in self.rows:
             if len(rows):
                 yield particles.batch(rows[:_SECOND_LOOK])
 
 
-def first_look(
+def initial_estimate(
     particles: Particles,
     model: MovingModel,
     grid: ReferenceGrid,
     prior: PosePrior,
     generator: torch.Generator,
-) -> Imaged:
+) -> NoiseAndScale:
     """Return noise and gain before any pose is known.
 
     Raises
@@ -147,8 +147,8 @@ def first_look(
             "contrast, their box and their pixel size"
         )
     gain = math.sqrt(top / bottom)
-    fade = torch.ones(grid.box // 2 + 1)
-    return Imaged(tuple(noise), gain, fade, None, tuple(noise), tuple(rows))
+    sigma_a = torch.ones(grid.box // 2 + 1)
+    return NoiseAndScale(tuple(noise), gain, sigma_a, None, tuple(noise), tuple(rows))
 
 
 def _is_usual(images: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def _is_usual(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Projected:
     """Images of one optics group, centred, and what the model shows of them.
 
     Attributes
@@ -180,31 +180,35 @@ class Shown:
         return int(self.images.optics.group[0])
 
 
-def shown_of(projector: MovingProjector, images: WhitenedImages, at: Latents) -> Shown:
+def projected(
+    projector: MovingProjector, images: WhitenedImages, at: Latents
+) -> Projected:
     """Return images of one optics group with what a model at latents shows of them."""
     images = images.at_defocus_offset(at.defocus_offset_angstrom)
     shown = projector.coefficients(at, images) * images.ctf
     moved = images.moved_back(at.pose.shift_angstrom)
-    return Shown(replace(images, coefficients=moved), shown)
+    return Projected(replace(images, coefficients=moved), shown)
 
 
-def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
+def residual_estimate(
+    calibration_subset: Iterable[Projected], before: NoiseAndScale
+) -> NoiseAndScale:
     """Return noise and gain from images and what the model shows of them.
 
     Parameters
     ----------
-    pilots : iterable of Shown
+    calibration_subset : iterable of Projected
         Several of one group count as one; a group without any keeps its noise.
-    before : Imaged
+    before : NoiseAndScale
 
     Returns
     -------
-    Imaged
+    NoiseAndScale
     """
     noise = list(before.noise_power)
-    along = torch.zeros(len(before.fade), dtype=torch.float64)
+    along = torch.zeros(len(before.sigma_a), dtype=torch.float64)
     own = torch.zeros_like(along)
-    found = list(pilots)
+    found = list(calibration_subset)
     for one in found:
         images, shown = one.images, one.shown
         ring = images.disc.ring.long()
@@ -213,18 +217,18 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
         along.index_add_(0, ring, product)
         own.index_add_(0, ring, shown.abs().square().double().sum(0))
     factor = max(float(along.sum()) / max(float(own.sum()), 1e-300), 1e-3)
-    fade = _fade(along / factor, own)
+    sigma_a = _sigma_a(along / factor, own)
     left_of, whole_of = [along.new_zeros(0)], [along.new_zeros(0)]
-    by_group: dict[int, list[Shown]] = {}
+    by_group: dict[int, list[Projected]] = {}
     for one in found:
         by_group.setdefault(one.group, []).append(one)
     for group, parts in by_group.items():
-        left = _power_left(parts, factor * fade)
+        left = _power_left(parts, factor * sigma_a)
         rings = len(left)
         around = before.background[group][:rings] / before.noise_power[group][:rings]
         told = around[: int(_TOLD_RINGS * rings)]
-        left_of += [_above(one, factor * fade, told) for one in parts]
-        whole_of += [_above(one, 0 * fade, told) for one in parts]
+        left_of += [_above(one, factor * sigma_a, told) for one in parts]
+        whole_of += [_above(one, 0 * sigma_a, told) for one in parts]
         ratio = torch.cat([left, left[-1:].expand(len(noise[group]) - rings)])
         noise[group] = noise[group] * ratio.float()
     unexplained, error = _ratio(torch.cat(left_of), torch.cat(whole_of))
@@ -232,18 +236,18 @@ def second_look(pilots: Iterable[Shown], before: Imaged) -> Imaged:
         before,
         noise_power=tuple(noise),
         gain=before.gain * factor,
-        fade=before.fade * fade,
+        sigma_a=before.sigma_a * sigma_a,
         unexplained=min(max(unexplained, 0.0), 1.0),
         unexplained_sd=error,
     )
 
 
-def _above(one: Shown, share: Tensor, around: Tensor) -> Tensor:
+def _above(one: Projected, share: Tensor, around: Tensor) -> Tensor:
     """Return what shares of the model leave of each image above the noise, (n,).
 
     Parameters
     ----------
-    one : Shown
+    one : Projected
     share : Tensor, shape (rings,)
     around : Tensor, shape (told,)
         Power of the noise in the rings that are summed over.
@@ -265,12 +269,12 @@ def _ratio(part: Tensor, whole: Tensor) -> tuple[float, float]:
     return ratio, min(error, 1.0)
 
 
-def _power_left(parts: Sequence[Shown], share: Tensor) -> Tensor:
+def _power_left(parts: Sequence[Projected], share: Tensor) -> Tensor:
     """Return the power that shares of the model leave of one group's images, by ring.
 
     Parameters
     ----------
-    parts : sequence of Shown
+    parts : sequence of Projected
         To one radius.
     share : Tensor, shape (rings,)
         Of what the model shows, ring by ring.
@@ -283,7 +287,7 @@ def _power_left(parts: Sequence[Shown], share: Tensor) -> Tensor:
     return torch.stack(sums).sum(0) / sum(len(one.images) for one in parts)
 
 
-def _fade(along: Tensor, own: Tensor) -> Tensor:
+def _sigma_a(along: Tensor, own: Tensor) -> Tensor:
     """Return by how much each ring shows less than all do, shape (rings,).
 
     Parameters

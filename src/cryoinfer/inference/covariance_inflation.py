@@ -70,7 +70,7 @@ def fitted_narrowing(
     return logs.detach().exp()[of_unknown]
 
 
-def fitted_widening(
+def fitted_inflation(
     posteriors: Sequence[ParticlePosterior], truths: Sequence[Latents]
 ) -> Tensor:
     """Return what standard deviations are to be multiplied by to hold the truths.

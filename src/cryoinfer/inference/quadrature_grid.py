@@ -110,7 +110,7 @@ class Ellipsoid:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class GridPatch:
     """A density, not normalised, on m points of the lattice about one mode.
 
     Attributes
@@ -135,9 +135,9 @@ class Sheet:
         return torch.logsumexp(self.log_mass[edge], 0)
 
 
-def joined(sheets: list[Sheet]) -> Sheet:
+def joined(sheets: list[GridPatch]) -> GridPatch:
     """Return the points of several sheets in one."""
-    return Sheet(
+    return GridPatch(
         torch.cat([sheet.points for sheet in sheets]),
         Latents.joined([sheet.latents for sheet in sheets]),
         torch.cat([sheet.log_mass for sheet in sheets]),
@@ -146,14 +146,14 @@ def joined(sheets: list[Sheet]) -> Sheet:
 
 
 def refitted(
-    modes: list[Ellipsoid], sheets: list[Sheet]
+    modes: list[Ellipsoid], sheets: list[GridPatch]
 ) -> tuple[list[Ellipsoid], bool]:
     """Fit ellipsoids to the density's own moments.
 
     Parameters
     ----------
     modes : list of Ellipsoid
-    sheets : list of Sheet
+    sheets : list of GridPatch
         Of these modes, of the reach ``FITTED_REACH``.
 
     Returns

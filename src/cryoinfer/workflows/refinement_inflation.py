@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.amortized import SemiAmortized
+from cryoinfer.inference.covariance_inflation import fitted_inflation, nearest_modes
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
-from cryoinfer.inference.widths import fitted_widening, nearest_modes
 from cryoinfer.interfaces import Monitor
 
 
-def widening_of_climbs(
+def inflation_of_refinement(
     semi: SemiAmortized[MapProjector],
     images: TrainingImages[MapProjector],
     count: int,
@@ -50,4 +50,4 @@ def widening_of_climbs(
         monitor.advance(len(batch))
     if 2 * sum(len(mode) for mode in modes) < count:
         return torch.ones(6, dtype=torch.float64)
-    return fitted_widening(modes, truths).clamp(min=1.0)
+    return fitted_inflation(modes, truths).clamp(min=1.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.inference.novelty import FALSE_ALARMS, is_novel
+from cryoinfer.inference.outlier_score import FALSE_ALARMS, is_outlier
 from cryoinfer.results.flags import FLAG, LEFT_OUT, UNREADABLE, given_flags
 
 _MANY = 0.5
@@ -43,13 +43,13 @@ class LeftOut:
 
     @classmethod
     def of(
-        cls, novelty_nats: Tensor, unreadable: Tensor, used: Tensor | None = None
+        cls, outlier_score_nats: Tensor, unreadable: Tensor, used: Tensor | None = None
     ) -> Self:
         """Count those of a result.
 
         Parameters
         ----------
-        novelty_nats : Tensor, shape (n,)
+        outlier_score_nats : Tensor, shape (n,)
         unreadable : Tensor of bool, shape (n,)
         used : Tensor of bool, shape (n,), optional
             Which the encoder was asked about, by default all: of the others, which an
@@ -57,7 +57,7 @@ class LeftOut:
         """
         used = torch.ones_like(unreadable) if used is None else used
         rows = torch.nonzero(unreadable & used).flatten().tolist()
-        novel = int((is_novel(novelty_nats) & ~unreadable & used).sum())
+        novel = int((is_outlier(outlier_score_nats) & ~unreadable & used).sum())
         first = rows[0] + 1 if rows else 0
         return cls(int(used.sum()), novel, len(rows), first)
 

@@ -5,13 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from cryoinfer.cli.unseen import _trials_beside
+from cryoinfer.cli.new_particles import _trials_beside
+from cryoinfer.results.calibration_trial import (
+    BINS,
+    CLIMBED,
+    ENCODER,
+    LEVELS,
+    CalibrationTrial,
+)
 from cryoinfer.results.layout import RECORD
 from cryoinfer.results.run_record import RunRecord
-from cryoinfer.results.trial import BINS, CLIMBED, ENCODER, LEVELS, Trial
 
 RANKS = {"rotation": (5,) * BINS}
-TRIAL = asdict(Trial(100, 1.5, LEVELS, 0.01, RANKS, {"rotation": 0.5}))
+TRIAL = asdict(CalibrationTrial(100, 1.5, LEVELS, 0.01, RANKS, {"rotation": 0.5}))
 
 
 def beside(folder: Path, trials: object) -> tuple[dict[str, object], list[str]]:

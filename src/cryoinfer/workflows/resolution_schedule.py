@@ -25,12 +25,12 @@ from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_nowhere
-from cryoinfer.workflows.acceleration import Round, next_references
-from cryoinfer.workflows.passes import (
-    PassOutcome,
-    PassPlan,
+from cryoinfer.workflows.acceleration import AndersonStep, next_references
+from cryoinfer.workflows.iteration import (
+    IterationOutcome,
+    IterationPlan,
     initial_search_plan,
-    run_pass,
+    run_iteration,
 )
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.residual_noise import measured_noise, own_share
@@ -72,7 +72,7 @@ _NUMBERS = (
     "settled",
     "stayed",
 )
-"""Fields of a :class:`MarchState` that are plain numbers."""
+"""Fields of a :class:`ScheduleState` that are plain numbers."""
 
 _MEMORY = 3
 """Passes whose maps are mixed."""
@@ -82,7 +82,7 @@ _GROWTH = 1.6
 
 
 @dataclass(frozen=True)
-class MarchState:
+class ScheduleState:
     """All that one pass hands to the next; what a checkpoint keeps.
 
     Attributes
@@ -109,7 +109,7 @@ class MarchState:
     stayed : int
         Passes at this radius.
     iterations : tuple of Iteration
-    rounds : tuple of Round
+    rounds : tuple of AndersonStep
         The last passes, the latest first.
     """
 
@@ -125,9 +125,9 @@ class MarchState:
     settled: bool
     stayed: int
     iterations: tuple[Iteration, ...]
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[AndersonStep, ...] = ()
 
-    def of_first(self, world: World) -> "MarchState":
+    def of_first(self, world: World) -> "ScheduleState":
         """Return the state with all that the first process has decided.
 
         Processes compute alike, but on different machines the last bits may differ, and
@@ -140,38 +140,38 @@ class MarchState:
 
 
 @dataclass(frozen=True)
-class Marched:
+class Alternated:
     """The end of the march.
 
     Attributes
     ----------
-    state : MarchState
+    state : ScheduleState
     sums : tuple of two SliceAccumulator
         Of the last pass, symmetrised, to the last Fourier radius of the box.
     mask : Tensor, shape (n, n, n)
     """
 
-    state: MarchState
+    state: ScheduleState
     sums: tuple[SliceAccumulator, SliceAccumulator]
     mask: Tensor
 
 
-def march(
-    problem: Problem, state: MarchState, last_radius: int, monitor: Monitor
-) -> Marched:
+def alternate(
+    problem: Problem, state: ScheduleState, last_radius: int, monitor: Monitor
+) -> Alternated:
     """Alternate passes and maps until neither poses nor resolution move.
 
     Parameters
     ----------
     problem : Problem
-    state : MarchState
+    state : ScheduleState
     last_radius : int
         Largest Fourier radius that poses are inferred at.
     monitor : Monitor
 
     Returns
     -------
-    Marched
+    Alternated
     """
     while True:
         started = time.monotonic()
@@ -180,7 +180,7 @@ def march(
             MapProjector(FourierVolume.from_map(density, state.map_radius, PADDING))
             for density in state.maps
         )
-        outcome = run_pass(
+        outcome = run_iteration(
             problem, (first, second), state.noise, state.posterior, plan, monitor
         )
         whole = problem.symmetry_rotation
@@ -189,12 +189,12 @@ def march(
         state = state.of_first(problem.world)
         monitor.message(_describe(problem, state))
         if _is_over(problem, state, plan, last_radius):
-            return Marched(state, sums, mask)
+            return Alternated(state, sums, mask)
         monitor.save_checkpoint(state_to_dict(state))
 
 
 def _is_over(
-    problem: Problem, state: MarchState, plan: PassPlan, last_radius: int
+    problem: Problem, state: ScheduleState, plan: IterationPlan, last_radius: int
 ) -> bool:
     """Tell whether a pass at the last radius has left poses and resolution alone."""
     if state.done >= _MOST_PASSES:
@@ -206,7 +206,7 @@ def _is_over(
     return complete and reached and rested
 
 
-def _plan(problem: Problem, state: MarchState, last_radius: int) -> PassPlan:
+def _plan(problem: Problem, state: ScheduleState, last_radius: int) -> IterationPlan:
     full = problem.grid.box // 2 - 1
     before = int(state.iterations[-1].radius_px) if state.iterations else 0
     radius = max(4, min(state.radius, state.map_radius, last_radius))
@@ -227,12 +227,12 @@ def _plan(problem: Problem, state: MarchState, last_radius: int) -> PassPlan:
         plan = initial_search_plan(coarse, shift_step, problem.symmetry_rotation)
         plan = replace(plan, radius=radius)
         name = f"global search to {resolution:.1f} A"
-        return PassPlan(name, radius, map_radius, 0, 0.0, plan)
+        return IterationPlan(name, radius, map_radius, 0, 0.0, plan)
     name = f"refinement to {resolution:.2f} A"
-    return PassPlan(name, radius, map_radius, 4, 1.0 / radius, None)
+    return IterationPlan(name, radius, map_radius, 4, 1.0 / radius, None)
 
 
-def _ready(state: MarchState, radius: int, full: int) -> bool:
+def _ready(state: ScheduleState, radius: int, full: int) -> bool:
     """Tell whether poses have converged at their radius, or have had their time.
 
     Passes at a low radius are cheap, and poses and map settle as fast there.
@@ -243,12 +243,12 @@ def _ready(state: MarchState, radius: int, full: int) -> bool:
 
 def _advance(
     problem: Problem,
-    state: MarchState,
-    plan: PassPlan,
-    outcome: PassOutcome,
+    state: ScheduleState,
+    plan: IterationPlan,
+    outcome: IterationOutcome,
     sums: tuple[SliceAccumulator, ...],
     started: float,
-) -> tuple[MarchState, Tensor]:
+) -> tuple[ScheduleState, Tensor]:
     """Make the next references out of a pass, and measure how far they agree."""
     box, map_box = problem.grid.box, problem.map_box(plan.map_radius)
     halves = [solve(s, None, box, map_box) for s in sums]
@@ -258,7 +258,7 @@ def _advance(
     radius = agreement_radius(fsc[: shells + 1])
     snr = signal_to_noise(fsc[: shells + 1], joined=False)
     first, second = (solve(s, snr, box, map_box) * mask for s in sums)
-    latest = Round(plan.radius, state.maps, (first, second))
+    latest = AndersonStep(plan.radius, state.maps, (first, second))
     rounds = (latest, *state.rounds)[:_MEMORY]
     # Of what an image adds to the sums the mask leaves the share of its volume.
     own = own_share(problem, sums[0], len(fsc)) * reproducible_mean(mask)
@@ -279,7 +279,7 @@ def _advance(
     before = state.iterations[-1].radius_px if state.iterations else 0.0
     width = float(_median_width_radian(outcome.posterior))
     return (
-        MarchState(
+        ScheduleState(
             outcome.posterior,
             measured_noise(state.noise, outcome.noise_ratio, hidden),
             next_references(rounds),
@@ -329,7 +329,7 @@ def agreement_radius(fsc: Tensor) -> int:
     return int(below[0]) if len(below) else len(fsc) - 1
 
 
-def _describe(problem: Problem, state: MarchState) -> str:
+def _describe(problem: Problem, state: ScheduleState) -> str:
     """Say what a pass has led to, and what of it the halves have in common."""
     iteration = state.iterations[-1]
     shared = shared_resolution(problem, state)
@@ -345,7 +345,7 @@ def _describe(problem: Problem, state: MarchState) -> str:
     )
 
 
-def shared_resolution(problem: Problem, state: MarchState) -> float | None:
+def shared_resolution(problem: Problem, state: ScheduleState) -> float | None:
     """Return to where the map that both halves began with makes them agree, if any.
 
     One shell beyond its radius, which the mask smears it into.
@@ -355,7 +355,7 @@ def shared_resolution(problem: Problem, state: MarchState) -> float | None:
     return problem.grid.resolution_at(state.shared_radius + 1)
 
 
-def state_to_dict(state: MarchState) -> dict[str, object]:
+def state_to_dict(state: ScheduleState) -> dict[str, object]:
     """Return the state as tensors, numbers and strings, for a checkpoint."""
     return {
         "posterior": state.posterior.to_state(),
@@ -367,17 +367,17 @@ def state_to_dict(state: MarchState) -> dict[str, object]:
     }
 
 
-def state_from_dict(saved: dict[str, object]) -> MarchState:
+def state_from_dict(saved: dict[str, object]) -> ScheduleState:
     """Invert :func:`state_to_dict`."""
     values: dict[str, Any] = saved
     posterior = ParticlePosterior.of_state(values["posterior"])
     iterations = tuple(Iteration(**entry) for entry in values["iterations"])
     first, second = values["maps"]
-    return MarchState(
+    return ScheduleState(
         posterior,
         noise=tuple(values["noise"]),
         maps=(first, second),
-        rounds=tuple(Round(**one) for one in values["rounds"]),
+        rounds=tuple(AndersonStep(**one) for one in values["rounds"]),
         iterations=iterations,
         **values["numbers"],
     )

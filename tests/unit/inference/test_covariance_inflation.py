@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
-from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.inference.pose_network import MixtureParameters
-from cryoinfer.inference.widths import (
+from cryoinfer.inference.covariance_inflation import (
+    fitted_inflation,
     fitted_narrowing,
-    fitted_widening,
     nearest_modes,
 )
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_network import MixtureParameters
 from cryoinfer.records import Latents, Pose
 
 COUNT = 4000
@@ -72,14 +72,14 @@ def test_widths_are_brought_to_hold_four_fifths_of_the_truths() -> None:
         torch.diag((sd / by).square()).expand(COUNT, 1, 8, 8),
     )
     halves = torch.arange(COUNT).split(COUNT // 2)
-    factor = fitted_widening(
+    factor = fitted_inflation(
         [found[half] for half in halves], [truth[h] for h in halves]
     )
     # The quantile of 8,000 numbers is known to 1.2 %, and the 2 % that are lost move it
     # by as much; thrice the first and the second.
     assert torch.allclose(factor, by, rtol=0.06)
     assert factor[5] == 1.0
-    twice = fitted_widening([found.widened(factor)], [truth])
+    twice = fitted_inflation([found.inflated(factor)], [truth])
     assert torch.allclose(twice, torch.ones_like(by), rtol=1e-9)
 
 

@@ -10,7 +10,7 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
-from cryoinfer.results.trial import BINS, Trial
+from cryoinfer.results.calibration_trial import BINS, CalibrationTrial
 
 COUNT = 1000
 C1 = symmetry_rotations("C1")
@@ -40,10 +40,10 @@ def truths_of(exact: ParticlePosterior) -> Latents:
     return exact.sample(1, seeded(1))[0]
 
 
-def tried(stated: ParticlePosterior, truth: Latents) -> Trial:
+def tried(stated: ParticlePosterior, truth: Latents) -> CalibrationTrial:
     half = [slice(0, COUNT // 2), slice(COUNT // 2, COUNT)]
     parts = [stated[one] for one in half], [truth[one] for one in half]
-    return Trial.of(*parts, C1, seeded(2))
+    return CalibrationTrial.of(*parts, C1, seeded(2))
 
 
 def test_exact_posteriors_pass() -> None:
@@ -76,7 +76,7 @@ def test_wrong_widths_are_seen(wider: float) -> None:
 def test_a_trial_survives_the_record_of_a_run() -> None:
     exact = posteriors()
     trial = tried(exact, truths_of(exact))
-    assert Trial.of_record(json.loads(json.dumps(asdict(trial)))) == trial
+    assert CalibrationTrial.of_record(json.loads(json.dumps(asdict(trial)))) == trial
 
 
 def test_a_trial_of_another_version_is_told_at_once() -> None:
@@ -91,9 +91,9 @@ def test_a_trial_of_another_version_is_told_at_once() -> None:
         {"ranks": []},
     ):
         with pytest.raises((TypeError, ValueError, AttributeError)):
-            Trial.of_record(kept | other)
+            CalibrationTrial.of_record(kept | other)
     with pytest.raises(LookupError):
-        Trial.of_record({"images": 1})
+        CalibrationTrial.of_record({"images": 1})
 
 
 def test_mates_of_a_symmetric_map_are_one_pose() -> None:
@@ -110,7 +110,7 @@ def test_mates_of_a_symmetric_map_are_one_pose() -> None:
     truth = truths_of(exact)
     other = truth.pose.rotation @ symmetry[torch.arange(COUNT) % 2]
     truth = replace(truth, pose=replace(truth.pose, rotation=other))
-    trial = Trial.of([split], [truth], symmetry, seeded(2))
+    trial = CalibrationTrial.of([split], [truth], symmetry, seeded(2))
     assert trial.median_degrees < 5
     assert abs(trial.share_in(0.5) - 0.5) < 4 * 0.5 / COUNT**0.5
     assert min(trial.p_values.values()) > 1e-3
@@ -141,7 +141,7 @@ def test_two_modes_of_a_symmetric_map_are_as_credible_as_stated(
     number = torch.randint(len(group), (COUNT,), generator=generator)
     turned = truth.pose.rotation @ group[number]
     truth = replace(truth, pose=replace(truth.pose, rotation=turned))
-    trial = Trial.of([exact], [truth], group, seeded(4))
+    trial = CalibrationTrial.of([exact], [truth], group, seeded(4))
     for level in (0.5, 0.9, 0.95):
         # Three standard deviations of a share of 1,000.
         spread = 3 * (level * (1 - level) / COUNT) ** 0.5

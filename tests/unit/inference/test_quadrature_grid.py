@@ -5,10 +5,10 @@ import math
 import torch
 
 from cryoinfer.geometry.rotations import random_rotations
-from cryoinfer.inference.lattice import (
+from cryoinfer.inference.quadrature_grid import (
     FITTED_REACH,
     Ellipsoid,
-    Sheet,
+    GridPatch,
     ball,
     departure,
     log_share,
@@ -77,7 +77,9 @@ def test_fits_find_a_gaussian() -> None:
         latents = moved(modes[0].centre, modes[0].step(points))
         white = (latents.pose.shift_angstrom - mean) / sd
         log_mass = -0.5 * white.square().sum(1)
-        modes, settled = refitted(modes, [Sheet(points, latents, log_mass, log_mass)])
+        modes, settled = refitted(
+            modes, [GridPatch(points, latents, log_mass, log_mass)]
+        )
         fits += 1
     assert settled
     # A settled fit was within 30 % of the variance; that after it is nearer.
@@ -92,8 +94,8 @@ def test_modes_without_mass_are_dropped() -> None:
     latents = moved(mode.centre, mode.step(points))
     log_mass = -0.5 * points.square().sum(1)
     sheets = [
-        Sheet(points, latents, log_mass, log_mass),
-        Sheet(points, latents, log_mass - 20, log_mass - 20),
+        GridPatch(points, latents, log_mass, log_mass),
+        GridPatch(points, latents, log_mass - 20, log_mass - 20),
     ]
     modes, settled = refitted([mode, mode], sheets)
     assert len(modes) == 1

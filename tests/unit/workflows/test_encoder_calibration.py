@@ -5,23 +5,23 @@ import torch
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.results.trial import CLIMBED, ENCODER
-from cryoinfer.workflows.encoder_trial import hold_trials
-from cryoinfer.workflows.train import EncoderConfig, Lesson, train_encoder
+from cryoinfer.results.calibration_trial import CLIMBED, ENCODER
+from cryoinfer.workflows.encoder_calibration import calibrate_encoder
+from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
 
 
 def test_an_encoder_and_its_climb_are_tried(simulated) -> None:
     box, pixel_size = 24, 3.8
     made = simulated()
     noise = (torch.full((box // 2 + 1,), 0.1),)
-    lesson = Lesson(made.density, pixel_size, noise, 1.0, "C1")
+    training_data = TrainingData(made.density, pixel_size, noise, 1.0, "C1")
     config = EncoderConfig(
         network=PoseNetworkConfig(side=16, components=3, width=8),
         training=TrainingConfig(steps=3, batch=8, check_every=3),
     )
-    trained = train_encoder(made.particles, lesson, config, SilentMonitor())
-    trials = hold_trials(trained, made.particles, 1, SilentMonitor(), images=60)
+    trained = train_encoder(made.particles, training_data, config, SilentMonitor())
+    trials = calibrate_encoder(trained, made.particles, 1, SilentMonitor(), images=60)
     assert set(trials) == {ENCODER, CLIMBED}
     assert all(trial.images == 60 for trial in trials.values())
-    again = hold_trials(trained, made.particles, 1, SilentMonitor(), images=60)
+    again = calibrate_encoder(trained, made.particles, 1, SilentMonitor(), images=60)
     assert again == trials

@@ -9,14 +9,14 @@ import torch
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
 from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.novelty import (
+from cryoinfer.inference.outlier_score import (
     FALSE_ALARMS,
     Fit,
-    Usual,
+    InlierStatistics,
     fit,
     fit_at,
-    is_novel,
-    novelty,
+    is_outlier,
+    outlier_score,
 )
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training_images import TrainingImages
@@ -76,7 +76,7 @@ def noise_alone(images: WhitenedImages) -> WhitenedImages:
 
 
 def flagged(nats: torch.Tensor) -> float:
-    return float(is_novel(nats).double().mean())
+    return float(is_outlier(nats).double().mean())
 
 
 @pytest.mark.parametrize("with_ctf", [False, True])
@@ -95,7 +95,7 @@ def test_noise_has_no_contrast_and_the_power_of_noise(with_ctf: bool) -> None:
 @pytest.mark.parametrize("with_ctf", [False, True])
 def test_novelty_of_images_of_the_map_is_exponential(with_ctf: bool) -> None:
     images, latents = drawn(4000, volume(), with_ctf=with_ctf)
-    nats = novelty(fit_at(volume(), images, latents), Usual())
+    nats = outlier_score(fit_at(volume(), images, latents), InlierStatistics())
     chance = torch.exp(-nats).sort().values
     steps = (torch.arange(4000) + 0.5) / 4000
     # Kolmogorov and Smirnov at a level of 1e-4: 2.2 / sqrt(n).
@@ -107,7 +107,7 @@ def test_novelty_of_images_of_the_map_is_exponential(with_ctf: bool) -> None:
 def test_rate_holds_for_a_few_coefficients(radius: int) -> None:
     molecule = volume(radius=radius)
     images, latents = drawn(20_000, molecule)
-    nats = novelty(fit_at(molecule, images, latents), Usual())
+    nats = outlier_score(fit_at(molecule, images, latents), InlierStatistics())
     # 6 or 24 coefficients; 1.5 % of 6 without the cube root, 10 standard errors away.
     assert abs(flagged(nats) - FALSE_ALARMS) < 0.0035
 
@@ -122,8 +122,8 @@ def test_local_refinement_makes_up_for_rough_poses() -> None:
         ),
         latents.defocus_offset_angstrom,
     )
-    at_once = novelty(fit_at(volume(), images, rough), Usual())
-    refined = novelty(fit(volume(), images, rough, PRIOR), Usual())
+    at_once = outlier_score(fit_at(volume(), images, rough), InlierStatistics())
+    refined = outlier_score(fit(volume(), images, rough, PRIOR), InlierStatistics())
     assert flagged(at_once) > 0.2
     assert 0.002 < flagged(refined) < 0.02
 
@@ -134,8 +134,8 @@ def test_wrong_defocus_is_no_novelty() -> None:
     )
     zero = torch.zeros(1000, dtype=torch.float64)
     given = Latents.rigid(latents.pose, zero)
-    held = novelty(fit(volume(), images, given, PRIOR), Usual())
-    free = novelty(fit(volume(), images, given, FREE_DEFOCUS), Usual())
+    held = outlier_score(fit(volume(), images, given, PRIOR), InlierStatistics())
+    free = outlier_score(fit(volume(), images, given, FREE_DEFOCUS), InlierStatistics())
     assert flagged(held) > 0.2
     assert flagged(free) < 0.02
 
@@ -144,7 +144,9 @@ def test_power_of_few_coefficients_follows_the_gamma_distribution() -> None:
     shape = 8.0
     power = torch.linspace(0.35, 2.2, 50, dtype=torch.float64)
     one = torch.ones_like(power)
-    nats = novelty(Fit(one, one, power, one / math.sqrt(shape)), Usual())
+    nats = outlier_score(
+        Fit(one, one, power, one / math.sqrt(shape)), InlierStatistics()
+    )
     chance = torch.special.gammainc(shape * one, shape * power)
     exact = torch.special.ndtri(chance).abs()
     # Their error for 16 degrees of freedom; a plain root would be off by 0.12.
@@ -167,7 +169,7 @@ def test_what_the_map_does_not_explain_is_flagged(foreign: str) -> None:
         "blank": replace(images, coefficients=images.coefficients * 0),
     }[foreign]
     start = latents if foreign == "molecule" else own
-    found = novelty(fit(volume(), foreigner, start, PRIOR), Usual())
+    found = outlier_score(fit(volume(), foreigner, start, PRIOR), InlierStatistics())
     assert bool(torch.isfinite(found).all())
     assert flagged(found) > 0.9
 
@@ -181,14 +183,14 @@ def test_usual_contrast_is_learned_from_particles() -> None:
     noise = noise_alone(images).coefficients * math.sqrt(1.1)
     weaker = replace(images, coefficients=signal * factor + noise)
     found = fit_at(volume(), weaker, latents)
-    usual = Usual.of(found)
+    inliers = InlierStatistics.of(found)
     # Errors of medians of 4,000: 0.003 and 0.002.
-    assert usual.contrast == pytest.approx(0.9, abs=0.012)
-    assert usual.contrast_spread == pytest.approx(0.15, abs=0.012)
-    assert usual.power == pytest.approx(1.1, abs=0.01)
-    assert usual.power_spread < 0.03  # a third of its error
-    assert flagged(novelty(found, Usual())) > 0.3
-    assert abs(flagged(novelty(found, usual)) - FALSE_ALARMS) < 0.005
+    assert inliers.contrast == pytest.approx(0.9, abs=0.012)
+    assert inliers.contrast_spread == pytest.approx(0.15, abs=0.012)
+    assert inliers.power == pytest.approx(1.1, abs=0.01)
+    assert inliers.power_spread < 0.03  # a third of its error
+    assert flagged(outlier_score(found, InlierStatistics())) > 0.3
+    assert abs(flagged(outlier_score(found, inliers)) - FALSE_ALARMS) < 0.005
 
 
 def test_a_fifth_of_junk_hardly_moves_what_is_usual() -> None:
@@ -202,12 +204,12 @@ def test_a_fifth_of_junk_hardly_moves_what_is_usual() -> None:
         junk.power[rows],
         junk.power_sd[rows],
     )
-    usual = Usual.of(Fit.joined([clean, few]))
+    inliers = InlierStatistics.of(Fit.joined([clean, few]))
     # The median moves to the quantile 0.375 of what is left, by a third of the error.
     error = float(clean.contrast_sd.median())
-    assert usual.contrast == pytest.approx(1.0, abs=0.5 * error)
-    assert usual.contrast_spread < error
-    assert flagged(novelty(few, usual)) == 1.0
+    assert inliers.contrast == pytest.approx(1.0, abs=0.5 * error)
+    assert inliers.contrast_spread < error
+    assert flagged(outlier_score(few, inliers)) == 1.0
 
 
 def test_an_empty_map_says_nothing() -> None:
@@ -218,6 +220,6 @@ def test_an_empty_map_says_nothing() -> None:
     latents = Latents.rigid(
         Pose(rotation, torch.zeros(50, 2, dtype=torch.float64)), zero
     )
-    nats = novelty(fit(empty, images, latents, PRIOR), Usual())
+    nats = outlier_score(fit(empty, images, latents, PRIOR), InlierStatistics())
     assert bool(torch.isfinite(nats).all())
     assert flagged(nats) < 0.1

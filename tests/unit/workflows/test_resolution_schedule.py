@@ -7,15 +7,15 @@ import torch
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import Iteration
-from cryoinfer.workflows.acceleration import Round
-from cryoinfer.workflows.marching import (
-    MarchState,
+from cryoinfer.workflows.acceleration import AndersonStep
+from cryoinfer.workflows.problem import define_problem
+from cryoinfer.workflows.resolution_schedule import (
+    ScheduleState,
     agreement_radius,
     find_mask,
     state_from_dict,
     state_to_dict,
 )
-from cryoinfer.workflows.problem import define_problem
 
 
 def test_agreement_ends_before_the_first_fall() -> None:
@@ -27,12 +27,12 @@ def test_agreement_ends_before_the_first_fall() -> None:
     assert agreement_radius(torch.tensor([1.0, 0.9, 0.8])) == 2
 
 
-def state() -> MarchState:
+def state() -> ScheduleState:
     generator = torch.Generator().manual_seed(0)
     rotation = torch.randn(3, 3, 3, generator=generator).double()
     latents = Latents.rigid(Pose(rotation, torch.ones(3, 2)), torch.arange(3.0))
     maps = tuple(torch.randn(4, 4, 4, generator=generator) for _ in range(2))
-    return MarchState(
+    return ScheduleState(
         posterior=replace(
             ParticlePosterior.at(latents, 2),
             log_likelihood=-torch.arange(3.0).double(),
@@ -48,7 +48,7 @@ def state() -> MarchState:
         settled=True,
         stayed=1,
         iterations=(Iteration("global", 1.5, 5.0, 12.0, -3.0, 0.5),),
-        rounds=(Round(7, (maps[1], maps[0]), (maps[0], maps[1])),),
+        rounds=(AndersonStep(7, (maps[1], maps[0]), (maps[0], maps[1])),),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryoinfer.cli.left_out import LeftOut
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.data.particles import Particles
 from cryoinfer.results.flags import read_flags
 from cryoinfer.results.run_record import RunRecord
