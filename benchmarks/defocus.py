@@ -70,8 +70,7 @@ def bound_angstrom(config: SimulationConfig, particles: Particles) -> Tensor:
         true = simulation.latents[batch.index]
         images = whiten(batch, grid, radius, noise)
         found_out = projector.normal_equations(images, true, wide).information
-        of_prior = torch.diag(2 * wide.precision.clamp(min=0))
-        found.append(covariance_of(found_out + of_prior)[:, 5, 5].sqrt())
+        found.append(covariance_of(found_out + wide.information)[:, 5, 5].sqrt())
     return torch.cat(found)
 
 

@@ -101,8 +101,7 @@ class FieldEquations:
         found = self._projector.normal_equations(images, wide, self._wide)
         slope, information = found.gradient, found.information
         uphill = slope[:, :own] + self._prior.gradient(at)
-        of_prior = torch.diag(2 * self._prior.precision.clamp(min=0))
-        matrix = information[:, :own, :own] + of_prior
+        matrix = information[:, :own, :own] + self._prior.information
         held = matrix.diagonal(dim1=1, dim2=2) <= 0
         matrix = matrix + torch.diag_embed(held.double())
         across = information[:, :own, own:]

@@ -124,8 +124,7 @@ class _LevenbergMarquardt:
     ) -> None:
         self._projector, self._images, self._prior = projector, images, prior
         self._at = start.double()
-        precision = prior.precision.to(self._at.pose.rotation)
-        self._prior_information = torch.diag(2 * precision.clamp(min=0.0))
+        self._prior_information = prior.information.to(self._at.pose.rotation)
         self._found = projector.normal_equations(images, self._at, prior)
         self._damping = torch.full_like(self._found.log_likelihood, _FIRST_DAMPING)
         self._active = torch.ones_like(self._damping, dtype=torch.bool)

@@ -89,8 +89,8 @@ def _refined(
     pace: _Pace,
 ) -> PosteriorModes:
     latents, found = _run(volume, images, at, prior, pace)
-    of_prior = torch.diag(2 * prior.precision.clamp(min=0.0))
-    return PosteriorModes(latents, found.information + of_prior, found.log_likelihood)
+    information = found.information + prior.information
+    return PosteriorModes(latents, information, found.log_likelihood)
 
 
 def _run(

@@ -50,6 +50,14 @@ class PosePrior:
         others = torch.where(sd > 0, 0.5 / sd.clamp(min=1e-300) ** 2, -1.0)
         return torch.cat([turn, others])
 
+    @property
+    def information(self) -> Tensor:
+        """Inverse covariance of the unknowns, shape (6 + c, 6 + c).
+
+        Zero for a free rotation, and where an unknown is held.
+        """
+        return torch.diag(2 * self.precision.clamp(min=0.0))
+
     def log_density(self, latents: Latents) -> Tensor:
         """Return the log density of latents, without its constant, (n,)."""
         apart = departure_from_prior(latents)

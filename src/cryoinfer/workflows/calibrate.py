@@ -90,7 +90,7 @@ def _ratio(
         .information
         for volume in volumes
     )
-    of_prior = torch.diag(2 * problem.prior.precision.clamp(min=0.0))
+    of_prior = problem.prior.information
     believed = naive + of_prior
     free = believed.diagonal(dim1=1, dim2=2) > 0
     eye = torch.diag_embed((~free).double())
