@@ -1,5 +1,6 @@
 """One pass over all particles: poses from the references, sums for the next ones."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -231,14 +232,11 @@ class _Iteration:
         world.add_up(*(sums.sums for sums in self._sums))
         world.add_up(self._change, self._gain, *self._residual.tensors)
         moved = self._change > grid_step_radian(GRID_ORDER)
-        rows = world.gathered(self._rows)
-        found = world.gathered([one.to_state() for one in self._found])
-        posterior = ParticlePosterior.joined(
-            [ParticlePosterior.of_state(one) for own in found for one in own]
-        )
-        order = torch.cat([one for own in rows for one in own]).argsort()
+        found = itertools.chain.from_iterable(world.gathered(self._found))
+        rows = itertools.chain.from_iterable(world.gathered(self._rows))
+        order = torch.cat(list(rows)).argsort()
         return IterationOutcome(
-            posterior[order],
+            ParticlePosterior.joined(list(found))[order],
             self._sums,
             self._residual.mean(),
             float(self._change.median()),
