@@ -223,16 +223,16 @@ def parse_cif(text: str, path: Path, numbers: Sequence[int] = ()) -> cif.Documen
 
 
 def quote(word: str) -> str:
-    """Return a word in quotes; those end where a blank follows, or the line.
+    """Return a word in quotes; those end where a blank or # follows, or the line.
 
     Raises
     ------
     ValueError
-        If it holds both kinds of quotes before blanks.
+        If it holds both kinds of quotes before blanks or #.
     """
-    kinds = [kind for kind in "\"'" if not re.search(rf"{kind}(?:[ \t]|$)", word)]
+    kinds = [kind for kind in "\"'" if not re.search(rf"{kind}[ \t#]", word)]
     if not kinds:
-        raise ValueError("holds both kinds of quotes before blanks")
-    # Rather one that it does not hold at all, for simple readers.
-    kind = next((kind for kind in kinds if kind not in word), kinds[0])
+        raise ValueError("holds both kinds of quotes before blanks or #")
+    # Rather one that it does not hold at all, or not at its end, for simple readers.
+    kind = min(kinds, key=lambda kind: (kind in word) + word.endswith(kind))
     return f"{kind}{word}{kind}"

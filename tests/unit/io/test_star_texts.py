@@ -147,6 +147,12 @@ def test_much_random_text_is_read_as_it_was_written(tmp_path, words, width) -> N
     survives(tmp_path, blocks_of(words, width))
 
 
+@pytest.mark.parametrize("word", ["\"#'", "'#\"", "\"a'", "'a\"", "#'\"", 'a "#b'])
+def test_quotes_before_a_number_sign_are_read_as_written(tmp_path, word) -> None:
+    # Readers take a quote before # for the end of a text, as before a blank.
+    survives(tmp_path, [table("loop", [word], 2)])
+
+
 @pytest.mark.parametrize("word", ["a\nb", "a\rb", "\0", "a' b\" c"])
 def test_the_column_is_named_whose_text_no_file_can_hold(tmp_path, word) -> None:
     columns = {
