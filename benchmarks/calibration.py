@@ -33,8 +33,8 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation import (
     truth_in_estimated_frame,
 )
+from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.amortized import SemiAmortized
-from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.modes import PosteriorModes

@@ -25,9 +25,9 @@ from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.evaluation.brute_force import brute_force
+from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.geometry.rotation_volume import IN_PLANE
-from cryoinfer.inference.brute_force import brute_force
-from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior

@@ -20,7 +20,8 @@ FLOORS = (
     {"report"},
     {"workflows"},
     {"results"},
-    {"inference", "reconstruction", "evaluation"},
+    {"evaluation"},
+    {"inference", "reconstruction"},
     {"data"},
     {"physics", "io"},
     {"interfaces"},
@@ -31,7 +32,7 @@ FLOORS = (
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}
 
 # Forbidden although they point down: evaluation judges results of any program,
-# so it may know neither where particles came from nor how they are modelled; a report
+# so it may know neither where particles came from nor how images are made; a report
 # shows the results of a run, however it was made.
 ALSO_FORBIDDEN = {
     *(("evaluation", low) for low in ("data", "physics", "io")),
@@ -133,6 +134,7 @@ def write_package(source: Path, files: dict[str, str]) -> Imports:
         ("geometry/rotations.py", "import cryoinfer.fourier.transform"),
         ("inference/search.py", "from cryoinfer import evaluation"),
         ("inference/search.py", "def f():\n    from cryoinfer.evaluation import fsc"),
+        ("reconstruction/mask.py", "from cryoinfer.evaluation.fsc import fsc"),
         ("evaluation/fsc.py", "from cryoinfer.physics.ctf import evaluate_ctf"),
         ("evaluation/fsc.py", "from ..data import particles"),
         ("results/trial.py", "from cryoinfer.workflows.train import train"),
@@ -148,6 +150,7 @@ def test_canary_wrong_direction(tmp_path: Path, file: str, line: str) -> None:
             ("inference", "search"),
             ("io", "star"),
             ("fourier", "transform"),
+            ("reconstruction", "mask"),
             ("evaluation", "fsc"),
             ("physics", "ctf"),
             ("data", "particles"),
@@ -165,6 +168,8 @@ def test_canary_allowed_imports(tmp_path: Path) -> None:
     files = {
         "__init__.py": "from cryoinfer.data.particles import Particles",
         "cli/app.py": "from cryoinfer import __version__\nimport numpy",
+        "evaluation/exact.py": "from cryoinfer.inference import prior",
+        "inference/prior.py": "",
         "data/particles.py": "from cryoinfer.io import star",
         "io/__init__.py": "from cryoinfer.io.star import read_star",
         "io/star.py": "from cryoinfer.errors import InputError",

@@ -1,9 +1,11 @@
-"""A small simulated set, and what a run on it might have found."""
+"""A small simulated set, what a run on it might have found, and scenes of a map."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from scenes import Scene, make_scene
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
@@ -91,3 +93,9 @@ def result(simulated: Path, reconstruction: Reconstruction) -> RunResult:
             Iteration("local", 2.0, 7.0, 14.0, -9.0, 0.1),
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def scene() -> Callable[..., Scene]:
+    """Return the function that makes whitened images of known poses."""
+    return make_scene

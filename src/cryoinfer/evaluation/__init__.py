@@ -1,6 +1,6 @@
 """Do estimates deserve trust? Maps, poses and stated uncertainties, judged.
 
-Knows only records and tensors, so that it can judge any program's output.
+Knows only records, tensors and posteriors, so that it can judge any program's output.
 """
 
 from cryoinfer.evaluation.calibration import (

@@ -3,8 +3,7 @@
 Sums converge faster than any power of the step where the integrand is smooth and falls
 off: for a Gaussian and a step of one standard deviation the error is
 ``2 exp(-2 pi^2) = 5e-9`` a dimension, at two deviations still 1.4 % (Trefethen and
-Weideman, SIAM Review 56, 385-458, 2014). So an ellipsoid need only be roughly right;
-it is fitted to the moments of the density itself.
+Weideman, SIAM Review 56, 385-458, 2014). So an ellipsoid need only be roughly right.
 
 Where lattices overlap, a point counts for each mode by a smooth share; the shares sum
 to one, so that nothing counts twice and the integrands stay smooth.
@@ -18,20 +17,6 @@ from torch import Tensor
 
 from cryoinfer.geometry.rotations import rotate_in_image_frame, rotation_vector
 from cryoinfer.records import Latents, Pose
-
-LEAST_SHARE = 1e-6
-"""Of the mass, of a mode that stays after a fit."""
-
-REACH = 5.0
-"""Steps from the centre to the edge: 1e-4 to 3e-4 of a Gaussian of 5 or 6 dimensions
-lie beyond it."""
-
-FITTED_REACH = 3.5
-"""The same of the lattices that ellipsoids are fitted on."""
-
-_MOST_CHANGE = 2.0  # of a standard deviation from one fit to the next
-_SETTLED_SHIFT = 0.3
-_SETTLED_VARIANCE = 1.3
 
 
 def departure(latents: Latents, centre: Latents) -> Tensor:
@@ -89,104 +74,6 @@ class Ellipsoid:
         """Return the squared Mahalanobis distance of latents, shape (...)."""
         step = departure(latents, self.centre)[..., self.dims]
         return (step @ torch.linalg.inv(self.root).T).square().sum(-1)
-
-    def fitted(self, mean: Tensor, values: Tensor, vectors: Tensor) -> "Ellipsoid":
-        """Return the ellipsoid of a mean and covariance that its points have.
-
-        Parameters
-        ----------
-        mean : Tensor, shape (d,)
-        values, vectors : Tensor, shapes (d,) and (d, d)
-            Of the covariance.
-        """
-        limits = _MOST_CHANGE**-2, _MOST_CHANGE**2
-        shape = self.root @ vectors * values.clamp(*limits).sqrt()
-        root = torch.linalg.cholesky(shape @ shape.T)
-        return Ellipsoid(moved(self.centre, self.step(mean)), root, self.dims)
-
-    def scaled(self, factor: float) -> "Ellipsoid":
-        """Return the ellipsoid of as many times the standard deviations."""
-        return Ellipsoid(self.centre, self.root * factor, self.dims)
-
-
-@dataclass(frozen=True)
-class GridPatch:
-    """A density, not normalised, on m points of the lattice about one mode.
-
-    Attributes
-    ----------
-    points : Tensor of float64, shape (m, d)
-        In steps of the lattice.
-    latents : Latents
-        Of length m.
-    log_mass : Tensor of float64, shape (m,)
-        Density times the volume of the cell times the mode's share in the point.
-    log_density : Tensor of float64, shape (m,)
-    """
-
-    points: Tensor
-    latents: Latents
-    log_mass: Tensor
-    log_density: Tensor
-
-    def edge_log_mass(self) -> Tensor:
-        """Return the log mass within a step of the edge of a lattice in full."""
-        edge = self.points.square().sum(-1) > (REACH - 1) ** 2
-        return torch.logsumexp(self.log_mass[edge], 0)
-
-
-def joined(sheets: list[GridPatch]) -> GridPatch:
-    """Return the points of several sheets in one."""
-    return GridPatch(
-        torch.cat([sheet.points for sheet in sheets]),
-        Latents.joined([sheet.latents for sheet in sheets]),
-        torch.cat([sheet.log_mass for sheet in sheets]),
-        torch.cat([sheet.log_density for sheet in sheets]),
-    )
-
-
-def refitted(
-    modes: list[Ellipsoid], sheets: list[GridPatch]
-) -> tuple[list[Ellipsoid], bool]:
-    """Fit ellipsoids to the density's own moments.
-
-    Parameters
-    ----------
-    modes : list of Ellipsoid
-    sheets : list of GridPatch
-        Of these modes, of the reach ``FITTED_REACH``.
-
-    Returns
-    -------
-    modes : list of Ellipsoid
-        Those that hold any mass.
-    settled : bool
-        Whether they were nearly these before.
-    """
-    total = torch.logsumexp(joined(sheets).log_mass, 0)
-    fitted, settled = [], True
-    for mode, sheet in zip(modes, sheets, strict=True):
-        log_mass = torch.logsumexp(sheet.log_mass, 0)
-        if float((log_mass - total).exp()) < LEAST_SHARE:
-            continue
-        mass = (sheet.log_mass - log_mass).exp()
-        mean = mass @ sheet.points
-        apart = sheet.points - mean
-        spread = (mass[:, None] * apart).T @ apart
-        values, vectors = torch.linalg.eigh(spread / _kept_variance(len(mode.dims)))
-        low, high = 1 / _SETTLED_VARIANCE, _SETTLED_VARIANCE
-        near = float(mean.norm()) < _SETTLED_SHIFT
-        alike = low < float(values[0]) and float(values[-1]) < high
-        settled = settled and near and alike
-        fitted.append(mode.fitted(mean, values, vectors))
-    return fitted, settled
-
-
-def _kept_variance(dimensions: int) -> float:
-    """Return the variance that a unit Gaussian has inside the ball of a fit."""
-    half, argument = dimensions / 2, torch.tensor(FITTED_REACH**2 / 2)
-    above = torch.special.gammainc(torch.tensor(half + 1), argument)
-    return float(above / torch.special.gammainc(torch.tensor(half), argument))
 
 
 def log_share(modes: list[Ellipsoid], own: int, latents: Latents) -> Tensor:

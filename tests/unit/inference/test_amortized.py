@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotation_volume import ALL_TURNS
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
@@ -16,7 +17,6 @@ from cryoinfer.geometry.symmetry import nearest_mates, symmetry_rotations
 from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
 from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
 from cryoinfer.inference.encoder_inputs import encoder_inputs
-from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.particle_posterior import ParticlePosterior

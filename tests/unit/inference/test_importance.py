@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.inference.importance import ImportanceSampling, fitted, mixed
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.modes import PosteriorModes

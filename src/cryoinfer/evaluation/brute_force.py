@@ -3,7 +3,7 @@
 The view is known, the angle in its plane and the amplitudes of one or two modes are
 not: the posterior is computed at every point of a grid over all angles and over the
 prior's amplitudes, at a low radius; whatever stands out of its neighbourhood is a mode
-that :func:`cryoinfer.inference.grid_posterior.grid_posterior` is to sum about.
+that :func:`cryoinfer.evaluation.grid_posterior.grid_posterior` is to sum about.
 """
 
 import math

@@ -1,10 +1,8 @@
 """A scene: particles of a small map, with a likelihood that is written out naively."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -125,9 +123,3 @@ def make_scene(
     noise_power = torch.full((BOX // 2,), noise_sd**2 if noise_sd > 0 else 1e-4)
     whitened = whiten(replace(silent, images=images), grid, RADIUS, noise_power)
     return Scene(volume, whitened, truth)
-
-
-@pytest.fixture(scope="session")
-def scene() -> Callable[..., Scene]:
-    """Return the function that makes a scene."""
-    return make_scene

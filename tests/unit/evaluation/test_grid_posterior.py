@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.geometry.rotation_volume import LOG_VOLUME_OF_ROTATIONS
-from cryoinfer.inference.grid_posterior import (
+from cryoinfer.evaluation.grid_posterior import (
     GridPosterior,
     grid_posterior,
     kl_divergence,
 )
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.geometry.rotation_volume import LOG_VOLUME_OF_ROTATIONS
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.modes import PosteriorModes

@@ -11,6 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.evaluation.grid_patch import (
+    FITTED_REACH,
+    REACH,
+    GridPatch,
+    joined,
+    refitted,
+)
 from cryoinfer.geometry.rotation_volume import (
     LOG_VOLUME_OF_TURNS,
     log_exponential_volume,
@@ -19,16 +26,11 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.quadrature_grid import (
-    FITTED_REACH,
-    REACH,
     Ellipsoid,
-    GridPatch,
     ball,
     departure,
-    joined,
     log_share,
     moved,
-    refitted,
 )
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents, Pose
@@ -259,7 +261,7 @@ class _Particle:
             total = torch.logsumexp(joined(sheets).log_mass, 0)
             if float((torch.logsumexp(edge, 0) - total).exp()) < _EDGE_SHARE:
                 break
-            modes = [mode.scaled(_WIDER) for mode in modes]
+            modes = [replace(mode, root=mode.root * _WIDER) for mode in modes]
             sheets = self._sheets(modes, REACH)
         return sheets
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cryoinfer.evaluation.brute_force import brute_force
+from cryoinfer.evaluation.grid_posterior import grid_posterior
 from cryoinfer.geometry.rotations import random_turns_in_plane
-from cryoinfer.inference.brute_force import brute_force
-from cryoinfer.inference.grid_posterior import grid_posterior
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.quadrature_grid import departure
