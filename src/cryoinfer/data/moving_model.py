@@ -42,8 +42,6 @@ class MovingModel:
         Single precision, centred.
     amplitude_sd_angstrom : tuple of float
         Spread of each amplitude before any image is seen.
-    cutoff_angstrom : float
-        Length of the longest spring of the network.
     chain : ElasticNetwork
         Of neighbours along the chains, at rest in the file's structure.
     """
@@ -53,7 +51,6 @@ class MovingModel:
     modes: NormalModes
     moving: MovingAtoms
     amplitude_sd_angstrom: tuple[float, ...]
-    cutoff_angstrom: float
     chain: ElasticNetwork
 
     @classmethod
@@ -91,7 +88,6 @@ class MovingModel:
             found,
             _moving(model, nodes, found),
             tuple(sd.tolist()),
-            cutoff_angstrom,
             chain_network(
                 places,
                 [model.chain_names[row] for row in nodes.atom],

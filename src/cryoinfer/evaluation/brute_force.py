@@ -26,15 +26,12 @@ _RANGE_SD = 4.5  # of the prior, on either side
 _AMPLITUDE_STEP_ANGSTROM = 0.75
 _TURN_STEP = 0.75  # over the radian that moves the finest detail by half a wavelength
 _LEAST_NATS = 30.0  # below the best point of an image, that may not matter later
+_MOST_MODES = 8  # of an image
 _STEPS = 12
 
 
 def brute_force(
-    projector: Projector,
-    images: WhitenedImages,
-    prior: PosePrior,
-    radius: int,
-    modes: int = 8,
+    projector: Projector, images: WhitenedImages, prior: PosePrior, radius: int
 ) -> ParticlePosterior:
     """Return every mode of the posteriors of images of a known view.
 
@@ -47,8 +44,6 @@ def brute_force(
         Of the angle in the plane and at most two amplitudes; all else is held.
     radius : int
         Fourier radius of the grid, in pixels.
-    modes : int
-        Most of an image.
 
     Returns
     -------
@@ -73,7 +68,7 @@ def brute_force(
         one = low.select(torch.tensor([row]))
         score = _log_posterior(projector, one, grid, prior).view(shape)
         chosen = _summits(score)
-        chosen = chosen[score.flatten()[chosen].argsort(descending=True)][:modes]
+        chosen = chosen[score.flatten()[chosen].argsort(descending=True)][:_MOST_MODES]
         at = grid[chosen]
         whole = images.select(torch.full((len(chosen),), row))
         refined = PosteriorModes.unknown(at)
@@ -87,7 +82,7 @@ def brute_force(
     owner = torch.arange(len(images)).repeat_interleave(counts)
     every = PosteriorModes.joined(found)
     evidence = every.log_evidence(prior)
-    return posterior_of_modes(owner, every, evidence, len(images), modes)
+    return posterior_of_modes(owner, every, evidence, len(images), _MOST_MODES)
 
 
 def _grid(prior: PosePrior, radius: int) -> tuple[Latents, tuple[int, ...]]:

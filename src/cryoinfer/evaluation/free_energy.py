@@ -48,9 +48,8 @@ class FreeEnergy:
         Natural logarithm of the density at that least energy, in 1 over the unit of
         ``at``.
     bandwidth : float
-        Standard deviation of the kernels of values that are known better.
-    widened : float
-        Share of the values that are known worse, whose kernels are their posteriors.
+        Standard deviation of the kernels of values that are known better; those of
+        others are their posteriors.
     minima : tuple of float
         Where the minima are that survive resampling, the lowest first; none if there
         are too few values.
@@ -62,7 +61,6 @@ class FreeEnergy:
     high: NDArray[np.float64]
     log_density: float
     bandwidth: float
-    widened: float
     minima: tuple[float, ...]
 
     @classmethod
@@ -96,8 +94,7 @@ class FreeEnergy:
         blank = seen < _FEWEST_SEEN
         if blank.all():
             empty = np.full_like(at, np.nan)
-            share = float((sd > narrowest).mean())
-            return cls(at, empty, empty, empty, math.nan, narrowest, share, ())
+            return cls(at, empty, empty, empty, math.nan, narrowest, ())
         least = float(energy[~blank].min())
         half = np.where(blank, np.nan, 0.0)
         half[~blank] = _half_width(energy[~blank], energies[~blank])
@@ -108,7 +105,6 @@ class FreeEnergy:
             energy - least + half,
             -least,
             narrowest,
-            float((sd > narrowest).mean()),
             tuple(at[_surviving(np.where(blank, np.inf, energy), energies)].tolist()),
         )
 

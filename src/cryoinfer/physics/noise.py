@@ -37,10 +37,6 @@ class GaussianNoise:
         """Return white noise of the given pixel variance for images of size box."""
         return cls(torch.full((box // 2 + 1,), variance, dtype=torch.float32))
 
-    def variance_at(self, disc: FourierDisc) -> Tensor:
-        """Return the variance of the coefficients of a disc, shape (p,)."""
-        return self._at_rings(disc.ring)
-
     def pixel_variance(self, box: int) -> float:
         """Return the variance of a pixel: the mean of the spectrum over the plane."""
         variance = self._at_rings(_half_plane_rings(box)).double()

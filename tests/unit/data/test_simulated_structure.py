@@ -57,7 +57,7 @@ def on_path(trajectory: Path) -> AtomsOnPath:
 
 def test_frames_lie_on_the_structure(trajectory: Path) -> None:
     structure = on_path(trajectory)
-    rest = structure.coordinates
+    rest = structure.atoms.coordinates_angstrom
     assert structure.frames.shape == (3, 1656, 3)
     # The second frame is the structure itself, in a file of three decimals.
     assert float((structure.frames[1] - rest).abs().max()) < 2e-3

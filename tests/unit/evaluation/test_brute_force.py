@@ -165,8 +165,8 @@ def test_both_mates_of_a_symmetric_molecule_are_found() -> None:
 
 def test_modes_are_in_falling_order() -> None:
     made = make(4, noise=2.0)
-    near = brute_force(made.projector, made.images, PRIOR, RADIUS, modes=5)
-    assert near.weight.shape == (4, 5)
+    near = brute_force(made.projector, made.images, PRIOR, RADIUS)
+    assert near.weight.shape == (4, 8)
     assert (near.weight.diff(dim=1) <= 0).all()
     torch.testing.assert_close(near.weight.sum(1), torch.ones(4).double())
     # At this signal the first mode is that of the truth, within four widths.
@@ -183,7 +183,7 @@ def test_two_amplitudes_and_a_lower_radius_will_do() -> None:
     both = replace(moving, direction=torch.cat([moving.direction, other / 3**0.5]))
     projector = replace(made.projector, moving=both, coarse=both)
     prior = replace(PRIOR, conformation_sd_angstrom=(2.0, 1.0))
-    near = brute_force(projector, made.images, prior, 5, modes=3)
+    near = brute_force(projector, made.images, prior, 5)
     rest = torch.zeros(2, 1, dtype=torch.float64)
     truth = replace(
         made.truth, conformation=torch.cat([made.truth.conformation, rest], 1)

@@ -142,15 +142,6 @@ class GaussianBeads:
         blur = (share * width).sum(1)[atoms.element] / (8 * math.pi**2)
         return cls(middle, weight, summed(own * (apart + blur)) / weight)
 
-    def transform_at(self, frequency: Tensor) -> Tensor:
-        """Return the transform at frequencies (f, 3) in 1/angstrom, complex, (f,).
-
-        In angstrom; of one conformation.
-        """
-        turns = 2 * math.pi * frequency @ self.coordinates_angstrom.T
-        size = self._sizes_at(frequency)
-        return torch.complex((size * turns.cos()).sum(1), -(size * turns.sin()).sum(1))
-
     def _sizes_at(self, frequency: Tensor) -> Tensor:
         """Return the size of each bead's wave at frequencies (f, 3), shape (f, b)."""
         squared = frequency.square().sum(1)[:, None]

@@ -278,15 +278,6 @@ class NormalModes:
         entropy = -torch.xlogy(share, share).sum(1)
         return entropy.exp() / share.shape[1]
 
-    def overlap(self, displacement_angstrom: Tensor) -> Tensor:
-        """Return the cosines of the modes with a displacement (n, 3), shape (k,).
-
-        Their squares are the shares of its square that the modes explain; the
-        displacement is to be without rigid motions.
-        """
-        whole = displacement_angstrom.double()
-        return (self.direction * whole).sum((1, 2)) / whole.norm()
-
 
 def _softest(
     hessian: sparse.csc_matrix, count: int

@@ -26,11 +26,6 @@ class AtomsOnPath:
     atoms: GaussianAtoms
     frames: Tensor
 
-    @property
-    def coordinates(self) -> Tensor:
-        """Of the atoms at rest, in angstrom, shape (a, 3)."""
-        return self.atoms.coordinates_angstrom
-
     def at(self, conformation: Tensor) -> GaussianAtoms:
         """Return the atoms elsewhere on the path.
 

@@ -89,7 +89,11 @@ def test_beads_of_single_atoms_are_those_atoms() -> None:
     frequency = torch.randn(500, 3, generator=seeded(6), dtype=torch.float64)
     frequency = frequency / frequency.norm(dim=1, keepdim=True) / 5.0
     goal = atoms.transform_at(frequency)
-    error = (found.transform_at(frequency) - goal).abs().square().mean()
+    turns = 2 * math.pi * frequency @ found.coordinates_angstrom.T
+    squared = frequency.square().sum(1)[:, None]
+    size = torch.exp(-2 * math.pi**2 * found.variance_angstrom2 * squared)
+    waves = torch.polar(found.weight_angstrom * size, -turns).sum(1)
+    error = (waves - goal).abs().square().mean()
     # A carbon is five Gaussians, which a blur of 200 A^2 makes nearly one.
     assert float(error / goal.abs().square().mean()) < 1e-5
 
