@@ -30,10 +30,8 @@ from rows import Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.evaluation import (
-    truth_in_estimated_frame,
-)
 from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
+from cryoinfer.evaluation.pose_error import truth_in_estimated_frame
 from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
 from cryoinfer.inference.map_projector import MapProjector

@@ -36,13 +36,9 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulation_preset
-from cryoinfer.evaluation import (
-    align_poses,
-    fourier_shell_correlation,
-    pose_errors,
-    refine_alignment,
-    transform_map,
-)
+from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors
+from cryoinfer.evaluation.volume_alignment import refine_alignment, transform_map
 from cryoinfer.inference.published_encoder import (
     FreePoses,
     Head,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulation_preset
-from cryoinfer.evaluation import align_poses, pose_errors
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.modes import covariance_of

@@ -33,7 +33,7 @@ from printed import (
 )
 from rows import Row
 
-from cryoinfer.evaluation import pose_errors, truth_in_estimated_frame
+from cryoinfer.evaluation.pose_error import pose_errors, truth_in_estimated_frame
 from cryoinfer.records import Latents
 
 START_RADIUS = 8

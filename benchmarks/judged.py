@@ -8,7 +8,7 @@ from measure import LEVELS
 from rows import Row
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.evaluation import coverage_curve
+from cryoinfer.evaluation.calibration import coverage_curve
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import GRID_ORDER
 from cryoinfer.inference.outlier_score import Fit, fit, outlier_score

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulation_preset
-from cryoinfer.evaluation import GlobalAlignment, align_poses, pose_errors
+from cryoinfer.evaluation.pose_error import GlobalAlignment, align_poses, pose_errors
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio

@@ -25,16 +25,10 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
-from cryoinfer.evaluation import (
-    align_map,
-    align_poses,
-    coverage_curve,
-    fourier_shell_correlation,
-    mahalanobis_levels,
-    pose_errors,
-    resolution_at,
-    tangent_error,
-)
+from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
+from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors, tangent_error
+from cryoinfer.evaluation.volume_alignment import align_map
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map

@@ -41,7 +41,7 @@ from rows import HERE, Results, Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import simulation_preset
-from cryoinfer.evaluation import align_poses, pose_errors
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Pose
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio

@@ -23,7 +23,7 @@ from rows import Row
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation
-from cryoinfer.evaluation import pose_errors
+from cryoinfer.evaluation.pose_error import pose_errors
 
 COLUMNS = (
     Column("set", "set"),

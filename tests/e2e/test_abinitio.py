@@ -8,13 +8,8 @@ import torch
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
-from cryoinfer.evaluation import (
-    align_poses,
-    coverage_curve,
-    mahalanobis_levels,
-    pose_errors,
-    tangent_error,
-)
+from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors, tangent_error
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio

@@ -26,7 +26,7 @@ from cryoinfer.cli.terminal import aligned, say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
-from cryoinfer.evaluation import amplitude_identifiability
+from cryoinfer.evaluation.identifiability import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor

@@ -19,7 +19,11 @@ from cryoinfer.cli.map_inputs import (
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.terminal import say, say_rows
-from cryoinfer.evaluation import fourier_shell_correlation, masked_fsc, resolution_at
+from cryoinfer.evaluation.fsc import (
+    fourier_shell_correlation,
+    masked_fsc,
+    resolution_at,
+)
 from cryoinfer.evaluation.rigid_search import MapPair, best_frame
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.io.mrc import MapFile

@@ -11,7 +11,7 @@ from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.nothing_found import INHERITED, nothing_words, searched_words
 from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import Identifiability
+from cryoinfer.evaluation.identifiability import Identifiability
 from cryoinfer.inference.convergence import Check
 from cryoinfer.io.mrc import read_cube
 from cryoinfer.io.replacing import replace_file

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.evaluation import FreeEnergy, FreeEnergyPlane, Identifiability
-from cryoinfer.evaluation.free_energy import FEWEST
+from cryoinfer.evaluation.free_energy import FEWEST, FreeEnergy, FreeEnergyPlane
+from cryoinfer.evaluation.identifiability import Identifiability
 from cryoinfer.report.free_energy import draw_uncertainties, free_energy_section
 from cryoinfer.report.parts import (
     Finding,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryoinfer.evaluation import FreeEnergy, FreeEnergyPlane
+from cryoinfer.evaluation.free_energy import FreeEnergy, FreeEnergyPlane
 from cryoinfer.report.parts import columns, figure, section
 from cryoinfer.report.style import BLUE, GREY, ORANGE, figure_style, to_svg
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cryoinfer.cli.half_maps import CompareOptions, compare
 from cryoinfer.errors import InputError, OutputError
-from cryoinfer.evaluation import GlobalAlignment
+from cryoinfer.evaluation.pose_error import GlobalAlignment
 from cryoinfer.evaluation.rigid_search import Agreement
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.io.star import read_star

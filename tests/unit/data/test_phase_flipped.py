@@ -9,7 +9,7 @@ from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError, UnsupportedError
-from cryoinfer.evaluation import fourier_shell_correlation
+from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import StackWriter, read_map

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryoinfer.evaluation import coverage_curve, mahalanobis_levels
+from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import (
+from cryoinfer.evaluation.calibration import (
     coverage_curve,
     expected_calibration_error,
     posterior_ranks,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import (
+from cryoinfer.evaluation.fsc import (
     fourier_shell_correlation,
     masked_fsc,
     resolution_at,

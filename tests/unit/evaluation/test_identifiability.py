@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cryoinfer.evaluation import amplitude_identifiability
+from cryoinfer.evaluation.identifiability import amplitude_identifiability
 
 
 def covariance(correlated: float, among: float) -> torch.Tensor:

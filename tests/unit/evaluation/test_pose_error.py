@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import (
+from cryoinfer.evaluation.pose_error import (
     GlobalAlignment,
     align_poses,
     pose_errors,

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryoinfer.evaluation import GlobalAlignment, transform_map
+from cryoinfer.evaluation.pose_error import GlobalAlignment
 from cryoinfer.evaluation.rigid_search import MapPair, best_frame, resampled
+from cryoinfer.evaluation.volume_alignment import transform_map
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 
 BOX, PIXEL = 32, 2.0

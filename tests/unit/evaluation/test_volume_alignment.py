@@ -7,10 +7,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import (
-    GlobalAlignment,
+from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.evaluation.pose_error import GlobalAlignment
+from cryoinfer.evaluation.volume_alignment import (
     align_map,
-    fourier_shell_correlation,
     refine_alignment,
     transform_map,
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cryoinfer.evaluation import Identifiability
+from cryoinfer.evaluation.identifiability import Identifiability
 from cryoinfer.report import DynamicsContent, render_dynamics_report
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.style import THEME_COLOURS

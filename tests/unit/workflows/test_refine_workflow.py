@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import align_poses, pose_errors
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.geometry.rotations import rotate_in_image_frame
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Pose
