@@ -20,7 +20,8 @@ processors: $(STAMP)  ## the numerical tests as other processors would run them
 	.ci/processors
 
 slow: $(STAMP)  ## the tests that take longer, and those for a GPU where there is one
-	$(BIN)/pytest -m "slow or gpu"
+	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -m gpu
 
 benchmarks: $(STAMP)  ## which measurements there are, and how to run them
 	@echo "One script a measurement; each says in its first lines what it needs:"

@@ -18,7 +18,7 @@ Encoders are kept in ``runs/``; one that lies there is not trained again.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,11 +32,11 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.evaluation.pose_error import truth_in_estimated_frame
-from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
@@ -49,7 +49,6 @@ FRESH = 5000
 """Particles that tell a share of a half to within 0.7 points (a standard deviation)."""
 
 ENCODER, REFINED = "encoder", "semi-amortized"
-Infer = Callable[[WhitenedImages], ParticlePosterior]
 
 _NAMED = 3  # modes of the encoder that the exact posterior looks at, beside the truth's
 _STEPS = 8  # of a local refinement at one radius
@@ -91,18 +90,18 @@ COLUMNS = (
 
 
 def simulated_images(
-    model: TrainedEncoder, semi: SemiAmortized[MapProjector], particles: Particles
+    model: TrainedEncoder, particles: Particles
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of the learned map to the last radius; optics of one group."""
     noise = model.encoder.noise_power[int(particles.optics.group[0])]
-    radius = semi.refinement.radii[-1]
+    radius = model.refinement.radii[-1]
     templates = concatenate(
         [
             whiten(batch, model.encoder.grid, radius, noise)
             for batch in batches_of(particles)
         ]
     )
-    source = TrainingImages(semi.refinement.projector, (templates,), model.prior)
+    source = TrainingImages(model.projector, (templates,), model.prior)
     return source.draw(SIMULATED, seeded(1))
 
 
@@ -137,7 +136,7 @@ def judged_by_truths(posteriors: list[ParticlePosterior], truths: list[Latents])
 
 
 def modes_near(
-    semi: SemiAmortized[MapProjector],
+    model: TrainedEncoder,
     images: WhitenedImages,
     truths: ParticlePosterior,
     named: ParticlePosterior,
@@ -151,17 +150,17 @@ def modes_near(
     )
     owner = torch.arange(n).repeat_interleave(count)
     starts = both[torch.arange(count).repeat(n), owner]
-    found = refined_modes(semi, images.select(owner), starts, radii)
+    found = refined_modes(model, images.select(owner), starts, radii)
     place = torch.arange(n * count).view(n, count)
     return ParticlePosterior.of_modes(
         found.latents[place],
-        found.log_evidence(semi.refinement.prior)[place].softmax(1),
+        found.log_evidence(model.prior)[place].softmax(1),
         found.covariance()[place],
     )
 
 
 def refined_modes(
-    semi: SemiAmortized[MapProjector],
+    model: TrainedEncoder,
     images: WhitenedImages,
     start: Latents,
     radii: tuple[int, ...],
@@ -170,10 +169,10 @@ def refined_modes(
     found = PosteriorModes.unknown(start)
     for radius in radii:
         found = refine_locally(
-            semi.refinement.projector,
+            model.projector,
             images.prefix(radius),
             found.latents,
-            semi.refinement.prior,
+            model.prior,
             _STEPS,
             reach_radian(radius),
         )
@@ -193,7 +192,7 @@ def as_modes(latents: Latents, mates: Tensor) -> ParticlePosterior:
 
 
 def divergences(
-    semi: SemiAmortized[MapProjector],
+    model: TrainedEncoder,
     images: WhitenedImages,
     truths: ParticlePosterior,
     found: Mapping[str, ParticlePosterior],
@@ -203,16 +202,16 @@ def divergences(
     ``truths`` are poses that mass may be at, the true ones first.
     """
     encoded = found[ENCODER]
-    near = modes_near(semi, images, truths, encoded, semi.refinement.radii)
-    projector, prior = semi.refinement.projector, semi.refinement.prior
+    near = modes_near(model, images, truths, encoded, model.refinement.radii)
+    projector, prior = model.projector, model.prior
     exact = grid_posterior(projector, images, prior, near)
     rows: dict[str, Row] = {
         name: {"kl_nats": float(kl_divergence(exact, one).median())}
         for name, one in found.items()
     }
-    shown = semi.encoder.radius
-    lower = tuple(radius for radius in semi.refinement.radii if radius < shown)
-    near = modes_near(semi, images, truths, encoded, (*lower, shown))
+    shown = model.encoder.radius
+    lower = tuple(radius for radius in model.refinement.radii if radius < shown)
+    near = modes_near(model, images, truths, encoded, (*lower, shown))
     images = images.prefix(shown)
     as_shown = grid_posterior(projector, images, prior, near)
     rows[ENCODER]["kl_as_shown_nats"] = float(kl_divergence(as_shown, encoded).median())
@@ -223,26 +222,28 @@ def divergences(
 
 
 def measure_simulated(
-    semi: SemiAmortized[MapProjector],
+    model: TrainedEncoder,
     images: WhitenedImages,
     latents: Latents,
     mates: Tensor,
-    others: Mapping[str, Infer],
+    ways: Mapping[str, PoseInference[MapProjector]],
 ) -> dict[str, Row]:
     """Return what simulated images say of posteriors, by name.
 
-    Of the encoder's, of those refined locally, and of ``others``. ``mates`` (m, 3, 3)
-    are turns of the map that may leave it much as it is, the identity first.
+    ``mates`` (m, 3, 3) are turns of the map that may leave it much as it is, the
+    identity first.
     """
-    ways = {ENCODER: semi.encoder.infer_whitened, REFINED: semi.infer_whitened}
     chunks = in_chunks(len(images))
     found = {
-        name: [infer(images.select(rows)) for rows in chunks]
-        for name, infer in (ways | dict(others)).items()
+        name: [
+            one.infer(images.select(rows), model.projector, model.prior, None)
+            for rows in chunks
+        ]
+        for name, one in ways.items()
     }
     few = torch.arange(EXACT)
     rows = divergences(
-        semi,
+        model,
         images.select(few),
         as_modes(latents[few], mates),
         {name: posteriors[0][few] for name, posteriors in found.items()},
@@ -268,8 +269,8 @@ def measure_real(case: Case, kept: Kept) -> tuple[Row, Row]:
     particles, true = fresh_particles(case)
     assert true.pose is not None
     semi = kept.model.semi_amortized()
-    encoded = infer_all(kept.model.encoder, batches_of(particles))
-    refined = infer_all(semi, batches_of(particles))
+    encoded = infer_all(kept.model, kept.model.encoder, batches_of(particles))
+    refined = infer_all(kept.model, semi, batches_of(particles))
     offset = true.optics.defocus_u_angstrom - particles.optics.defocus_u_angstrom
     found = []
     for posteriors in (encoded, refined):
@@ -287,10 +288,16 @@ def measure_real(case: Case, kept: Kept) -> tuple[Row, Row]:
 def measure_case(case: Case) -> dict[str, Row]:
     """Return a row for each of the two posteriors."""
     kept = kept_encoder(case)
-    semi = kept.model.semi_amortized()
-    images, latents = simulated_images(kept.model, semi, kept.unseen)
+    model = kept.model
+    images, latents = simulated_images(model, kept.unseen)
     alone = torch.eye(3, dtype=torch.float64)[None]
-    of_simulated = measure_simulated(semi, images, latents, alone, {})
+    of_simulated = measure_simulated(
+        model,
+        images,
+        latents,
+        alone,
+        {ENCODER: model.encoder, REFINED: model.semi_amortized()},
+    )
     of_real = measure_real(case, kept)
     wider = kept.model.covariance_inflation.tolist()
     fitted = {"rotation_widened": wider[0], "shift_widened": wider[3]}

@@ -18,7 +18,14 @@ from dataclasses import replace
 from itertools import product
 
 import torch
-from judged import CHUNK, Search, batches_of, coverage, infer_all, modes
+from judged import (
+    CHUNK,
+    batches_of,
+    coverage,
+    infer_all,
+    modes,
+    searched_refinement,
+)
 from kept import Case, kept_encoder
 from measure import argument_parser, results_of
 from printed import (
@@ -66,11 +73,11 @@ def measure_case(case: Case) -> Row:
     for label, inference in (
         ("encoder", model.encoder),
         ("climbed", model.semi_amortized()),
-        ("searched", Search(model, START_RADIUS)),
+        ("searched", searched_refinement(model, START_RADIUS)),
     ):
-        infer_all(inference, batches_of(judged))  # compiles
+        infer_all(model, inference, batches_of(judged))  # compiles
         started = time.perf_counter()
-        posteriors = infer_all(inference, batches_of(judged))
+        posteriors = infer_all(model, inference, batches_of(judged))
         seconds = time.perf_counter() - started
         estimate = modes(posteriors)
         errors = pose_errors(estimate, truth, kept.alignment)

@@ -1,7 +1,7 @@
 """Posteriors of many images, and what is asked of them in more than one measurement."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from measure import LEVELS
@@ -10,11 +10,11 @@ from rows import Row
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.calibration import coverage_curve
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.coarse import GRID_ORDER
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.outlier_score import Fit, fit, outlier_score
 from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.inference.pose_search import PoseSearch
-from cryoinfer.interfaces import Inference
+from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
+from cryoinfer.inference.pose_search import GlobalSearch
 from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.results.calibration_trial import CLIMBED, SEARCHED, CalibrationTrial
 from cryoinfer.workflows.dynamics import Dynamics
@@ -41,52 +41,37 @@ def trial_of(found: Dynamics) -> CalibrationTrial:
     return found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
 
 
-@dataclass(frozen=True)
-class Search:
-    """A search of all poses on the map of an encoder, and the climbs after it.
+def searched_refinement(
+    model: TrainedEncoder, coarse_radius: int
+) -> PoseInference[MapProjector]:
+    """Return a search of all poses on the map of an encoder, and refinements after it.
 
-    Of the same images, prior and radii: all that an encoder's pass takes the place of.
-
-    Attributes
-    ----------
-    model : TrainedEncoder
-    coarse_radius : int
-        Of the exhaustive grid, as ab initio chooses it.
+    With the same prior and radii: all that an encoder's forward pass takes the place
+    of. ``coarse_radius`` is that of the exhaustive grid, as ab initio chooses it.
     """
-
-    model: TrainedEncoder
-    coarse_radius: int
-
-    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
-        """Return the posterior of every particle; all must be of one optics group."""
-        encoder, refinement = self.model.encoder, self.model.semi_amortized().refinement
-        images = encoder.whitened(batch, refinement.radii[-1])
-        step = encoder.grid.resolution_at(self.coarse_radius) / 3
-        plan = initial_search_plan(self.coarse_radius, step, refinement.symmetry)
-        plan = replace(plan, radius=max(refinement.radii[0], self.coarse_radius))
-        search = PoseSearch(
-            refinement.projector.volume,
-            encoder.grid,
-            encoder.noise_power[int(batch.optics.group[0])],
-            refinement.prior,
-            2 * refinement.prior.shift_sd_angstrom,
-            GRID_ORDER,
-            plan,
-        )
-        named = search.infer_whitened(images.prefix(plan.radius))
-        return refinement.refine(images, named)
+    refinement = model.refinement
+    step = model.encoder.grid.resolution_at(coarse_radius) / 3
+    plan = initial_search_plan(coarse_radius, step, refinement.symmetry)
+    plan = replace(plan, radius=max(refinement.radii[0], coarse_radius))
+    search = GlobalSearch(plan, 2 * model.prior.shift_sd_angstrom)
+    found = replace(refinement, proposal=search)
+    return InflatedCovariance(found, model.covariance_inflation)
 
 
 def infer_all(
-    inference: Inference, batches: Iterable[ParticleBatch]
+    model: TrainedEncoder,
+    inference: PoseInference[MapProjector],
+    batches: Iterable[ParticleBatch],
 ) -> list[ParticlePosterior]:
-    """Return the posteriors of every batch."""
-    found = []
-    for batch in batches:
-        posterior = inference.infer(batch)
-        assert isinstance(posterior, ParticlePosterior)
-        found.append(posterior)
-    return found
+    """Return the posteriors of every batch, on the map of an encoder."""
+    alone = inference is model.encoder
+    radius = model.encoder.radius if alone else model.refinement.radii[-1]
+    return [
+        inference.infer(
+            model.encoder.whitened(batch, radius), model.projector, model.prior, None
+        )
+        for batch in batches
+    ]
 
 
 def modes(posteriors: list[ParticlePosterior]) -> Pose:

@@ -29,7 +29,6 @@ from cryoinfer.evaluation.brute_force import brute_force
 from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.geometry.rotation_volume import IN_PLANE
 from cryoinfer.inference.moving_projector import MovingProjector
-from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
@@ -92,8 +91,9 @@ def calibration(found: Dynamics, particles: Particles, truth: Simulation) -> Row
     """Return how often posteriors hold the truth, and how much they explain."""
     posteriors, truths = [], []
     for rows in torch.arange(len(particles)).split(CHUNK):
-        posterior = found.inference.infer(particles.batch(rows))
-        assert isinstance(posterior, ParticlePosterior)
+        batch = particles.batch(rows)
+        images = found.inference.images.whitened(batch)
+        posterior = found.inference.posterior(images, batch.index)
         posteriors.append(posterior)
         truths.append(truth.latents[rows])
     alone = torch.eye(3, dtype=torch.float64)[None]
@@ -128,8 +128,8 @@ def divergence(found: Dynamics, truth: Simulation, model: MovingModel) -> Row:
     images = whiten(batch, grid, last, noise)
     everywhere = brute_force(projector, images, prior, min(GRID_RADIUS, last))
     exact = grid_posterior(projector, images, prior, everywhere)
-    posterior = found.inference.infer(batch)
-    assert isinstance(posterior, ParticlePosterior)
+    inferred = found.inference.images.whitened(batch)
+    posterior = found.inference.posterior(inferred, batch.index)
     nats = kl_divergence(exact, posterior)
     return {
         "judged": len(nats),

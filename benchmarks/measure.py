@@ -1,9 +1,8 @@
 """Simulated sets, runs on them in their own processes, comparison with the truth.
 
-A run is ``python measure.py SET CONFIG RESULT``: a fresh process, so that its wall
-time includes the start of Python and its peak memory is its own. Kernels are compiled
-beforehand, as after the first use of the program. Memory is read from ``/proc``, so
-that runs can be measured on Linux only.
+A run is a fresh process, ``python measure.py SET CONFIG RESULT DEVICE``: its wall time
+includes the start of Python, its peak memory is its own. Kernels are compiled before
+it, as after the first use. Memory is read from ``/proc``, so on Linux only.
 """
 
 import argparse
@@ -65,12 +64,15 @@ class Case:
     abinitio : AbinitioConfig
     true_symmetry : str
         Of the structure, whatever the run is told.
+    device : str
+        That the run computes on.
     """
 
     key: Row
     simulation: SimulationConfig
     abinitio: AbinitioConfig
     true_symmetry: str = "C1"
+    device: str = "cpu"
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -121,7 +123,7 @@ def measure_cases(
     for number, case in enumerate(todo):
         print(f"{number + 1} of {len(todo)}: {case.key}", flush=True)
         set_dir = simulated(case.simulation)
-        row = run_abinitio(set_dir, case.abinitio, case.true_symmetry)
+        row = run_abinitio(set_dir, case.abinitio, case.true_symmetry, case.device)
         row |= limit(set_dir, case.abinitio.symmetry)
         row["ratio_to_limit"] = row["truth_0143_angstrom"] / row["limit_0143_angstrom"]
         results.put(case.key, row)
@@ -160,7 +162,10 @@ def in_box(config: SimulationConfig, box: int) -> SimulationConfig:
 
 
 def run_abinitio(
-    set_dir: Path, config: AbinitioConfig, true_symmetry: str = "C1"
+    set_dir: Path,
+    config: AbinitioConfig,
+    true_symmetry: str = "C1",
+    device: str = "cpu",
 ) -> Row:
     """Run ab initio in a process of its own and compare the result with the truth.
 
@@ -171,22 +176,21 @@ def run_abinitio(
     config : AbinitioConfig
     true_symmetry : str
         Point group of the structure: poses that it makes equal count as equal.
+    device : str
 
     Returns
     -------
     Row
         Costs (``wall_seconds``, ``cpu_seconds``, ``peak_mb``, ``peak_anonymous_mb``,
-        ``stage_seconds``) and the values of :func:`accuracy`.
+        ``stage_seconds``; ``peak_gpu_mb``) and the values of :func:`accuracy`.
     """
     with scratch_folder() as folder:
         file = Path(folder) / "result.pt"
         settings = json.dumps(asdict(config))
-        command = [sys.executable, __file__, str(set_dir), settings, str(file)]
+        command = [sys.executable, __file__, str(set_dir), settings, str(file), device]
         costs = run_process(command)
         saved = torch.load(file, weights_only=True)
-    costs["stage_seconds"] = saved.pop("stage_seconds")
-    costs["passes"] = saved.pop("passes")
-    return costs | accuracy(saved, set_dir, true_symmetry)
+    return costs | saved.pop("costs") | accuracy(saved, set_dir, true_symmetry)
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
@@ -267,12 +271,15 @@ class _StageClock(SilentMonitor):
         print(f"    {text}", flush=True)
 
 
-def _work(set_dir: Path, config: AbinitioConfig, file: Path) -> None:
+def _work(set_dir: Path, config: AbinitioConfig, file: Path, device: str) -> None:
     """Do one run; what follows in the process that was started for it."""
     clock = _StageClock()
     particles = Particles.load(set_dir / "particles.star")
-    result = abinitio(particles, config, clock)
+    result = abinitio(particles, config, clock, device=device)
     clock.stage("end", 0)
+    costs: Row = {"passes": len(result.iterations), "stage_seconds": clock.seconds}
+    if device != "cpu":
+        costs["peak_gpu_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     saved = {
         "rotation": result.latents.pose.rotation,
         "shift_angstrom": result.latents.pose.shift_angstrom,
@@ -280,8 +287,7 @@ def _work(set_dir: Path, config: AbinitioConfig, file: Path) -> None:
         "density": result.reconstruction.density,
         "mask": result.reconstruction.mask,
         "gold_standard_angstrom": result.reconstruction.resolution_angstrom,
-        "passes": len(result.iterations),
-        "stage_seconds": clock.seconds,
+        "costs": costs,
     }
     torch.save(saved, file)
 
@@ -384,6 +390,5 @@ def _true_map(set_dir: Path) -> Tensor:
 
 
 if __name__ == "__main__":
-    _work(
-        Path(sys.argv[1]), AbinitioConfig(**json.loads(sys.argv[2])), Path(sys.argv[3])
-    )
+    source, settings, target, where = sys.argv[1:]
+    _work(Path(source), AbinitioConfig(**json.loads(settings)), Path(target), where)

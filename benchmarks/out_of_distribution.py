@@ -158,7 +158,7 @@ def measure(case: Case, models: Path) -> list[Row]:
         ("with a climb", model.semi_amortized()),
     ):
         judged = list(batches_of(kept.unseen))
-        own = novelty_of(model, judged, infer_all(inference, judged))
+        own = novelty_of(model, judged, infer_all(model, inference, judged))
         row: Row = {
             "inference": label,
             "usual": vars(model.inliers),
@@ -166,7 +166,7 @@ def measure(case: Case, models: Path) -> list[Row]:
         }
         for name, batch in foreign.items():
             chunks = in_chunks(batch)
-            found = novelty_of(model, chunks, infer_all(inference, chunks))
+            found = novelty_of(model, chunks, infer_all(model, inference, chunks))
             row[f"auc_{name}"] = area_under_curve(own, found)
             row[f"flagged_{name}"] = share_flagged(found)
         rows.append(row)

@@ -55,7 +55,7 @@ def measure(kept: Kept, particles: Particles) -> Row:
         ("encoder", kept.model.encoder),
         ("climbed", kept.model.semi_amortized()),
     ):
-        found = infer_all(inference, batches_of(particles))
+        found = infer_all(kept.model, inference, batches_of(particles))
         errors = pose_errors(modes(found), truth, kept.alignment)
         row[f"{label}_degrees"] = float(errors.geodesic_degrees.median())
         row[f"{label}_view_degrees"] = float(errors.view_degrees.median())

@@ -43,7 +43,6 @@ from measure import (
 from printed import HALF_PRECISION, PRODUCTS, Column, table
 from rows import Results, Row
 
-from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.results.layout import RECORD
 from cryoinfer.workflows.infer import INFERENCE
 
@@ -92,8 +91,8 @@ def stream(case: Case, count: int, folder: Path) -> None:
         while done < count:
             rows = torch.arange(min(len(particles), count - done))
             for batch in particles.batches(CHUNK, rows):
-                posterior = encoder.infer(batch)
-                assert isinstance(posterior, ParticlePosterior)
+                images = encoder.whitened(batch, encoder.radius)
+                posterior = encoder.posterior(images)
                 numbers = torch.cat(
                     [
                         posterior.modes.pose.rotation[:, 0].flatten(1),

@@ -41,7 +41,7 @@ from cryoinfer.inference.search import exhaustive_cells, nested_cells
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import Latents
 from cryoinfer.workflows.iteration import initial_search_plan
-from cryoinfer.workflows.resolution_schedule import PADDING
+from cryoinfer.workflows.structure_update import PADDING
 
 SEARCH = "exhaustive search"
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from calibration import (
     DISTANCES,
+    ENCODER,
     RANKS,
     REFINED,
     SETS,
@@ -39,10 +40,12 @@ from torch import Tensor
 from cryoinfer.data.examples import example_atoms, symmetric_copies
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
+from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.encoder_inputs import picture_radius
+from cryoinfer.inference.importance import ImportanceSampling, SampledRefinement
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.outlier_score import InlierStatistics
+from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig, train
@@ -154,21 +157,22 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
 
 
 def masses(
-    semi: SemiAmortized[MapProjector],
+    model: TrainedEncoder,
+    inference: PoseInference[MapProjector],
     images: WhitenedImages,
     latents: Latents,
     mates: Tensor,
 ) -> Row:
     """Return how much the mate of the true pose is worth, and how much it gets."""
-    pose, radii = latents.pose, semi.refinement.radii
+    pose, radii = latents.pose, model.refinement.radii
     values = []
     for mate in mates:
         zero = torch.zeros(len(images), dtype=torch.float64)
         turned = replace(pose, rotation=pose.rotation @ mate)
-        modes = refined_modes(semi, images, Latents.rigid(turned, zero), radii)
+        modes = refined_modes(model, images, Latents.rigid(turned, zero), radii)
         values.append(modes.log_likelihood)
     lesser = torch.stack(values, 1).softmax(1).amin(1)
-    found = semi.infer_whitened(images).weight
+    found = inference.infer(images, model.projector, model.prior, None).weight
     return {
         "lesser_mode": float(lesser.mean()),
         "lesser_mode_found": float(found[:, 1].mean()),
@@ -176,14 +180,17 @@ def masses(
 
 
 def more_p_values(
-    semi: SemiAmortized[MapProjector], source: TrainingImages[MapProjector]
+    inference: PoseInference[MapProjector], source: TrainingImages[MapProjector]
 ) -> Row:
     """Return p-values of rotations' ranks on further images."""
     found = []
     for seed in MORE_SEEDS:
         drawn, latents = source.draw(SIMULATED, seeded(seed))
         chunks = in_chunks(SIMULATED)
-        posteriors = [semi.infer_whitened(drawn.select(rows)) for rows in chunks]
+        posteriors = [
+            inference.infer(drawn.select(rows), source.projector, source.prior, None)
+            for rows in chunks
+        ]
         judged = judged_by_truths(posteriors, [latents[rows] for rows in chunks])
         found.append(judged["p_rotation"])
     return {
@@ -201,21 +208,26 @@ def measure(missing: int, snr_db: float, steps: int) -> dict[str, Row]:
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         save_encoder(file, trained(density, snr_db, steps))
-    semi = load_encoder(file).semi_amortized()
-    semi = replace(semi, refinement=replace(semi.refinement, modes=4))
-    images, _ = template(density, snr_db, semi.refinement.radii[-1])
-    source = TrainingImages(semi.refinement.projector, (images,), PRIOR)
-    wider = inflation_of_refinement(semi, source, FITTED, seeded(2), SilentMonitor())
-    semi = replace(
-        semi, refinement=replace(semi.refinement, covariance_inflation=wider)
+    model = load_encoder(file)
+    refinement = replace(model.refinement, modes=4)
+    images, _ = template(density, snr_db, refinement.radii[-1])
+    source = TrainingImages(model.projector, (images,), PRIOR)
+    wider = inflation_of_refinement(
+        refinement, source, FITTED, seeded(2), SilentMonitor()
     )
+    semi = InflatedCovariance(refinement, wider)
     drawn, latents = source.draw(SIMULATED, seeded(1))
     mates = symmetry_rotations("C2")
-    shared = masses(semi, drawn, latents, mates)
+    shared = masses(model, semi, drawn, latents, mates)
     print(shared, flush=True)
-    sampled = Sampled.of(semi)
-    ways = {SAMPLED: sampled.infer_whitened}
-    rows = measure_simulated(semi, drawn, latents, mates, ways)
+    ways: dict[str, PoseInference[MapProjector]] = {
+        ENCODER: model.encoder,
+        REFINED: semi,
+        SAMPLED: SampledRefinement(
+            refinement, ImportanceSampling(model.encoder.symmetry)
+        ),
+    }
+    rows = measure_simulated(model, drawn, latents, mates, ways)
     fitted = {"rotation_widened": wider[0].item(), "shift_widened": wider[3].item()}
     rows[REFINED] |= fitted | more_p_values(semi, source)
     return {name: row | shared for name, row in rows.items()}

@@ -39,14 +39,17 @@ def take_one_core() -> None:
 take_one_core()
 
 
-def pytest_configure() -> None:
-    """Hear signals as a shell's command does.
+def pytest_configure(config: pytest.Config) -> None:
+    """Hear signals as a shell's command does, and see no GPU but in tests for one.
 
     A process that was started in the background, or by nohup, ignores SIGINT or SIGHUP,
-    and so would every command that a test interrupts.
+    and so would every command that a test interrupts. Commands compute on a GPU where
+    there is one, which never rounds the same way twice.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="this machine has no CUDA device"))
+            item.add_marker(pytest.mark.skip(reason="no CUDA device, or no -m gpu"))
 
 
 def emulated_matrix_units() -> Any:

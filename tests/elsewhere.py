@@ -1,7 +1,7 @@
 """A device that this machine lacks, played by the CPU.
 
-Inside :class:`Elsewhere`, tensors can be moved to ``DEVICE``. Their numbers stay where
-they are, but all else is as on a GPU: tensors of both devices do not mix, a tensor that
+Inside :class:`Elsewhere`, tensors can be moved to ``DEVICE``. The copies are the CPU's
+too, but all else is as on a GPU: tensors of both devices do not mix, a tensor that
 is made without naming a device is on the CPU, and there is no way to an array but over
 the CPU. What a GPU rounds otherwise, or lacks, does not show.
 """
@@ -42,6 +42,15 @@ def _placed(values: Any, elsewhere: bool) -> Any:
     return tree_map(place, values)
 
 
+def _moved_from(own: Tensor, elsewhere: bool) -> Tensor:
+    """Return a copy of a tensor that goes to another device, or else itself."""
+    if is_elsewhere(own) == elsewhere:
+        return own
+    copy = own.clone()
+    setattr(copy, _IS_ELSEWHERE, elsewhere)
+    return copy
+
+
 def _require_one_device(name: str, tensors: Iterable[Tensor]) -> None:
     # Single numbers on the CPU go with every device.
     there = {is_elsewhere(t) for t in tensors if t.dim() or is_elsewhere(t)}
@@ -65,7 +74,7 @@ class Elsewhere(TorchFunctionMode):
         if func == torch.Tensor.device.__get__:
             return DEVICE if is_elsewhere(own) else func(own)
         if name == "cpu":
-            return _placed(func(*args), False)
+            return _placed(_moved_from(own, False), False)
         if name == "to":
             return self._moved(func, args, kwargs)
         if name in _TO_ARRAYS and is_elsewhere(own):
@@ -97,5 +106,6 @@ class Elsewhere(TorchFunctionMode):
                 words.append(word.dtype)
             else:
                 words.append(word)
-        moved: Tensor = _placed(func(args[0], *words) if words else args[0], elsewhere)
+        own = _moved_from(args[0], elsewhere)
+        moved: Tensor = _placed(func(own, *words) if words else own, elsewhere)
         return moved

@@ -1,4 +1,4 @@
-"""What the floors above agree on: structures, posteriors, inference, progress."""
+"""What the floors above agree on: structures, posteriors, progress."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cryoinfer.records import Latents, ParticleBatch, Pose
+from cryoinfer.records import Latents, Pose
 
 
 class Structure(Protocol):
@@ -42,14 +42,6 @@ class Posterior(Protocol):
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, shape (n,)."""
-        ...
-
-
-class Inference(Protocol):
-    """Anything that turns particles into posteriors: search, encoder, or both."""
-
-    def infer(self, batch: ParticleBatch) -> Posterior:
-        """Return the posterior of every particle of the batch."""
         ...
 
 

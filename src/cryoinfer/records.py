@@ -7,10 +7,12 @@ degrees and are translated in :mod:`cryoinfer.io.conventions` alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
+
+R = TypeVar("R", bound="Indexable")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,34 @@ class Indexable:
             else:
                 values[field.name] = torch.cat(own)
         return replace(parts[0], **values)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the tensors by name, for a checkpoint; of records, dicts of them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value.to_state() if isinstance(value, Indexable) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        """Invert :meth:`to_state`.
+
+        Raises
+        ------
+        KeyError
+            If a tensor is missing.
+        """
+        kinds = get_type_hints(cls)
+        values = {field.name: state[field.name] for field in fields(cls)}
+        return cls(
+            **{
+                name: kinds[name].of_state(value)
+                if isinstance(value, Mapping)
+                else value
+                for name, value in values.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -184,23 +214,9 @@ class Latents(Indexable):
             self.conformation.movedim(1, 0),
         )
 
-    def to_state(self) -> dict[str, Tensor]:
-        """Return the tensors by name, for a checkpoint."""
-        return {
-            "rotation": self.pose.rotation,
-            "shift_angstrom": self.pose.shift_angstrom,
-            "defocus_offset_angstrom": self.defocus_offset_angstrom,
-            "conformation": self.conformation,
-        }
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """Invert :meth:`to_state`."""
-        return cls(
-            Pose(state["rotation"], state["shift_angstrom"]),
-            state["defocus_offset_angstrom"],
-            state["conformation"],
-        )
+    def without_conformation(self) -> Self:
+        """Return the latents of a structure that has no conformations."""
+        return self.rigid(self.pose, self.defocus_offset_angstrom)
 
     def double(self) -> Self:
         """Return the same numbers in float64."""
@@ -240,3 +256,18 @@ class ParticleBatch(Indexable):
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    def rows_of(self, records: R) -> R:
+        """Return what records of the whole data set hold of these particles.
+
+        Parameters
+        ----------
+        records : Indexable
+            Of all particles, on the CPU.
+
+        Returns
+        -------
+        Indexable
+            Of length b, on the device of the images.
+        """
+        return records[self.index.cpu()].to(self.images.device)

@@ -50,7 +50,10 @@ class World:
         if self.size == 1:
             return
         for tensor in tensors:
-            distributed.all_reduce(tensor)
+            own = tensor.cpu()  # where processes tell each other
+            distributed.all_reduce(own)
+            if own is not tensor:
+                tensor.copy_(own)
 
     def gathered(self, part: T) -> list[T]:
         """Return what every process gives, in the order of their numbers."""

@@ -47,6 +47,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "workflows/amortize.py": ("abinitio", "refine"),
     # Of runs.
     "cli/runs.py": ("abinitio", "refine", "reconstruct"),
+    "cli/device.py": ("abinitio", "refine", "reconstruct"),
     "cli/run_folder.py": RUNS,
     "results/run_record.py": RUNS,  # of the command that made the run, by its name
     "cli/state_file.py": RUNS,
@@ -59,7 +60,6 @@ SAID_BY: dict[str, tuple[str, ...]] = {
 
 OF_ONE_COMMAND = {
     ("cli/runs.py", "--map"): ("refine",),
-    ("cli/runs.py", "--device"): ("abinitio", "refine", "reconstruct"),
     ("cli/runs.py", "--resolution"): ("abinitio", "refine"),
     ("cli/runs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),

@@ -162,7 +162,7 @@ def test_an_interrupted_inference_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(infer_workflow, "_KEEP_SECONDS", 0.0)
+        patch.setattr("cryoinfer.workflows.particle_pass.KEEP_SECONDS", 0.0)
         patch.setattr(infer_workflow, "reconstruct_inferred", stop)
         answer = cryoinfer(*words)
     assert answer.exit_code != 0
@@ -172,7 +172,7 @@ def test_an_interrupted_inference_goes_on(
     assert "--resume to go on" in answer.stderr
     # Nothing is left to infer.
     with monkeypatch.context() as patch:
-        patch.setattr(infer_workflow.Inferred, "put", stop)
+        patch.setattr("cryoinfer.workflows.particle_pass.ParticlePass.infer", stop)
         answer = cryoinfer(*words, "--resume")
     assert answer.exit_code == 0, answer.output
     assert len(Particles.load(run / PARTICLES)) == COUNT

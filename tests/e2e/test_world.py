@@ -9,15 +9,18 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
+from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.interfaces import SilentMonitor
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 SEARCH = ("--starts", "1", "--max-shift", "4")
+STRUCTURE = "adenylate-kinase-open"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,41 @@ def test_two_processes_go_on_from_poses_as_one(name: str, alone: Path, tmp_path:
     finish(name, particles, tmp_path / "one")
     finish(name, particles, tmp_path / "two", shared=True)
     require_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_infer_as_one(star: Path, alone: Path, tmp_path: Path) -> None:
+    finish("train", alone, tmp_path / "encoder", "--steps", "12", "--side", "16")
+    encoder = tmp_path / "encoder" / "encoder.pt"
+    told = [
+        finish("infer", encoder, tmp_path / name, str(star), shared=name == "two")
+        for name in ("one", "two")
+    ]
+    assert told[1].count("Resolution") == told[0].count("Resolution") == 1
+    require_same(tmp_path / "one", tmp_path / "two")
+    call = command("infer", encoder, tmp_path / "never", str(star.parent), shared=True)
+    done = subprocess.run(
+        [*call, "--watch"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert "--watch runs in one process, found 2" in done.stdout + done.stderr
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_motions_of_one(star: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.star"
+    Particles.load(star.with_name("truth.star")).select(torch.arange(60)).save(few)
+    words = ("--structure", STRUCTURE, "--modes", "1", "--poses", "given")
+    found = []
+    for name in ("one", "two"):
+        finish("dynamics", few, tmp_path / name, *words, shared=name == "two")
+        found.append(pyarrow.parquet.read_table(tmp_path / name / "latents.parquet"))
+    require_same(tmp_path / "one", tmp_path / "two")
+    first, second = (one["mode_1"].to_numpy() for one in found)
+    sd = found[0]["mode_1_sd"].to_numpy()
+    # The same climbs of the same images, but for batches of other sizes.
+    assert float(abs((first - second) / sd).max()) < 0.01
 
 
 @pytest.mark.slow

@@ -22,9 +22,10 @@ _SMALLER = {
     "cryoinfer.inference.training._FITTED": 50,
     "cryoinfer.workflows.encoder_calibration.IMAGES": 50,
     "cryoinfer.workflows.problem.CHUNK": 20,
-    "cryoinfer.workflows.infer._KEEP_SECONDS": 0.0,
-    "cryoinfer.workflows.motion_inference._KEPT_EVERY": 1,
-    "cryoinfer.workflows.motion_problem._CHUNK": 20,
+    "cryoinfer.workflows.particle_pass.KEEP_SECONDS": 0.0,
+    "cryoinfer.workflows.particle_pass._SEGMENT": 1,
+    "cryoinfer.workflows.motion_inference.BATCH": 20,
+    "cryoinfer.workflows.motion_learning.BATCH": 20,
     "cryoinfer.workflows.motion_calibration._FEWEST_TRIED": 20,
 }
 """Sizes at which a training takes seconds, and checkpoints that come often."""
@@ -46,6 +47,7 @@ def events(at: Callable[[int], object]) -> Iterator[list[int]]:
     from cryoinfer.cli.progress import RichMonitor
     from cryoinfer.inference.training import TrainingConfig
     from cryoinfer.io import replacing
+    from cryoinfer.workflows.particle_pass import ParticlePass
 
     for name in _SMALLER:
         # All of them first: what one imports of another is then what it always is.
@@ -55,6 +57,10 @@ def events(at: Callable[[int], object]) -> Iterator[list[int]]:
             stack.enter_context(mock.patch(name, value))
         often = partial(TrainingConfig, batch=8, check_every=4)
         stack.enter_context(mock.patch("cryoinfer.cli.encoders.TrainingConfig", often))
+        few = partial(ParticlePass, batch_size=20)
+        for workflow in ("infer", "iteration", "reconstruct"):
+            name = f"cryoinfer.workflows.{workflow}.ParticlePass"
+            stack.enter_context(mock.patch(name, few))
         for name in _TOLD:
             told = counted(getattr(RichMonitor, name))
             stack.enter_context(mock.patch.object(RichMonitor, name, told))

@@ -83,6 +83,7 @@ def demonstrate(demo: DemoOptions, console: Console) -> int:
         out=result,
         seed=demo.seed,
         threads=demo.threads,
+        device="cpu",  # on which all that is told of it was measured
         overwrite=demo.overwrite,
     )
     code = run(options, console, _ANEW)

@@ -1,5 +1,6 @@
 """The motions of particles along the modes of a structure."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import MotionWork, estimate_motions
-from cryoinfer.cli.nothing_found import INHERITED, inherited
+from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
+from cryoinfer.cli.processes import is_bidden, joined_processes, leading
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import (
     chosen_particles,
@@ -29,17 +31,19 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.identifiability import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.interfaces import Monitor
+from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.parts import cautions
 from cryoinfer.results import run_files
 from cryoinfer.results.flags import OBEYED
 from cryoinfer.results.layout import REPORT
+from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.motion_files import write_motions
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem, Poses
 from cryoinfer.workflows.train import require_picture
+from cryoinfer.world import World
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class DynamicsOptions:
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
     steps, side, draws : int
         Of the encoder's training, of its picture, and of starts of climbs.
+    symmetry : str
+        Point group of the model at rest.
     learn : int
         Rounds in which the model at rest and its modes are learned.
     reading : ParticleOptions
@@ -83,6 +89,7 @@ class DynamicsOptions:
     steps: int
     side: int
     draws: int
+    symmetry: str
     learn: int
     reading: ParticleOptions
     seed: int
@@ -108,6 +115,7 @@ class DynamicsOptions:
             "steps": self.steps,
             "side": self.side,
             "draws": self.draws,
+            "symmetry": self.symmetry,
             "learn": self.learn,
             **self.reading.arguments(),
             "seed": self.seed,
@@ -122,6 +130,7 @@ class DynamicsOptions:
             network=PoseNetworkConfig(side=self.side),
             training=TrainingConfig(steps=self.steps),
             draws=self.draws,
+            symmetry=self.symmetry,
             learning_rounds=self.learn,
             seed=self.seed,
         )
@@ -139,8 +148,19 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    job = _Job.prepare(options, console)
-    record = job.record()
+    with joined_processes() as world:
+        job = _Job.prepare(options, console, world)
+        if world.is_first:
+            with leading(world) as begin:
+                _lead(job, begin, console)
+        elif is_bidden(world):
+            use_threads(options.threads)
+            job.infer(SilentMonitor())
+
+
+def _lead(job: "_Job", begin: Callable[[], None], console: Console) -> None:
+    """Do all that users see; ``begin`` as soon as nothing is in the way."""
+    options, record = job.options, job.record()
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     plan = job.plan(record.machine["threads"])
@@ -151,6 +171,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         return
     plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        begin()  # the folder is ours
         folder.log(f"cryoinfer dynamics, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.state())
         for text in job.notes:  # they are on the screen already
@@ -167,6 +188,7 @@ def dynamics(options: DynamicsOptions, console: Console) -> None:
         write_motions(
             options.out, job.particles, found.motions, found.model, found.frame
         )
+        run_files.write_reconstruction(options.out, found.reconstruction)
         for line in _finish(folder, job, found):
             monitor.message(line)
 
@@ -184,10 +206,13 @@ class _Job:
     particles: Particles
     used: Tensor
     notes: tuple[str, ...]
+    world: World
 
     @classmethod
-    def prepare(cls, options: DynamicsOptions, console: Console) -> Self:
+    def prepare(cls, options: DynamicsOptions, console: Console, world: World) -> Self:
         """Read the inputs and refuse what cannot work."""
+        if not world.is_first:
+            console = Console(quiet=True)
         require_elsewhere(options.out, options.particles, Path(options.structure))
         given = told_structure(options.structure, console)
         model = MovingModel.of(
@@ -197,7 +222,7 @@ class _Job:
         used = used_particles("dynamics", particles)
         if options.config().by_encoder:
             require_picture(options.side, particles.box)
-        job = cls(options, model, particles, used, given.notes)
+        job = cls(options, model, particles, used, given.notes, world)
         MotionProblem.of(job.chosen, model, options.config())  # or it is refused
         return job
 
@@ -246,7 +271,7 @@ class _Job:
     def infer(self, monitor: Monitor) -> Dynamics:
         """Return what is found, of all particles of the file."""
         config = self.options.config()
-        found = infer_dynamics(self.chosen, self.model, config, monitor)
+        found = infer_dynamics(self.chosen, self.model, config, monitor, self.world)
         return replace(found, motions=found.motions.among(self.used))
 
 
@@ -289,6 +314,7 @@ def _numbers(job: _Job, found: Dynamics) -> dict[str, Any]:
             "offset_angstrom": found.frame.offset_angstrom.tolist(),
             "turned_degrees": found.frame.turned_degrees,
         },
+        **map_numbers(found.reconstruction),
         "learned_angstrom": found.model.departure_angstrom(job.model),
         "gain": found.inference.measured.gain,
         "unexplained": found.inference.measured.unexplained,
@@ -313,6 +339,7 @@ def _summary(folder: Path, job: _Job, found: Dynamics) -> list[str]:
     if found.model is not model:
         away = found.model.departure_angstrom(model)
         rows["Model at rest"] = f"learned, {away:.2f} A from the given one"
+    rows["Half-maps"] = resolution_words(map_numbers(found.reconstruction), ONE_MAP)
     left = found.inference.measured.unexplained
     if left is not None:
         sd = found.inference.measured.unexplained_sd or 0.0

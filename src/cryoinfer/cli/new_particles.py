@@ -1,6 +1,6 @@
 """Particles that an encoder has not seen: a file of them, or a folder as it fills."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from cryoinfer.cli.inputs import encoder_file
 from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
+from cryoinfer.cli.processes import is_bidden, joined_processes, leading
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.cli.report_page import OWN_CAUTIONS
@@ -22,17 +23,21 @@ from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import aligned
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.cli.watching import Watch
+from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
 from cryoinfer.results.layout import RECORD
 from cryoinfer.results.run_record import REMARKS, RunRecord
+from cryoinfer.results.run_result import RunResult
 from cryoinfer.wording import format_duration
 from cryoinfer.workflows.encoder_file import load_encoder
 from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
 from cryoinfer.workflows.preparation import require_alike
 from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.world import World
 
 
 @dataclass(frozen=True)
@@ -96,47 +101,72 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    trained = load_encoder(encoder_file(options.encoder))
-    symmetry = options.symmetry or trained.symmetry
-    symmetry_rotations(symmetry)
-    config = InferConfig(climb=options.climb, symmetry=symmetry, seed=options.seed)
-    if options.watch:
-        _watch(options, trained, config, console)
-    else:
-        _infer_file(options, trained, config, console)
+    with joined_processes() as world:
+        trained = load_encoder(encoder_file(options.encoder))
+        symmetry = options.symmetry or trained.symmetry
+        symmetry_rotations(symmetry)
+        config = InferConfig(climb=options.climb, symmetry=symmetry, seed=options.seed)
+        if options.watch:
+            if world.size > 1:
+                raise InputError(
+                    f"--watch runs in one process, found {world.size}: start it "
+                    "without torchrun"
+                )
+            _watch(options, trained, config, console)
+            return
+        particles = options.reading.load(options.particles)
+        require_elsewhere(options.out, encoder_file(options.encoder), options.particles)
+        require_alike(particles, trained)
+        job = _Job(options, particles, trained, config, world)
+        if world.is_first:
+            with leading(world) as begin:
+                _lead(job, begin, console)
+        elif is_bidden(world):
+            use_threads(options.threads)
+            job.infer(SilentMonitor())
 
 
-def _infer_file(
-    options: InferOptions,
-    trained: TrainedEncoder,
-    config: InferConfig,
-    console: Console,
-) -> None:
-    particles = options.reading.load(options.particles)
+@dataclass(frozen=True)
+class _Job:
+    """Options, and what was read on their behalf."""
+
+    options: InferOptions
+    particles: Particles
+    trained: TrainedEncoder
+    config: InferConfig
+    world: World
+
+    def infer(self, monitor: Monitor) -> RunResult:
+        """Do this process's share."""
+        return infer(self.particles, self.trained, self.config, monitor, self.world)
+
+
+def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
+    """Do all that users see; ``begin`` as soon as nothing is in the way."""
+    options, particles = job.options, job.particles
     path = encoder_file(options.encoder)
-    require_elsewhere(options.out, path, options.particles)
-    require_alike(particles, trained)
     inputs = run_files.fingerprint(particles, options.particles, path)
-    record = _record(options, config, inputs)
+    record = _record(options, job.config, inputs)
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     threads = record.machine["threads"]
-    estimate = estimate_inference(len(particles), len(trained.density), threads)
-    work = f"infer, symmetry {config.symmetry}"
+    estimate = estimate_inference(len(particles), len(job.trained.density), threads)
+    work = f"infer, symmetry {job.config.symmetry}"
     plan = Plan(work, particles, options.out, threads, estimate)
     if options.dry_run:
         plan.print(console)
         return
     plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        begin()  # the folder is ours
         monitor = RichMonitor(console, folder.log, folder.state())
-        told = _begin(folder, monitor, options, trained)
+        told = _begin(folder, monitor, options, job.trained)
         with explained_interruption(folder, console):
             try:
                 with monitor:
                     for remark in particles.remarks:
                         monitor.message(remark)
-                    result = infer(particles, trained, config, monitor)
+                    result = job.infer(monitor)
             finally:
                 folder.add_times(monitor.stage_seconds)
             remarks = {REMARKS: list(particles.remarks)}

@@ -12,6 +12,7 @@ from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 
 Workflow = Literal["abinitio", "refine", "reconstruct"]
 PoseMethod = Literal["search", "amortized", "semi-amortized"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 _INPUT, _PARTICLE, _RUN = "Input", "Particle", "Run"
 _FOLDER_FIELDS = ("out", "resume", "overwrite", "dry_run", "threads", "device")
@@ -73,7 +74,7 @@ class RunOptions:
     defocus_error: float = 0.0
     seed: int = 0
     threads: int | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -211,9 +212,10 @@ Threads = Annotated[
     ),
 ]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
+    DeviceName,
     typer.Option(
-        help="Where to compute; auto takes what the search can use, today the CPU.",
+        help="Where images are searched and added up: cuda takes a GPU, on which no "
+        "run has been measured yet; auto is the CPU. Encoders stay on the CPU.",
         rich_help_panel=_RUN,
     ),
 ]

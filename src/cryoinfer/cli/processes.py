@@ -17,7 +17,7 @@ from cryoinfer.world import World
 def joined_processes() -> Iterator[World]:
     """Join the processes that ``torchrun`` has started, if it has.
 
-    With ``gloo``, for all tensors lie in the memory of CPUs.
+    With ``gloo``, for what they tell each other lies in the memory of CPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -56,3 +56,8 @@ def is_bidden(world: World) -> bool:
 def processes_on_this_machine() -> int:
     """Return how many share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def place_on_this_machine() -> int:
+    """Return the number of this process among those that share it, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

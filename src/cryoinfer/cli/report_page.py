@@ -8,7 +8,13 @@ import torch
 
 from cryoinfer.cli.arguments import spelled_arguments
 from cryoinfer.cli.handedness import hand_words
-from cryoinfer.cli.nothing_found import INHERITED, nothing_words, searched_words
+from cryoinfer.cli.nothing_found import (
+    INHERITED,
+    ONE_MAP,
+    nothing_words,
+    resolution_words,
+    searched_words,
+)
 from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.identifiability import Identifiability
@@ -23,6 +29,7 @@ from cryoinfer.report import (
     render_report,
     render_training_report,
 )
+from cryoinfer.report.dynamics import HalfMaps
 from cryoinfer.results import layout
 from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
 from cryoinfer.results.evaluation_files import read_comparison
@@ -222,6 +229,7 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             unexplained_sd=record.results.get("unexplained_sd") or 0.0,
             unreadable=record.results["unreadable"],
             flagged=record.results.get(OBEYED, 0),
+            half_maps=_half_maps(folder, record),
             verdict=record.results["verdict"],
             trials=_trials(record),
             stage_seconds=record.stage_seconds,
@@ -231,6 +239,19 @@ def read_dynamics(folder: Path) -> DynamicsContent:
             warnings=tuple(record.results.get(INHERITED, ())),
             remarks=tuple(record.results.get(REMARKS, ())),
         )
+
+
+def _half_maps(folder: Path, record: RunRecord) -> HalfMaps | None:
+    """Return how far the half-maps of motions agree, where there are any."""
+    if not (folder / layout.FSC).exists():
+        return None
+    curves = read_fsc(folder)
+    return HalfMaps(
+        curves[CORRECTED],
+        curves[UNMASKED],
+        record.results["pixel_size_angstrom"],
+        resolution_words(record.results, ONE_MAP),
+    )
 
 
 def _halves(record: RunRecord) -> Literal["apart", "given", "one map"]:

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from cryoinfer.cli.device import chosen_device, device_words
 from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
@@ -33,10 +34,9 @@ from cryoinfer.cli.run_summary import summary
 from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, ResourceError
+from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
-from cryoinfer.operations import without_kernel
 from cryoinfer.results import run_files
 from cryoinfer.results.flags import OBEYED, UNREADABLE, given_flags
 from cryoinfer.results.layout import RECORD
@@ -51,7 +51,7 @@ from cryoinfer.workflows.amortize import (
     fitting_encoder,
     require_teachable,
 )
-from cryoinfer.workflows.inferred import with_left_out
+from cryoinfer.workflows.inferred import with_rejected
 from cryoinfer.workflows.random_start import require_many
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
@@ -105,7 +105,8 @@ def _lead(
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return exit_code(RunRecord.read(options.out))
     if options.dry_run:
-        for text in flag_words(options.workflow, job.particles):
+        words = flag_words(options.workflow, job.particles)
+        for text in (*device_words(job.device), *words):
             say(console, text)
         job.plan().print(console)
         return 0
@@ -164,7 +165,8 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
         *flag_words(job.options.workflow, job.particles),
         *job.particles.remarks,
     ]
-    for text in (*(f"Caution: {text}" for text in from_runs), *remarks):
+    cautions = [f"Caution: {text}" for text in from_runs]
+    for text in (*device_words(job.device), *cautions, *remarks):
         monitor.message(text)
     try:
         with monitor:
@@ -179,7 +181,7 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
         numbers[OBEYED] = left
         if isinstance(result, RunResult):
             given = given_flags(job.particles) == UNREADABLE
-            result = with_left_out(result, job.used, job.particles, given)
+            result = with_rejected(result, job.used, job.particles, given)
     write_results(folder, job.particles, result, numbers, job.used)
     for line in summary(folder, job.options):
         monitor.message(line)
@@ -207,6 +209,7 @@ class _Job:
     start: StartingMap | None
     threads: int
     world: World
+    device: torch.device
 
     @property
     def uses_poses(self) -> bool:
@@ -238,14 +241,9 @@ class _Job:
         if options.method != "search":
             _require_alone(world, options)
             require_teachable(particles, fitting_encoder(particles.box))
-        if options.device == "cuda":
-            raise ResourceError(
-                "expected --device auto or cpu, found cuda: whole runs are on the "
-                "CPU only so far. Leave the option out. There are no CUDA kernels for "
-                f"{', '.join(without_kernel('cuda'))}."
-            )
+        device = chosen_device(options.device)
         threads = use_threads(options.threads)
-        return cls(options, particles, used, start, threads, world)
+        return cls(options, particles, used, start, threads, world, device)
 
     @property
     def chosen(self) -> Particles:
@@ -262,6 +260,7 @@ class _Job:
             inputs,
             options.seed,
             self.threads,
+            str(self.device),
         )
 
     def compute(self, monitor: Monitor) -> RunResult | Reconstruction | Amortized:
@@ -273,7 +272,7 @@ class _Job:
                 particle_diameter_angstrom=options.particle_diameter,
                 seed=options.seed,
             )
-            return reconstruct(self.chosen, config, monitor, self.world)
+            return reconstruct(self.chosen, config, monitor, self.world, self.device)
         if options.method == "search":
             return self.search(self.chosen, monitor)
         encoder = fitting_encoder(self.particles.box)
@@ -303,7 +302,9 @@ class _Job:
                 defocus_sd_angstrom=options.defocus_error,
                 seed=options.seed,
             )
-            return refine(particles, self.start, config, monitor, self.world)
+            return refine(
+                particles, self.start, config, monitor, self.world, self.device
+            )
         return abinitio(
             particles,
             AbinitioConfig(
@@ -318,6 +319,7 @@ class _Job:
             ),
             monitor,
             self.world,
+            self.device,
         )
 
     def plan(self) -> Plan:

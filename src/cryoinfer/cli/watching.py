@@ -285,7 +285,7 @@ class Watch:
         # Interrupted in the middle, these would not belong together.
         self._is_whole = False
         total = self._inferred
-        self._inferred = found if total is None else total.add(found)
+        self._inferred = found if total is None else total.joined_with(found)
         self._waiting.append((particles, found.noise_power))
         self._done[name] = stamp
         self._is_whole = True
@@ -367,7 +367,9 @@ class Watch:
     ) -> None:
         for remark in remarks:
             self._monitor.message(f"{name}: {remark}")
-        left_out = LeftOut.of(found.outlier_score_nats, found.unreadable)
+        left_out = LeftOut.of(
+            found.particles.outlier_score_nats, found.particles.unreadable
+        )
         broken = left_out.unreadable
         total = 0 if self._inferred is None else len(self._inferred)
         self._monitor.message(

@@ -24,6 +24,10 @@ _RESTRAINT = 0.01
 """Towards straight displacements, over the stiffness of the chain: they are believed in
 the large, and springs in what is near."""
 
+_SYMMETRIC_ANGSTROM = 1.9
+"""Half the distance between neighbours of a chain: nodes of a mate that are farther off
+than that lie at random places of the model."""
+
 _PIXELS_ACROSS = 4.0  # of a structure that is to move
 
 
@@ -193,6 +197,35 @@ class MovingModel:
             node_coordinates_angstrom,
         )
         return replace(self.model, coordinates_angstrom=coordinates.numpy())
+
+    def require_symmetric(self, symmetry: str, rotations: Tensor) -> None:
+        """Refuse a point group that the model at rest does not have.
+
+        Parameters
+        ----------
+        symmetry : str
+            Name of the group.
+        rotations : Tensor, shape (s, 3, 3)
+
+        Raises
+        ------
+        InputError
+            If some mate of the nodes is far from all nodes.
+        """
+        places = self.node_coordinates_angstrom
+        centred = places - places.mean(0)
+        apart = max(
+            float(torch.cdist(centred @ mate.double().mT, centred).amin(1).median())
+            for mate in rotations
+        )
+        if apart > _SYMMETRIC_ANGSTROM:
+            raise InputError(
+                f"expected a model of the point group {symmetry} about the axes "
+                "of its file (the highest along z), found residues that are "
+                f"{apart:.1f} A "
+                "(median) from those of a mate: give the symmetry of the model, or "
+                "turn the model"
+            )
 
     def require_imaged(self, box: int, pixel_size_angstrom: float) -> None:
         """Refuse images that the structure does not fit into, or is a dot in.

@@ -215,10 +215,17 @@ class Particles:
             The order is kept among particles of one box.
         """
         index = torch.arange(len(self)) if index is None else index.cpu()
+        for rows in self.chunks(size, index):
+            yield self.batch(rows)
+
+    def chunks(self, size: int, index: Tensor) -> list[Tensor]:
+        """Return rows in chunks of one box each, as :meth:`batches` reads them."""
         boxes = self.table.box[index]
-        for box in boxes.unique().tolist():
-            for part in index[boxes == box].split(size):
-                yield self.batch(part)
+        return [
+            rows
+            for box in boxes.unique().tolist()
+            for rows in index[boxes == box].split(size)
+        ]
 
     def select(self, index: Tensor) -> Self:
         """Return some particles, by number or by a mask of all of them."""

@@ -7,7 +7,7 @@ in ``tests/unit/fourier/test_slice_accuracy.py``.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import torch
@@ -101,6 +101,10 @@ class SliceAccumulator:
         centre = math.ceil(radius * exact) + 2
         shape = (2 * centre + 1, 2 * centre + 1, centre + 2, 4)
         return cls(torch.zeros(shape, device=device), radius, exact)
+
+    def to(self, device: torch.device | str) -> "SliceAccumulator":
+        """Return the sums on a device."""
+        return replace(self, sums=self.sums.to(device))
 
     @property
     def device(self) -> torch.device:

@@ -37,6 +37,10 @@ class PoseGrid:
     rotation: Tensor
     shift_angstrom: Tensor
 
+    def to(self, device: torch.device) -> "PoseGrid":
+        """Return the grid on a device."""
+        return PoseGrid(self.rotation.to(device), self.shift_angstrom.to(device))
+
 
 def shift_grid(max_shift_angstrom: float, step_angstrom: float) -> Tensor:
     """Return a hexagonal grid of shifts in a disc, the origin first.

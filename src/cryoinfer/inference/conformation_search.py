@@ -5,23 +5,22 @@ each of some conformations has a map of its own, of which the best poses are cli
 the likeliest of all maps' are the modes that climbs with the atoms begin at.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
-from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
+from cryoinfer.geometry.so3_grid import grid_step_radian
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.mode_ranking import repeats
 from cryoinfer.inference.modes import PosteriorModes, covariance_of
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_search import grid_slices
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import (
     SearchPlan,
@@ -40,36 +39,48 @@ _CELLS, _TOPS, _STEPS = 20, 4, 5  # of each conformation
 _DRAWS = 2000  # of conformations, that the maps lie among
 
 
-@dataclass(frozen=True)
 class ConformationSearch:
-    """What particles are searched with.
+    """Searches all poses with maps of several conformations of one model.
 
-    Attributes
+    A :class:`cryoinfer.inference.pose_inference.PoseInference` for the model and the
+    prior that it was made of.
+
+    The slices of the last kind of images are kept.
+
+    Parameters
     ----------
-    prior : PosePrior
     conformation : Tensor of float64, shape (m, c)
         Amplitudes that have a map, in angstrom.
     volumes : tuple of FourierVolume
         Their maps.
-    slices : tuple of GridSlices
-        Of those, at the poses of the exhaustive grid.
     plan : SearchPlan
+        Of each map.
+    max_shift_angstrom : float
+        Largest shift of the exhaustive grid.
     modes : int
-        That are named for each image.
+        That are proposed for each image.
     """
 
-    prior: PosePrior
-    conformation: Tensor
-    volumes: tuple[FourierVolume, ...]
-    slices: tuple[GridSlices, ...]
-    plan: SearchPlan
-    modes: int
+    def __init__(
+        self,
+        conformation: Tensor,
+        volumes: tuple[FourierVolume, ...],
+        plan: SearchPlan,
+        max_shift_angstrom: float,
+        modes: int,
+    ) -> None:
+        self.plan, self._conformation = plan, conformation
+        self._volumes, self._modes = volumes, modes
+        self._max_shift_angstrom = max_shift_angstrom
+        self._kind: tuple[int, float] | None = None
+        self._slices: tuple[GridSlices, ...] = ()
 
     @classmethod
     def of(
         cls,
         projector: MovingProjector,
         prior: PosePrior,
+        symmetry: Tensor,
         conformations: int,
         modes: int,
         last_radius: int,
@@ -80,6 +91,8 @@ class ConformationSearch:
         ----------
         projector : MovingProjector
         prior : PosePrior
+        symmetry : Tensor, shape (s, 3, 3)
+            Of the model at rest: poses are searched in one asymmetric unit.
         conformations : int
             How many have a map.
         modes : int
@@ -110,18 +123,30 @@ class ConformationSearch:
             grid_step_radian(GRID_ORDER),
             # Shifts that are held stay in the middle.
             grid.resolution_at(coarse_radius) / 4 if prior.shift_sd_angstrom else 0.0,
-            symmetry_rotations("C1"),
+            symmetry,
         )
         volumes = tuple(FourierVolume.from_map(one, radius) for one in maps)
-        shifts = shift_grid(
-            _SHIFT_SD * prior.shift_sd_angstrom, plan.shift_step_angstrom
-        )
-        poses = PoseGrid(rotation_grid(GRID_ORDER), shifts)
-        disc = FourierDisc.of_box(grid.box, coarse_radius)
-        slices = tuple(GridSlices.of(one, poses, disc, 1.0) for one in volumes)
-        return cls(prior, conformation, volumes, slices, plan, modes)
+        reach = _SHIFT_SD * prior.shift_sd_angstrom
+        return cls(conformation, volumes, plan, reach, modes)
 
-    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
+    def _slices_for(self, images: WhitenedImages) -> tuple[GridSlices, ...]:
+        """Return the slices of all maps at the poses of the exhaustive grid."""
+        kind = images.disc.box, images.scale
+        if self._kind != kind:
+            reach, plan = self._max_shift_angstrom, self.plan
+            self._slices = tuple(
+                grid_slices(one, images, reach, plan) for one in self._volumes
+            )
+            self._kind = kind
+        return self._slices
+
+    def infer(
+        self,
+        images: WhitenedImages,
+        projector: MovingProjector,
+        prior: PosePrior,
+        start: ParticlePosterior | None,
+    ) -> ParticlePosterior:
         """Return the modes of images that were whitened to the plan's radius or more.
 
         Coefficients beyond it are not looked at. Modes are a quarter of a cell apart,
@@ -132,28 +157,33 @@ class ConformationSearch:
         ----------
         images : WhitenedImages
             In the projector's grid.
+        projector : MovingProjector
+        prior : PosePrior
+        start : ParticlePosterior or None
+            Is not looked at.
         """
         plan, n = self.plan, len(images)
         images = images.prefix(plan.radius)
         coarse = images.prefix(plan.coarse_radius)
         # Images of so low a radius tell nothing about defoci.
-        rigid = replace(
-            self.prior, defocus_sd_angstrom=0.0, conformation_sd_angstrom=()
-        )
-        every = zip(self.conformation, self.volumes, self.slices, strict=True)
+        rigid = replace(prior.rigid, defocus_sd_angstrom=0.0)
+        slices_of = self._slices_for(images)
+        every = zip(self._conformation, self._volumes, slices_of, strict=True)
         found, evidence = [], []
         for conformation, volume, slices in every:
-            projector = MapProjector(volume)
+            shown = MapProjector(volume)
             cells = exhaustive_cells(slices, coarse, plan.cells)
-            best = nested_cells(projector, images, cells, plan).best(plan.modes)
-            modes = refine_candidates(projector, images, best, rigid, plan)
+            best = nested_cells(shown, images, cells, plan).best(plan.modes)
+            modes = refine_candidates(shown, images, best, rigid, plan)
             evidence.append(modes.log_evidence(rigid).view(n, -1))
-            shown = conformation.expand(len(modes), -1)
-            latents = replace(modes.latents, conformation=shown)
+            own = conformation.expand(len(modes), -1)
+            latents = replace(modes.latents, conformation=own)
             found.append(replace(modes, latents=latents))
-        return self._best(found, torch.cat(evidence, 1))
+        return self._best(found, torch.cat(evidence, 1), prior)
 
-    def _best(self, found: list[PosteriorModes], evidence: Tensor) -> ParticlePosterior:
+    def _best(
+        self, found: list[PosteriorModes], evidence: Tensor, prior: PosePrior
+    ) -> ParticlePosterior:
         """Return the likeliest poses of all conformations that are not repeats.
 
         Parameters
@@ -173,13 +203,13 @@ class ConformationSearch:
         rotation = modes.latents.pose.rotation
         again = repeats(rotation, self.plan.cell_radian / 4, self.plan.symmetry)
         # Repeats come last; the rest keep their order.
-        first = again.byte().argsort(dim=1, stable=True)[:, : self.modes]
+        first = again.byte().argsort(dim=1, stable=True)[:, : self._modes]
         modes = modes[torch.arange(n)[:, None], first]
         new = (~again.gather(1, first)).double()
-        rigid, c = covariance_of(modes.information), self.conformation.shape[1]
+        rigid, c = covariance_of(modes.information), self._conformation.shape[1]
         covariance = rigid.new_zeros(n, first.shape[1], 6 + c, 6 + c)
         covariance[..., :6, :6] = rigid
-        sd = self.prior.unknowns_sd_angstrom[2:]
+        sd = prior.unknowns_sd_angstrom[2:]
         covariance[..., range(5, 6 + c), range(5, 6 + c)] = sd.square()
         return ParticlePosterior.of_modes(
             modes.latents, new / new.sum(1, keepdim=True), covariance

@@ -11,15 +11,17 @@ Journal of Statistics 39, 798, 2012).
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from cryoinfer.geometry.symmetry import nearest_mates
+from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.posterior_mixture import mixture_of
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.projector import ImageLikelihood
+from cryoinfer.inference.projector import ImageLikelihood, Projector
 from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
@@ -44,15 +46,21 @@ _AT_ONCE = 2**14  # draws, of all images
 _COEFFICIENTS = 2**24  # of them that are compared at once: 0.2 GB
 
 
+_WIDER = 1.3
+"""Standard deviations of what is first drawn from about a mode, over Laplace's: no
+weight makes up for draws that a tail lacks."""
+
+_PROPOSED_SHARE = 0.5  # of the first draws, about what is proposed
+
+P = TypeVar("P", bound=Projector, contravariant=True)
+
+
 @dataclass(frozen=True)
 class ImportanceSampling:
     """Fits a mixture to each posterior as a whole.
 
     Attributes
     ----------
-    projector : ImageLikelihood
-        What is shown, to the radius of the images.
-    prior : PosePrior
     symmetry : Tensor, shape (m, 3, 3)
         Rotations that leave the projector as it is, the identity among them.
     draws : int
@@ -65,21 +73,28 @@ class ImportanceSampling:
         Of the draws.
     """
 
-    projector: ImageLikelihood
-    prior: PosePrior
     symmetry: Tensor
     draws: int = 512
     rounds: int = 6
     components: int = 8
     seed: int = 0
 
-    def of(self, images: WhitenedImages, start: ParticlePosterior) -> ParticlePosterior:
-        """Return mixtures that are nearer to the posteriors.
+    def fit(
+        self,
+        images: WhitenedImages,
+        likelihood: ImageLikelihood,
+        prior: PosePrior,
+        start: ParticlePosterior,
+    ) -> ParticlePosterior:
+        """Return mixtures that are nearer to the posteriors than a start.
 
         Parameters
         ----------
         images : WhitenedImages
             Of n images.
+        likelihood : ImageLikelihood
+            To the radius of the images.
+        prior : PosePrior
         start : ParticlePosterior
             Of the same images. It has to reach wherever the posteriors do, and should
             be wider rather than narrower.
@@ -94,25 +109,27 @@ class ImportanceSampling:
         # About the same mates as the draws are.
         folded = start.folded(self.symmetry)
         done = [
-            self._fitted(images.select(rows), folded[rows], generator)
+            self._fitted(
+                _Target(images.select(rows), likelihood, prior), folded[rows], generator
+            )
             for rows in torch.arange(len(images)).split(size)
         ]
         return ParticlePosterior.joined(done).densest_first()
 
     def _fitted(
         self,
-        images: WhitenedImages,
+        target: "_Target",
         mixture: ParticlePosterior,
         generator: torch.Generator,
     ) -> ParticlePosterior:
         """Draw and fit until all of a few images have settled."""
-        seen, left = _Seen.nothing(mixture), torch.arange(len(images))
+        seen, left = _Seen.nothing(mixture), torch.arange(len(mixture))
         about = mixture.modes.pose.rotation[:, 0]
         finished: list[ParticlePosterior] = []
         order: list[Tensor] = []
         for number in range(1, self.rounds + 1):
             drawn = self._nearest(mixture.sample(self.draws, generator), about)
-            score = self._log_posterior(images, drawn)
+            score = target.log_posterior(drawn)
             seen = seen.grown(mixture, drawn, score, self.symmetry)
             weight = seen.weight()
             for _ in range(_STEPS):
@@ -126,7 +143,7 @@ class ImportanceSampling:
             stays = torch.nonzero(~over).squeeze(1)
             if not len(stays):
                 break
-            left, images = left[stays], images.select(stays)
+            left, target = left[stays], target.select(stays)
             seen, mixture, about = seen.select(stays), mixture[stays], about[stays]
         return ParticlePosterior.joined(finished)[torch.cat(order).argsort()]
 
@@ -136,15 +153,30 @@ class ImportanceSampling:
         near = nearest_mates(rotation, about.expand_as(rotation), self.symmetry)
         return replace(drawn, pose=replace(drawn.pose, rotation=near))
 
-    def _log_posterior(self, images: WhitenedImages, drawn: Latents) -> Tensor:
+
+@dataclass(frozen=True)
+class _Target:
+    """The exact posterior of some images."""
+
+    images: WhitenedImages
+    likelihood: ImageLikelihood
+    prior: PosePrior
+
+    def select(self, index: Tensor) -> Self:
+        """Return the posterior of some of the images."""
+        return replace(self, images=self.images.select(index))
+
+    def log_posterior(self, drawn: Latents) -> Tensor:
         """Return it at draws (s, n), up to a constant of each image, (s, n)."""
         shape = drawn.defocus_offset_angstrom.shape
         draw, owner = torch.cartesian_prod(*map(torch.arange, shape)).unbind(1)
         flat = drawn[draw, owner]
-        size = max(1, _COEFFICIENTS // len(images.disc))
+        size = max(1, _COEFFICIENTS // len(self.images.disc))
         score = torch.cat(
             [
-                self.projector.log_likelihood(images.select(owner[rows]), flat[rows])
+                self.likelihood.log_likelihood(
+                    self.images.select(owner[rows]), flat[rows]
+                )
                 for rows in torch.arange(len(owner)).split(size)
             ]
         )
@@ -277,28 +309,6 @@ def fitted(
     )
 
 
-def mixed(
-    first: ParticlePosterior, second: ParticlePosterior, share: float
-) -> ParticlePosterior:
-    """Return the components of two mixtures of the same images as those of one.
-
-    Parameters
-    ----------
-    first, second : ParticlePosterior
-    share : float
-        Of the second.
-    """
-    modes = Latents.joined([first.modes.transposed(), second.modes.transposed()])
-    weights = (1 - share) * first.weight, share * second.weight
-    return replace(
-        second,
-        modes=modes.transposed(),
-        covariance=torch.cat([first.covariance, second.covariance], 1),
-        weight=torch.cat(weights, 1),
-        background=(1 - share) * first.background + share * second.background,
-    )
-
-
 def _heaviest(mixture: ParticlePosterior, count: int) -> ParticlePosterior:
     """Return the components of most weight, and those weights made to sum to one."""
     order = mixture.weight.argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -307,3 +317,39 @@ def _heaviest(mixture: ParticlePosterior, count: int) -> ParticlePosterior:
     return replace(
         kept, weight=kept.weight / total[:, None], background=kept.background / total
     )
+
+
+@dataclass(frozen=True)
+class SampledRefinement(Generic[P]):
+    """Draws about refined modes, and about what they were refined from.
+
+    A :class:`cryoinfer.inference.pose_inference.PoseInference`. The modes are where the
+    density is, and what was proposed is what is to be reached.
+
+    Attributes
+    ----------
+    refinement : ModeRefinement
+    sampling : ImportanceSampling
+    """
+
+    refinement: ModeRefinement[P]
+    sampling: ImportanceSampling
+
+    def infer(
+        self,
+        images: WhitenedImages,
+        projector: P,
+        prior: PosePrior,
+        start: ParticlePosterior | None,
+    ) -> ParticlePosterior:
+        """Return mixtures that are as near to the posteriors as draws can tell."""
+        refinement = self.refinement
+        proposed = refinement.proposal.infer(images, projector, prior, start)
+        modes = refinement.refine(images, projector, prior, proposed)
+        unknowns = modes.covariance.shape[-1]
+        wider = torch.full((unknowns,), _WIDER, dtype=torch.float64)
+        share = proposed.weight.new_tensor([1 - _PROPOSED_SHARE, _PROPOSED_SHARE])
+        first = mixture_of(
+            (modes.inflated(wider), proposed), share.expand(len(proposed), 2)
+        )
+        return self.sampling.fit(images, projector, prior, first)

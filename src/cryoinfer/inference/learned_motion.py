@@ -89,6 +89,11 @@ class FieldEquations:
         self._right = torch.zeros(k, m, dtype=torch.float64)
         self._eliminated: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The sums, which add up over processes."""
+        return self._matrix, self._right
+
     def add(self, images: WhitenedImages, at: Latents) -> None:
         """Add what images tell, at the best latents of their particles."""
         for rows in torch.arange(len(at)).split(_AT_ONCE):

@@ -110,7 +110,7 @@ def repeats(
     if conformation is not None:
         apart = (conformation[:, :, None] - conformation[:, None]).norm(dim=-1)
         earlier = earlier & (apart <= radius * lever_angstrom)
-    for mate in symmetry:
+    for mate in symmetry.to(rotation):
         angle = geodesic_angle(rotation[:, :, None], rotation[:, None] @ mate)
         found |= ((angle < radius) & earlier).any(2)
     return found

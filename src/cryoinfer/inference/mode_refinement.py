@@ -10,6 +10,7 @@ from cryoinfer.inference.local_refinement import reach_radian, refine_locally
 from cryoinfer.inference.mode_ranking import posterior_of_modes, repeats
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
@@ -27,22 +28,23 @@ _WIDER_DRAWS = 2.0
 """Standard deviations of what draws are from, over those at the radius before: the
 posterior has modes beyond the width of the one that was found."""
 
-P = TypeVar("P", bound=Projector)
+P = TypeVar("P", bound=Projector, contravariant=True)
 
 
 @dataclass(frozen=True)
 class ModeRefinement(Generic[P]):
-    """Refines the modes that something else proposes.
+    """Refines the modes that another inference proposes.
 
-    A radius at a time, so that every refinement starts within reach of the next. Modes
-    that are held for possible are refined side by side, until the image itself rules
-    them out: what is left is weighed by Laplace's approximation.
+    A :class:`cryoinfer.inference.pose_inference.PoseInference`; with an encoder as
+    the proposal, inference is semi-amortized (Kim et al., ICML 2018). It goes a radius
+    at a time, so that every refinement starts within reach of the next. Modes that are
+    held for possible are refined side by side, until the image itself rules them out:
+    what is left is weighed by Laplace's approximation.
 
     Attributes
     ----------
-    projector : Projector
-        To the largest radius.
-    prior : PosePrior
+    proposal : PoseInference
+        Of modes; what else it knows of them is not looked at.
     radii : tuple of int
         Fourier radii, from low to high.
     lever_angstrom : float
@@ -56,23 +58,33 @@ class ModeRefinement(Generic[P]):
         where an image says little, one mode at a low radius is many at a higher.
     seed : int
         Of the draws.
-    covariance_inflation : Tensor of float64, shape (6 + c,), optional
-        What standard deviations are multiplied by at the end; without it they are
-        those of Laplace's approximation.
     """
 
-    projector: P
-    prior: PosePrior
+    proposal: PoseInference[P]
     radii: tuple[int, ...]
     lever_angstrom: float
     symmetry: Tensor
     modes: int = 2
     draws: int = 0
     seed: int = 0
-    covariance_inflation: Tensor | None = None
+
+    def infer(
+        self,
+        images: WhitenedImages,
+        projector: P,
+        prior: PosePrior,
+        start: ParticlePosterior | None,
+    ) -> ParticlePosterior:
+        """Return the posteriors: Laplace's approximation about the refined modes."""
+        proposed = self.proposal.infer(images, projector, prior, start)
+        return self.refine(images, projector, prior, proposed)
 
     def refine(
-        self, images: WhitenedImages, proposed: ParticlePosterior
+        self,
+        images: WhitenedImages,
+        projector: P,
+        prior: PosePrior,
+        proposed: ParticlePosterior,
     ) -> ParticlePosterior:
         """Refine the modes of a posterior of the same images.
 
@@ -87,14 +99,14 @@ class ModeRefinement(Generic[P]):
         for radius in self.radii:
             near = images.prefix(radius).select(owner)
             found = refine_locally(
-                self.projector,
+                projector,
                 near,
                 found.latents,
-                self.prior,
+                prior,
                 _STEPS,
                 reach_radian(radius),
             )
-            evidence = found.log_evidence(self.prior)
+            evidence = found.log_evidence(prior)
             kept = self._contenders(owner, found.latents, evidence, radius)
             owner, found, evidence = owner[kept], found[kept], evidence[kept]
             if self.draws and radius != self.radii[-1]:
@@ -103,10 +115,7 @@ class ModeRefinement(Generic[P]):
                 found = PosteriorModes.joined([found, *self._drawn(so_far)])
                 owner = torch.cat([owner, torch.arange(n).repeat(self.draws)])
                 count = places + self.draws
-        posterior = posterior_of_modes(owner, found, evidence, n, count)
-        if self.covariance_inflation is None:
-            return posterior
-        return posterior.inflated(self.covariance_inflation)
+        return posterior_of_modes(owner, found, evidence, n, count)
 
     def _drawn(self, so_far: ParticlePosterior) -> list[PosteriorModes]:
         """Return draws from posteriors, all images' first draws first."""

@@ -12,14 +12,16 @@ counts for every mode by a share, and nothing counts twice.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from cryoinfer.geometry.rotation_volume import ALL_TURNS, log_exponential_volume
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.projector import ImageLikelihood
+from cryoinfer.inference.projector import ImageLikelihood, Projector
 from cryoinfer.inference.quadrature_grid import Ellipsoid, ball, log_share, moved
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
@@ -37,36 +39,56 @@ _LEAST_EFFECTIVE = 2.0
 """Effective points an unknown, below which moments are noise and Laplace's stay; one
 unknown whose top tells its width has 2.8 on the lattice."""
 
+P = TypeVar("P", bound=Projector, contravariant=True)
+
 
 @dataclass(frozen=True)
-class MomentMatching:
+class MomentMatching(Generic[P]):
     """Fits each mode to the moments of the posterior about it.
+
+    A :class:`cryoinfer.inference.pose_inference.PoseInference`.
 
     Attributes
     ----------
-    likelihood : ImageLikelihood
-    prior : PosePrior
+    inference : PoseInference
+        Of modes at maxima of the posterior.
     points : int
         About a mode of four unknowns or more; a lattice has its own number.
     seed : int
         Of the quasi-random numbers.
     """
 
-    likelihood: ImageLikelihood
-    prior: PosePrior
+    inference: PoseInference[P]
     points: int = 128
     seed: int = 0
 
+    def infer(
+        self,
+        images: WhitenedImages,
+        projector: P,
+        prior: PosePrior,
+        start: ParticlePosterior | None,
+    ) -> ParticlePosterior:
+        """Return mixtures with the posteriors' own moments."""
+        found = self.inference.infer(images, projector, prior, start)
+        return self.match(images, projector, prior, found)
+
     def match(
-        self, images: WhitenedImages, found: ParticlePosterior
+        self,
+        images: WhitenedImages,
+        likelihood: ImageLikelihood,
+        prior: PosePrior,
+        found: ParticlePosterior,
     ) -> ParticlePosterior:
         """Return a mixture with the posterior's own moments.
 
         Parameters
         ----------
         images : WhitenedImages
+        likelihood : ImageLikelihood
+        prior : PosePrior
         found : ParticlePosterior
-            Of the same images, modes at tops of the posterior.
+            Of the same images, modes at maxima of the posterior.
 
         Returns
         -------
@@ -90,10 +112,10 @@ class MomentMatching:
             for own, (mode, ellipsoid) in enumerate(zip(modes, near, strict=True)):
                 step = ellipsoid.step(points)
                 at = moved(ellipsoid.centre, step)
-                score = self.likelihood.log_likelihood(image, at) - log_base
-                score = score + self.prior.log_density(at)
+                score = likelihood.log_likelihood(image, at) - log_base
+                score = score + prior.log_density(at)
                 score = score + log_share(near, own, at)
-                if self.prior.turns == ALL_TURNS:
+                if prior.turns == ALL_TURNS:
                     score = score + log_exponential_volume(step[:, :3].norm(dim=1))
                 log_volume = ellipsoid.root.diagonal().log().sum()
                 log_mass[row, mode] = torch.logsumexp(score, 0) + log_volume

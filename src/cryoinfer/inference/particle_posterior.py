@@ -1,9 +1,9 @@
 """The posterior of every particle: a mixture of Gaussians about modes."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,11 +22,14 @@ from cryoinfer.geometry.rotations import (
 )
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.modes import PosteriorModes
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Indexable, Latents, Pose
+
+_PER_PARTICLE = ("weight", "covariance", "log_likelihood", "background")
+"""Tensors of one row a particle; the prior is one of all."""
 
 
 @dataclass(frozen=True)
-class ParticlePosterior:
+class ParticlePosterior(Indexable):
     """The posterior of each of n particles: Gaussians about m modes, and a background.
 
     A :class:`cryoinfer.interfaces.Posterior`. About each mode, (rotation vector in the
@@ -100,26 +103,22 @@ class ParticlePosterior:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return the posteriors of several batches, of one prior, in one."""
-        return cls(
-            Latents.joined([part.modes for part in parts]),
-            torch.cat([part.weight for part in parts]),
-            torch.cat([part.covariance for part in parts]),
-            torch.cat([part.log_likelihood for part in parts]),
-            torch.cat([part.background for part in parts]),
-            parts[0].prior_variance,
-        )
+        tensors = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in _PER_PARTICLE
+        }
+        modes = Latents.joined([part.modes for part in parts])
+        return replace(parts[0], modes=modes, **tensors)
 
-    def to_state(self) -> dict[str, Tensor]:
-        """Return all there is as tensors, for a checkpoint."""
-        own = {name: value for name, value in vars(self).items() if name != "modes"}
-        return own | self.modes.to_state()
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """Invert :meth:`to_state`."""
-        names = [field.name for field in fields(cls) if field.name != "modes"]
-        own = {name: state[name] for name in names}
-        return cls(modes=Latents.of_state(state), **own)
+    def with_rows(self, index: Tensor | tuple[Tensor, ...], part: Self) -> Self:
+        """Return a copy whose particles at ``index`` are those of a part."""
+        places = index if isinstance(index, tuple) else (index,)
+        tensors = {}
+        for name in _PER_PARTICLE:
+            own, new = getattr(self, name), getattr(part, name)
+            tensors[name] = own.index_put(places, new.to(own))
+        modes = self.modes.with_rows(places, part.modes)
+        return replace(self, modes=modes, **tensors)
 
     def folded(self, symmetry: Tensor) -> Self:
         """Return every mode at its mate nearest to the first, the densest first.
@@ -153,23 +152,24 @@ class ParticlePosterior:
     def __len__(self) -> int:
         return self.weight.shape[0]
 
-    def __getitem__(self, index: Tensor | slice) -> Self:
-        return replace(
-            self,
-            modes=self.modes[index],
-            weight=self.weight[index],
-            covariance=self.covariance[index],
-            log_likelihood=self.log_likelihood[index],
-            background=self.background[index],
-        )
+    def __getitem__(self, index: Any) -> Self:
+        tensors = {name: getattr(self, name)[index] for name in _PER_PARTICLE}
+        return replace(self, modes=self.modes[index], **tensors)
 
     def best(self, count: int) -> Self:
-        """Return at most so many modes of each particle, their weights as they are."""
+        """Return so many modes of each particle, their weights as they are.
+
+        Where there are fewer the first repeats, with no weight.
+        """
+        own = torch.arange(count, device=self.weight.device)
+        order = own.where(own < self.weight.shape[1], 0)
+        known = (own < self.weight.shape[1]).to(self.weight)
+        covariance = self.covariance
         return replace(
             self,
-            modes=self.modes[:, :count],
-            weight=self.weight[:, :count],
-            covariance=self.covariance[:, :count],
+            modes=self.modes[:, order],
+            weight=self.weight[:, order] * known,
+            covariance=covariance if covariance.shape[1] == 1 else covariance[:, order],
         )
 
     def with_first_covariance(self) -> Self:

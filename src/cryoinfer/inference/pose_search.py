@@ -1,26 +1,23 @@
-"""Search as an inference: particles in, posteriors out."""
+"""Search of all poses of a map, as an inference."""
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.so3_grid import asymmetric_unit
-from cryoinfer.inference.coarse import GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import SearchPlan, global_search
-from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
-from cryoinfer.records import ParticleBatch
+from cryoinfer.inference.whitening import WhitenedImages
 
 
 def grid_slices(
     volume: FourierVolume,
     images: WhitenedImages,
     max_shift_angstrom: float,
-    grid_order: int,
     plan: SearchPlan,
+    grid_order: int = GRID_ORDER,
 ) -> GridSlices:
     """Return the slices of a volume that a search compares images with first.
 
@@ -31,56 +28,71 @@ def grid_slices(
         Of the box that the slices are of.
     max_shift_angstrom : float
         Largest shift of the exhaustive grid.
+    plan : SearchPlan
     grid_order : int
         Of the exhaustive grid of rotations.
-    plan : SearchPlan
     """
     shifts = shift_grid(max_shift_angstrom, plan.shift_step_angstrom)
     rotation = asymmetric_unit(grid_order, plan.symmetry.cpu())
-    poses = PoseGrid(rotation.to(volume.device), shifts.to(volume.device))
+    poses = PoseGrid(rotation, shifts).to(volume.device)
     disc = images.prefix(plan.coarse_radius).disc
     return GridSlices.of(volume, poses, disc, images.scale)
 
 
 @dataclass(frozen=True)
-class PoseSearch:
-    """Infer poses by exhaustive and nested search against one map.
-
-    An :class:`cryoinfer.interfaces.Inference`.
-
-    Attributes
-    ----------
-    volume : FourierVolume
-        Of the map, to ``plan.radius`` at least.
-    grid : ReferenceGrid
-        The map's box.
-    noise_power : Tensor, shape (rings,)
-        Of the particles, per ring of their orthonormal transform.
-    prior : PosePrior
-    max_shift_angstrom : float
-        Largest shift of the exhaustive grid.
-    grid_order : int
-        Of the exhaustive grid of rotations.
-    plan : SearchPlan
-    """
+class _Sliced:
+    """Slices of a volume, and the kind of images that they are compared with."""
 
     volume: FourierVolume
-    grid: ReferenceGrid
-    noise_power: Tensor
-    prior: PosePrior
-    max_shift_angstrom: float
-    grid_order: int
-    plan: SearchPlan
+    box: int
+    scale: float
+    slices: GridSlices
 
-    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
-        """Return the posterior of every particle; all must be of one optics group."""
-        noise = self.noise_power
-        return self.infer_whitened(whiten(batch, self.grid, self.plan.radius, noise))
 
-    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
-        """Return the posterior of images that were whitened to the plan's radius."""
-        slices = grid_slices(
-            self.volume, images, self.max_shift_angstrom, self.grid_order, self.plan
-        )
-        projector, prior = MapProjector(self.volume), self.prior
-        return global_search(projector, slices, images, None, prior, self.plan)
+class GlobalSearch:
+    """Searches all poses of a map: an exhaustive grid, nested grids, refinement.
+
+    A :class:`cryoinfer.inference.pose_inference.PoseInference`. The slices of the
+    last map and kind of images are kept: of hundreds of optics groups they would fill
+    gigabytes, so that images are best inferred group by group.
+
+    Parameters
+    ----------
+    plan : SearchPlan
+    max_shift_angstrom : float
+        Largest shift of the exhaustive grid.
+    """
+
+    def __init__(self, plan: SearchPlan, max_shift_angstrom: float) -> None:
+        self._plan, self._max_shift_angstrom = plan, max_shift_angstrom
+        self._kept: _Sliced | None = None
+
+    def infer(
+        self,
+        images: WhitenedImages,
+        projector: MapProjector,
+        prior: PosePrior,
+        start: ParticlePosterior | None,
+    ) -> ParticlePosterior:
+        """Return the posteriors; poses known from before are tried as well.
+
+        Those of a start that has not seen the images are not.
+        """
+        pose = None
+        if start is not None and bool(start.log_likelihood.isfinite().all()):
+            pose = start.mode().pose
+        slices = self._slices(projector.volume, images)
+        near = images.prefix(self._plan.radius)
+        return global_search(projector, slices, near, pose, prior, self._plan)
+
+    def _slices(self, volume: FourierVolume, images: WhitenedImages) -> GridSlices:
+        kept, box, scale = self._kept, images.disc.box, images.scale
+        if (
+            kept is None
+            or kept.volume is not volume
+            or (kept.box, kept.scale) != (box, scale)
+        ):
+            reach = self._max_shift_angstrom
+            slices = grid_slices(volume, images, reach, self._plan)
+            self._kept = kept = _Sliced(volume, box, scale, slices)
+        return kept.slices

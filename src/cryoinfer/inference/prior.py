@@ -1,6 +1,6 @@
 """What is believed about a particle before its image is seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class PosePrior:
     defocus_sd_angstrom: float
     conformation_sd_angstrom: tuple[float, ...] = ()
     turns: int = ALL_TURNS
+
+    @property
+    def rigid(self) -> "PosePrior":
+        """The same beliefs about a structure that has no conformations."""
+        return replace(self, conformation_sd_angstrom=())
 
     @property
     def unknowns_sd_angstrom(self) -> Tensor:

@@ -105,10 +105,17 @@ class WhitenedImages:
         Parameters
         ----------
         by_ring : Tensor, shape (rings,)
-            What its coefficients are to be multiplied by.
+            What its coefficients are to be multiplied by, per ring of the reference.
         """
-        factor = by_ring.to(self.ctf)[self.disc.ring]
+        factor = by_ring.to(self.ctf)[self.reference_ring(len(by_ring))]
         return replace(self, ctf=self.ctf * factor, weight=self.weight * factor)
+
+    def reference_ring(self, rings: int) -> Tensor:
+        """Return each coefficient's ring in the reference, of so many, (p,)."""
+        if self.scale == 1:
+            return self.disc.ring.long()
+        ring = (self.disc.ring * self.scale).round().long()
+        return ring.clamp(max=rings - 1)
 
     def at_defocus_offset(self, offset_angstrom: Tensor) -> "WhitenedImages":
         """Return the images with the CTF at another defocus, these if it is theirs.
@@ -200,6 +207,7 @@ def whiten(
         In Fourier pixels of the reference.
     noise_power : Tensor, shape (rings,)
         Of this group, in the units of its images' coefficients, per ring of theirs.
+        On any device.
 
     Returns
     -------
@@ -223,7 +231,7 @@ def whiten(
     # A projection's coefficient is the density's integral times (1 / pixel area),
     # over the box from the orthonormal transform.
     gain = (grid.pixel_size_angstrom / pixel_size) ** 2 * grid.box / box
-    inverse_sd = noise_power[disc.ring].clamp(min=1e-30).rsqrt()
+    inverse_sd = noise_power.to(device)[disc.ring].clamp(min=1e-30).rsqrt()
     weight = inverse_sd * gain
     coefficients = disc.gather(half_transforms) * (inverse_sd * disc.centring)
     return WhitenedImages(disc, coefficients, ctf * weight, batch.optics, weight, scale)

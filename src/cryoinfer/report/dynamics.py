@@ -7,9 +7,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cryoinfer.evaluation.free_energy import FEWEST, FreeEnergy, FreeEnergyPlane
 from cryoinfer.evaluation.identifiability import Identifiability
+from cryoinfer.report.figures import draw_fsc
 from cryoinfer.report.free_energy import draw_uncertainties, free_energy_section
 from cryoinfer.report.parts import (
     Finding,
@@ -31,6 +33,25 @@ _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
 _CONVERGED = "converged"
 _WIDENED = 2.0  # by the pose, of what would be known without it
 _ALIKE = 0.9  # posterior correlation of two modes
+
+
+@dataclass(frozen=True)
+class HalfMaps:
+    """How far the maps of both half-sets agree.
+
+    Attributes
+    ----------
+    fsc, fsc_unmasked : Tensor, shape (n // 2 + 1,)
+        ``fsc`` is masked and corrected for the mask.
+    pixel_size_angstrom : float
+    resolution : str
+        In words.
+    """
+
+    fsc: Tensor
+    fsc_unmasked: Tensor
+    pixel_size_angstrom: float
+    resolution: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,8 @@ class DynamicsContent:
         Of what is drawn anew.
     flagged : int
         How many more particles an earlier run has flagged, which are left out.
+    half_maps : HalfMaps, optional
+        Of all conformations together.
     warnings, remarks : tuple of str
         What is to be known of the run that poses come from; what was said of structure
         and particles when they were read.
@@ -95,6 +118,7 @@ class DynamicsContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     flagged: int = 0
+    half_maps: HalfMaps | None = None
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -284,9 +308,27 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
     )
     if content.trials:
         yield trial_section(content.trials, content.unexplained)
+    if content.half_maps is not None:
+        yield _half_map_section(content.half_maps)
     yield section("Course of the run", "", *times(content.stage_seconds))
     yield remarks_section(content.remarks)
     yield repeat_section(content.arguments, content.versions)
+
+
+def _half_map_section(halves: HalfMaps) -> str:
+    return section(
+        "Half-maps",
+        f"Maps of the two half-sets from the poses found: resolution "
+        f"{halves.resolution}. One model has posed all particles, so that they may "
+        "agree on what is the model's; and all conformations are in one map, where "
+        "what moves is blurred.",
+        figure(
+            "fsc",
+            draw_fsc(halves.fsc, halves.fsc_unmasked, halves.pixel_size_angstrom),
+            "Fourier shell correlation of the half-maps",
+            shape="middle",
+        ),
+    )
 
 
 def _amplitude_table(content: DynamicsContent) -> str:

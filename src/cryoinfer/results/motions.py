@@ -1,18 +1,20 @@
 """What is known of the motion of every particle."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from cryoinfer.inference.amplitudes import amplitude_moments, amplitude_quantile
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.records import Indexable, Latents, Pose
 
 _TAIL = 0.05  # on either side of an interval
 
 
 @dataclass(frozen=True)
-class Motions:
+class Motions(Indexable):
     """What was found about n particles; rows of those not inferred are NaN.
 
     Attributes
@@ -46,7 +48,7 @@ class Motions:
     entropy_nats: Tensor
 
     @classmethod
-    def blank(cls, n: int, modes: int) -> "Motions":
+    def blank(cls, n: int, modes: int) -> Self:
         """Return those of particles of which nothing is known."""
 
         def nothing(*shape: int) -> Tensor:
@@ -68,35 +70,42 @@ class Motions:
             nothing(),
         )
 
-    def put(
-        self, index: Tensor, posterior: ParticlePosterior, log_likelihood: Tensor
-    ) -> None:
-        """Enter the posteriors of some particles."""
+    @classmethod
+    def of(cls, posterior: ParticlePosterior, log_likelihood: Tensor) -> Self:
+        """Return what is kept of posteriors."""
         mode = posterior.mode()
-        self.rotation[index] = mode.pose.rotation
-        self.shift_angstrom[index] = mode.pose.shift_angstrom
-        self.defocus_offset_angstrom[index] = mode.defocus_offset_angstrom
-        self.conformation[index] = mode.conformation
-        self.mean[index], self.sd[index] = amplitude_moments(posterior)
-        self.low[index] = amplitude_quantile(posterior, _TAIL)
-        self.high[index] = amplitude_quantile(posterior, 1 - _TAIL)
-        self.covariance[index] = posterior.covariance[:, 0]
-        self.weight[index] = posterior.weight[:, 0]
-        self.log_likelihood[index] = log_likelihood
-        self.entropy_nats[index] = posterior.entropy()
+        mean, sd = amplitude_moments(posterior)
+        return cls(
+            mode.pose.rotation,
+            mode.pose.shift_angstrom,
+            mode.defocus_offset_angstrom,
+            mode.conformation,
+            mean,
+            sd,
+            amplitude_quantile(posterior, _TAIL),
+            amplitude_quantile(posterior, 1 - _TAIL),
+            posterior.covariance[:, 0],
+            posterior.weight[:, 0],
+            log_likelihood,
+            posterior.entropy(),
+        )
 
-    def among(self, used: Tensor) -> "Motions":
-        """Return these beside blank rows of particles that were left out.
+    def among(self, used: Tensor) -> Self:
+        """Return these beside blank rows of particles that were rejected.
 
         Parameters
         ----------
         used : Tensor of bool, shape (n,)
             Whose they are, in order.
         """
-        whole = Motions.blank(len(used), self.mean.shape[1])
-        for name, values in vars(self).items():
-            getattr(whole, name)[used] = values
-        return whole
+        whole = self.blank(len(used), self.mean.shape[1])
+        return whole.with_rows(torch.nonzero(used).squeeze(1), self)
+
+    @property
+    def latents(self) -> Latents:
+        """The most probable modes."""
+        pose = Pose(self.rotation, self.shift_angstrom)
+        return Latents(pose, self.defocus_offset_angstrom, self.conformation)
 
     @property
     def known(self) -> Tensor:

@@ -35,7 +35,7 @@ class RunRecord:
         Fingerprints of the files that were read.
     seed : int
     machine, versions : dict
-        Threads and system; software.
+        Threads, device and system; software.
     status : {"running", "interrupted", "failed", "finished"}
     created, updated : str
         Local time, ISO 8601.
@@ -72,6 +72,7 @@ class RunRecord:
         inputs: dict[str, Any],
         seed: int,
         threads: int,
+        device: str = "cpu",
     ) -> Self:
         """Return the record of a run that begins now, on this machine."""
         return cls(
@@ -79,7 +80,11 @@ class RunRecord:
             arguments=arguments,
             inputs=inputs,
             seed=seed,
-            machine={"threads": threads, "system": platform.platform()},
+            machine={
+                "threads": threads,
+                "device": device,
+                "system": platform.platform(),
+            },
             versions=software_versions(),
         )
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.centre import centred
-from cryoinfer.workflows.iteration import unknown_posterior
+from cryoinfer.workflows.iteration import InferenceChoice, unknown_posterior
 from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
     Problem,
@@ -65,6 +66,8 @@ def abinitio(
     config: AbinitioConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
     world: World = ALONE,
+    device: torch.device | str = "cpu",
+    inference: InferenceChoice[MapProjector] | None = None,
 ) -> RunResult:
     """Infer poses and maps from a random start.
 
@@ -77,6 +80,13 @@ def abinitio(
         Its checkpoint, if it has one, is continued.
     world : World
         The processes that share the particles, each of which calls this.
+    device : torch.device or str, optional
+        Where images are compared with maps. Operations without kernels of their own
+        there run as plain PyTorch (:mod:`cryoinfer.operations`).
+    inference : callable, optional
+        Chooses the inference of an iteration by its plan
+        (:class:`cryoinfer.workflows.iteration.SearchOrRefinement`, which is the
+        default). Random starts have a search of their own.
 
     Returns
     -------
@@ -97,7 +107,8 @@ def abinitio(
         config.max_shift_angstrom,
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
-    ).shared_by(world)
+    )
+    problem = problem.shared_by(world).on(device)
     monitor = SharedMonitor(monitor, world)
     return centred(
         alternate_to_result(
@@ -105,6 +116,7 @@ def abinitio(
             lambda: _begin(problem, config, generator, monitor),
             config.resolution_angstrom,
             monitor,
+            inference,
         )
     )
 
@@ -123,17 +135,6 @@ def _begin(
     start = random_start(problem, noise, start_config, generator, monitor)
     for spectrum in noise:  # farther out the map explains nothing
         spectrum[: radius + 1] *= start.noise_ratio
-    return ScheduleState(
-        posterior=unknown_posterior(len(problem.particles)),
-        noise=noise,
-        maps=(start.density, start.density),
-        map_radius=radius,
-        radius=radius,
-        start_radius=radius,
-        shared_radius=radius,
-        done=0,
-        searching=True,
-        settled=False,
-        stayed=0,
-        iterations=(),
-    )
+    unknown = unknown_posterior(len(problem.particles))
+    maps = start.density, start.density
+    return ScheduleState.searching_from(unknown, noise, maps, radius)

@@ -52,7 +52,7 @@ def variance_inflation(
     posterior : ParticlePosterior
         Of all particles.
     filtered, unfiltered : tuple of two FourierVolume
-        References of the halves, masked alike.
+        References of the halves, masked alike, on the problem's device.
     """
     ratios, differences = [], []
     sample = torch.nonzero(problem.noise_rows).squeeze(1)
@@ -60,11 +60,12 @@ def variance_inflation(
     for batch in problem.batches(sample):
         group = int(batch.optics.group[0])
         images = whiten(batch, problem.grid, filtered[0].radius, noise[group])
-        half = int(problem.half[batch.index[0]])
+        half = int(problem.half[int(batch.index[0])])
         volumes = (filtered[half], unfiltered[1 - half], sums[half])
-        known = posterior[batch.index]
-        ratios.append(_ratio(problem, images, known, volumes))
-        differences.append(_reference_share(problem, images, known, filtered))
+        known = batch.rows_of(posterior)
+        ratios.append(_ratio(problem, images, known, volumes).cpu())
+        share = _reference_share(problem, images, known, filtered)
+        differences.append(share.cpu())
     sharper = torch.cat(ratios).median(0).values.clamp(1.0, _LARGEST)
     shares = torch.cat(differences).median(0).values * torch.tensor(_MEAN_OVER_MEDIAN)
     factor = torch.ones(6, dtype=torch.float64)
@@ -90,7 +91,7 @@ def _ratio(
         .information
         for volume in volumes
     )
-    of_prior = problem.prior.information
+    of_prior = problem.prior.information.to(naive)
     believed = naive + of_prior
     free = believed.diagonal(dim1=1, dim2=2) > 0
     eye = torch.diag_embed((~free).double())

@@ -9,6 +9,7 @@ import torch
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
+from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.results.calibration_trial import (
     CLIMBED,
     ENCODER,
@@ -17,19 +18,16 @@ from cryoinfer.results.calibration_trial import (
 )
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
+from cryoinfer.results.run_result import Reconstruction
+from cryoinfer.workflows.image_sources import ReadableImages
 from cryoinfer.workflows.motion_calibration import tried
 from cryoinfer.workflows.motion_encoder import MotionEncoder
 from cryoinfer.workflows.motion_frame import (
     first_frame,
     found_frame,
     motions_in,
-    starts_in,
 )
-from cryoinfer.workflows.motion_inference import (
-    FromSearch,
-    FromStarts,
-    MotionInference,
-)
+from cryoinfer.workflows.motion_inference import GIVEN_RADIUS, MotionInference
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import (
     DynamicsConfig,
@@ -42,9 +40,13 @@ from cryoinfer.workflows.noise_and_scale import (
     initial_estimate,
     residual_estimate,
 )
+from cryoinfer.workflows.postprocess import reconstruct_halves
+from cryoinfer.workflows.reconstruct import insert_all
+from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.workflows.structure_update import find_mask
+from cryoinfer.world import ALONE, World
 
-_GIVEN_RADIUS = 12  # of the first climb from given poses, in pixels
 _FIRST, _LEARNING = "first encoder", "learning"
 _TRAINING, _PARTICLES = "encoder", "particles"
 
@@ -56,6 +58,9 @@ class Dynamics:
     Attributes
     ----------
     motions : Motions
+    reconstruction : Reconstruction
+        Of both half-sets from the poses found, all conformations together. One model
+        has posed both, so that their correlation may say too much.
     inference : MotionInference
         What found them, for these particles (whose rows it may need) or, where poses
         were not given, for others like them. It knows the model, the given one or the
@@ -71,6 +76,7 @@ class Dynamics:
     """
 
     motions: Motions
+    reconstruction: Reconstruction
     frame: ModelFrame
     inference: MotionInference
     trials: dict[str, CalibrationTrial]
@@ -90,17 +96,19 @@ def infer_dynamics(
     model: MovingModel,
     config: DynamicsConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
 ) -> Dynamics:
     """Infer amplitudes of modes, pose, shift and defocus of every particle.
 
     Parameters
     ----------
     particles : Particles
-        Of one box and pixel size.
     model : MovingModel
     config : DynamicsConfig, optional
     monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
+    world : World
+        The processes that share the particles, each of which calls this.
 
     Returns
     -------
@@ -112,8 +120,9 @@ def infer_dynamics(
         If particles and structure cannot be used together, or fewer than two images
         can be read.
     """
+    monitor = SharedMonitor(monitor, world)
     parts = StageCheckpoints(monitor)
-    problem = MotionProblem.of(particles, model, config)
+    problem = MotionProblem.of(particles, model, config, world)
     generator = torch.Generator().manual_seed(config.seed)
     measured = initial_estimate(
         particles, model, problem.grid, problem.prior, generator
@@ -123,24 +132,24 @@ def infer_dynamics(
     if config.learning_rounds:
         first = _beginning(problem, measured, parts, monitor)
         learned = learned_model(first, config.learning_rounds, parts.monitor(_LEARNING))
-        problem = MotionProblem.of(particles, learned, config)
+        problem = MotionProblem.of(particles, learned, config, world)
     inference, encoder = _inferring(
         problem, measured, parts.monitor(_TRAINING), monitor
     )
     trials: dict[str, CalibrationTrial] = {}
     if config.poses != "given":
         name, others = (
-            (SEARCHED, {})
-            if encoder is None
-            else (CLIMBED, {ENCODER: encoder.encoder.infer_whitened})
+            (SEARCHED, {}) if encoder is None else (CLIMBED, {ENCODER: encoder.encoder})
         )
         inference, trials = tried(inference, name, others, monitor)
     motions = inference.all_motions(parts.monitor(_PARTICLES))
     frame = _frame(problem, inference, motions)
     if config.poses == "given":
         monitor.message(frame.told())
+    motions = motions_in(frame, motions)
     return Dynamics(
-        motions_in(frame, motions),
+        motions,
+        _half_maps(inference, motions, monitor),
         frame,
         inference,
         trials,
@@ -152,12 +161,23 @@ def _frame(
     problem: MotionProblem, inference: MotionInference, motions: Motions
 ) -> ModelFrame:
     """Return where the model lies: in the middle, unless poses were given."""
-    if problem.config.poses != "given":
+    pose = problem.particles.pose
+    if problem.config.poses != "given" or pose is None:
         return ModelFrame.in_the_middle()
-    pose, finder = problem.particles.pose, inference.finder
-    assert pose is not None
-    assert isinstance(finder, FromStarts)
-    return found_frame(pose, motions, finder.frame)
+    return found_frame(pose, motions, inference.frame)
+
+
+def _half_maps(
+    inference: MotionInference, motions: Motions, monitor: Monitor
+) -> Reconstruction:
+    """Return the maps of both half-sets, of all conformations together."""
+    problem = inference.problem.problem
+    box, noise = problem.grid.box, inference.measured.noise_power
+    images = ReadableImages(problem.grid, box // 2 - 1, noise)
+    sums = insert_all(problem, images, motions.latents, monitor)
+    halves = [solve(one, None, box, box) for one in sums]
+    mask = find_mask(problem, halves[0] + halves[1], box // 8)
+    return reconstruct_halves(problem, sums, mask)
 
 
 def _beginning(
@@ -174,7 +194,11 @@ def _beginning(
     if problem.config.poses == "searched":
         found = refined(problem, parts)
         middle = ModelFrame.in_the_middle()
-        return _looking(lambda now: _from_poses(found, now, middle), measured, monitor)
+
+        def begun(now: NoiseAndScale) -> MotionInference:
+            return MotionInference.from_poses(found, now, middle)
+
+        return _with_residual_noise(begun, measured, monitor)
     return _inferring(problem, measured, parts.monitor(_FIRST), monitor)[0]
 
 
@@ -183,18 +207,19 @@ def _inferring(
 ) -> tuple[MotionInference, MotionEncoder | None]:
     """Return an inference, and the encoder that it is by, if any."""
     if problem.config.poses == "given":
-        radius = min(_GIVEN_RADIUS, problem.last_radius)
+        radius = min(GIVEN_RADIUS, problem.last_radius)
         begun = first_frame(problem, measured, radius)
-        made = functools.partial(_from_poses, problem, frame=begun)
-        return _looking(made, measured, monitor), None
+        made = functools.partial(MotionInference.from_poses, problem, frame=begun)
+        return _with_residual_noise(made, measured, monitor), None
     if problem.config.poses == "searched":
-        return _looking(lambda now: _from_search(problem, now), measured, monitor), None
+        made = functools.partial(MotionInference.by_search, problem)
+        return _with_residual_noise(made, measured, monitor), None
     encoder = MotionEncoder.taught(problem, measured, training)
     monitor.message(f"The training of the encoder: {encoder.training.verdict}")
-    return _looking(encoder.inference, measured, monitor), encoder
+    return _with_residual_noise(encoder.inference, measured, monitor), encoder
 
 
-def _looking(
+def _with_residual_noise(
     made: Callable[[NoiseAndScale], MotionInference],
     measured: NoiseAndScale,
     monitor: Monitor,
@@ -203,19 +228,3 @@ def _looking(
     again = residual_estimate(made(measured).calibration_subset(), measured)
     monitor.message(again.told())
     return made(again)
-
-
-def _from_search(problem: MotionProblem, measured: NoiseAndScale) -> MotionInference:
-    """Return searches of all poses, and climbs."""
-    finder = FromSearch.of(problem, problem.projector(measured), problem.last_radius)
-    return MotionInference.of(problem, finder, measured)
-
-
-def _from_poses(
-    problem: MotionProblem, measured: NoiseAndScale, frame: ModelFrame
-) -> MotionInference:
-    """Return climbs from the poses of the particles' file, or of a refinement."""
-    first = min(_GIVEN_RADIUS, problem.last_radius)
-    starts = starts_in(frame, problem)
-    finder = FromStarts(problem, problem.projector(measured), frame, starts, first)
-    return MotionInference.of(problem, finder, measured)

@@ -1,13 +1,11 @@
 """An encoder, and the climb from it, put to the test on simulated images of its map."""
 
-from collections.abc import Callable
-
 import torch
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.training_images import drawn_batches
-from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
 from cryoinfer.workflows.train import TrainedEncoder
@@ -44,16 +42,14 @@ def calibrate_encoder(
     encoder, semi = trained.encoder, trained.semi_amortized()
     source = trained.like(particles, images, generator)
     drawn = list(drawn_batches(source, images, generator))
-    ways: dict[str, Callable[[WhitenedImages], ParticlePosterior]] = {
-        ENCODER: encoder.infer_whitened,
-        CLIMBED: semi.infer_whitened,
-    }
+    ways: dict[str, PoseInference[MapProjector]] = {ENCODER: encoder, CLIMBED: semi}
     monitor.stage("calibration", len(ways) * len(drawn))
     trials = {}
-    for name, infer in ways.items():
+    for name, inference in ways.items():
         posteriors = []
         for batch, _ in drawn:
-            posteriors.append(infer(batch))
+            found = inference.infer(batch, source.projector, source.prior, None)
+            posteriors.append(found)
             monitor.advance()
         truths = [truth for _, truth in drawn]
         # The same draws for both, and others than those of the truths.

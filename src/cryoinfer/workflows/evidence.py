@@ -36,7 +36,7 @@ from cryoinfer.results.run_result import Evidence
 from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.residual_noise import own_share
-from cryoinfer.workflows.resolution_schedule import find_mask
+from cryoinfer.workflows.structure_update import find_mask
 
 FEWEST_IMAGES = 20
 """With fewer in all, nothing is asked: their spread is not known."""
@@ -82,7 +82,8 @@ def structure_evidence(
         other = maps[1 - half]
         unlike = (_noise_like(other, mask, generator) for _ in range(_NOISE_MAPS))
         volumes = [
-            FourierVolume.from_map(density, radius, 2.0) for density in (other, *unlike)
+            FourierVolume.from_map(density.to(problem.device), radius, 2.0)
+            for density in (other, *unlike)
         ]
         members = torch.nonzero(problem.half == half).squeeze(1)
         order = torch.randperm(len(members), generator=generator)[:_IMAGES]
@@ -144,7 +145,7 @@ def _gains(
     """Return log evidence of maps over that of none, shape (maps, images)."""
     step = problem.grid.resolution_at(radius) / 3
     shifts = shift_grid(problem.max_shift_angstrom, step)
-    grid = PoseGrid(rotation_grid(GRID_ORDER), shifts)
+    grid = PoseGrid(rotation_grid(GRID_ORDER), shifts).to(problem.device)
     poses = len(grid.rotation) * len(shifts)
     found = []
     for batch in problem.batches(rows):
@@ -159,7 +160,7 @@ def _gains(
         size = max(1, _MEMORY_ELEMENTS // poses)
         for few in torch.arange(len(images)).split(size):
             part = images.select(few)
-            found.append(torch.stack([_evidence(one, part) for one in slices]))
+            found.append(torch.stack([_evidence(one, part) for one in slices]).cpu())
     empty = torch.zeros(len(volumes), 0, dtype=torch.float64)
     return torch.cat([empty, *found], 1)
 

@@ -37,19 +37,21 @@ class HalfSetAlignment:
     rotation: Tensor
     origin_angstrom: Tensor
 
-    @classmethod
-    def same(cls) -> "HalfSetAlignment":
-        """Return the frame of halves that agree."""
-        return cls(
-            torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-        )
-
     def to_first(self, latents: Latents) -> Latents:
         """Return latents that were found in the second frame, in the first."""
-        rotation = latents.pose.rotation @ self.rotation.mT
-        moved = (rotation @ self.origin_angstrom)[..., :2]
+        if self is SAME_FRAME:
+            return latents
+        here = latents.pose.rotation
+        rotation = here @ self.rotation.to(here).mT
+        moved = (rotation @ self.origin_angstrom.to(here))[..., :2]
         pose = Pose(rotation, latents.pose.shift_angstrom - moved)
         return replace(latents, pose=pose)
+
+
+SAME_FRAME = HalfSetAlignment(
+    torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+)
+"""Of halves whose structures agree."""
 
 
 def align_half_sets(
@@ -81,12 +83,12 @@ def align_half_sets(
         rows = torch.nonzero(problem.noise_rows & (groups == group)).squeeze(1)
         for batch in problem.batches(rows[:_IMAGES]):
             images = whiten(batch, problem.grid, radius, noise[group])
-            known = latents[batch.index]
+            known = batch.rows_of(latents)
             first, second = (
                 refine_locally(one, images, known, problem.prior, _STEPS, 1 / radius)
                 for one in references
             )
-            before, after = first.pose, second.pose
+            before, after = first.pose.to("cpu"), second.pose.to("cpu")
             turns.append(before.rotation.mT @ after.rotation)
             moves.append(after.shift_angstrom - before.shift_angstrom)
             views.append(before.rotation[:, :2])

@@ -1,38 +1,33 @@
 """Unseen particles through an encoder: a posterior each, and a map of them all."""
 
-import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import state_of_this_version
-from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.outlier_score import fit, is_outlier, outlier_score
 from cryoinfer.inference.projector import residual
-from cryoinfer.inference.whitening import WhitenedImages, is_finite
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
-from cryoinfer.reconstruction.symmetrise import symmetrise
-from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.results.run_result import RunResult
-from cryoinfer.workflows.inferred import Inferred
-from cryoinfer.workflows.iteration import insert_images
+from cryoinfer.workflows.inferred import (
+    Inferred,
+    InferredParticles,
+    single_precision,
+)
+from cryoinfer.workflows.iteration import unknown_posterior
+from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 from cryoinfer.workflows.postprocess import reconstruct_halves
-from cryoinfer.workflows.preparation import prepare, require_alike
+from cryoinfer.workflows.preparation import Preparations, prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
-from cryoinfer.workflows.resolution_schedule import find_mask
+from cryoinfer.workflows.shared_monitor import SharedMonitor
+from cryoinfer.workflows.structure_update import HalfMapSums, find_mask
 from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.world import ALONE, World
 
 INFERENCE = "inference"
 """Name of the stage whose steps are images."""
-
-_KEEP_SECONDS = 120.0
-"""Of inference after which a checkpoint is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +60,7 @@ def infer(
     trained: TrainedEncoder,
     config: InferConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
 ) -> RunResult:
     """Infer every particle once, and reconstruct from the poses found.
 
@@ -80,6 +76,8 @@ def infer(
     config : InferConfig, optional
     monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
+    world : World
+        The processes that share the particles, each of which calls this.
 
     Returns
     -------
@@ -91,40 +89,79 @@ def infer(
         If the particles are not like those that the encoder has learned, and cannot
         be made so.
     """
-    run = _Inferring.of(particles, trained, config, monitor)
-    saved = monitor.load_checkpoint()
-    if saved is not None:
-        with state_of_this_version():
-            run.load(saved)
-    begun = kept = time.monotonic()
-    for _ in run.batches(monitor):
-        if time.monotonic() - kept >= _KEEP_SECONDS:
-            monitor.save_checkpoint(run.state())
-            kept = time.monotonic()
-    if time.monotonic() - begun >= _KEEP_SECONDS:
-        monitor.save_checkpoint(run.state())
+    monitor = SharedMonitor(monitor, world)
+    inferred = infer_particles(particles, trained, config, monitor, world, monitor)
     monitor.stage("maps and FSC", 1)
-    result = reconstruct_inferred(particles, run.found, trained, config)
+    result = reconstruct_inferred(particles, inferred, trained, config)
     monitor.advance()
     return result
 
 
 def infer_particles(
-    particles: Particles, trained: TrainedEncoder, config: InferConfig, monitor: Monitor
+    particles: Particles,
+    trained: TrainedEncoder,
+    config: InferConfig,
+    monitor: Monitor,
+    world: World = ALONE,
+    checkpoints: Monitor | None = None,
 ) -> Inferred:
     """Infer every particle once, and insert those that show the map.
 
-    No checkpoint is read or written.
+    Parameters
+    ----------
+    particles : Particles
+    trained : TrainedEncoder
+    config : InferConfig
+    monitor : Monitor
+    world : World
+    checkpoints : Monitor, optional
+        Keeps what is found; without it nothing is kept or continued.
 
     Raises
     ------
     InputError
         As :func:`infer`.
     """
-    run = _Inferring.of(particles, trained, config, monitor)
-    for _ in run.batches(monitor):
-        pass
-    return run.found
+    require_alike(particles, trained)
+    problem = _problem(particles, trained, config).shared_by(world)
+    preparations = prepare(particles, trained, config.seed, monitor)
+    sums = HalfMapSums.empty(problem.grid.box, problem.grid.box // 2 - 1)
+    step = ParticlePass(
+        INFERENCE,
+        preparations,
+        (trained.projector, trained.projector),
+        trained.prior,
+        trained.semi_amortized() if config.climb else trained.encoder,
+        lambda one: _record(trained, preparations, one),
+        (sums,),
+        used=lambda record: ~is_outlier(record.outlier_score_nats),
+    )
+    unseen = InferredParticles.unseen(len(particles), trained.prior)
+    known = unknown_posterior(len(particles))
+    found = run_pass(problem, step, known, unseen, monitor, checkpoints)
+    return Inferred(found, problem.half, preparations.noise_power(), sums)
+
+
+def _record(
+    trained: TrainedEncoder,
+    preparations: Preparations,
+    one: InferredBatch[MapProjector],
+) -> InferredParticles:
+    """Return what is kept of a batch: posteriors, and whether they show the map."""
+    near, mode = one.images.prefix(trained.encoder.radius), one.posterior.mode()
+    fitted = fit(trained.shown_volume, near, mode, trained.prior)
+    left = residual(MapProjector(trained.shown_volume), near, mode)
+    posterior = replace(
+        one.posterior, log_likelihood=-left.abs().square().sum(1).double()
+    )
+    no = torch.zeros(len(mode), dtype=torch.bool)
+    return InferredParticles(
+        single_precision(posterior),
+        posterior.entropy().float(),
+        outlier_score(fitted, trained.inliers).float(),
+        no,
+        no | (not preparations.of(one.batch).is_none),
+    )
 
 
 def reconstruct_inferred(
@@ -136,21 +173,20 @@ def reconstruct_inferred(
     """Divide the sums of inferred particles, and return all that is known of them."""
     problem = _problem(particles, trained, config)
     box = problem.grid.box
-    first, second = (
-        symmetrise(sums, problem.symmetry_rotation) for sums in inferred.sums
-    )
+    first, second = inferred.sums.symmetrised(problem.symmetry_rotation)
     halves = [solve(sums, None, box, box) for sums in (first, second)]
     mask = find_mask(problem, halves[0] + halves[1], box // 8)
+    found = inferred.particles
     return RunResult(
         reconstruction=reconstruct_halves(problem, (first, second), mask),
-        inferred=inferred.modes(),
+        inferred=found.posterior,
         random_subset=inferred.half + 1,
         noise_power=inferred.noise_power,
         iterations=(),
-        entropy_nats=inferred.entropy_nats,
-        outlier_score_nats=inferred.outlier_score_nats,
-        unreadable=inferred.unreadable,
-        prepared=inferred.prepared,
+        entropy_nats=found.entropy_nats,
+        outlier_score_nats=found.outlier_score_nats,
+        unreadable=found.unreadable,
+        prepared=found.prepared,
     )
 
 
@@ -171,105 +207,3 @@ def _problem(
     if config.particle_diameter_angstrom is None:  # a share of the box
         radius *= grid.length_angstrom / problem.grid.length_angstrom
     return replace(problem, grid=grid, particle_radius_angstrom=radius)
-
-
-class _Inferring:
-    """The growing results of one pass over all particles."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        trained: TrainedEncoder,
-        config: InferConfig,
-        monitor: Monitor,
-    ) -> None:
-        self._problem, self._trained = problem, trained
-        self._inference: PoseEncoder | SemiAmortized[MapProjector] = trained.encoder
-        if config.climb:
-            self._inference = trained.semi_amortized()
-        self._generator = torch.Generator().manual_seed(config.seed)
-        self._preparations = prepare(
-            problem.particles, trained, self._generator, monitor
-        )
-        blank = Inferred.blank(problem.half, problem.grid.box, trained.prior)
-        noise = self._preparations.noise_power()
-        self.found = replace(blank, noise_power=noise)
-        self._taken = torch.zeros(len(blank), dtype=torch.bool)
-
-    @classmethod
-    def of(
-        cls,
-        particles: Particles,
-        trained: TrainedEncoder,
-        config: InferConfig,
-        monitor: Monitor,
-    ) -> Self:
-        """Return the beginning of a pass over particles that the encoder can see."""
-        require_alike(particles, trained)
-        problem = _problem(particles, trained, config)
-        return cls(problem, trained, config, monitor)
-
-    def state(self) -> dict[str, object]:
-        """Return all that the next batch depends on."""
-        own = {"taken": self._taken, "generator": self._generator.get_state()}
-        return own | self.found.to_state()
-
-    def load(self, saved: Mapping[str, Any]) -> None:
-        """Invert :meth:`state`."""
-        found = Inferred.of_state(saved, self._problem.grid.box)
-        if not len(found) == len(saved["taken"]) == len(self._taken):
-            raise ValueError("the state is of other particles")
-        self.found, self._taken = found, saved["taken"]
-        self._generator.set_state(saved["generator"])
-
-    def batches(self, monitor: Monitor) -> Iterator[None]:
-        """Take what is left batch by batch, and yield after each."""
-        left = torch.nonzero(~self._taken).squeeze(1)
-        monitor.stage(INFERENCE, len(left))
-        for batch in self._problem.batches(left):
-            self._take(batch)
-            self._taken[batch.index] = True
-            monitor.advance(len(batch))
-            yield
-
-    def _take(self, batch: ParticleBatch) -> None:
-        """Infer and insert a batch of one optics group, box and half."""
-        batch = self._readable(batch, is_finite(batch.images))
-        if not len(batch):
-            return
-        found, grid = self.found, self._problem.grid
-        prepared = self._preparations.of(batch)
-        images = prepared.whitened(batch, grid, self._generator)
-        # Over the noise a finite image may be too bright for single precision.
-        clear = images.coefficients.abs().square().sum(1).isfinite()
-        if not bool(clear.all()):
-            images = images.select(torch.nonzero(clear).squeeze(1))
-        batch = self._readable(batch, clear)
-        if not len(batch):
-            return
-        index = batch.index
-        half = int(found.half[index[0]])
-        found.prepared[index] = not prepared.is_none
-        posterior = self._inference.infer_whitened(images)
-        found.put(index, posterior)
-        mode = posterior.mode()
-        near = images.prefix(self._trained.encoder.radius)
-        found.outlier_score_nats[index] = strange = self._novelty(near, mode).float()
-        left = residual(MapProjector(self._trained.shown_volume), near, mode)
-        found.log_likelihood[index] = -left.abs().square().sum(1)
-        known = torch.nonzero(~is_outlier(strange)).squeeze(1)
-        if len(known):
-            kept, placed = images.select(known), mode[known]
-            insert_images(found.sums[half], kept, placed, grid.box // 2 - 1)
-
-    def _readable(self, batch: ParticleBatch, good: Tensor) -> ParticleBatch:
-        """Return the good ones of a batch, and note the others."""
-        if bool(good.all()):
-            return batch
-        self.found.unreadable[batch.index[~good]] = True
-        return batch[good]
-
-    def _novelty(self, near: WhitenedImages, mode: Latents) -> Tensor:
-        trained = self._trained
-        found = fit(trained.shown_volume, near, mode, trained.prior)
-        return outlier_score(found, trained.inliers)

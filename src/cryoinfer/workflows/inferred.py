@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Self
 
 import torch
@@ -11,13 +10,12 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, state_of_this_version
-from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Indexable, Latents, Pose
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.iteration import MODES
-from cryoinfer.workflows.resolution_schedule import PADDING
+from cryoinfer.workflows.structure_update import HalfMapSums
 
 _SHIFT_SD_OF_BOX = 0.1  # of a particle of which nothing is known
 
@@ -26,24 +24,20 @@ _VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
 
 
 @dataclass(frozen=True)
-class Inferred:
-    """Posteriors of n particles, and the sums of slices of those that show the map.
+class InferredParticles(Indexable):
+    """What was found about n particles.
 
     In single precision, which is what files hold: these are the bytes that grow with
-    the particles of a pass.
+    the particles.
 
     Attributes
     ----------
-    half : Tensor of int64, shape (n,)
-        0 or 1.
-    rotation, shift_angstrom, weight : Tensor, (n, m, 3, 3), (n, m, 2), (n, m)
-        The best modes, best first.
-    defocus_offset_angstrom : Tensor, shape (n,)
-    covariance : Tensor, shape (n, 6, 6)
-        Of the best mode.
-    entropy_nats, log_likelihood : Tensor, shape (n,)
-        Minus infinity is the likelihood of an image that is not finite.
-    outlier_score_nats : Tensor, shape (n,)
+    posterior : ParticlePosterior
+        The best modes, with the covariance of the first. Minus infinity is the
+        likelihood of an image that is not finite.
+    entropy_nats : Tensor of float32, shape (n,)
+        Of the whole posterior.
+    outlier_score_nats : Tensor of float32, shape (n,)
         See :func:`cryoinfer.inference.outlier_score.outlier_score`; infinite where the
         image is not finite.
     unreadable : Tensor of bool, shape (n,)
@@ -51,115 +45,106 @@ class Inferred:
     prepared : Tensor of bool, shape (n,)
         Which were resampled, or taken to be of another strength, to be like those that
         the encoder has learned.
-    noise_power : tuple of Tensor, each shape (rings,)
-        Per optics group.
-    sums : tuple of two SliceAccumulator
-        Of each half.
     """
 
-    half: Tensor
-    rotation: Tensor
-    shift_angstrom: Tensor
-    weight: Tensor
-    defocus_offset_angstrom: Tensor
-    covariance: Tensor
+    posterior: ParticlePosterior
     entropy_nats: Tensor
-    log_likelihood: Tensor
     outlier_score_nats: Tensor
     unreadable: Tensor
     prepared: Tensor
-    noise_power: tuple[Tensor, ...]
-    sums: tuple[SliceAccumulator, SliceAccumulator]
 
     def __len__(self) -> int:
-        return len(self.half)
+        return len(self.entropy_nats)
 
     @classmethod
-    def blank(cls, half: Tensor, box: int, prior: PosePrior) -> Self:
+    def unseen(cls, n: int, prior: PosePrior) -> Self:
         """Return what is known of particles before, or without, looking at an image.
 
         Any rotation, and of the rest the prior: no mode has any weight.
         """
-        n = len(half)
         variance = [_VARIANCE_OF_ANY_TURN] * 3 + [prior.shift_sd_angstrom**2] * 2
         variance.append(prior.defocus_sd_angstrom**2)
         covariance = torch.diag(torch.tensor(variance, dtype=torch.float64))
+        zero = torch.zeros(1, MODES, 2, dtype=torch.float64)
+        eye = torch.eye(3, dtype=torch.float64).expand(1, MODES, 3, 3)
+        modes = Latents.rigid(Pose(eye, zero), zero[..., 0])
         nothing = ParticlePosterior(
-            Latents.rigid(
-                Pose(
-                    torch.eye(3, dtype=torch.float64).expand(1, 1, 3, 3),
-                    torch.zeros(1, 1, 2, dtype=torch.float64),
-                ),
-                torch.zeros(1, 1, dtype=torch.float64),
-            ),
-            torch.zeros(1, 1, dtype=torch.float64),
-            covariance.expand(1, 1, 6, 6),
-            torch.full((1,), torch.nan, dtype=torch.float64),
+            modes,
+            zero[..., 0],
+            covariance[None, None],
+            torch.full((1,), -torch.inf, dtype=torch.float64),
             torch.ones(1, dtype=torch.float64),
             covariance.diagonal()[3:].clamp(min=1e-30),
         )
-        zeros = torch.zeros(n)
-        first, second = (
-            SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
+        flag = torch.ones(1, dtype=torch.bool)
+        one = cls(
+            single_precision(nothing),
+            nothing.entropy().float(),
+            torch.full((1,), torch.inf),
+            flag,
+            ~flag,
         )
-        return cls(
-            half,
-            torch.eye(3).repeat(n, MODES, 1, 1),
-            torch.zeros(n, MODES, 2),
-            torch.zeros(n, MODES),
-            zeros,
-            covariance.float().repeat(n, 1, 1),
-            nothing.entropy().float().repeat(n),
-            zeros - torch.inf,
-            zeros + torch.inf,
-            torch.zeros(n, dtype=torch.bool),
-            torch.zeros(n, dtype=torch.bool),
-            (),
-            (first, second),
-        )
+        return one[torch.zeros(n, dtype=torch.int64)]
 
-    def put(self, index: Tensor, posterior: ParticlePosterior) -> None:
-        """Overwrite the posteriors of some particles."""
-        count = min(MODES, posterior.weight.shape[1])
-        modes = posterior.modes[:, :count]
-        self.rotation[index, :count] = modes.pose.rotation.float()
-        shift = modes.pose.shift_angstrom
-        self.shift_angstrom[index, :count] = shift.float()
-        self.weight[index, :count] = posterior.weight[:, :count].float()
-        self.entropy_nats[index] = posterior.entropy().float()
-        offset = modes.defocus_offset_angstrom[:, 0]
-        self.defocus_offset_angstrom[index] = offset.float()
-        self.covariance[index] = posterior.covariance[:, 0].float()
 
-    def modes(self) -> ParticlePosterior:
-        """Return the best modes of all particles, in single precision."""
-        pose = Pose(self.rotation, self.shift_angstrom)
-        offset = self.defocus_offset_angstrom[:, None].expand_as(self.weight)
-        return ParticlePosterior.of_modes(
-            Latents.rigid(pose, offset),
-            self.weight,
-            self.covariance[:, None],
-            self.log_likelihood,
-        )
+def single_precision(posterior: ParticlePosterior) -> ParticlePosterior:
+    """Return what is kept of posteriors: the best modes, in single precision."""
+    best = posterior.best(MODES).with_first_covariance()
+    pose = best.modes.pose
+    return ParticlePosterior.of_modes(
+        Latents.rigid(
+            Pose(pose.rotation.float(), pose.shift_angstrom.float()),
+            best.modes.defocus_offset_angstrom.float(),
+        ),
+        best.weight.float(),
+        best.covariance.float(),
+        best.log_likelihood.float(),
+    )
 
-    def add(self, later: "Inferred") -> "Inferred":
+
+@dataclass(frozen=True)
+class Inferred:
+    """Posteriors of n particles, and the sums of slices of those that show the map.
+
+    Attributes
+    ----------
+    particles : InferredParticles
+    half : Tensor of int64, shape (n,)
+        0 or 1.
+    noise_power : tuple of Tensor, each shape (rings,)
+        Per optics group.
+    sums : HalfMapSums
+        Of each half.
+    """
+
+    particles: InferredParticles
+    half: Tensor
+    noise_power: tuple[Tensor, ...]
+    sums: HalfMapSums
+
+    def __len__(self) -> int:
+        return len(self.half)
+
+    def joined_with(self, later: "Inferred") -> "Inferred":
         """Return these particles and later ones, with the noise of these.
 
         The sums are added in place.
         """
-        for own, other in zip(self.sums, later.sums, strict=True):
-            own.sums.add_(other.sums)
-        joined = {
-            name: torch.cat([getattr(self, name), getattr(later, name)])
-            for name in _PER_PARTICLE
-        }
-        return type(self)(**joined, noise_power=self.noise_power, sums=self.sums)
+        for own, other in zip(self.sums.tensors, later.sums.tensors, strict=True):
+            own.add_(other)
+        return replace(
+            self,
+            particles=InferredParticles.joined([self.particles, later.particles]),
+            half=torch.cat([self.half, later.half]),
+        )
 
     def to_state(self) -> dict[str, object]:
         """Return all of it in tensors, for a checkpoint."""
-        return {name: getattr(self, name) for name in _PER_PARTICLE} | {
+        return {
+            "particles": self.particles.to_state(),
+            "half": self.half,
             "noise_power": list(self.noise_power),
-            "sums": [one.sums for one in self.sums],
+            "sums": list(self.sums.tensors),
         }
 
     @classmethod
@@ -171,39 +156,42 @@ class Inferred:
         InputError
             If it is of maps of another box, or of another version of the program.
         """
-        first, second = (
-            SliceAccumulator.empty(box, box // 2 - 1, PADDING) for _ in range(2)
-        )
+        sums = HalfMapSums.empty(box, box // 2 - 1)
         with state_of_this_version():
-            one, other = state["sums"]
-            if {one.shape, other.shape} != {first.sums.shape}:
+            kept = state["sums"]
+            if any(one.shape != sums.first.sums.shape for one in kept):
                 raise InputError(
                     f"the state is of maps of another box than the encoder's {box}: "
                     "begin anew with --overwrite"
                 )
-            found = cls(
-                **{name: _single(state[name]) for name in _PER_PARTICLE},
-                noise_power=tuple(state["noise_power"]),
-                sums=(replace(first, sums=one), replace(second, sums=other)),
-            )
-            found._require_shapes()
-        return found
-
-    def _require_shapes(self) -> None:
-        """Raise ValueError unless there is as much as there should be of all."""
-        blank = type(self).blank(torch.zeros(1), 4, PosePrior(1.0, 0.0))
-        for name in _PER_PARTICLE:
-            expected = (len(self), *getattr(blank, name).shape[1:])
-            if getattr(self, name).shape != expected:
-                raise ValueError(f"{name} is not of shape {expected}")
+            for own, one in zip(sums.tensors, kept, strict=True):
+                own.copy_(one)
+            half = state["half"]
+            particles = InferredParticles.of_state(state["particles"])
+            _require_shapes(particles.to_state(), len(half))
+        return cls(particles, half, tuple(state["noise_power"]), sums)
 
 
-def with_left_out(
+def _require_shapes(state: Mapping[str, Any], n: int) -> None:
+    """Raise ValueError unless there is as much as there should be of all."""
+    expected = InferredParticles.unseen(n, PosePrior(1.0, 0.0)).to_state()
+
+    def compare(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+        for name, value in other.items():
+            if isinstance(value, Mapping):
+                compare(own[name], value)
+            elif own[name].shape != value.shape:
+                raise ValueError(f"{name} is not of shape {tuple(value.shape)}")
+
+    compare(state, expected)
+
+
+def with_rejected(
     result: RunResult, used: Tensor, particles: Particles, unreadable: Tensor
 ) -> RunResult:
     """Return the result of some particles among all of a file.
 
-    Those that were left out keep the pose and half-set that they had, and nothing is
+    Those that were rejected keep the pose and half-set that they had, and nothing is
     known of it: their posteriors are as wide as a prior, and no mode has any weight.
 
     Parameters
@@ -218,34 +206,32 @@ def with_left_out(
     """
     rest = particles.select(~used)
     reach = particles.box * particles.pixel_size_angstrom * _SHIFT_SD_OF_BOX
-    blank = Inferred.blank(torch.zeros(len(rest)).long(), 4, PosePrior(reach, 0.0))
-    subset = rest.random_subset
-    put = partial(_among, used)
+    blank = InferredParticles.unseen(len(rest), PosePrior(reach, 0.0))
     tested = {
         "outlier_score_nats": blank.outlier_score_nats,
         "unreadable": unreadable[~used],
         "prepared": blank.prepared,
     }
     changes: dict[str, Any] = {
-        name: put(getattr(result, name), other)
+        name: _among(used, getattr(result, name), other)
         for name, other in tested.items()
         if getattr(result, name) is not None
     }
     own = result.inferred
-    unknown = blank.modes().best(own.weight.shape[1])
+    unknown = blank.posterior.best(own.weight.shape[1])
     if own.weight.dtype == torch.float64:
         unknown = unknown.double()  # before the poses, which would be rounded
     if rest.pose is not None:
-        kept = Latents.rigid(rest.pose, blank.defocus_offset_angstrom)
-        unknown = unknown.with_first_mode(kept)
+        offset = torch.zeros(len(rest))
+        unknown = unknown.with_first_mode(Latents.rigid(rest.pose, offset))
     rows = torch.cat([torch.nonzero(used), torch.nonzero(~used)]).squeeze(1)
+    half = torch.ones(len(rest), dtype=torch.int64)
+    subset = half if rest.random_subset is None else rest.random_subset
     return replace(
         result,
         inferred=ParticlePosterior.joined([own, unknown])[rows.argsort()],
-        random_subset=put(
-            result.random_subset, blank.half + 1 if subset is None else subset
-        ),
-        entropy_nats=put(result.entropy(), blank.entropy_nats),
+        random_subset=_among(used, result.random_subset, subset),
+        entropy_nats=_among(used, result.entropy(), blank.entropy_nats),
         **changes,
     )
 
@@ -255,21 +241,3 @@ def _among(used: Tensor, own: Tensor, other: Tensor) -> Tensor:
     among = own.new_zeros((len(used), *own.shape[1:]))
     among[used], among[~used] = own, other.to(own.dtype)
     return among
-
-
-def _single(values: Tensor) -> Tensor:
-    """Return numbers in single precision, flags and halves as they are."""
-    return values.float() if values.is_floating_point() else values
-
-
-_PER_PARTICLE = (
-    *("half", "rotation", "shift_angstrom", "weight", "defocus_offset_angstrom"),
-    *(
-        "covariance",
-        "entropy_nats",
-        "log_likelihood",
-        "outlier_score_nats",
-        "unreadable",
-    ),
-    "prepared",
-)

@@ -1,29 +1,31 @@
 """Posteriors of motions put to the test on simulated images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.covariance_inflation import fitted_inflation
+from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents
 from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.simulated_images import templates_of
+from cryoinfer.world import World
 
 _FEWEST_TRIED, _MOST_TRIED = 100, 500
-
-Named = Callable[[WhitenedImages], ParticlePosterior]
 
 
 def tried(
     inference: MotionInference,
     name: str,
-    others: Mapping[str, Named],
+    others: Mapping[str, PoseInference[MovingProjector]],
     monitor: Monitor,
 ) -> tuple[MotionInference, dict[str, CalibrationTrial]]:
     """Fit the widths of posteriors to simulated images, and try them on others.
@@ -37,7 +39,7 @@ def tried(
         Of any images: not one that knows where its particles are.
     name : str
         Of its trial.
-    others : mapping of str to callable
+    others : mapping of str to PoseInference
         What else is put to the same test.
     monitor : Monitor
 
@@ -55,19 +57,24 @@ def tried(
     source = _simulated(inference)
     seed = problem.config.seed
     generator = torch.Generator().manual_seed(seed + 1)
+    world = problem.problem.world
     monitor.stage("calibration", count if inference.matches_moments else 2 * count)
     drawn = list(drawn_batches(source, count, generator))
     if not inference.matches_moments:
         fitted = list(drawn_batches(source, count, generator))
-        found = [_infer(inference, images, monitor) for images, _ in fitted]
+        found = _inferred(inference, fitted, world, monitor)
         truths = [truth for _, truth in fitted]
         inference = replace(
             inference, covariance_inflation=fitted_inflation(found, truths)
         )
     posteriors = {
-        other: [named(images) for images, _ in drawn] for other, named in others.items()
+        other: [
+            way.infer(images, inference.projector, problem.prior, None)
+            for images, _ in drawn
+        ]
+        for other, way in others.items()
     }
-    posteriors[name] = [_infer(inference, images, monitor) for images, _ in drawn]
+    posteriors[name] = _inferred(inference, drawn, world, monitor)
     alone = symmetry_rotations("C1")
     trials = {}
     for one, own in posteriors.items():
@@ -90,13 +97,21 @@ def _simulated(inference: MotionInference) -> TrainingImages:
         2 * _MOST_TRIED,
     )
     # As particles are inferred: of a wrong model, as much as is theirs.
-    faded = tuple(one.attenuated(inference.measured.sigma_a) for one in lent)
-    return TrainingImages(inference.finder.projector, faded, problem.prior)
+    sigma_a = inference.measured.sigma_a
+    attenuated = tuple(one.attenuated(sigma_a) for one in lent)
+    return TrainingImages(inference.projector, attenuated, problem.prior)
 
 
-def _infer(
-    inference: MotionInference, images: WhitenedImages, monitor: Monitor
-) -> ParticlePosterior:
-    found = inference.posterior(images, torch.arange(len(images)))
-    monitor.advance(len(images))
-    return found
+def _inferred(
+    inference: MotionInference,
+    drawn: Sequence[tuple[WhitenedImages, Latents]],
+    world: World,
+    monitor: Monitor,
+) -> list[ParticlePosterior]:
+    """Return the posteriors of batches, which processes share."""
+    own: list[ParticlePosterior] = []
+    for images, _ in drawn[world.rank :: world.size]:
+        own.append(inference.posterior(images))
+        monitor.advance(len(images) * world.size)
+    parts = world.gathered(own)
+    return [parts[k % world.size][k // world.size] for k in range(len(drawn))]

@@ -1,23 +1,23 @@
-"""An encoder of motions: taught, and climbed from."""
+"""An encoder of motions: trained, and refined from."""
 
 from dataclasses import dataclass, replace
 
 import torch
 
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.amortized import PoseEncoder, SemiAmortized
+from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.pose_network import PoseNetwork
 from cryoinfer.inference.training import Training, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.interfaces import Monitor
-from cryoinfer.workflows.motion_inference import FromEncoder, MotionInference
+from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.noise_and_scale import NoiseAndScale
 from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.train import refinement_radii
 
-_MODES = 4  # of the encoder, that are climbed
+_MODES = 4  # of the encoder, that are refined
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,11 @@ class MotionEncoder:
         return cls(problem, encoder, done)
 
     def inference(self, measured: NoiseAndScale) -> MotionInference:
-        """Return the climbs from what the encoder names, as far off as it errs."""
+        """Return the refinement of what the encoder proposes, as far off as it errs."""
         problem = self.problem
         last = problem.last_radius
         degrees = self.training.checks[-1].median_degrees
         first = refinement_radii(degrees, self.encoder.radius, last)[0]
-        refinement = problem.refinement(
-            problem.projector(measured), first, last, _MODES
-        )
         encoder = replace(self.encoder, noise_power=measured.noise_power)
-        semi = SemiAmortized(encoder, refinement)
-        return MotionInference.of(problem, FromEncoder(semi), measured)
+        refinement = problem.refinement(encoder, first, last, _MODES)
+        return MotionInference.of(problem, refinement, measured)

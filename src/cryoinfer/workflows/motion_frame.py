@@ -48,13 +48,15 @@ def first_frame(
     # Places along an axis: memory does not grow with the box.
     m = min(grid.box, _PLACES_A_WAVE * radius)
     common = torch.zeros(m**3, dtype=torch.complex128)
+    source = problem.images(measured, radius)
     for batch in measured.calibration_subset(problem.particles):
-        images = problem.whitened(batch, measured).prefix(radius)
+        images = source.whitened(batch)
         at = starts[batch.index]
         seen = projected(projector, images, at)
         product = complex_product(seen.images.coefficients.conj(), seen.shown)
         product = product.to(common.dtype)
         plane = torch.stack([images.disc.kx, images.disc.ky], 1).double()
+        plane = plane * images.scale
         # Where the coefficients of an image lie among those of the map: x, y, z.
         place = plane @ at.pose.rotation[:, :2].double()
         x, y, z = (place.round().long() % m).unbind(-1)

@@ -1,246 +1,181 @@
-"""Inferences of motions: climbs from what an encoder or a search names, or starts."""
+"""Inferences of motions: refinement of what an encoder or a search proposes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from cryoinfer.errors import state_of_this_version
-from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.conformation_search import ConformationSearch
-from cryoinfer.inference.local_refinement import reach_radian, refine_locally
-from cryoinfer.inference.mode_ranking import posterior_of_modes
-from cryoinfer.inference.mode_refinement import ModeRefinement
-from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.moment_matching import MomentMatching
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
+from cryoinfer.inference.start_refinement import StartRefinement
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.records import Latents, ParticleBatch
+from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents, Pose
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
-from cryoinfer.workflows.motion_problem import MotionProblem
+from cryoinfer.workflows.image_sources import ReadableImages
+from cryoinfer.workflows.motion_frame import starts_in
+from cryoinfer.workflows.motion_problem import BATCH, MotionProblem
 from cryoinfer.workflows.noise_and_scale import NoiseAndScale, Projected, projected
-from cryoinfer.workflows.stage_checkpoints import StageMonitor
+from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 
 _MATCHED_UNKNOWNS = 3
-_KEPT_EVERY = 8  # chunks
-_SIDES_SD = (0.0, -1.5, 1.5)  # of the softest mode, that climbs begin at
 _SEARCHED_CONFORMATIONS, _SEARCHED_MODES = 5, 10
-_STEPS = 6  # of a climb at one radius, from a known start
 
-
-class Finder(Protocol):
-    """What finds the tops of posteriors."""
-
-    @property
-    def projector(self) -> MovingProjector:
-        """What is shown."""
-        ...
-
-    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
-        """Return the posteriors of the particles numbered ``index``."""
-        ...
-
-    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
-        """Return where they are roughly, for climbs at a low radius."""
-        ...
-
-
-@dataclass(frozen=True)
-class FromEncoder:
-    """Refines what an encoder proposes; for any particles like those it learned."""
-
-    semi: SemiAmortized[MovingProjector]
-
-    @property
-    def projector(self) -> MovingProjector:
-        """What is shown."""
-        return self.semi.refinement.projector
-
-    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
-        """Return the posteriors; ``index`` is not looked at."""
-        return self.semi.infer_whitened(images)
-
-    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
-        """Return the most probable modes of the climbs."""
-        return self.find(images, index).mode()
-
-
-@dataclass(frozen=True)
-class FromSearch:
-    """ModeRefinement from what a search of all poses and some conformations names."""
-
-    search: ConformationSearch
-    refinement: ModeRefinement[MovingProjector]
-
-    @classmethod
-    def of(
-        cls, problem: MotionProblem, projector: MovingProjector, last_radius: int
-    ) -> "FromSearch":
-        """Return searches with a model in the units of the images.
-
-        Parameters
-        ----------
-        problem : MotionProblem
-        projector : MovingProjector
-        last_radius : int
-            Of the climbs.
-        """
-        search = ConformationSearch.of(
-            projector,
-            problem.prior,
-            _SEARCHED_CONFORMATIONS,
-            _SEARCHED_MODES,
-            last_radius,
-        )
-        first = search.plan.radius
-        refinement = problem.refinement(projector, first, last_radius, _SEARCHED_MODES)
-        return cls(search, refinement)
-
-    @property
-    def projector(self) -> MovingProjector:
-        """What is shown."""
-        return self.refinement.projector
-
-    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
-        """Return the posteriors; ``index`` is not looked at."""
-        return self.refinement.refine(images, self.search.infer_whitened(images))
-
-    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
-        """Return the most probable modes of the climbs."""
-        return self.find(images, index).mode()
-
-
-@dataclass(frozen=True)
-class FromStarts:
-    """ModeRefinement from where particles are known to be nearly.
-
-    Attributes
-    ----------
-    problem : MotionProblem
-    projector : MovingProjector
-    frame : ModelFrame
-        Where the model was taken to lie among the poses of the particles' file.
-    starts : Latents
-        Of all particles, and of the centred model.
-    first_radius : int
-        Of the climbs, in Fourier pixels.
-    """
-
-    problem: MotionProblem
-    projector: MovingProjector
-    frame: ModelFrame
-    starts: Latents
-    first_radius: int
-
-    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
-        """Return the posteriors of the particles numbered ``index``, a mode each.
-
-        At the first radius the softest mode is begun on either side as well: where
-        particles move far, the middle is not within reach of the ends.
-        """
-        prior, projector = self.problem.prior, self.projector
-        first, *others = self.problem.radii(self.first_radius, self.problem.last_radius)
-        begun = self.begin(images, index)
-        near, longest = images.prefix(first), reach_radian(first)
-        found = []
-        for side in _SIDES_SD:
-            aside = begun.conformation.clone()
-            aside[:, 0] += side * prior.conformation_sd_angstrom[0]
-            start = replace(begun, conformation=aside)
-            found.append(refine_locally(projector, near, start, prior, _STEPS, longest))
-        evidence = torch.stack([one.log_evidence(prior) for one in found])
-        n = len(index)
-        best = evidence.argmax(0) * n + torch.arange(n)
-        modes = PosteriorModes.joined(found)[best]
-        for radius in others:
-            near, longest = images.prefix(radius), reach_radian(radius)
-            at = modes.latents
-            modes = refine_locally(projector, near, at, prior, _STEPS, longest)
-        # One mode each, whatever its evidence.
-        return posterior_of_modes(torch.arange(n), modes, modes.log_likelihood, n, 1)
-
-    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
-        """Return the starts."""
-        return self.starts[index].double()
+GIVEN_RADIUS = 12
+"""Of the first refinement from given poses, in Fourier pixels."""
 
 
 @dataclass(frozen=True)
 class MotionInference:
-    """The inference of a run, for one batch of one optics group after the other.
-
-    A :class:`cryoinfer.interfaces.Inference`.
+    """How motions are inferred, and all that this needs.
 
     Attributes
     ----------
     problem : MotionProblem
-    finder : Finder
+    inference : PoseInference
+        Of modes of the posteriors.
     measured : NoiseAndScale
         Noise and gain.
+    projector : MovingProjector
+        The model in the units of the images.
     covariance_inflation : Tensor of float64, shape (6 + c,)
         What standard deviations are multiplied by.
+    starts : ParticlePosterior or None
+        Of all particles, of the centred model, where poses were given.
+    frame : ModelFrame
+        Where the model was taken to lie among these.
     """
 
     problem: MotionProblem
-    finder: Finder
+    inference: PoseInference[MovingProjector]
     measured: NoiseAndScale
+    projector: MovingProjector
     covariance_inflation: Tensor
+    starts: ParticlePosterior | None = None
+    frame: ModelFrame = field(default_factory=ModelFrame.in_the_middle)
 
     @classmethod
     def of(
-        cls, problem: MotionProblem, finder: Finder, measured: NoiseAndScale
-    ) -> "MotionInference":
+        cls,
+        problem: MotionProblem,
+        inference: PoseInference[MovingProjector],
+        measured: NoiseAndScale,
+    ) -> Self:
         """Return the inference with widths as they are found."""
         unknowns = 6 + len(problem.model.modes)
-        return cls(problem, finder, measured, torch.ones(unknowns, dtype=torch.float64))
+        ones = torch.ones(unknowns, dtype=torch.float64)
+        return cls(problem, inference, measured, problem.projector(measured), ones)
 
-    def infer(self, batch: ParticleBatch) -> ParticlePosterior:
-        """Return the posterior of every particle."""
-        images = self.problem.whitened(batch, self.measured)
-        return self.posterior(images, batch.index)
+    @classmethod
+    def by_search(cls, problem: MotionProblem, measured: NoiseAndScale) -> Self:
+        """Return searches of all poses, and refinements."""
+        projector = problem.projector(measured)
+        searched = searched_refinement(problem, projector, problem.last_radius)
+        return cls.of(problem, searched, measured)
 
-    def posterior(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
-        """Return posteriors, with their own moments where unknowns are few."""
-        found = self.finder.find(images, index)
-        prior = self.problem.prior
+    @classmethod
+    def from_poses(
+        cls, problem: MotionProblem, measured: NoiseAndScale, frame: ModelFrame
+    ) -> Self:
+        """Return refinements from the poses of the particles."""
+        last = problem.last_radius
+        refinement = StartRefinement(problem.radii(min(GIVEN_RADIUS, last), last))
+        starts = ParticlePosterior.at(starts_in(frame, problem), 1)
+        made = cls.of(problem, refinement, measured)
+        return replace(made, starts=starts, frame=frame)
+
+    @property
+    def posteriors(self) -> PoseInference[MovingProjector]:
+        """The inference of posteriors, with their own moments or fitted widths."""
         if self.matches_moments:
-            return MomentMatching(self.finder.projector, prior).match(images, found)
-        return found.inflated(self.covariance_inflation)
+            return MomentMatching(self.inference)
+        return InflatedCovariance(self.inference, self.covariance_inflation)
 
     @property
     def matches_moments(self) -> bool:
         """Whether posteriors have their own moments, and no need of other widths."""
         return int((self.problem.prior.precision >= 0).sum()) <= _MATCHED_UNKNOWNS
 
+    def posterior(
+        self, images: WhitenedImages, index: Tensor | None = None
+    ) -> ParticlePosterior:
+        """Return the posteriors of images; of which particles, where it matters."""
+        start = None
+        if self.starts is not None and index is not None:
+            start = self.starts[index]
+        prior = self.problem.prior
+        return self.posteriors.infer(images, self.projector, prior, start)
+
+    @property
+    def images(self) -> ReadableImages:
+        """The source of images, to the last radius."""
+        return self.problem.images(self.measured, self.problem.last_radius)
+
     def calibration_subset(self) -> Iterator[Projected]:
         """Yield some particles and what the model shows of them."""
+        prior = self.problem.prior
         for batch in self.measured.calibration_subset(self.problem.particles):
-            images = self.problem.whitened(batch, self.measured)
-            mode = self.finder.find(images, batch.index).mode()
-            yield projected(self.finder.projector, images, mode)
+            images = self.images.whitened(batch)
+            start = None if self.starts is None else self.starts[batch.index]
+            found = self.inference.infer(images, self.projector, prior, start)
+            yield projected(self.projector, images, found.mode())
 
-    def all_motions(self, monitor: StageMonitor) -> Motions:
+    def all_motions(self, monitor: Monitor) -> Motions:
         """Infer all particles; an interrupted pass goes on."""
         problem = self.problem
-        chunks = problem.chunks()
-        found = Motions.blank(len(problem.particles), len(problem.model.modes))
-        done = 0
-        saved: Any = monitor.load_checkpoint()
-        if saved is not None:
-            with state_of_this_version():
-                found, done = Motions(**saved["motions"]), saved["done"]
-        monitor.stage("inference", sum(len(rows) for rows in chunks[done:]))
-        for number, rows in enumerate(chunks[done:], done + 1):
-            seen = problem.readable(problem.particles.batch(rows), self.measured)
-            if seen is not None:
-                posterior = self.posterior(seen.images, seen.index)
-                mode = posterior.mode()
-                value = self.finder.projector.log_likelihood(seen.images, mode)
-                found.put(seen.index, posterior, value)
-            monitor.advance(len(rows))
-            if number % _KEPT_EVERY == 0 or number == len(chunks):
-                monitor.save_checkpoint({"motions": dict(vars(found)), "done": number})
-        return found
+        n, c = len(problem.particles), len(problem.model.modes)
+        step = ParticlePass(
+            "inference",
+            self.images,
+            (self.projector, self.projector),
+            problem.prior,
+            self.posteriors,
+            self._record,
+            batch_size=BATCH,
+        )
+        known = unposed(n, c) if self.starts is None else self.starts
+        blank = Motions.blank(n, c)
+        return run_pass(problem.problem, step, known, blank, monitor, monitor)
+
+    def _record(self, one: InferredBatch[MovingProjector]) -> Motions:
+        value = self.projector.log_likelihood(one.images, one.posterior.mode())
+        return Motions.of(one.posterior, value)
+
+
+def unposed(n: int, conformations: int) -> ParticlePosterior:
+    """Return the posteriors of n particles before anything was inferred."""
+    zero = torch.zeros(n, 2 + conformations, dtype=torch.float64)
+    eye = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
+    pose = Pose(eye, zero[:, :2])
+    return ParticlePosterior.at(Latents(pose, zero[:, 0], zero[:, 2:]), 1)
+
+
+def searched_refinement(
+    problem: MotionProblem, projector: MovingProjector, last_radius: int
+) -> PoseInference[MovingProjector]:
+    """Return a search of all poses in some conformations, and refinements.
+
+    Parameters
+    ----------
+    problem : MotionProblem
+    projector : MovingProjector
+        In the units of the images.
+    last_radius : int
+        Of the refinements.
+    """
+    search = ConformationSearch.of(
+        projector,
+        problem.prior,
+        problem.problem.symmetry_rotation,
+        _SEARCHED_CONFORMATIONS,
+        _SEARCHED_MODES,
+        last_radius,
+    )
+    first = search.plan.radius
+    return problem.refinement(search, first, last_radius, _SEARCHED_MODES)

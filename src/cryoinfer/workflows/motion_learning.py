@@ -8,8 +8,7 @@ noise, are measured anew in every round; and particles that began at a wrong pos
 found by a search with the model that half of the rounds have learned.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,32 +17,42 @@ from torch import Tensor
 
 from cryoinfer.data.moving_model import MovingModel, averaged
 from cryoinfer.errors import state_of_this_version
+from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.learned_motion import (
     FieldEquations,
     Fields,
     Motion,
     principal_motion,
 )
-from cryoinfer.inference.local_refinement import reach_radian, refine_locally
+from cryoinfer.inference.local_refinement import reach_radian
 from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import (
+    GivenPoses,
+    LocalRefinement,
+    PoseInference,
+)
 from cryoinfer.inference.quadrature_grid import moved
-from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.inference.start_refinement import LikelierMode
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.structures.deformation import restrained
-from cryoinfer.physics.structures.elastic import (
-    RIGID_MOTIONS,
-    ElasticNetwork,
-)
+from cryoinfer.physics.structures.elastic import RIGID_MOTIONS, ElasticNetwork
 from cryoinfer.physics.structures.moving import MovingAtoms
-from cryoinfer.records import Latents
-from cryoinfer.workflows.motion_inference import FromSearch, MotionInference
-from cryoinfer.workflows.motion_problem import MotionProblem
+from cryoinfer.records import Indexable
+from cryoinfer.workflows.motion_inference import (
+    MotionInference,
+    searched_refinement,
+    unposed,
+)
+from cryoinfer.workflows.motion_problem import BATCH, MotionProblem
 from cryoinfer.workflows.noise_and_scale import (
     NoiseAndScale,
     Projected,
     projected,
     residual_estimate,
 )
+from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
+from cryoinfer.world import World
 
 _PARTICLES = 2000  # that are learned from, at most
 _BASIS = 100  # modes that a field is a sum of, at most
@@ -54,7 +63,6 @@ a low resolution and are none of a chain: what is far off is to be reached in st
 _BASIS_CUTOFF_ANGSTROM = 10.0  # of their network: what is apart moves apart easily
 _FIRST_ANGSTROM, _LAST_ANGSTROM = 12.0, 6.0  # of the rounds
 _MARCHING = 0.7  # of the rounds; the others are at the last resolution
-_WORTH_NATS = 1.0  # that another pose is to be likelier by
 _STEPS = 6
 _RESTRAINT = 1.0
 """Towards what images say, over the stiffness of a chain: closes torn bonds, and moves
@@ -67,25 +75,31 @@ _LEAST_SD = 0.05  # of an amplitude, over that of the widest
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Some particles of one optics group, and where they are."""
+class _Found(Indexable):
+    """Where some particles are, and whether their images can be read."""
 
-    index: Tensor
-    latents: Latents
+    posterior: ParticlePosterior
+    is_readable: Tensor
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is known between two rounds."""
+    """What is known between two rounds.
+
+    Attributes
+    ----------
+    model : MovingModel
+    measured : NoiseAndScale
+    rows : Tensor of int64, shape (p,)
+        Of the particles that are learned from, whose images can all be read.
+    posterior : ParticlePosterior
+        Of those, a mode each.
+    """
 
     model: MovingModel
     measured: NoiseAndScale
-    seen: list[_Seen]
-
-    @property
-    def conformation(self) -> Tensor:
-        """Of all particles, shape (p, k)."""
-        return torch.cat([one.latents.conformation for one in self.seen])
+    rows: Tensor
+    posterior: ParticlePosterior
 
 
 def learned_model(
@@ -112,22 +126,23 @@ def learned_model(
     with state_of_this_version():
         done = 0 if saved is None else saved["done"]
         kept = None if saved is None else _restored(given.model, saved)
-    state = kept or _begun(inference)
+    state = kept or _begun(inference, monitor)
     if done >= rounds:
         return state.model
-    monitor.stage("learning the motion", rounds - done)
+    part = given.of_rows(state.rows)
     beads = given.model.beads(_LAST_ANGSTROM)
     for number in range(done, rounds):
+        name = f"learning the motion, round {number + 1}"
         radius = _radius(given, number, rounds)
         beads = state.model.with_beads_of(beads)
-        state = _looked(given, state, beads, radius)
+        state = _with_residual_noise(part, state, beads, radius)
         if number == rounds // 2 and given.config.poses in _OF_ALL_POSES:
-            state, told = _found_again(given, state, beads, radius)
-            monitor.message(told)
-        state, told = _round(given, state, beads, radius)
-        monitor.message(f"round {number + 1} of learning: {told}")
+            state, text = _searched_again(part, state, beads, radius, monitor)
+            monitor.message(text)
+        learning = _Round(part.with_model(state.model), state, beads, radius)
+        state, text = learning.run(name, given.model, monitor)
+        monitor.message(f"round {number + 1} of learning: {text}")
         monitor.save_checkpoint(_saved(state, number + 1))
-        monitor.advance()
     return state.model
 
 
@@ -138,125 +153,183 @@ def _radius(problem: MotionProblem, number: int, rounds: int) -> int:
     return min(int(problem.grid.length_angstrom / angstrom), problem.coarse_radius)
 
 
-def _begun(inference: MotionInference) -> _State:
+def _begun(inference: MotionInference, monitor: Monitor) -> _State:
     """Return some particles as the inference finds them."""
     problem = inference.problem
-    chunks = problem.chunks()
+    n = len(problem.particles)
     generator = torch.Generator().manual_seed(problem.config.seed + 3)
-    seen: list[_Seen] = []
-    for chunk in torch.randperm(len(chunks), generator=generator).tolist():
-        batch = problem.particles.batch(chunks[chunk])
-        good = problem.readable(batch, inference.measured)
-        if good is not None:
-            latents = inference.finder.begin(good.images, good.index)
-            seen.append(_Seen(good.index, latents))
-        if sum(len(one.latents) for one in seen) >= _PARTICLES:
-            break
-    return _State(problem.model, inference.measured, seen)
+    rows = torch.randperm(n, generator=generator)[:_PARTICLES].sort().values
+    known = unposed(n, len(problem.model.modes))
+    first: PoseInference[MovingProjector] = inference.inference
+    if inference.starts is not None:
+        known, first = inference.starts, GivenPoses()
+    step = ParticlePass(
+        "particles to learn from",
+        inference.images,
+        (inference.projector, inference.projector),
+        problem.prior,
+        first,
+        _recorded,
+        batch_size=BATCH,
+    )
+    known = known[rows]
+    blank = _Found(known, torch.zeros(len(rows), dtype=torch.bool))
+    found = run_pass(problem.of_rows(rows).problem, step, known, blank, monitor)
+    good = found.is_readable
+    return _State(problem.model, inference.measured, rows[good], found.posterior[good])
 
 
-def _whitened(
-    problem: MotionProblem, measured: NoiseAndScale, one: _Seen, radius: int
-) -> WhitenedImages:
-    """Return the images of particles, which are not kept in memory."""
-    batch = problem.particles.batch(one.index)
-    return problem.whitened(batch, measured).prefix(radius)
+def _recorded(one: InferredBatch[MovingProjector]) -> _Found:
+    best = one.posterior.best(1).with_first_covariance()
+    return _Found(best, torch.ones(len(best), dtype=torch.bool))
 
 
 def _projector(
-    problem: MotionProblem, state: _State, beads: MovingAtoms
+    problem: MotionProblem, measured: NoiseAndScale, beads: MovingAtoms
 ) -> MovingProjector:
     """Return beads in the units of the images; rounds are of no higher resolution."""
-    beads = beads.scaled(state.measured.gain)
+    beads = beads.scaled(measured.gain)
     return MovingProjector(beads, problem.grid, beads, problem.coarse_radius)
 
 
-def _looked(
-    problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
+def _with_residual_noise(
+    part: MotionProblem, state: _State, beads: MovingAtoms, radius: int
 ) -> _State:
     """Measure noise and gain with the model as it is now."""
-    projector = _projector(problem, state, beads)
+    projector = _projector(part, state.measured, beads)
+    source = part.images(state.measured, radius)
+    groups = part.particles.optics.group
 
     def calibration_subset() -> Iterator[Projected]:
-        looked: Counter[int] = Counter()
-        for one in state.seen:
-            group = int(problem.particles.optics.group[one.index[0]])
-            if looked[group] < _LOOKED_AT:
-                images = _whitened(problem, state.measured, one, radius)
-                yield projected(projector, images, one.latents)
-                looked[group] += len(images)
+        for group in groups.unique().tolist():
+            rows = torch.nonzero(groups == group).squeeze(1)[:_LOOKED_AT]
+            for batch in part.particles.batches(BATCH, rows):
+                images = source.whitened(batch)
+                yield projected(projector, images, state.posterior.mode()[batch.index])
 
-    return replace(
-        state, measured=residual_estimate(calibration_subset(), state.measured)
-    )
+    measured = residual_estimate(calibration_subset(), state.measured)
+    return replace(state, measured=measured)
 
 
-def _found_again(
-    problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
+def _searched_again(
+    part: MotionProblem,
+    state: _State,
+    beads: MovingAtoms,
+    radius: int,
+    monitor: Monitor,
 ) -> tuple[_State, str]:
     """Search all poses with the model as it is now, and keep the likelier ones."""
-    current = problem.with_model(state.model)
-    prior = current.prior
-    projector = _projector(problem, state, beads)
-    finder = FromSearch.of(current, projector, radius)
-    others, seen = 0, []
-    for one in state.seen:
-        images = _whitened(problem, state.measured, one, radius)
-        starts = one.latents, finder.begin(images, one.index)
-        longest = reach_radian(radius)
-        modes = [
-            refine_locally(projector, images, at, prior, _STEPS, longest)
-            for at in starts
-        ]
-        known, found = (mode.log_evidence(prior) for mode in modes)
-        better = found > known + _WORTH_NATS
-        others += int(better.sum())
-        n = len(images)
-        both = Latents.joined([mode.latents for mode in modes])
-        kept = both[torch.arange(n) + better * n]
-        seen.append(replace(one, latents=kept))
-    total = sum(len(one.latents) for one in seen)
-    return replace(state, seen=seen), (
+    current = part.with_model(state.model)
+    projector = _projector(part, state.measured, beads)
+    search = searched_refinement(current, projector, radius)
+    step = ParticlePass(
+        "search with what has been learned",
+        part.images(state.measured, radius),
+        (projector, projector),
+        current.prior,
+        LikelierMode(search, radius),
+        _recorded,
+        batch_size=BATCH,
+    )
+    found = run_pass(part.problem, step, state.posterior, _blank(state), monitor)
+    before, after = (
+        one.mode().pose.rotation for one in (state.posterior, found.posterior)
+    )
+    others = int((geodesic_angle(before, after) > reach_radian(radius)).sum())
+    return replace(state, posterior=found.posterior), (
         f"a search with what has been learned found likelier poses of {others:,} of "
-        f"{total:,} particles"
+        f"{len(state.rows):,} particles"
     )
 
 
-def _round(
-    problem: MotionProblem, state: _State, beads: MovingAtoms, radius: int
-) -> tuple[_State, str]:
-    """Climb, learn, and return what has come out, with the particles there."""
-    model = state.model
-    resolution = problem.grid.resolution_at(radius)
-    projector = _projector(problem, state, beads)
-    prior = problem.with_model(model).prior
-    fields = _fields(model, projector.moving)
-    equations = FieldEquations(fields, projector, prior)
-    at_modes = []
-    for one in state.seen:
-        images = _whitened(problem, state.measured, one, radius)
-        refined = refine_locally(
-            projector, images, one.latents, prior, _STEPS, reach_radian(radius)
-        ).latents
-        equations.add(images, refined)
-        at_modes.append(replace(one, latents=refined))
-    share = equations.solved()
-    at_modes = _stepped(at_modes, equations.steps(share))
-    state = replace(state, seen=at_modes)
-    motion = _moved(fields, share, state)
-    sd = motion.sd_angstrom.clamp(min=_LEAST_SD * float(motion.sd_angstrom[0]))
-    rest = restrained(model.chain, motion.rest, _RESTRAINT)
-    found = model.learned(rest, motion.direction, tuple(sd.tolist()))
-    whole = found.departure_angstrom(problem.model)
-    told = (
-        f"at {resolution:.1f} A the model at rest moved by "
-        f"{found.departure_angstrom(model):.2f} A, "
-        f"{whole:.2f} A in all; amplitudes spread over "
-        + ", ".join(f"{one:.2f}" for one in motion.sd_angstrom[:3].tolist())
-        + " A"
-    )
-    seen = _replaced(at_modes, motion)
-    return replace(state, model=found, seen=seen), told
+def _blank(state: _State) -> _Found:
+    return _Found(state.posterior, torch.zeros(len(state.rows), dtype=torch.bool))
+
+
+class _FieldSums:
+    """Sums the equations of fields; an accumulator of a pass."""
+
+    def __init__(self, equations: FieldEquations) -> None:
+        self._equations = equations
+        self._rows: list[Tensor] = []
+
+    def add(self, one: InferredBatch[MovingProjector]) -> None:
+        """Add particles at their modes."""
+        self._equations.add(one.images, one.posterior.mode())
+        self._rows.append(one.batch.index)
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The sums."""
+        return self._equations.tensors
+
+    def steps(
+        self, share: Tensor, posterior: ParticlePosterior, world: World
+    ) -> Tensor:
+        """Return how far the unknowns of all particles move with the fields."""
+        step = torch.zeros(len(posterior), posterior.covariance.shape[-1]).double()
+        if self._rows:
+            step[torch.cat(self._rows)] = self._equations.steps(share)
+        world.add_up(step)
+        return step
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One round: particles to their modes, and the model to what they show.
+
+    Attributes
+    ----------
+    part : MotionProblem
+        Of the particles that are learned from, with the model as it is now.
+    state : _State
+    beads : MovingAtoms
+    radius : int
+    """
+
+    part: MotionProblem
+    state: _State
+    beads: MovingAtoms
+    radius: int
+
+    def run(
+        self, name: str, given: MovingModel, monitor: Monitor
+    ) -> tuple[_State, str]:
+        """Return what has come out, and say it."""
+        part, state, model = self.part, self.state, self.state.model
+        projector = _projector(part, state.measured, self.beads)
+        fields = _fields(model, projector.moving)
+        equations = FieldEquations(fields, projector, part.prior)
+        sums = _FieldSums(equations)
+        step = ParticlePass(
+            name,
+            part.images(state.measured, self.radius),
+            (projector, projector),
+            part.prior,
+            LocalRefinement(_STEPS, reach_radian(self.radius)),
+            _recorded,
+            (sums,),
+            batch_size=BATCH,
+        )
+        known = state.posterior
+        at_modes = run_pass(part.problem, step, known, _blank(state), monitor).posterior
+        share = equations.solved()
+        steps = sums.steps(share, at_modes, part.problem.world)
+        latents = moved(at_modes.mode(), steps)
+        motion = _moved(fields, share, model, latents.conformation)
+        sd = motion.sd_angstrom.clamp(min=_LEAST_SD * float(motion.sd_angstrom[0]))
+        rest = restrained(model.chain, motion.rest, _RESTRAINT)
+        found = model.learned(rest, motion.direction, tuple(sd.tolist()))
+        text = (
+            f"at {part.grid.resolution_at(self.radius):.1f} A the model at rest moved "
+            f"by {found.departure_angstrom(model):.2f} A, "
+            f"{found.departure_angstrom(given):.2f} A in all; amplitudes spread over "
+            + ", ".join(f"{one:.2f}" for one in motion.sd_angstrom[:3].tolist())
+            + " A"
+        )
+        latents = replace(latents, conformation=motion.amplitude)
+        posterior = at_modes.with_first_mode(latents)
+        return replace(state, model=found, posterior=posterior), text
 
 
 def _fields(model: MovingModel, beads: MovingAtoms) -> Fields:
@@ -281,33 +354,16 @@ def _fields(model: MovingModel, beads: MovingAtoms) -> Fields:
     )
 
 
-def _moved(fields: Fields, share: Tensor, state: _State) -> Motion:
+def _moved(
+    fields: Fields, share: Tensor, model: MovingModel, conformation: Tensor
+) -> Motion:
     """Return what the particles show with fields added to the model."""
-    model = state.model
     field = torch.einsum("km,mnc->knc", share, fields.of_nodes)
     return principal_motion(
         model.node_coordinates_angstrom + field[0],
         model.modes.per_angstrom() + field[1:],
-        state.conformation,
+        conformation,
     )
-
-
-def _stepped(at_modes: list[_Seen], step: Tensor) -> list[_Seen]:
-    """Return particles that have moved with the fields."""
-    sizes = [len(one.latents) for one in at_modes]
-    return [
-        replace(one, latents=moved(one.latents, own))
-        for one, own in zip(at_modes, step.split(sizes), strict=True)
-    ]
-
-
-def _replaced(at_modes: list[_Seen], motion: Motion) -> list[_Seen]:
-    """Return particles where they were, in amplitudes of the learned modes."""
-    sizes = [len(one.latents) for one in at_modes]
-    return [
-        replace(one, latents=replace(one.latents, conformation=amplitude))
-        for one, amplitude in zip(at_modes, motion.amplitude.split(sizes), strict=True)
-    ]
 
 
 def _saved(state: _State, done: int) -> Mapping[str, object]:
@@ -318,8 +374,8 @@ def _saved(state: _State, done: int) -> Mapping[str, object]:
         "direction": model.modes.direction,
         "sd": torch.tensor(model.amplitude_sd_angstrom, dtype=torch.float64),
         "measured": dict(vars(state.measured)),
-        "index": [one.index for one in state.seen],
-        "latents": [one.latents.to_state() for one in state.seen],
+        "rows": state.rows,
+        "posterior": state.posterior.to_state(),
     }
 
 
@@ -329,6 +385,5 @@ def _restored(given: MovingModel, saved: Mapping[str, Any]) -> _State:
     model = model.learned(
         model.node_coordinates_angstrom, saved["direction"], tuple(saved["sd"].tolist())
     )
-    rows = zip(saved["index"], saved["latents"], strict=True)
-    seen = [_Seen(index, Latents.of_state(latents)) for index, latents in rows]
-    return _State(model, NoiseAndScale(**saved["measured"]), seen)
+    posterior = ParticlePosterior.of_state(saved["posterior"])
+    return _State(model, NoiseAndScale(**saved["measured"]), saved["rows"], posterior)

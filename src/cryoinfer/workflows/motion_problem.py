@@ -15,17 +15,16 @@ from cryoinfer.geometry.rotation_volume import ALL_TURNS, IN_PLANE
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.moving_projector import MovingProjector
+from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.inference.whitening import (
-    ReferenceGrid,
-    WhitenedImages,
-    is_finite,
-    whiten,
-)
-from cryoinfer.records import ParticleBatch
+from cryoinfer.inference.whitening import ReferenceGrid
+from cryoinfer.records import Pose
+from cryoinfer.workflows.image_sources import ReadableImages
 from cryoinfer.workflows.noise_and_scale import NoiseAndScale
+from cryoinfer.workflows.problem import Problem, define_problem
+from cryoinfer.world import ALONE, World
 
 Poses = Literal["unknown", "in-plane", "given", "searched"]
 """What is known of the poses: nothing, and they are to be searched, or an encoder is to
@@ -34,7 +33,10 @@ learn them (unknown); the view but not the angle in its plane; or where to begin
 _SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
 _MARCH = 1.35  # of radii of the climbs, from one to the next
 _COARSE_SHARE = 0.8  # of the last radius, up to which beads stand for atoms
-_CHUNK = 250
+_SHIFT_SD = 3.0  # that are searched
+
+BATCH = 250
+"""Images at a time: each takes a thousand times as long as one of a map."""
 
 FEWEST_PARTICLES = 2
 """One has no spread along a mode."""
@@ -55,6 +57,9 @@ class DynamicsConfig:
     training : TrainingConfig
     draws : int
         Starts of climbs from about what was found at a lower radius.
+    symmetry : str
+        Point group that the model at rest has, about the axes of its file. Poses are
+        searched in one asymmetric unit; motions need not keep the symmetry.
     learning_rounds : int
         In which the model at rest and its modes are learned; 0 keeps them as given.
     seed : int
@@ -66,6 +71,7 @@ class DynamicsConfig:
     network: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3000))
     draws: int = 0
+    symmetry: str = "C1"
     learning_rounds: int = 0
     seed: int = 0
 
@@ -76,43 +82,28 @@ class DynamicsConfig:
 
 
 @dataclass(frozen=True)
-class Readable:
-    """Images of one optics group that can be read.
-
-    Attributes
-    ----------
-    index : Tensor of int64, shape (n,)
-        Rows of the particles.
-    images : WhitenedImages
-    """
-
-    index: Tensor
-    images: WhitenedImages
-
-
-@dataclass(frozen=True)
 class MotionProblem:
     """Particles, a model, and what stays the same while motions are inferred.
 
     Attributes
     ----------
-    particles : Particles
-        Of one box and pixel size.
+    problem : Problem
+        The particles and what is believed about them, amplitudes included.
     model : MovingModel
     config : DynamicsConfig
-    grid : ReferenceGrid
-    prior : PosePrior
     """
 
-    particles: Particles
+    problem: Problem
     model: MovingModel
     config: DynamicsConfig
-    grid: ReferenceGrid
-    prior: PosePrior
 
     @classmethod
     def of(
-        cls, particles: Particles, model: MovingModel, config: DynamicsConfig
+        cls,
+        particles: Particles,
+        model: MovingModel,
+        config: DynamicsConfig,
+        world: World = ALONE,
     ) -> Self:
         """Bring particles and model together.
 
@@ -121,16 +112,6 @@ class MotionProblem:
         InputError
             If they cannot be used together, or there are fewer than two particles.
         """
-        box, pixel_size = particles.box, particles.pixel_size_angstrom
-        sizes = particles.optics.pixel_size_angstrom
-        if bool((particles.boxes != box).any() or (sizes != pixel_size).any()):
-            raise InputError(
-                f"expected particles of one box and pixel size, found several beside "
-                f"{box} pixels of {pixel_size:g} A: rescale them, or infer each kind "
-                "by itself"
-            )
-        if box % 2:
-            raise InputError(f"expected an even box, found images of {box} pixels")
         if config.poses == "given" and particles.pose is None:
             raise InputError(
                 "--poses given expects particles with poses, found none: use the "
@@ -138,16 +119,41 @@ class MotionProblem:
                 f"{particles.pose_problem}"
             )
         require_several(len(particles))
-        model.require_imaged(box, pixel_size)
-        grid = ReferenceGrid(box, pixel_size)
         shift_sd = config.shift_sd_angstrom
+        length = particles.box * particles.pixel_size_angstrom
         if shift_sd is None:
-            shift_sd = _SHIFT_OF_BOX * grid.length_angstrom
+            shift_sd = _SHIFT_OF_BOX * length
+        problem = define_problem(
+            particles,
+            config.symmetry,
+            min(2 * model.reach_angstrom, length),
+            max_shift_angstrom=_SHIFT_SD * shift_sd,
+            defocus_sd_angstrom=config.defocus_sd_angstrom,
+            generator=torch.Generator().manual_seed(config.seed),
+        ).shared_by(world)
+        grid = problem.grid
+        model.require_imaged(grid.box, grid.pixel_size_angstrom)
+        model.require_symmetric(problem.symmetry, problem.symmetry_rotation)
         turns = IN_PLANE if config.poses == "in-plane" else ALL_TURNS
         prior = PosePrior(
             shift_sd, config.defocus_sd_angstrom, model.amplitude_sd_angstrom, turns
         )
-        return cls(particles, model, config, grid, prior)
+        return cls(replace(problem, prior=prior), model, config)
+
+    @property
+    def particles(self) -> Particles:
+        """All of them."""
+        return self.problem.particles
+
+    @property
+    def grid(self) -> ReferenceGrid:
+        """In whose units the model is projected."""
+        return self.problem.grid
+
+    @property
+    def prior(self) -> PosePrior:
+        """Of shifts, defoci and amplitudes."""
+        return self.problem.prior
 
     @property
     def last_radius(self) -> int:
@@ -164,15 +170,27 @@ class MotionProblem:
         """Return the problem with another model and its spreads of amplitudes."""
         sd = model.amplitude_sd_angstrom
         prior = replace(self.prior, conformation_sd_angstrom=sd)
-        return replace(self, model=model, prior=prior)
+        return replace(self, problem=replace(self.problem, prior=prior), model=model)
+
+    def with_poses(self, pose: Pose) -> Self:
+        """Return the problem of the same particles at other poses."""
+        particles = self.particles.with_results(pose=pose)
+        return replace(self, problem=replace(self.problem, particles=particles))
+
+    def of_rows(self, rows: Tensor) -> Self:
+        """Return the problem of some of the particles."""
+        return replace(self, problem=self.problem.of_rows(rows))
 
     def refinement(
-        self, projector: MovingProjector, first: int, last: int, modes: int
+        self,
+        proposal: PoseInference[MovingProjector],
+        first: int,
+        last: int,
+        modes: int,
     ) -> ModeRefinement[MovingProjector]:
-        """Return climbs from ``modes`` modes, from a first radius to a last."""
+        """Return the refinement of ``modes`` modes, from a first radius to a last."""
         return ModeRefinement(
-            projector,
-            self.prior,
+            proposal,
             self.radii(first, last),
             self.grid.lever_angstrom,
             symmetry_rotations("C1"),
@@ -201,35 +219,10 @@ class MotionProblem:
         finest = self.model.finest(2 * self.grid.pixel_size_angstrom)
         return MovingProjector(finest, self.grid, coarse, self.coarse_radius)
 
-    def whitened(self, batch: ParticleBatch, measured: NoiseAndScale) -> WhitenedImages:
-        """Whiten images of one optics group to the last radius, by sigma-A weights."""
-        noise = measured.noise_power[int(batch.optics.group[0])]
-        images = whiten(batch, self.grid, self.last_radius, noise)
-        return images.attenuated(measured.sigma_a)
-
-    def readable(
-        self, batch: ParticleBatch, measured: NoiseAndScale
-    ) -> "Readable | None":
-        """Whiten those images of one optics group that can be read, if there are any.
-
-        Those without NaN or infinite pixels, and not so bright over the noise that
-        their power is beyond single precision.
-        """
-        batch = batch[is_finite(batch.images)]
-        if not len(batch):
-            return None
-        images = self.whitened(batch, measured)
-        clear = images.coefficients.abs().square().sum(1).isfinite()
-        if not bool(clear.any()):
-            return None
-        kept = torch.nonzero(clear).squeeze(1)
-        return Readable(batch.index[kept], images.select(kept))
-
-    def chunks(self) -> list[Tensor]:
-        """Return the rows of particles, some of one optics group at a time."""
-        group = self.particles.optics.group
-        members = [torch.nonzero(group == one).squeeze(1) for one in group.unique()]
-        return [rows for own in members for rows in own.split(_CHUNK)]
+    def images(self, measured: NoiseAndScale, radius: int) -> ReadableImages:
+        """Return the source of images that show as much of the model as was found."""
+        noise, sigma_a = measured.noise_power, measured.sigma_a
+        return ReadableImages(self.grid, radius, noise, sigma_a)
 
 
 def require_several(readable: int) -> None:

@@ -32,20 +32,22 @@ def refined(problem: MotionProblem, parts: StageCheckpoints) -> MotionProblem:
     if kept is not None:
         with state_of_this_version():
             pose = Pose(kept["rotation"], kept["shift_angstrom"])
-        return replace(problem, particles=problem.particles.with_results(pose=pose))
+        return problem.with_poses(pose)
     atoms, grid = problem.model.moving.atoms, problem.grid
     assert isinstance(atoms, GaussianAtoms)
     density = atoms.to_map(grid.box, grid.pixel_size_angstrom)
     config = RefineConfig(
         max_shift_angstrom=_LARGEST_SHIFT_SD * problem.prior.shift_sd_angstrom or None,
+        symmetry=problem.problem.symmetry,
         seed=problem.config.seed,
     )
     start = StartingMap(density, grid.pixel_size_angstrom)
-    found = refine(problem.particles, start, config, parts.monitor(_REFINEMENT))
+    monitor = parts.monitor(_REFINEMENT)
+    found = refine(problem.particles, start, config, monitor, problem.problem.world)
     pose = found.latents.pose
     if not problem.prior.shift_sd_angstrom:
         # Particles are centred: no climb would take a shift back.
         pose = replace(pose, shift_angstrom=torch.zeros_like(pose.shift_angstrom))
     parts.drop(_REFINEMENT)
     parts.keep(_POSES, dict(vars(pose)))
-    return replace(problem, particles=problem.particles.with_results(pose=pose))
+    return problem.with_poses(pose)

@@ -101,8 +101,7 @@ def initial_estimate(
         If images are constant, not finite, or show no signal above their noise.
     """
     radius = grid.box // 2 - 1
-    reach = model.reach_angstrom + prior.shift_sd_angstrom
-    reach = min(reach / grid.pixel_size_angstrom, _WIDEST_PARTICLE * grid.box)
+    reach_angstrom = model.reach_angstrom + prior.shift_sd_angstrom
     projector = MovingProjector(model.moving, grid, model.moving, 0)
     noise, rows, top, bottom = [], [], 0.0, 0.0
     groups = particles.optics.group
@@ -114,6 +113,9 @@ def initial_estimate(
             rows.append(chosen)
             noise.append(torch.ones(grid.box // 2 + 1))
             continue
+        box = int(particles.boxes[chosen[0]])
+        pixel_size = float(particles.optics.pixel_size_angstrom[chosen[0]])
+        reach = min(reach_angstrom / pixel_size, _WIDEST_PARTICLE * box)
         batch = particles.batch(chosen)
         good = is_finite(batch.images) & _is_usual(batch.images)
         batch = batch[good]
@@ -211,7 +213,7 @@ def residual_estimate(
     found = list(calibration_subset)
     for one in found:
         images, shown = one.images, one.shown
-        ring = images.disc.ring.long()
+        ring = images.reference_ring(len(along))
         seen = torch.view_as_real(images.coefficients)
         product = (seen * torch.view_as_real(shown)).double().sum((0, 2))
         along.index_add_(0, ring, product)
@@ -253,7 +255,8 @@ def _above(one: Projected, share: Tensor, around: Tensor) -> Tensor:
         Power of the noise in the rings that are summed over.
     """
     ring = one.images.disc.ring.long()
-    left = one.images.coefficients - share[ring] * one.shown
+    share = share[one.images.reference_ring(len(share))]
+    left = one.images.coefficients - share * one.shown
     inner = ring < len(around)
     power = left[:, inner].abs().square().double().sum(1)
     return power - around.double()[ring[inner]].sum()
@@ -282,7 +285,8 @@ def _power_left(parts: Sequence[Projected], share: Tensor) -> Tensor:
     sums = []
     for one in parts:
         disc = one.images.disc
-        left = one.images.coefficients - share[disc.ring.long()] * one.shown
+        ring = one.images.reference_ring(len(share))
+        left = one.images.coefficients - share[ring] * one.shown
         sums.append(radial_power(left, disc) * len(one.images))
     return torch.stack(sums).sum(0) / sum(len(one.images) for one in parts)
 

@@ -9,22 +9,28 @@ from torch import Tensor
 from cryoinfer.errors import state_of_this_version
 from cryoinfer.evaluation.fsc import masked_fsc, resolution_at
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.evidence import structure_evidence
+from cryoinfer.workflows.iteration import InferenceChoice, SearchOrRefinement
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.random_start import BEGINNING
 from cryoinfer.workflows.resolution_schedule import (
-    PADDING,
-    THRESHOLD,
     Alternated,
     ScheduleState,
     alternate,
     shared_resolution,
     state_from_dict,
     state_to_dict,
+)
+from cryoinfer.workflows.structure_update import (
+    PADDING,
+    THRESHOLD,
+    HalfMapSums,
+    MapUpdate,
 )
 
 
@@ -33,8 +39,9 @@ def alternate_to_result(
     begin: Callable[[], ScheduleState],
     resolution_angstrom: float | None,
     monitor: Monitor,
+    inference: InferenceChoice[MapProjector] | None = None,
 ) -> RunResult:
-    """March from the monitor's checkpoint, or else from a beginning, to the end.
+    """Iterate from the monitor's checkpoint, or else from a beginning, to the end.
 
     Parameters
     ----------
@@ -45,11 +52,16 @@ def alternate_to_result(
     resolution_angstrom : float or None
         Finest resolution that poses are inferred at; None goes to Nyquist.
     monitor : Monitor
+    inference : callable, optional
+        Chooses the inference of an iteration by its plan; by default search and
+        local refinement.
 
     Returns
     -------
     RunResult
     """
+    if inference is None:
+        inference = SearchOrRefinement(problem.max_shift_angstrom)
     saved = monitor.load_checkpoint()
     if saved is not None and BEGINNING not in saved:
         with state_of_this_version():
@@ -60,20 +72,25 @@ def alternate_to_result(
     last = problem.grid.box // 2 - 1
     if resolution_angstrom is not None:
         last = problem.grid.radius_at(resolution_angstrom)
-    return finish(problem, alternate(problem, state, last, monitor), monitor)
+    update = MapUpdate(problem)
+    over = alternate(problem, state, last, inference, update, monitor)
+    return finish(problem, over, monitor)
 
 
-def finish(problem: Problem, marched: Alternated, monitor: Monitor) -> RunResult:
-    """Return maps and posteriors of a finished march."""
-    state = marched.state
+def finish(
+    problem: Problem, over: Alternated[HalfMapSums], monitor: Monitor
+) -> RunResult:
+    """Return maps and posteriors after the last iteration."""
+    state = over.state
+    sums = over.sums.symmetrised(problem.symmetry_rotation)
     monitor.stage("maps and FSC", 1)
     posterior = state.posterior
     reconstruction = replace(
-        reconstruct_halves(problem, marched.sums, marched.mask),
-        evidence=structure_evidence(problem, state.noise, marched.sums),
+        reconstruct_halves(problem, sums, over.mask),
+        evidence=structure_evidence(problem, state.noise, sums),
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
-    inflation = _inflation(problem, marched, reconstruction).sqrt()
+    inflation = _inflation(problem, state, reconstruction).sqrt()
     posterior = posterior.inflated(inflation)
     result = RunResult(
         reconstruction=reconstruction,
@@ -87,18 +104,20 @@ def finish(problem: Problem, marched: Alternated, monitor: Monitor) -> RunResult
 
 
 def _inflation(
-    problem: Problem, marched: Alternated, reconstruction: Reconstruction
+    problem: Problem, state: ScheduleState, reconstruction: Reconstruction
 ) -> Tensor:
-    radius = marched.state.map_radius
+    radius = state.map_radius
     filtered1, filtered2 = (
-        FourierVolume.from_map(density, radius, PADDING)
-        for density in marched.state.maps
+        FourierVolume.from_map(density.to(problem.device), radius, PADDING)
+        for density in state.maps
     )
-    unfiltered1, unfiltered2 = (
-        FourierVolume.from_map(half * reconstruction.mask, radius, PADDING)
+    masked = (
+        (half * reconstruction.mask).to(problem.device)
         for half in (reconstruction.half1, reconstruction.half2)
     )
-    state = marched.state
+    unfiltered1, unfiltered2 = (
+        FourierVolume.from_map(density, radius, PADDING) for density in masked
+    )
     return variance_inflation(
         problem,
         state.noise,

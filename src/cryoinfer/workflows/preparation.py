@@ -18,8 +18,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.resampling import Resampling
 from cryoinfer.errors import InputError
-from cryoinfer.inference.amortized import SAME_AREA, SemiAmortized
-from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.outlier_score import fit
 from cryoinfer.inference.projector import residual
 from cryoinfer.inference.whitening import (
@@ -33,6 +32,8 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.acquisition import AcquisitionStatistics, is_usual
+from cryoinfer.workflows.image_sources import readable
+from cryoinfer.workflows.particle_pass import PreparedBatch
 from cryoinfer.workflows.train import TrainedEncoder
 
 _BACKGROUNDS = 600
@@ -47,7 +48,6 @@ _OTHER_UNITS = 1.1
 """Ratio of noise levels up to which images have the units of those learned."""
 
 _LEAST_CONTRAST = 1e-3  # whose logarithm is taken
-
 _OF_PARTICLE = 0.99
 """Of the power of the map: what lies within the particle's radius."""
 
@@ -78,7 +78,7 @@ class Preparation:
         return self.resampling is None and self.amplitude == 1
 
     def whitened(
-        self, batch: ParticleBatch, grid: ReferenceGrid, generator: torch.Generator
+        self, batch: ParticleBatch, grid: ReferenceGrid, seed: int
     ) -> WhitenedImages:
         """Return images on the encoder's grid, over the noise.
 
@@ -87,30 +87,53 @@ class Preparation:
         batch : ParticleBatch
             Of this optics group and box, all finite.
         grid : ReferenceGrid
-        generator : torch.Generator
-            Of noise where images lack a part of the area.
+        seed : int
+            Of noise where images lack a part of the area: with a particle's row it
+            makes that of the particle, whichever process reads it.
         """
         way = self.resampling
         optics = replace(batch.optics, scale=batch.optics.scale * self.amplitude)
         images = batch.images
         if way is not None:
-            images = way.images(images, self.gap_noise, generator)
+            images = torch.cat(
+                [
+                    way.images(image[None], self.gap_noise, _generator(seed, row))
+                    for image, row in zip(images, batch.index.tolist(), strict=True)
+                ]
+            )
             size = torch.full_like(optics.pixel_size_angstrom, way.pixel_size_angstrom)
             optics = replace(optics, pixel_size_angstrom=size)
         prepared = ParticleBatch(images, optics, batch.index)
         return whiten(prepared, grid, grid.box // 2 - 1, self.noise_power)
 
 
+def _generator(seed: int, row: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed << 32) + row)
+
+
 @dataclass(frozen=True)
 class Preparations:
     """Of all kinds of images in a set of particles.
 
+    An :class:`cryoinfer.workflows.particle_pass.ImageSource`.
+
     Attributes
     ----------
     by_kind : dict of (optics group, box) to Preparation
+    grid : ReferenceGrid
+        Of the encoder.
+    seed : int
+        Of noise where images lack a part of the area.
     """
 
     by_kind: dict[tuple[int, int], Preparation]
+    grid: ReferenceGrid
+    seed: int
+
+    def prepare(self, batch: ParticleBatch) -> PreparedBatch | None:
+        """Return the particles of a batch that can be read, like those learned."""
+        way = self.of(batch)
+        return readable(batch, lambda good: way.whitened(good, self.grid, self.seed))
 
     def of(self, batch: ParticleBatch) -> Preparation:
         """Return what is done to a batch of one optics group and box."""
@@ -160,7 +183,7 @@ def require_alike(particles: Particles, trained: TrainedEncoder) -> None:
 def prepare(
     particles: Particles,
     trained: TrainedEncoder,
-    generator: torch.Generator,
+    seed: int,
     monitor: Monitor,
 ) -> Preparations:
     """Decide what is done to the images of every optics group and box.
@@ -170,11 +193,12 @@ def prepare(
     particles : Particles
         That :func:`require_alike` lets pass.
     trained : TrainedEncoder
-    generator : torch.Generator
+    seed : int
     monitor : Monitor
         Is told what differs from the images that were learned.
     """
     grid, learned = trained.encoder.grid, trained.encoder.noise_power
+    generator = torch.Generator().manual_seed(seed)
     found: dict[tuple[int, int], Preparation] = {}
     unknown = []
     for kind in _kinds(particles):
@@ -202,11 +226,11 @@ def prepare(
         group, box, _ = kind
         calibration_subset = _calibration_subset(particles, group, box, generator)
         if calibration_subset is not None:
-            one = _measured(calibration_subset, way, trained, generator)
+            one = _measured(calibration_subset, way, trained, seed)
             found[group, box] = one
             _tell(monitor, kind, grid, one, differences)
         monitor.advance()
-    return Preparations(found)
+    return Preparations(found, grid, seed)
 
 
 def _differences(
@@ -272,7 +296,7 @@ def _measured(
     calibration_subset: ParticleBatch,
     way: Resampling | None,
     trained: TrainedEncoder,
-    generator: torch.Generator,
+    seed: int,
 ) -> Preparation:
     """Measure the noise of a kind, and in which units its images are.
 
@@ -289,15 +313,13 @@ def _measured(
             "are constant around the particles: expected noise; run `cryoinfer check`"
         )
     power = around if way is None else way.spectrum(around)
-    few = _CalibrationSubset(
-        calibration_subset[:_PILOTS], trained, trained.semi_amortized()
-    )
+    few = _CalibrationSubset(calibration_subset[:_PILOTS], trained, seed)
     prepared = Preparation(way, around, power)
     trials = [replace(prepared, amplitude=a) for a in few.amplitudes(prepared)]
-    tried = [(few.strangeness(one, generator), one) for one in trials]
+    tried = [(few.strangeness(one), one) for one in trials]
     _, best = min(tried, key=lambda pair: pair[0])
     for _ in range(_ROUNDS):
-        lesser = torch.minimum(power, few.left(best, generator))
+        lesser = torch.minimum(power, few.left(best))
         best = replace(best, noise_power=lesser)
     return best
 
@@ -308,7 +330,7 @@ class _CalibrationSubset:
 
     batch: ParticleBatch
     trained: TrainedEncoder
-    inference: SemiAmortized[MapProjector]
+    seed: int
 
     def amplitudes(self, preparation: Preparation) -> tuple[float, ...]:
         """Return what the signal may be in units of the images that were learned.
@@ -330,30 +352,29 @@ class _CalibrationSubset:
         same = 1 / _OTHER_UNITS < other < _OTHER_UNITS
         return (1.0,) if same else (1.0, other)
 
-    def strangeness(
-        self, preparation: Preparation, generator: torch.Generator
-    ) -> float:
+    def strangeness(self, preparation: Preparation) -> float:
         """Return how far the usual contrast is from that of these images, as a log."""
-        images, mode = self._inferred(preparation, generator)
+        images, mode = self._inferred(preparation)
         volume = self.trained.shown_volume
         found = fit(volume, images.prefix(volume.radius), mode, self.trained.prior)
         contrast = float(found.contrast.median()) / self.trained.inliers.contrast
         return abs(math.log(max(contrast, _LEAST_CONTRAST)))
 
-    def left(self, preparation: Preparation, generator: torch.Generator) -> Tensor:
+    def left(self, preparation: Preparation) -> Tensor:
         """Return the power that the map leaves of the prepared images, by ring."""
-        images, mode = self._inferred(preparation, generator)
-        left = residual(self.inference.refinement.projector, images, mode)
+        images, mode = self._inferred(preparation)
+        left = residual(self.trained.projector, images, mode)
         ratio = radial_power(left, images.disc)
         rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
         return preparation.noise_power * ratio[rings]
 
-    def _inferred(
-        self, preparation: Preparation, generator: torch.Generator
-    ) -> tuple[WhitenedImages, Latents]:
-        grid = self.trained.encoder.grid
-        images = preparation.whitened(self.batch, grid, generator)
-        return images, self.inference.infer_whitened(images).mode()
+    def _inferred(self, preparation: Preparation) -> tuple[WhitenedImages, Latents]:
+        trained = self.trained
+        images = preparation.whitened(self.batch, trained.encoder.grid, self.seed)
+        found = trained.semi_amortized().infer(
+            images, trained.projector, trained.prior, None
+        )
+        return images, found.mode()
 
 
 def _tell(

@@ -20,6 +20,8 @@ from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.world import ALONE, World
 
+CPU = torch.device("cpu")
+
 CHUNK = 500
 """Images in memory at a time: 32 MB of pixels at a box of 128."""
 
@@ -62,6 +64,9 @@ class Problem:
         Particles that the noise is measured on.
     world : World
         The processes that share the particles.
+    device : torch.device
+        Where images are compared with structures, batch by batch. What is kept of
+        particles, and maps and their sums between two passes, are on the CPU.
     """
 
     particles: Particles
@@ -74,30 +79,50 @@ class Problem:
     particle_radius_angstrom: float
     noise_rows: Tensor
     world: World = ALONE
+    device: torch.device = CPU
 
     def shared_by(self, world: World) -> Self:
         """Return the problem of one of several processes."""
         return replace(self, world=world)
 
-    def own_batches(self) -> Iterator[ParticleBatch]:
-        """Yield those particles that are this process's, as :meth:`batches` does."""
-        yield from self._chunks(torch.arange(len(self.particles)), self.world)
+    def on(self, device: torch.device | str) -> Self:
+        """Return the problem of a process that computes on a device."""
+        return replace(self, device=torch.device(device))
 
-    @property
-    def own_count(self) -> int:
-        """How many particles are this process's."""
-        parts = self._parts(torch.arange(len(self.particles)))
-        return sum(len(self.world.share(rows)) for rows in parts)
+    def of_rows(self, rows: Tensor) -> Self:
+        """Return the problem of some of the particles."""
+        return replace(
+            self,
+            particles=self.particles.select(rows),
+            half=self.half[rows],
+            noise_rows=self.noise_rows[rows],
+        )
+
+    def own_chunks(self, index: Tensor, size: int) -> list[Tensor]:
+        """Return those of some rows that are this process's, in chunks.
+
+        Each of one optics group, half and box.
+        """
+        shares = [self.world.share(rows) for rows in self._parts(index)]
+        return [
+            rows
+            for own in shares
+            if len(own)
+            for rows in self.particles.chunks(size, own)
+        ]
+
+    def batch(self, rows: Tensor) -> ParticleBatch:
+        """Read some particles, and bring them to the device."""
+        return self.particles.batch(rows).to(self.device)
 
     def batches(self, index: Tensor) -> Iterator[ParticleBatch]:
-        """Yield particles in chunks of one optics group and one half each."""
-        yield from self._chunks(index, ALONE)
+        """Yield particles in batches of one optics group and one half each.
 
-    def _chunks(self, index: Tensor, world: World) -> Iterator[ParticleBatch]:
-        for rows in self._parts(index):
-            own = world.share(rows)
-            if len(own):
-                yield from self.particles.batches(CHUNK, own)
+        On the device.
+        """
+        for part in self._parts(index):
+            for rows in self.particles.chunks(CHUNK, part):
+                yield self.batch(rows)
 
     def _parts(self, index: Tensor) -> list[Tensor]:
         """Divide rows into those of one optics group and one half each."""
@@ -204,12 +229,11 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
             require_finite(batch)
             batch = batch[is_usual(batch.images)]
             counted += len(batch)
-            disc = FourierDisc.of_box(
-                batch.images.shape[-1], batch.images.shape[-1] // 2 - 1
-            )
+            box = batch.images.shape[-1]
+            disc = FourierDisc.of_box(box, box // 2 - 1, problem.device)
             coefficients = disc.gather(image_to_fourier(batch.images))
             powers.append(radial_power(coefficients, disc) * len(batch))
-        spectrum = torch.stack(powers).sum(0) / counted
+        spectrum = torch.stack(powers).sum(0).cpu() / counted
         if not bool((spectrum > 0).all()):
             raise InputError(
                 f"the images of optics group {group + 1} are constant: expected "

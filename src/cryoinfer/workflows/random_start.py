@@ -253,7 +253,7 @@ class _Annealing:
         self._total = sum(len(images) for images in pool)
         step = problem.grid.resolution_at(config.radius) / 3
         shifts = shift_grid(problem.max_shift_angstrom, step)
-        self._grid = PoseGrid(rotation_grid(GRID_ORDER), shifts)
+        self._grid = PoseGrid(rotation_grid(GRID_ORDER), shifts).to(problem.device)
         self._map_box = problem.map_box(config.radius)
         voxel = problem.grid.length_angstrom / self._map_box
         radius = problem.particle_radius_angstrom / voxel
@@ -298,7 +298,8 @@ class _Annealing:
             )
         progress = now.iteration / (_ANNEALED_SHARE * self._config.iterations)
         temperature = max(1.0, _HOTTEST * (1 - progress))
-        volume = FourierVolume.from_map(now.density, self._config.radius, 2.0)
+        density = now.density.to(self._problem.device)
+        volume = FourierVolume.from_map(density, self._config.radius, 2.0)
         minibatch = self._minibatch(size, now.ratio, generator)
         found = self._expect(volume, minibatch, temperature)
         ratio = now.ratio * max(found.residual_power, 1e-3)
@@ -344,8 +345,9 @@ class _Annealing:
         return taken
 
     def _empty(self) -> SliceAccumulator:
+        problem = self._problem
         return SliceAccumulator.empty(
-            self._problem.grid.box, self._config.radius, padding=2.0
+            problem.grid.box, self._config.radius, 2.0, problem.device
         )
 
     def _random_sums(self, generator: torch.Generator) -> SliceAccumulator:
@@ -353,7 +355,7 @@ class _Annealing:
         for images in self._minibatch(self._config.minibatch, 1.0, generator):
             insert_slices(
                 sums,
-                random_rotations(len(images), generator),
+                random_rotations(len(images), generator).to(sums.device),
                 images.disc,
                 images.coefficients * images.ctf,
                 images.ctf.square(),
@@ -362,7 +364,7 @@ class _Annealing:
         return sums
 
     def _solved(self, sums: SliceAccumulator) -> Tensor:
-        whole = symmetrise(sums, self._problem.symmetry_rotation)
+        whole = symmetrise(sums.to("cpu"), self._problem.symmetry_rotation)
         density = solve(whole, None, self._problem.grid.box, self._map_box)
         return density * self._mask
 

@@ -7,18 +7,19 @@ import torch
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import SliceAccumulator
-from cryoinfer.inference.whitening import whiten
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.backproject import solve
-from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.records import Latents
 from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.evidence import structure_evidence
-from cryoinfer.workflows.iteration import insert_images
+from cryoinfer.workflows.image_sources import StrictImages
+from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
 from cryoinfer.workflows.postprocess import reconstruct_halves
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
-from cryoinfer.workflows.resolution_schedule import PADDING, find_mask
 from cryoinfer.workflows.shared_monitor import SharedMonitor
+from cryoinfer.workflows.structure_update import HalfMapSums, find_mask
 from cryoinfer.world import ALONE, World
 
 
@@ -48,6 +49,7 @@ def reconstruct(
     config: ReconstructConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
     world: World = ALONE,
+    device: torch.device | str = "cpu",
 ) -> Reconstruction:
     """Reconstruct both halves and the whole from the particles' own poses.
 
@@ -59,6 +61,9 @@ def reconstruct(
     monitor : Monitor, optional
     world : World
         The processes that share the particles, each of which calls this.
+    device : torch.device or str, optional
+        Where images are added up. Operations without kernels of their own
+        there run as plain PyTorch (:mod:`cryoinfer.operations`).
 
     Returns
     -------
@@ -78,10 +83,12 @@ def reconstruct(
         max_shift_angstrom=None,
         defocus_sd_angstrom=0.0,
         generator=generator,
-    ).shared_by(world)
+    )
+    problem = problem.shared_by(world).on(device)
     monitor = SharedMonitor(monitor, world)
     noise = initial_noise(problem)
-    sums = insert_all(problem, noise, poses, monitor)
+    images = StrictImages(problem.grid, problem.grid.box // 2 - 1, noise)
+    sums = insert_all(problem, images, poses, monitor)
     halves = [solve(s, None, problem.grid.box, problem.grid.box) for s in sums]
     radius = problem.grid.box // 8
     mask = find_mask(problem, halves[0] + halves[1], radius)
@@ -109,23 +116,30 @@ def given_poses(particles: Particles) -> Latents:
 
 
 def insert_all(
-    problem: Problem,
-    noise: tuple[torch.Tensor, ...],
-    poses: Latents,
-    monitor: Monitor,
+    problem: Problem, source: ImageSource, poses: Latents, monitor: Monitor
 ) -> tuple[SliceAccumulator, SliceAccumulator]:
-    """Return the symmetrised sums of both halves at the given poses."""
-    radius = problem.grid.box // 2 - 1
-    first, second = (
-        SliceAccumulator.empty(problem.grid.box, radius, PADDING) for _ in range(2)
+    """Return the symmetrised sums of both halves at the given poses.
+
+    Parameters
+    ----------
+    problem : Problem
+    source : ImageSource
+        To the last radius.
+    poses : Latents
+        Of all particles.
+    monitor : Monitor
+    """
+    box = problem.grid.box
+    sums = HalfMapSums.empty(box, box // 2 - 1, problem.device)
+    step = ParticlePass(
+        "reconstruction",
+        source,
+        (None, None),
+        problem.prior,
+        GivenPoses(),
+        lambda one: one.posterior,
+        (sums,),
     )
-    monitor.stage("reconstruction", problem.own_count)
-    for batch in problem.own_batches():
-        group = int(batch.optics.group[0])
-        images = whiten(batch, problem.grid, radius, noise[group])
-        sums = second if problem.half[batch.index[0]] else first
-        insert_images(sums, images, poses[batch.index], radius)
-        monitor.advance(len(batch))
-    problem.world.add_up(first.sums, second.sums)
-    group_rotations = problem.symmetry_rotation
-    return symmetrise(first, group_rotations), symmetrise(second, group_rotations)
+    known = ParticlePosterior.at(poses, 1)
+    run_pass(problem, step, known, known, monitor)
+    return sums.symmetrised(problem.symmetry_rotation)

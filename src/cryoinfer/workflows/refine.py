@@ -22,6 +22,7 @@ from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.acquisition import is_usual
+from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import MODES, unknown_posterior
 from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
@@ -34,9 +35,9 @@ from cryoinfer.workflows.reconstruct import given_poses, insert_all
 from cryoinfer.workflows.resolution_schedule import (
     ScheduleState,
     agreement_radius,
-    find_mask,
 )
 from cryoinfer.workflows.shared_monitor import SharedMonitor
+from cryoinfer.workflows.structure_update import find_mask
 from cryoinfer.world import ALONE, World
 
 
@@ -89,6 +90,7 @@ def refine(
     config: RefineConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
     world: World = ALONE,
+    device: torch.device | str = "cpu",
 ) -> RunResult:
     """Refine poses and maps, in two independent halves.
 
@@ -106,6 +108,9 @@ def refine(
         Its checkpoint, if it has one, is continued.
     world : World
         The processes that share the particles, each of which calls this.
+    device : torch.device or str, optional
+        Where images are compared with maps. Operations without kernels of their own
+        there run as plain PyTorch (:mod:`cryoinfer.operations`).
 
     Returns
     -------
@@ -124,7 +129,8 @@ def refine(
         config.max_shift_angstrom,
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
-    ).shared_by(world)
+    )
+    problem = problem.shared_by(world).on(device)
     monitor = SharedMonitor(monitor, world)
 
     def begin() -> ScheduleState:
@@ -140,8 +146,9 @@ def _from_poses(
     problem: Problem, noise: tuple[Tensor, ...], monitor: Monitor
 ) -> ScheduleState:
     poses = given_poses(problem.particles)
-    sums = insert_all(problem, noise, poses, monitor)
     box = problem.grid.box
+    images = StrictImages(problem.grid, box // 2 - 1, noise)
+    sums = insert_all(problem, images, poses, monitor)
     halves = [solve(s, None, box, box) for s in sums]
     mask = find_mask(problem, halves[0] + halves[1], box // 8)
     fsc = fourier_shell_correlation(halves[0] * mask, halves[1] * mask).float()
@@ -175,20 +182,9 @@ def _from_map(
     density = _resampled(problem, starting_map, problem.map_box(radius))
     scale = _scale_to_images(problem, density, radius, noise, generator)
     reference = density * scale
-    return ScheduleState(
-        posterior=unknown_posterior(len(problem.particles)),
-        noise=noise,
-        maps=(reference, reference),
-        map_radius=radius,
-        radius=radius,
-        start_radius=radius,
-        shared_radius=radius,
-        done=0,
-        searching=True,
-        settled=False,
-        stayed=0,
-        iterations=(),
-    )
+    unknown = unknown_posterior(len(problem.particles))
+    maps = reference, reference
+    return ScheduleState.searching_from(unknown, noise, maps, radius)
 
 
 def _resampled(problem: Problem, starting: StartingMap, map_box: int) -> Tensor:

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.covariance_inflation import fitted_inflation, nearest_modes
 from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.interfaces import Monitor
 
 
 def inflation_of_refinement(
-    semi: SemiAmortized[MapProjector],
+    refinement: ModeRefinement[MapProjector],
     images: TrainingImages[MapProjector],
     count: int,
     generator: torch.Generator,
@@ -25,8 +25,7 @@ def inflation_of_refinement(
 
     Parameters
     ----------
-    semi : SemiAmortized
-        Without a widening, or one of ones.
+    refinement : ModeRefinement
     images : TrainingImages
         To the last radius of the climbs.
     count : int
@@ -43,8 +42,8 @@ def inflation_of_refinement(
     modes, truths = [], []
     # Batch by batch: at 128 pixels 10,000 images would take a gigabyte.
     for batch, truth in drawn_batches(images, count, generator):
-        found = semi.infer_whitened(batch)
-        mode, near = nearest_modes(found, truth, semi.refinement.symmetry)
+        found = refinement.infer(batch, images.projector, images.prior, None)
+        mode, near = nearest_modes(found, truth, refinement.symmetry)
         modes.append(mode)
         truths.append(near)
         monitor.advance(len(batch))

@@ -9,35 +9,38 @@ The six numbers of their relative frame are all that they exchange (frames.py).
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from cryoinfer.arithmetic import reproducible_mean
-from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
-from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
-from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.projector import Projector
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.backproject import signal_to_noise, solve
-from cryoinfer.reconstruction.mask import soft_mask, soft_sphere
-from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.acceleration import AndersonStep, next_references
 from cryoinfer.workflows.iteration import (
+    InferenceChoice,
     IterationOutcome,
     IterationPlan,
+    IterationStart,
     initial_search_plan,
     run_iteration,
 )
+from cryoinfer.workflows.particle_pass import Accumulator
 from cryoinfer.workflows.problem import Problem
-from cryoinfer.workflows.residual_noise import measured_noise, own_share
+from cryoinfer.workflows.residual_noise import measured_noise
+from cryoinfer.workflows.structure_update import (
+    THRESHOLD,
+    StructureUpdate,
+    UpdatedStructure,
+)
 from cryoinfer.world import World
 
-PADDING = 2.0
-THRESHOLD = 0.143
+P = TypeVar("P", bound=Projector)
+A = TypeVar("A", bound=Accumulator[Any])
 
 _GLOBAL_PASSES = (2, 5)
 """Fewest and most passes that search all poses again."""
@@ -52,7 +55,6 @@ decided, and Gauss-Newton on every mode costs more than it brings."""
 _MOST_PASSES = 24
 _SETTLED = 0.15
 """Poses have settled when they move by less than this share of their posterior sd."""
-
 _SAME = 1.05
 """Radii within this factor count as one."""
 
@@ -127,6 +129,41 @@ class ScheduleState:
     iterations: tuple[Iteration, ...]
     rounds: tuple[AndersonStep, ...] = ()
 
+    @classmethod
+    def searching_from(
+        cls,
+        posterior: ParticlePosterior,
+        noise: tuple[Tensor, ...],
+        maps: tuple[Tensor, Tensor],
+        radius: int,
+    ) -> "ScheduleState":
+        """Return the state before all poses are searched.
+
+        Parameters
+        ----------
+        posterior : ParticlePosterior
+            Of all particles, unknown.
+        noise : tuple of Tensor
+        maps : tuple of two Tensor, shape (..., m, m, m)
+            One structure for both halves.
+        radius : int
+            Fourier radius that they hold.
+        """
+        return cls(
+            posterior,
+            noise,
+            maps,
+            map_radius=radius,
+            radius=radius,
+            start_radius=radius,
+            shared_radius=radius,
+            done=0,
+            searching=True,
+            settled=False,
+            stayed=0,
+            iterations=(),
+        )
+
     def of_first(self, world: World) -> "ScheduleState":
         """Return the state with all that the first process has decided.
 
@@ -140,26 +177,31 @@ class ScheduleState:
 
 
 @dataclass(frozen=True)
-class Alternated:
-    """The end of the march.
+class Alternated(Generic[A]):
+    """The end of the iterations.
 
     Attributes
     ----------
     state : ScheduleState
-    sums : tuple of two SliceAccumulator
-        Of the last pass, symmetrised, to the last Fourier radius of the box.
+    sums : Accumulator
+        Of the last iteration, to the last Fourier radius of the box.
     mask : Tensor, shape (n, n, n)
     """
 
     state: ScheduleState
-    sums: tuple[SliceAccumulator, SliceAccumulator]
+    sums: A
     mask: Tensor
 
 
 def alternate(
-    problem: Problem, state: ScheduleState, last_radius: int, monitor: Monitor
-) -> Alternated:
-    """Alternate passes and maps until neither poses nor resolution move.
+    problem: Problem,
+    state: ScheduleState,
+    last_radius: int,
+    inference: InferenceChoice[P],
+    update: StructureUpdate[P, A],
+    monitor: Monitor,
+) -> Alternated[A]:
+    """Alternate posteriors and structures until neither poses nor resolution move.
 
     Parameters
     ----------
@@ -167,6 +209,9 @@ def alternate(
     state : ScheduleState
     last_radius : int
         Largest Fourier radius that poses are inferred at.
+    inference : callable
+        Chooses the inference of an iteration by its plan.
+    update : StructureUpdate
     monitor : Monitor
 
     Returns
@@ -176,20 +221,18 @@ def alternate(
     while True:
         started = time.monotonic()
         plan = _plan(problem, state, last_radius)
-        first, second = (
-            MapProjector(FourierVolume.from_map(density, state.map_radius, PADDING))
-            for density in state.maps
+        first, second = (update.projector(one, state.map_radius) for one in state.maps)
+        sums = update.empty(plan.map_radius)
+        start = IterationStart(
+            (first, second), state.map_radius, state.noise, state.posterior
         )
-        outcome = run_iteration(
-            problem, (first, second), state.noise, state.posterior, plan, monitor
-        )
-        whole = problem.symmetry_rotation
-        sums = symmetrise(outcome.sums[0], whole), symmetrise(outcome.sums[1], whole)
-        state, mask = _advance(problem, state, plan, outcome, sums, started)
+        outcome = run_iteration(problem, start, plan, inference(plan), sums, monitor)
+        updated = update.solve(sums, state.radius)
+        state = _advance(problem, state, plan, outcome, updated, started)
         state = state.of_first(problem.world)
         monitor.message(_describe(problem, state))
         if _is_over(problem, state, plan, last_radius):
-            return Alternated(state, sums, mask)
+            return Alternated(state, sums, updated.mask)
         monitor.save_checkpoint(state_to_dict(state))
 
 
@@ -246,29 +289,19 @@ def _advance(
     state: ScheduleState,
     plan: IterationPlan,
     outcome: IterationOutcome,
-    sums: tuple[SliceAccumulator, ...],
+    updated: UpdatedStructure,
     started: float,
-) -> tuple[ScheduleState, Tensor]:
-    """Make the next references out of a pass, and measure how far they agree."""
-    box, map_box = problem.grid.box, problem.map_box(plan.map_radius)
-    halves = [solve(s, None, box, map_box) for s in sums]
-    mask = find_mask(problem, halves[0] + halves[1], state.radius)
-    fsc = fourier_shell_correlation(halves[0] * mask, halves[1] * mask).float()
-    shells = min(plan.map_radius, map_box // 2 - 1)
-    radius = agreement_radius(fsc[: shells + 1])
-    snr = signal_to_noise(fsc[: shells + 1], joined=False)
-    first, second = (solve(s, snr, box, map_box) * mask for s in sums)
-    latest = AndersonStep(plan.radius, state.maps, (first, second))
+) -> ScheduleState:
+    """Return the state after an iteration."""
+    radius = agreement_radius(updated.fsc)
+    latest = AndersonStep(plan.radius, state.maps, updated.maps)
     rounds = (latest, *state.rounds)[:_MEMORY]
-    # Of what an image adds to the sums the mask leaves the share of its volume.
-    own = own_share(problem, sums[0], len(fsc)) * reproducible_mean(mask)
-    hidden = 1 + 2 * fsc.clamp(min=0.0) * own
     change = math.degrees(outcome.pose_change_radian)
     iteration = Iteration(
         name=plan.name,
         seconds=time.monotonic() - started,
         radius_px=float(plan.radius),
-        resolution_angstrom=_resolution(problem, fsc[: shells + 1]),
+        resolution_angstrom=_resolution(problem, updated.fsc),
         gain_nats=outcome.gain_nats,
         pose_change_degrees=change,
     )
@@ -278,23 +311,20 @@ def _advance(
     searching = state.searching and (done < fewest or astray)
     before = state.iterations[-1].radius_px if state.iterations else 0.0
     width = float(_median_width_radian(outcome.posterior))
-    return (
-        ScheduleState(
-            outcome.posterior,
-            measured_noise(state.noise, outcome.noise_ratio, hidden),
-            next_references(rounds),
-            plan.map_radius,
-            min(radius, plan.map_radius),
-            state.start_radius,
-            state.shared_radius,
-            done,
-            searching,
-            plan.search is None and outcome.pose_change_radian < _SETTLED * width,
-            state.stayed + 1 if plan.radius <= _SAME * before else 0,
-            (*state.iterations, iteration),
-            rounds,
-        ),
-        mask,
+    return ScheduleState(
+        outcome.posterior,
+        measured_noise(state.noise, outcome.noise_ratio, updated.overfitting),
+        next_references(rounds),
+        plan.map_radius,
+        min(radius, plan.map_radius),
+        state.start_radius,
+        state.shared_radius,
+        done,
+        searching,
+        plan.search is None and outcome.pose_change_radian < _SETTLED * width,
+        state.stayed + 1 if plan.radius <= _SAME * before else 0,
+        (*state.iterations, iteration),
+        rounds,
     )
 
 
@@ -308,19 +338,6 @@ def _resolution(problem: Problem, fsc: Tensor) -> float:
     box = 2 * (len(fsc) - 1)
     size = problem.grid.length_angstrom / box
     return resolution_at(fsc.double(), THRESHOLD, box, size)
-
-
-def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
-    """Return the particle's soft mask on the grid of a map, within the sphere.
-
-    Where the halves agree to no radius at all, 0, the mask is of the lowest one.
-    """
-    map_box = density.shape[-1]
-    voxel = problem.grid.length_angstrom / map_box
-    sphere = soft_sphere(map_box, problem.particle_radius_angstrom / voxel, 2.0)
-    resolution = problem.grid.resolution_at(max(radius, 1))
-    low_pass = max(1.5 * resolution, problem.grid.length_angstrom / 12)
-    return sphere * soft_mask(density * sphere, voxel, low_pass)
 
 
 def agreement_radius(fsc: Tensor) -> int:

@@ -12,13 +12,14 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import DEFAULT_PADDING, FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder, SemiAmortized
+from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder
 from cryoinfer.inference.convergence import Check
 from cryoinfer.inference.encoder_inputs import picture_radius
 from cryoinfer.inference.local_refinement import reach_radian
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.outlier_score import Fit, InlierStatistics, fit
+from cryoinfer.inference.pose_inference import InflatedCovariance
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import Training, TrainingConfig, train
@@ -37,7 +38,6 @@ draw their shifts to the centre, and only whoever knew that it is right could sa
 wide the sets are to be."""
 
 _WIDER = 1.2  # than what was found, which is itself uncertain
-
 _FINE_PADDING, _LARGEST_FINE_BOX = 3.0, 256
 """Of the map that is climbed. Interpolation bends slopes, which moves tops and makes
 them look sharper: with 3 in the place of 2, squared errors of rotations are 3 to 4 %
@@ -49,7 +49,6 @@ _FEWEST_FITTED, _MOST_FITTED = 1000, 10_000
 by 5,000 they are known to 1 %."""
 
 _LENT = 1000  # particles, whose CTFs and noise these have
-
 _LOWEST_RADIUS = 6
 _LIKELY_ERRORS = 1.5  # medians, that a first climb is to come back from
 _CLOSE = 0.75  # of a radius, from which a climb needs no stop in between
@@ -172,39 +171,41 @@ class TrainedEncoder:
         TrainingImages
             To the last radius that is climbed at.
         """
-        refinement = self.semi_amortized().refinement
-        encoder, radius = self.encoder, refinement.radii[-1]
+        encoder, radius = self.encoder, self.refinement.radii[-1]
         lent = templates_of(
             particles, encoder.grid, radius, encoder.noise_power, generator, most
         )
-        return TrainingImages(refinement.projector, lent, self.prior)
-
-    def semi_amortized(self) -> SemiAmortized[MapProjector]:
-        """Return the inference that climbs from what the encoder names.
-
-        First at the radius of the encoder's picture, or at a lower one if the encoder
-        errs too much to climb from there; then at twice that, and so on to the last
-        one of the box.
-        """
-        return self._semi_amortized
+        return TrainingImages(self.projector, lent, self.prior)
 
     @cached_property
-    def _semi_amortized(self) -> SemiAmortized[MapProjector]:
+    def projector(self) -> MapProjector:
+        """The map to its last radius, for local refinement."""
         # A watch asks for every file, and transforming the map takes a while.
         box = self.density.shape[-1]
         padding = _FINE_PADDING if box <= _LARGEST_FINE_BOX else DEFAULT_PADDING
+        last = self.refinement.radii[-1]
+        return MapProjector(FourierVolume.from_map(self.density, last, padding))
+
+    @property
+    def refinement(self) -> ModeRefinement[MapProjector]:
+        """Local refinement of what the encoder proposes.
+
+        First at the radius of the encoder's picture, or at a lower one if the encoder
+        errs too much to be refined from there; then at twice that, and so on to the
+        last one of the box.
+        """
         degrees = self.checks[-1].median_degrees
-        radii = refinement_radii(degrees, self.encoder.radius, box // 2 - 1)
-        volume = FourierVolume.from_map(self.density, radii[-1], padding)
-        refinement = ModeRefinement(
-            MapProjector(volume),
-            self.prior,
-            radii,
+        last = self.density.shape[-1] // 2 - 1
+        return ModeRefinement(
+            self.encoder,
+            refinement_radii(degrees, self.encoder.radius, last),
             self.encoder.grid.lever_angstrom,
             self.encoder.symmetry,
-            covariance_inflation=self.covariance_inflation,
         )
-        return SemiAmortized(self.encoder, refinement)
+
+    def semi_amortized(self) -> InflatedCovariance[MapProjector]:
+        """Return the inference by encoder and local refinement, its widths fitted."""
+        return InflatedCovariance(self.refinement, self.covariance_inflation)
 
 
 def refinement_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
@@ -280,9 +281,8 @@ def train_encoder(
     )
     alike = trained.like(particles, _LENT, generator)
     count = min(max(len(particles), _FEWEST_FITTED), _MOST_FITTED)
-    semi = trained.semi_amortized()
     covariance_inflation = inflation_of_refinement(
-        semi, alike, count, generator, monitor
+        trained.refinement, alike, count, generator, monitor
     )
     return replace(trained, covariance_inflation=covariance_inflation)
 
@@ -369,7 +369,7 @@ def _fit(
     parts = []
     for rows in torch.arange(len(real)).split(CHUNK):
         images = real.select(rows)
-        mode = encoder.infer_whitened(images).mode()
+        mode = encoder.posterior(images).mode()
         parts.append(fit(source.projector.volume, images, mode, source.prior))
     return Fit.joined(parts)
 

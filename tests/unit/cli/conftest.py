@@ -23,7 +23,11 @@ def workflow(result: RunResult) -> Workflow:
     """Return a workflow that gives the result, in one stage with a checkpoint."""
 
     def run(
-        particles: Particles, config: object, monitor: Monitor, world: World
+        particles: Particles,
+        config: object,
+        monitor: Monitor,
+        world: World,
+        device: torch.device,
     ) -> RunResult:
         monitor.stage("search", len(particles))
         monitor.save_checkpoint({"step": 1, "poses": torch.eye(3)})

@@ -19,7 +19,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences
-from cryoinfer.io.mrc import StackWriter
+from cryoinfer.io.mrc import StackWriter, read_map
 from cryoinfer.results.flags import FLAG
 from cryoinfer.results.run_record import RunRecord
 
@@ -54,6 +54,7 @@ def asked(particles: Path, out: Path, **more: object) -> DynamicsOptions:
         "steps": 20,
         "side": 16,
         "draws": 0,
+        "symmetry": "C1",
         "learn": 0,
         "reading": AS_WRITTEN,
         "seed": 0,
@@ -92,6 +93,12 @@ def test_flagged_particles_are_left_out_and_stay_in_the_files(
     left = torch.from_numpy(flags != 0)
     assert moved[left].max() < 1e-5
     assert moved[~left].median() > 0.01
+    # Half-maps of all conformations, and how far they agree.
+    half1, half2 = (read_map(tmp_path / "run" / f"half{k}.mrc").density for k in (1, 2))
+    assert half1.shape == half2.shape == (32, 32, 32)
+    assert not np.array_equal(half1, half2)
+    assert (tmp_path / "run" / "fsc.star").exists()
+    assert "Half-maps" in screen.file.getvalue()
     table = pd.read_parquet(tmp_path / "run" / "latents.parquet")
     assert (table[FLAG] == flags).all()
     assert (table["mode_1"].isna() == (flags != 0)).all()
@@ -162,17 +169,17 @@ def test_two_particles_one_of_which_cannot_be_read_are_one(
         dynamics(asked(tmp_path / "spoiled.star", tmp_path / "run"), screen)
 
 
-@pytest.mark.parametrize("wrong", ["no poses", "two pixel sizes"])
+@pytest.mark.parametrize("wrong", ["no poses", "another symmetry"])
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_what_cannot_be_inferred_is_refused_before_anything_is_written(
     moving: Path, tmp_path: Path, screen: Console, wrong: str, dry_run: bool
 ) -> None:
     particles, message = moving / "particles.star", "expects particles with poses"
-    if wrong == "two pixel sizes":
-        message = "one box and pixel size"
-        config = SimulationConfig(n=4, box=40, pixel_size_angstrom=4, optics_groups=2)
-        simulate(config, tmp_path / "two", SilentMonitor())
-        particles = tmp_path / "two" / "truth.star"
+    symmetry = "C1"
+    if wrong == "another symmetry":
+        particles, message = moving / "truth.star", "a model of the point group C2"
+        symmetry = "C2"
+    options = asked(particles, tmp_path / "run", dry_run=dry_run, symmetry=symmetry)
     with pytest.raises(InputError, match=message):
-        dynamics(asked(particles, tmp_path / "run", dry_run=dry_run), screen)
+        dynamics(options, screen)
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from cryoinfer.results.flags import given_flags, read_flags
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.run_result import Reconstruction, RunResult
-from cryoinfer.workflows.inferred import with_left_out
+from cryoinfer.workflows.inferred import with_rejected
 
 FLAGS = np.arange(120) % 12 == 3  # ten of them
 UNREADABLE_ROW = 5
@@ -107,7 +107,7 @@ def test_poses_of_what_is_left_out_are_kept_to_the_last_digit(
     particles = Particles.load(flagged)
     used = torch.from_numpy(~FLAGS)
     rows = torch.nonzero(used).squeeze(1)
-    found = with_left_out(some(result, rows), used, particles, torch.zeros(120).bool())
+    found = with_rejected(some(result, rows), used, particles, torch.zeros(120).bool())
     assert particles.pose is not None
     for name in ("rotation", "shift_angstrom"):
         pose, given = getattr(found.latents.pose, name), getattr(particles.pose, name)

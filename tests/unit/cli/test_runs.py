@@ -21,7 +21,7 @@ from cryoinfer.cli.particle_options import AS_WRITTEN
 from cryoinfer.cli.report_page import read_content
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import InputError, OutputError, ResourceError
+from cryoinfer.errors import InputError, OutputError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.results.run_record import RunRecord, require_finished
@@ -240,15 +240,6 @@ def test_a_fault_is_logged(
         runs.run(options, screen)
     assert RunRecord.read(options.out).status == "failed"
     assert "ZeroDivisionError" in (options.out / "log.txt").read_text()
-
-
-def test_a_device_without_kernels_is_refused(
-    options: RunOptions, screen: Console
-) -> None:
-    with pytest.raises(ResourceError, match="CPU only so far") as refused:
-        runs.run(replace(options, device="cuda"), screen)
-    assert "symmetry of sums" in str(refused.value)
-    assert not options.out.exists()
 
 
 @pytest.mark.parametrize(

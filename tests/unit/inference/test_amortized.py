@@ -14,12 +14,14 @@ from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.geometry.rotation_volume import ALL_TURNS
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.symmetry import nearest_mates, symmetry_rotations
-from cryoinfer.inference.amortized import PoseEncoder, Sampled, SemiAmortized
+from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.convergence import Check, in_vain, lost_degrees, verdict
 from cryoinfer.inference.encoder_inputs import encoder_inputs
+from cryoinfer.inference.importance import ImportanceSampling, SampledRefinement
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import GivenPoses, PoseInference
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import (
@@ -216,11 +218,9 @@ def test_an_interrupted_training_ends_with_the_same_weights() -> None:
 
 
 def refinement(
-    density: FourierVolume, symmetry: torch.Tensor
+    proposal: PoseInference[MapProjector], symmetry: torch.Tensor
 ) -> ModeRefinement[MapProjector]:
-    return ModeRefinement(
-        MapProjector(density), PRIOR, (7, 15), GRID.lever_angstrom, symmetry
-    )
+    return ModeRefinement(proposal, (7, 15), GRID.lever_angstrom, symmetry)
 
 
 def test_local_refinement_makes_the_poses_of_an_encoder_exact() -> None:
@@ -229,7 +229,8 @@ def test_local_refinement_makes_the_poses_of_an_encoder_exact() -> None:
     batch, true, sd = particles(20, seeded(5))
     noise = torch.full((BOX // 2,), sd**2)
     encoder = PoseEncoder(network(), GRID, (noise,), C1)
-    semi = SemiAmortized(encoder, refinement(volume(), C1))
+    semi = refinement(encoder, C1)
+    images, projector = encoder.whitened(batch, 15), MapProjector(volume())
     near = ParticlePosterior.of_modes(
         centred(
             true.rotation[:, None]
@@ -240,11 +241,11 @@ def test_local_refinement_makes_the_poses_of_an_encoder_exact() -> None:
         torch.ones(20, 1, dtype=torch.float64),
         torch.eye(6, dtype=torch.float64).expand(20, 1, 6, 6),
     )
-    found = semi.refinement.refine(whiten(batch, GRID, 15, noise), near)
+    found = semi.refine(images, projector, PRIOR, near)
     error = torch.rad2deg(geodesic_angle(found.mode().pose.rotation, true.rotation))
     # At this signal; the start is 5.7 degrees off.
     assert error.median() < 3.0
-    whole = semi.infer(batch)
+    whole = semi.infer(images, projector, PRIOR, None)
     assert whole.weight.shape == (20, 2)
     torch.testing.assert_close(whole.weight.sum(1), torch.ones(20).double())
     assert whole.covariance.isfinite().all()
@@ -262,7 +263,7 @@ class Told(PoseEncoder):
 
     named: ParticlePosterior
 
-    def infer_whitened(self, images: WhitenedImages) -> ParticlePosterior:
+    def posterior(self, images: WhitenedImages) -> ParticlePosterior:
         return self.named
 
 
@@ -277,10 +278,13 @@ def test_draws_come_nearer_to_the_exact_posterior_than_refinements() -> None:
         wide.square().diag().expand(8, 1, 6, 6),
     )
     encoder = Told(network(), GRID, (noise,), C1, near)
-    semi = SemiAmortized(encoder, refinement(volume(), C1))
-    refined, sampled = semi.infer(batch), Sampled.of(semi).infer(batch)
-    images = semi.whitened(batch)
-    exact = grid_posterior(semi.refinement.projector, images, PRIOR, refined)
+    semi = refinement(encoder, C1)
+    images, projector = encoder.whitened(batch, 15), MapProjector(volume())
+    refined, sampled = (
+        one.infer(images, projector, PRIOR, None)
+        for one in (semi, SampledRefinement(semi, ImportanceSampling(C1)))
+    )
+    exact = grid_posterior(projector, images, PRIOR, refined)
     before, after = (kl_divergence(exact, one) for one in (refined, sampled))
     assert before.median() > 0.05, before
     assert after.median() < 0.5 * before.median(), (before, after)
@@ -296,7 +300,8 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
     images = pair.project(true, BOX, PIXEL).float()
     noise = torch.full((BOX // 2,), float(images.var()))
     batch = ParticleBatch(images, Optics.without_ctf(8, PIXEL), torch.arange(8))
-    density = FourierVolume.from_map(pair.to_map(BOX, PIXEL).float(), 15)
+    density = pair.to_map(BOX, PIXEL).float()
+    projector = MapProjector(FourierVolume.from_map(density, 15))
     half = torch.full((8, 2), 0.5, dtype=torch.float64)
     near = ParticlePosterior.of_modes(
         centred(torch.stack([true.rotation, true.rotation @ half_turn], 1)),
@@ -304,13 +309,13 @@ def test_modes_that_an_image_cannot_tell_apart_are_both_kept() -> None:
         0.01 * torch.eye(6, dtype=torch.float64).expand(8, 2, 6, 6),
     )
     seen = whiten(batch, GRID, 15, noise)
-    found = refinement(density, C1).refine(seen, near)
+    found = refinement(GivenPoses(), C1).infer(seen, projector, PRIOR, near)
     # The map is interpolated: mates differ by a quarter of a nat.
     torch.testing.assert_close(found.weight, half, rtol=0, atol=0.1)
-    c2 = refinement(density, symmetry_rotations("C2"))
+    c2 = refinement(GivenPoses(), symmetry_rotations("C2"))
     # Told of the symmetry, one mode stands for both.
     torch.testing.assert_close(
-        c2.refine(seen, near).weight[:, 0], torch.ones(8).double()
+        c2.infer(seen, projector, PRIOR, near).weight[:, 0], torch.ones(8).double()
     )
 
 
@@ -320,7 +325,7 @@ def test_images_of_another_area_are_refused() -> None:
     images = torch.randn(3, BOX, BOX, generator=seeded(7))
     other = ParticleBatch(images, Optics.without_ctf(3, 2.5), torch.arange(3))
     with pytest.raises(InputError, match=r"96\.0 A across, found 80\.0 A"):
-        encoder.infer(other)
+        encoder.whitened(other, encoder.radius)
 
 
 def test_a_training_that_finds_no_pose_takes_half_of_its_steps() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere, is_elsewhere
+from torch.utils._pytree import tree_leaves
 
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
 from cryoinfer.geometry.rotations import random_rotations
@@ -45,7 +46,7 @@ def everything(device: torch.device) -> list[torch.Tensor]:
     symmetry = symmetry_rotations("C2").to(device)
     plan = SearchPlan(3, RADIUS, 2, 2, 2, 0.5, 2.0, symmetry)
     prior = PosePrior(4.0, 0.0)
-    slices = grid_slices(volume, images, 2.0, 0, plan)
+    slices = grid_slices(volume, images, 2.0, plan, grid_order=0)
     projector = MapProjector(volume)
     rotation = random_rotations(IMAGES, generator).to(device)
     known = Pose(rotation, rotation[:, 2, :2])
@@ -62,11 +63,12 @@ def everything(device: torch.device) -> list[torch.Tensor]:
     return [
         found.weight,
         found.covariance,
+        *tree_leaves(found.best(3).to_state()),
         PosteriorModes.unknown(start).information,
         ParticlePosterior.at(start, 2).weight,
         found.with_mode(modes).log_likelihood,
         modes.log_evidence(PosePrior(4.0, 300.0)),
-        *modes.latents.to_state().values(),
+        *tree_leaves(modes.latents.to_state()),
         modes.information,
         projector.log_likelihood(images, modes.latents),
         *vars(shell_sums(sums)).values(),

@@ -10,10 +10,11 @@ from cryoinfer.evaluation.grid_posterior import grid_posterior, kl_divergence
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.inference.importance import ImportanceSampling, fitted, mixed
+from cryoinfer.inference.importance import ImportanceSampling, fitted
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.posterior_mixture import mixture_of
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.quadrature_grid import moved
 from cryoinfer.inference.whitening import WhitenedImages
@@ -39,7 +40,7 @@ def blank(n: int) -> WhitenedImages:
 
 @dataclass
 class Known:
-    """A projector whose posteriors are mixtures; counts how often it is asked."""
+    """A likelihood whose posteriors are mixtures; counts how often it is asked."""
 
     mixture: ParticlePosterior
     symmetry: Tensor
@@ -115,9 +116,8 @@ def test_known_mixtures_are_found_from_a_wide_gaussian(sd) -> None:
     truth = sums(5, 3, sd)
     turns = sum(value > 0 for value in sd[:3])
     prior = PosePrior(1e6 * (sd[3] > 0), 1e6 * (sd[5] > 0), turns=turns)
-    sampling = ImportanceSampling(Known(truth, C1), prior, C1)
-    start = off(truth)
-    found = sampling.of(blank(5), start)
+    sampling, start = ImportanceSampling(C1), off(truth)
+    found = sampling.fit(blank(5), Known(truth, C1), prior, start)
     before, after = divergence(truth, start, C1), divergence(truth, found, C1)
     # Six unknowns of three Gaussians are 84 numbers, from 3,072 draws at most, of which
     # those of the first rounds count for little.
@@ -133,9 +133,9 @@ def test_known_mixtures_are_found_from_a_wide_gaussian(sd) -> None:
 
 def test_a_mixture_that_is_the_posterior_is_drawn_from_once() -> None:
     truth = sums(4, 2, (0.05, 0.08, 0.06, 0.5, 0.7, 0.0))
-    projector = Known(truth, C1)
-    found = ImportanceSampling(projector, FLAT, C1).of(blank(4), truth)
-    assert projector.asked == 4 * ImportanceSampling(projector, FLAT, C1).draws
+    sampling, known = ImportanceSampling(C1), Known(truth, C1)
+    found = sampling.fit(blank(4), known, FLAT, truth)
+    assert known.asked == 4 * sampling.draws
     # A fit to 512 draws: half a nat for every thousand numbers.
     assert divergence(truth, found, C1).mean() < 0.06
 
@@ -145,7 +145,7 @@ def test_the_background_is_weighed() -> None:
     start = replace(
         truth, weight=truth.weight / 0.7 * 0.5, background=truth.weight[:, 0] * 0 + 0.5
     )
-    found = ImportanceSampling(Known(truth, C1), FLAT, C1).of(blank(4), start)
+    found = ImportanceSampling(C1).fit(blank(4), Known(truth, C1), FLAT, start)
     # 512 draws of a share of 0.3 to 0.5: a standard deviation of 0.025.
     assert (found.background - 0.3).abs().max() < 0.08
 
@@ -159,7 +159,7 @@ def test_mates_of_a_symmetric_structure_are_one_pose() -> None:
     mates = replace(truth.modes, pose=replace(pose, rotation=turned))
     truth = replace(truth, modes=mates)
     start = truth.inflated(torch.full((6,), 1.5, dtype=torch.float64))
-    found = ImportanceSampling(Known(truth, c3), FLAT, c3).of(blank(4), start)
+    found = ImportanceSampling(c3).fit(blank(4), Known(truth, c3), FLAT, start)
     assert divergence(truth, found, c3).mean() < 0.06
 
 
@@ -196,9 +196,9 @@ def test_a_component_without_draws_stays() -> None:
 
 def test_draws_are_those_of_a_seed() -> None:
     truth = sums(3, 2, (0.05, 0.08, 0.06, 0.5, 0.7, 0.0))
-    sampling = ImportanceSampling(Known(truth, C1), FLAT, C1)
+    sampling = ImportanceSampling(C1)
     first, again, other = (
-        one.of(blank(3), off(truth))
+        one.fit(blank(3), Known(truth, C1), FLAT, off(truth))
         for one in (sampling, sampling, replace(sampling, seed=1))
     )
     assert torch.equal(first.covariance, again.covariance)
@@ -218,8 +218,10 @@ def test_posteriors_of_images_come_nearer_to_the_exact_ones(scene) -> None:
     )
     exact = grid_posterior(made.projector, made.images, prior, laplace)
     wide = laplace.inflated(torch.full((6,), 1.3, dtype=torch.float64))
-    start = mixed(wide, wide.inflated(torch.full((6,), 2.0).double()), 0.3)
-    found = ImportanceSampling(made.projector, prior, C1).of(made.images, start)
+    wider = wide.inflated(torch.full((6,), 2.0).double())
+    share = torch.tensor([0.7, 0.3], dtype=torch.float64).expand(6, 2)
+    start = mixture_of((wide, wider), share)
+    found = ImportanceSampling(C1).fit(made.images, made.projector, prior, start)
     before, after = (kl_divergence(exact, one) for one in (laplace, found))
     assert before.median() > 0.1, before
     assert after.median() < 0.5 * before.median(), (before, after)

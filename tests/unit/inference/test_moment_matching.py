@@ -1,5 +1,6 @@
 """Moments of posteriors that are known in closed form, found from a wrong start."""
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.amplitudes import amplitude_moments
 from cryoinfer.inference.moment_matching import MomentMatching
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.inference.whitening import WhitenedImages
@@ -25,6 +27,8 @@ FLAT = 1e6
 SD = torch.tensor([0.01, 0.02, 0.015, 0.3, 0.5, 80.0, 0.6, 1.0], dtype=torch.float64)
 IN_PLANE_AND_ONE = [2, 6]
 MANY = [0, 1, 2, 3, 4, 6]
+
+MATCHING = MomentMatching(GivenPoses())
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -117,6 +121,15 @@ class Problem:
         centre = moved(self.truth.modes, step)
         return mixture(centre, covariance * inflated)
 
+    def matched(
+        self,
+        start: ParticlePosterior,
+        matching: MomentMatching = MATCHING,
+    ) -> ParticlePosterior:
+        """Return what matching makes of a start."""
+        n = len(start)
+        return matching.match(images(n), self.likelihood, self.prior, start)
+
     def errors(self, found: ParticlePosterior) -> tuple[Tensor, Tensor]:
         """Return errors of means and covariances, where the true one is the unit."""
         index = torch.tensor(self.unknowns)
@@ -161,7 +174,7 @@ def problem(unknowns: list[int], n: int = 2) -> Problem:
 @pytest.mark.parametrize("unknowns", [[2], [6], [2, 6], [6, 7], [2, 6, 7], [3, 4]])
 def test_a_lattice_leaves_a_gaussian_as_it_is(unknowns: list[int]) -> None:
     made = problem(unknowns)
-    found = MomentMatching(made.likelihood, made.prior).match(images(2), made.truth)
+    found = made.matched(made.truth)
     mean, spread = made.errors(found)
     # What the ball cuts off is even, and made up for. Double precision, but for
     # logarithms of rotations.
@@ -173,16 +186,14 @@ def test_a_lattice_leaves_a_gaussian_as_it_is(unknowns: list[int]) -> None:
 def test_a_lattice_finds_the_moments_of_two_unknowns(inflated: float) -> None:
     made = problem(IN_PLANE_AND_ONE)
     start = made.start(0.5, inflated)
-    mean, spread = made.errors(
-        MomentMatching(made.likelihood, made.prior).match(images(2), start)
-    )
+    mean, spread = made.errors(made.matched(start))
     # A ball of 3 widths, off by half of one and too small by 16 %: it ends at 2.0, and
     # beyond that lie 2 % of a Gaussian, a twentieth of its mean square.
     assert mean.abs().max() < 0.1
     assert spread.abs().max() < 0.2
     again = start
     for _ in range(5):
-        again = MomentMatching(made.likelihood, made.prior).match(images(2), again)
+        again = made.matched(again)
     mean, spread = made.errors(again)
     # Each of five rounds leaves a fifth of the error at most.
     assert mean.abs().max() < 0.1 / 5**4
@@ -196,8 +207,8 @@ def test_quasi_random_points_find_the_moments_of_many_unknowns(
 ) -> None:
     made = problem(unknowns)
     start = made.start(0.5, inflated)
-    matching = MomentMatching(made.likelihood, made.prior, points=4096)
-    mean, spread = made.errors(matching.match(images(2), start))
+    matching = MomentMatching(GivenPoses(), points=4096)
+    mean, spread = made.errors(made.matched(start, matching))
     # Narrow starts leave a fifth of the points where weights are even: of 800 random
     # ones standard errors would be 0.035 and 0.05; quasi-random ones do no worse at the
     # largest among 16 means and 72 covariances.
@@ -211,9 +222,7 @@ def test_quasi_random_points_find_the_moments_of_many_unknowns(
 def test_few_points_are_worth_it_already() -> None:
     made = problem(MANY, n=8)
     start = made.start(0.5, 1.3)
-    mean, _ = made.errors(
-        MomentMatching(made.likelihood, made.prior).match(images(8), start)
-    )
+    mean, _ = made.errors(made.matched(start))
     off, _ = made.errors(start)
     # Of 60 effective points, were they random, 0.13; quasi-random ones leave a third,
     # of 0.2 before.
@@ -224,12 +233,9 @@ def test_few_points_are_worth_it_already() -> None:
 def test_held_unknowns_and_the_given_mixture_stay() -> None:
     made = problem(IN_PLANE_AND_ONE)
     start = made.start(0.5, 1.3)
-    before = {name: value.clone() for name, value in start.to_state().items()}
-    found = MomentMatching(made.likelihood, made.prior).match(images(2), start)
-    for name, value in start.to_state().items():
-        torch.testing.assert_close(
-            value, before[name], rtol=0, atol=0, equal_nan=True, msg=name
-        )
+    before = copy.deepcopy(start.to_state())
+    found = made.matched(start)
+    torch.testing.assert_close(start.to_state(), before, rtol=0, atol=0, equal_nan=True)
     step = departure(found.modes, start.modes)
     held = [k for k in range(8) if k not in IN_PLANE_AND_ONE]
     # Logarithms of rotations in double precision.
@@ -248,8 +254,8 @@ def test_weights_follow_the_evidence(unknowns: list[int], error: float) -> None:
     prior = PosePrior(
         FLAT * opened[3], 0.0, (FLAT, FLAT * opened[7]), turns=sum(opened[:3])
     )
-    found = MomentMatching(likelihood, prior, points=1024).match(
-        images(n), mixture(centre, covariance)
+    found = MomentMatching(GivenPoses(), points=1024).match(
+        images(n), likelihood, prior, mixture(centre, covariance)
     )
     index = torch.tensor(unknowns)
     small = covariance[..., index[:, None], index]
@@ -279,9 +285,7 @@ def test_what_two_modes_share_counts_once(share: float, apart_sd: float) -> None
     height = torch.tensor([[1 - share, share]], dtype=torch.float64).log()
     likelihood = Gaussians(centre, inverse(covariance, [6]), height)
     prior = PosePrior(0.0, 0.0, (FLAT, 0.0), turns=0)
-    found = MomentMatching(likelihood, prior).match(
-        images(1), mixture(centre, covariance)
-    )
+    found = MATCHING.match(images(1), likelihood, prior, mixture(centre, covariance))
     mean, spread = amplitude_moments(found)
     expected = share * apart_sd * sd
     variance = 1 + share * (1 - share) * apart_sd**2
@@ -299,7 +303,7 @@ def test_wide_turns_fill_less_than_their_vectors() -> None:
     # Of the density of rotations, which a Gaussian of vectors is divided by this for.
     exact = mixture(centre, covariance)
     prior = PosePrior(0.0, 0.0, (0.0, 0.0))
-    found = MomentMatching(OfMixture(exact), prior).match(images(1), exact)
+    found = MATCHING.match(images(1), OfMixture(exact), prior, exact)
     got = found.covariance[0, 0].diagonal()[:3].sqrt()
     # The lattice ends at five widths, of which one is half a turn.
     torch.testing.assert_close(got, width, rtol=0.005, atol=0)
@@ -352,7 +356,7 @@ def test_a_skew_mode_moves_to_its_mean() -> None:
     sd = variance**0.5
     assert mean < mode - 0.1 * sd
     assert variance > 1.05 / curvature
-    found = MomentMatching(likelihood, prior).match(images(1), start)
+    found = MATCHING.match(images(1), likelihood, prior, start)
     # Laplace's ball ends at 3 of its widths, and cuts the longer tail.
     z = found.modes.conformation[0, 0]
     assert float(z[0]) == pytest.approx(mean, abs=0.05 * sd)
@@ -364,7 +368,7 @@ def test_laplace_stays_where_hardly_a_point_counts() -> None:
     made = problem([6, 7])
     # A lattice of steps of ten widths has one point in the Gaussian.
     start = made.start(0.0, 100.0)
-    found = MomentMatching(made.likelihood, made.prior).match(images(2), start)
+    found = made.matched(start)
     assert torch.equal(found.covariance, start.covariance)
     assert torch.equal(found.modes.conformation, start.modes.conformation)
     assert torch.equal(found.weight, start.weight)
@@ -373,10 +377,9 @@ def test_laplace_stays_where_hardly_a_point_counts() -> None:
 def test_other_seeds_are_other_points() -> None:
     made = problem(MANY)
     start = made.start(0.5, 1.3)
-    matching = MomentMatching(made.likelihood, made.prior)
     first, again, other = (
-        one.match(images(2), start)
-        for one in (matching, matching, replace(matching, seed=1))
+        made.matched(start, one)
+        for one in (MATCHING, MATCHING, replace(MATCHING, seed=1))
     )
     assert torch.equal(first.covariance, again.covariance)
     assert not torch.equal(first.covariance, other.covariance)

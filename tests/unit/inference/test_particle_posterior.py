@@ -1,6 +1,8 @@
 """The mixture of Laplace modes is a probability density, and samples follow it."""
 
+import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -174,3 +176,76 @@ def test_entropy_is_the_mean_negative_log_density() -> None:
     measured = -posterior.log_prob(drawn).mean(0)
     # The sd of the log density of 5 unknowns is 1.6: 0.05 is four standard errors.
     torch.testing.assert_close(posterior.entropy(), measured, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("one_covariance", [True, False])
+def test_where_there_are_fewer_modes_the_first_repeats_without_weight(
+    one_covariance: bool,
+) -> None:
+    known = mixture()
+    if one_covariance:
+        known = known.with_first_covariance()
+    found = known.best(5)
+    assert found.weight.shape == (3, 5)
+    torch.testing.assert_close(
+        found.best(2).to_state(),
+        known.to_state(),
+        rtol=0,
+        atol=0,
+        equal_nan=True,
+    )
+    assert not found.weight[:, 2:].any()
+    for k in range(2, 5):
+        assert torch.equal(found.modes.pose.rotation[:, k], known.mode().pose.rotation)
+        assert torch.equal(found.covariances[:, k], known.covariances[:, 0])
+    assert found.covariance.shape[1] == (1 if one_covariance else 5)
+    # The density is the same, and so is what is drawn.
+    drawn = known.sample(50, torch.Generator().manual_seed(2))
+    again = found.sample(50, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(found.log_prob(drawn), known.log_prob(drawn))
+    assert torch.equal(again.pose.rotation, drawn.pose.rotation)
+
+
+def test_the_best_modes_are_the_first_with_their_weights() -> None:
+    known = mixture()
+    found = known.best(1)
+    assert torch.equal(found.weight, known.weight[:, :1])
+    assert torch.equal(found.modes.pose.rotation, known.modes.pose.rotation[:, :1])
+    assert torch.equal(found.covariance, known.covariance[:, :1])
+    assert torch.equal(found.background, known.background)
+
+
+def test_particles_at_some_rows_are_replaced() -> None:
+    known, part = mixture(n=4), broad()
+    rows = torch.tensor([2])
+    found = known.with_rows(rows, part)
+    rest = torch.tensor([0, 1, 3])
+    for own, expected in ((found[rows], part), (found[rest], known[rest])):
+        # The prior of the background is one of all, and not a particle's.
+        expected = replace(expected, prior_variance=known.prior_variance)
+        torch.testing.assert_close(
+            own.to_state(), expected.to_state(), rtol=0, atol=0, equal_nan=True
+        )
+    # What was given is as it was.
+    assert torch.equal(known.weight, mixture(n=4).weight)
+
+
+def test_the_precision_of_replaced_rows_is_that_of_the_others() -> None:
+    known = mixture(n=2)
+    single = replace(known, weight=known.weight.float())
+    assert single.with_rows(torch.tensor([0]), known[:1]).weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("one_covariance", [True, False])
+def test_a_state_holds_all_there_is(one_covariance: bool) -> None:
+    known = broad()
+    if one_covariance:
+        known = known.with_first_covariance()
+    torch.save(known.to_state(), file := io.BytesIO())
+    file.seek(0)
+    again = ParticlePosterior.of_state(torch.load(file, weights_only=True))
+    drawn = known.sample(5, torch.Generator().manual_seed(3))
+    assert torch.equal(again.log_prob(drawn), known.log_prob(drawn))
+    torch.testing.assert_close(
+        again.to_state(), known.to_state(), rtol=0, atol=0, equal_nan=True
+    )

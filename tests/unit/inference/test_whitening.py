@@ -148,6 +148,48 @@ def test_selecting_is_whitening_some() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("box", "pixel_size"), [(32, 2.0), (40, 2.0), (24, 2.0), (32, 1.6)]
+)
+def test_what_shows_less_does_at_the_frequencies_of_the_reference(
+    box: int, pixel_size: float
+) -> None:
+    pixels = torch.randn(3, box, box, generator=seeded())
+    batch = batch_of(pixels, pixel_size)
+    images = whiten(batch, GRID, 12, torch.full((box // 2,), 2.0))
+    disc, rings = images.disc, BOX // 2
+    per_angstrom = torch.hypot(disc.kx, disc.ky) / (box * pixel_size)
+    radius = per_angstrom * GRID.length_angstrom
+    # Rings are rounded in the pixels of the images, and again in the reference's.
+    found = images.reference_ring(rings)
+    assert (found - radius).abs().max() <= 0.5 * images.scale + 0.5 + 1e-4
+    assert 0 <= found.min() <= found.max() < rings
+    # A fall that is slower than a ring shows frequencies, whatever the rounding.
+    share = torch.exp(-torch.arange(rings) / 40)
+    less = images.attenuated(share)
+    expected = torch.exp(-radius / 40)
+    factor = less.weight / images.weight
+    torch.testing.assert_close(factor, expected, rtol=0.03, atol=0)
+    torch.testing.assert_close(less.ctf, images.ctf * factor)
+    assert torch.equal(less.coefficients, images.coefficients)
+    # At another defocus it shows as much less.
+    offset = torch.full((3,), 200.0, dtype=torch.float64)
+    torch.testing.assert_close(
+        less.at_defocus_offset(offset).ctf,
+        images.at_defocus_offset(offset).ctf * factor,
+    )
+
+
+def test_frequencies_beyond_the_reference_show_as_its_last_ring() -> None:
+    # 20 pixels of 2 angstrom: the step of its frequencies is 1.6 of the reference's.
+    batch = batch_of(torch.randn(1, 20, 20, generator=seeded()))
+    images = whiten(batch, GRID, 15, torch.ones(10))
+    assert images.scale == pytest.approx(1.6)
+    assert int(images.disc.ring.max()) == 9
+    assert int(images.reference_ring(10).max()) == 9
+    assert int(images.reference_ring(16).max()) == 14
+
+
 def test_joining_parts_is_whitening_all() -> None:
     whole = whitened()
     joined = concatenate(

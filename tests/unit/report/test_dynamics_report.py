@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cryoinfer.evaluation.identifiability import Identifiability
 from cryoinfer.report import DynamicsContent, render_dynamics_report
-from cryoinfer.report.dynamics import assess_dynamics
+from cryoinfer.report.dynamics import HalfMaps, assess_dynamics
 from cryoinfer.report.style import THEME_COLOURS
 from cryoinfer.results.calibration_trial import BINS, LEVELS, SEARCHED, CalibrationTrial
 
@@ -123,3 +124,15 @@ def test_images_that_are_too_noisy_to_tell_are_said_to_be(
     # 2 % with a standard error of 5 % may be 12 %, above the tenth that is too much.
     vague = assess_dynamics(replace(one, unexplained_sd=0.05))
     assert any("too noisy to tell" in f.text for f in vague if f.level == "caution")
+
+
+def test_half_maps_have_a_section_where_there_are_any(one: DynamicsContent) -> None:
+    assert "Half-maps" not in render_dynamics_report(one)
+    curve = torch.linspace(1, 0, 17)
+    halves = HalfMaps(curve, curve**2, 4.0, "14.2 A, of one map")
+    page = render_dynamics_report(replace(one, half_maps=halves))
+    assert "<h2>Half-maps</h2>" in page
+    # Angstrom are written as such on the page.
+    assert "14.2" in page
+    assert "Fourier shell correlation of the half-maps" in page
+    assert "what moves is blurred" in page

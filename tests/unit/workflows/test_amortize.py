@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,12 +16,14 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows import infer as infer_workflow
+from cryoinfer.workflows import particle_pass
 from cryoinfer.workflows.amortize import (
     AmortizeConfig,
     Amortized,
     amortize,
     require_teachable,
 )
+from cryoinfer.workflows.particle_pass import ParticlePass
 from cryoinfer.workflows.refine import RefineConfig, refine
 from cryoinfer.workflows.train import EncoderConfig
 
@@ -249,14 +252,21 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(whole, particles, part) 
 def test_a_pass_over_all_particles_goes_on_where_it_stopped(
     whole, particles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complete, monitor = whole
-    monkeypatch.setattr(infer_workflow, "_KEEP_SECONDS", 0.0)
-    # The first batch, of two halves.
+    _, monitor = whole
+    few = partial(ParticlePass, batch_size=32)
+    monkeypatch.setattr(infer_workflow, "ParticlePass", few)
+    # All but the pass is over: sums of other batches would be rounded otherwise.
+    complete = amortize(particles, _never, CONFIG, FileMonitor(monitor.kept))
+    # Batches of another size are added up in another order.
+    complete = amortize(particles, _never, CONFIG, FileMonitor(monitor.kept))
+    monkeypatch.setattr(particle_pass, "KEEP_SECONDS", 0.0)
+    # Four batches of ten, of two halves of 150.
     stopped = FileMonitor(monitor.kept, stop_after=1)
     with pytest.raises(Interrupted):
         amortize(particles, _never, CONFIG, stopped)
-    resumed = FileMonitor(stopped.kept)
-    again = amortize(particles, _never, CONFIG, resumed)
+    kept = torch.load(io.BytesIO(stopped.kept), weights_only=True)
+    assert 0 < int(kept["all particles"]["done"].sum()) < COUNT
+    again = amortize(particles, _never, CONFIG, FileMonitor(stopped.kept))
     expected = tensors(complete)
     for name, value in tensors(again).items():
         assert torch.equal(value, expected[name]), name

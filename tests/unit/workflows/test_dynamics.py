@@ -21,7 +21,7 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.records import Optics, ParticleBatch
+from cryoinfer.records import ParticleBatch
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
 from cryoinfer.workflows.noise_and_scale import initial_estimate
@@ -99,7 +99,7 @@ def test_images_in_other_units_have_another_gain(
     class Brighter:
         """The same particles, seven times as bright."""
 
-        optics = particles.optics
+        optics, boxes = particles.optics, particles.boxes
 
         def batch(self, rows: torch.Tensor) -> object:
             batch = particles.batch(rows)
@@ -157,28 +157,44 @@ def test_images_that_do_not_go_with_the_structure_are_refused(
         model.require_imaged(box, pixel_size_angstrom)
 
 
-def test_particles_of_several_pixel_sizes_are_refused(
+def test_particles_of_several_pixel_sizes_are_inferred_together(
     model: MovingModel, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, n=6, optics_groups=2, box=40)
-    particles = Particles.load(simulate(settings, tmp_path / "two", SilentMonitor()))
-    with pytest.raises(InputError, match="one box and pixel size"):
-        infer_dynamics(particles, model, CONFIG, SilentMonitor())
+    settings = replace(SETTINGS, optics_groups=2)
+    folder = tmp_path / "two"
+    simulate(settings, folder, SilentMonitor())
+    particles = Particles.load(folder / "truth.star")
+    sizes = particles.optics.pixel_size_angstrom
+    assert sizes.unique().tolist() == pytest.approx([4.0, 4.4])
+    config = replace(CONFIG, poses="given", shift_sd_angstrom=1.0)
+    found = infer_dynamics(particles, model, config, SilentMonitor())
+    assert bool(found.motions.known.all())
+    truth = Simulation.of(settings).latents.conformation[:, 0]
+    for group in (0, 1):
+        rows = particles.optics.group == group
+        error = found.motions.mean[rows, 0] - truth[rows]
+        # As of one pixel size; the larger pixels end at 8.8 instead of 8 A.
+        assert 1 - float(error.square().mean() / truth.var()) > 0.9
+    measured = found.inference.measured
+    # 60 images tell the gain to a percent or two, those of the other group the same.
+    assert measured.gain == pytest.approx(1.0, abs=0.05)
+    assert found.reconstruction.density.shape == (32, 32, 32)
 
 
-def test_particles_of_several_boxes_are_refused(
+def test_a_symmetry_that_the_model_has_not_is_refused(
     folder: Path, model: MovingModel
 ) -> None:
-    class TwoBoxes:
-        """Particles half of which are in a larger box."""
+    particles = Particles.load(folder / "particles.star")
+    with pytest.raises(InputError, match="point group C2"):
+        MotionProblem.of(particles, model, replace(CONFIG, symmetry="c2"))
 
-        box, pixel_size_angstrom, pose = 32, 4.0, None
-        boxes = torch.tensor([32, 40])
-        optics = Optics.without_ctf(2, 4.0)
 
-    several: Particles = TwoBoxes()  # type: ignore[assignment]
-    with pytest.raises(InputError, match=r"one box and pixel size.*several"):
-        MotionProblem.of(several, model, CONFIG)
+def test_half_maps_of_what_was_found_agree(found: Dynamics) -> None:
+    made = found.reconstruction
+    # 30 images each, of one view: the planes that they show, to 8 A.
+    assert made.half1.isfinite().all()
+    assert not torch.equal(made.half1, made.half2)
+    assert float(made.fsc_unmasked[2:5].min()) > 0.5
 
 
 @pytest.mark.parametrize("bright", [1e9, 1e25, 3e37])
@@ -190,7 +206,7 @@ def test_images_that_cannot_be_read_spoil_no_other(
     class Spoiled:
         """The same particles: one has a NaN, and one is far too bright."""
 
-        optics = particles.optics
+        optics, boxes = particles.optics, particles.boxes
 
         def batch(self, rows: torch.Tensor) -> ParticleBatch:
             batch = particles.batch(rows)
@@ -208,13 +224,14 @@ def test_images_that_cannot_be_read_spoil_no_other(
     assert after.gain == pytest.approx(before.gain, rel=0.05)
     assert after.noise_power[0] == pytest.approx(before.noise_power[0], rel=0.2)
     problem = MotionProblem.of(particles, model, CONFIG)
-    seen = problem.readable(spoiled.batch(torch.arange(60)), after)
+    source = problem.images(after, problem.last_radius)
+    seen = source.prepare(spoiled.batch(torch.arange(60)))
     assert seen is not None
     # Ten pixels in a thousand of 1e9 are within single precision, as for `infer`.
     left_out = {3} if bright < 1e10 else {3, 7}
-    assert set(range(60)) - set(seen.index.tolist()) == left_out
-    assert len(seen.images) == len(seen.index)
-    assert problem.readable(spoiled.batch(torch.tensor([3])), after) is None
+    assert set(range(60)) - set(seen.batch.index.tolist()) == left_out
+    assert len(seen.images) == len(seen.batch)
+    assert source.prepare(spoiled.batch(torch.tensor([3]))) is None
 
 
 def test_poses_are_asked_for_where_they_are_to_be_given(

@@ -2,19 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.geometry.rotations import random_rotations, rotate_in_image_frame
+from cryoinfer.inference.amortized import PoseEncoder
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_network import PoseNetworkConfig
+from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
 from cryoinfer.workflows.simulated_images import templates_of
@@ -43,11 +44,15 @@ def trained(simulated) -> TrainedEncoder:
     return train_encoder(made.particles, training_data, CONFIG, SilentMonitor())
 
 
+def posterior_of(encoder: PoseEncoder, batch: ParticleBatch) -> ParticlePosterior:
+    return encoder.posterior(encoder.whitened(batch, encoder.radius))
+
+
 def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> None:
     save_encoder(tmp_path / "encoder.pt", trained)
     loaded = load_encoder(tmp_path / "encoder.pt")
     batch = simulated().particles.batch(torch.arange(5))
-    before, after = trained.encoder.infer(batch), loaded.encoder.infer(batch)
+    before, after = (posterior_of(one.encoder, batch) for one in (trained, loaded))
     assert torch.equal(before.modes.pose.rotation, after.modes.pose.rotation)
     assert torch.equal(before.covariance, after.covariance)
     assert torch.equal(trained.density, loaded.density)
@@ -96,7 +101,7 @@ def test_a_pixel_size_that_a_map_has_rounded_costs_no_ring(simulated) -> None:
         rounded = PIXEL_SIZE * rounding
         training_data = TrainingData(simulated().density, rounded, noise, 1.0, "C1")
         trained = train_encoder(particles, training_data, CONFIG, SilentMonitor())
-        found = trained.encoder.infer(particles.batch(torch.arange(3)))
+        found = posterior_of(trained.encoder, particles.batch(torch.arange(3)))
         assert found.modes.pose.rotation.shape == (3, 3, 3, 3)
 
 
@@ -156,7 +161,8 @@ class Foretold:
     """Images and an inference of them that states a sd of one degree or angstrom."""
 
     def __init__(self, sd: float) -> None:
-        self._sd, self.refinement = sd, SimpleNamespace(symmetry=torch.eye(3)[None])
+        self._sd, self.symmetry = sd, torch.eye(3)[None]
+        self.projector, self.prior = object(), PosePrior(1.0, 0.0)
 
     def draw(
         self, count: int, generator: torch.Generator
@@ -168,7 +174,11 @@ class Foretold:
             Pose(turned, step[:, 3:]), torch.zeros(count).double()
         )
 
-    def infer_whitened(self, found: torch.Tensor) -> ParticlePosterior:
+    def infer(
+        self, found: torch.Tensor, projector: object, prior: PosePrior, start: None
+    ) -> ParticlePosterior:
+        assert projector is self.projector
+        assert prior is self.prior
         n = len(found)
         degree = torch.deg2rad(torch.ones(3)).double()
         sd = torch.cat([degree, torch.tensor([1.0, 1.0, 0.0]).double()])

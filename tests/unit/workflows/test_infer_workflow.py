@@ -11,9 +11,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import geodesic_angle
-from cryoinfer.inference.amortized import SemiAmortized
 from cryoinfer.inference.local_refinement import refine_locally
 from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.outlier_score import fit, is_outlier, outlier_score
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.interfaces import SilentMonitor
@@ -28,8 +28,9 @@ from cryoinfer.workflows.infer import (
     infer_particles,
     reconstruct_inferred,
 )
-from cryoinfer.workflows.inferred import Inferred
+from cryoinfer.workflows.inferred import Inferred, InferredParticles
 from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.structure_update import HalfMapSums
 from cryoinfer.workflows.train import TrainedEncoder
 
 BOX, PIXEL_SIZE, RADIUS = 36, 2.8, 7
@@ -170,12 +171,14 @@ def test_noise_is_flagged_and_not_in_the_map(trained, made, tmp_path: Path) -> N
         InferConfig(),
     )
     assert not bool(empty.reconstruction.density.any())
-    weight = sum(float(sums.sums[..., 2].sum()) for sums in inferred.sums)
+    weight = total_weight(inferred)
     kept = junk.select(~flagged)
     same = infer_particles(kept, trained, InferConfig(), SilentMonitor())
-    assert weight == pytest.approx(
-        sum(float(sums.sums[..., 2].sum()) for sums in same.sums), rel=1e-3
-    )
+    assert weight == pytest.approx(total_weight(same), rel=1e-3)
+
+
+def total_weight(inferred: Inferred) -> float:
+    return sum(float(sums[..., 2].sum()) for sums in inferred.sums.tensors)
 
 
 def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
@@ -184,11 +187,11 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     Local refinement of the true poses, on images prepared as an inference prepares
     them; in units of the noise's amplitude per area, which the sets do not quite share.
     """
-    generator = torch.Generator().manual_seed(0)
-    prepared = preparation.prepare(made.particles, trained, generator, SilentMonitor())
+    prepared = preparation.prepare(made.particles, trained, 0, SilentMonitor())
     batch = made.particles.batch(torch.arange(len(made.particles)))
-    grid = trained.encoder.grid
-    images = prepared.of(batch).whitened(batch, grid, generator)
+    readable = prepared.prepare(batch)
+    assert readable is not None
+    images = readable.images
     zero = torch.zeros(len(batch)).double()
     at = Latents.rigid(made.true_pose, zero)
     projector = MapProjector(FourierVolume.from_map(trained.density, COMMON))
@@ -251,7 +254,7 @@ def test_other_units_of_the_images_are_found_out(
     # In place of an encoder that has learned something.
     at = Latents.rigid(other.true_pose, torch.zeros(400).double())
 
-    def know(self, images) -> ParticlePosterior:
+    def know(self, images, *given) -> ParticlePosterior:
         angles = images.optics.defocus_angle_radian.tolist()
         rows = torch.tensor([rows_of[angle] for angle in angles])
         one = torch.ones(len(rows), 1).double()
@@ -266,9 +269,8 @@ def test_other_units_of_the_images_are_found_out(
     rows_of = {float(number): row for row, number in enumerate(numbers)}
     optics = replace(particles.optics, defocus_angle_radian=numbers)
     particles = replace(particles, table=replace(particles.table, optics=optics))
-    monkeypatch.setattr(SemiAmortized, "infer_whitened", know)
-    generator = torch.Generator().manual_seed(0)
-    found = preparation.prepare(particles, trained, generator, SilentMonitor())
+    monkeypatch.setattr(ModeRefinement, "infer", know)
+    found = preparation.prepare(particles, trained, 0, SilentMonitor())
     amplitude = found.by_kind[0, 46].amplitude
     # The noise of normalised images is taken to be that learned: 1.2 times too much.
     assert amplitude == pytest.approx(1.0 if factor == 1.0 else 0.3 / 1.2, rel=0.1)
@@ -293,8 +295,7 @@ def test_learned_noise_is_resampled_with_its_images(made, trained) -> None:
         made.particles.table, optics=replace(optics, pixel_size_angstrom=size)
     )
     particles = replace(made.particles, table=table)
-    generator = torch.Generator().manual_seed(0)
-    found = preparation.prepare(particles, trained, generator, SilentMonitor())
+    found = preparation.prepare(particles, trained, 0, SilentMonitor())
     one = found.by_kind[0, BOX]
     assert one.resampling is not None
     assert one.resampling.box == 34
@@ -315,7 +316,9 @@ def test_only_the_default_diameter_goes_with_the_box(
         return torch.ones_like(density)
 
     monkeypatch.setattr(infer_workflow, "find_mask", find_mask)
-    blank = Inferred.blank(torch.arange(20) % 2, BOX, trained.prior)
+    unseen = InferredParticles.unseen(20, trained.prior)
+    sums = HalfMapSums.empty(BOX, BOX // 2 - 1)
+    blank = Inferred(unseen, torch.arange(20) % 2, (), sums)
     for diameter in (None, 60.0):
         config = InferConfig(particle_diameter_angstrom=diameter)
         reconstruct_inferred(larger, blank, trained, config)
@@ -330,11 +333,8 @@ def test_the_noise_of_groups_that_were_not_learned_is_measured(made, trained) ->
     listener = Listener()
     found = infer(replace(particles, table=table), trained, InferConfig(), listener)
     assert len(found.noise_power) == 3
-    assert [f"group {n}" in " ".join(listener.said) for n in (1, 2, 3)] == [
-        False,
-        True,
-        True,
-    ]
+    told = " ".join(listener.said)
+    assert [f"group {n}" in told for n in (1, 2, 3)] == [False, True, True]
     learned = found.noise_power[0][1:RADIUS].mean()
     for spectrum in found.noise_power[1:]:
         # Of 67 images, 2 % a ring; the mask's loss at ring 1 is left out.

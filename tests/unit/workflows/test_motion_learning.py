@@ -17,9 +17,8 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
-from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.records import Latents, Pose
@@ -138,21 +137,16 @@ def test_learning_that_was_stopped_ends_as_if_it_had_not_been(
     )
 
 
-class Astray:
-    """Begins at the true poses, but for the first ten particles."""
-
-    def __init__(self, projector: MovingProjector, truth: Pose) -> None:
-        self.projector = projector
-        turned = random_rotations(10, torch.Generator().manual_seed(1))
-        self._rotation = torch.cat([turned, truth.rotation[10:]])
-
-    def begin(self, images: WhitenedImages, index: Tensor) -> Latents:
-        n = len(index)
-        pose = Pose(self._rotation[index], torch.zeros(n, 2))
-        return Latents(pose, torch.zeros(n), torch.zeros(n, 1)).double()
-
-    def find(self, images: WhitenedImages, index: Tensor) -> ParticlePosterior:
-        raise NotImplementedError
+def astray(problem: MotionProblem, measured: NoiseAndScale) -> MotionInference:
+    """Return an inference that begins at the true poses, but for ten particles."""
+    truth = problem.particles.pose
+    assert truth is not None
+    n = len(truth)
+    turned = random_rotations(10, torch.Generator().manual_seed(1))
+    pose = Pose(torch.cat([turned, truth.rotation[10:]]), torch.zeros(n, 2))
+    at = Latents(pose, torch.zeros(n), torch.zeros(n, 1))
+    made = MotionInference.of(problem, GivenPoses(), measured)
+    return replace(made, starts=ParticlePosterior.at(at, 1))
 
 
 class Listener(SilentMonitor):
@@ -172,10 +166,8 @@ def test_particles_that_begin_at_a_wrong_pose_are_found(
     measured = initial_estimate(
         particles, given, problem.grid, problem.prior, generator
     )
-    assert particles.pose is not None
-    finder = Astray(problem.projector(measured), particles.pose)
     listener = Listener()
-    learned_model(MotionInference.of(problem, finder, measured), 2, listener)
+    learned_model(astray(problem, measured), 2, listener)
     (told,) = [text for text in listener.told if "likelier poses" in text]
     found = int(told.split("likelier poses of ")[1].split()[0])
     # Random poses of a protein of two unlike domains; and one or two that had moved.
@@ -191,8 +183,6 @@ def test_noise_of_every_optics_group_is_looked_at(
     problem = MotionProblem.of(grouped, given, replace(CONFIG, poses="given"))
     generator = torch.Generator().manual_seed(0)
     measured = initial_estimate(grouped, given, problem.grid, problem.prior, generator)
-    assert particles.pose is not None
-    finder = Astray(problem.projector(measured), particles.pose)
     seen = []
 
     def look(
@@ -205,7 +195,7 @@ def test_noise_of_every_optics_group_is_looked_at(
     # Those of one group are more than enough for all.
     monkeypatch.setattr(motion_learning, "_LOOKED_AT", 1)
     monkeypatch.setattr(motion_learning, "residual_estimate", look)
-    learned_model(MotionInference.of(problem, finder, measured), 1, SilentMonitor())
+    learned_model(astray(problem, measured), 1, SilentMonitor())
     assert [sorted(groups) for groups in seen] == [[0, 1]]
 
 

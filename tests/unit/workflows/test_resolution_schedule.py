@@ -8,11 +8,9 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import AndersonStep
-from cryoinfer.workflows.problem import define_problem
 from cryoinfer.workflows.resolution_schedule import (
     ScheduleState,
     agreement_radius,
-    find_mask,
     state_from_dict,
     state_to_dict,
 )
@@ -84,20 +82,3 @@ def test_a_checkpoint_survives_a_file_without_code(tmp_path) -> None:
     torch.save(saved, tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
     assert same(state_from_dict(loaded), state())
-
-
-def test_the_mask_lies_within_the_particle(simulated) -> None:
-    made = simulated()
-    problem = define_problem(
-        made.particles, "C1", 80.0, None, 0.0, torch.Generator().manual_seed(0)
-    )
-    mask = find_mask(problem, made.density, 6)
-    axis = (torch.arange(24) - 12) * 3.8
-    distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
-    # Radius 40 and an edge of two voxels.
-    assert (mask[distance > 40 + 2 * 3.8] < 1e-6).all()
-    # All that is bright is inside: atoms reach 36 angstrom.
-    bright = made.density > 0.5 * made.density.max()
-    assert (mask[bright] > 0.99).all()
-    assert mask.min() >= 0
-    assert mask.max() <= 1

@@ -21,7 +21,8 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.infer import InferConfig
-from cryoinfer.workflows.inferred import Inferred
+from cryoinfer.workflows.inferred import Inferred, InferredParticles
+from cryoinfer.workflows.structure_update import HalfMapSums
 
 BOX = 16
 OFFSET_ANGSTROM = 7.0
@@ -43,20 +44,27 @@ def start(
     """Yield a function that begins a watch, or goes on with it."""
 
     def infer(particles: Particles, *_: object) -> Inferred:
-        half = torch.arange(len(particles)) % 2
-        blank = Inferred.blank(half, BOX, PosePrior(1.0, 100.0))
-        offset = torch.full((len(particles),), OFFSET_ANGSTROM).double()
-        noise = (torch.ones(BOX // 2 + 1),)
-        return replace(blank, defocus_offset_angstrom=offset, noise_power=noise)
+        n = len(particles)
+        unseen = InferredParticles.unseen(n, PosePrior(1.0, 100.0))
+        posterior = unseen.posterior
+        offset = torch.full_like(posterior.weight, OFFSET_ANGSTROM)
+        modes = replace(posterior.modes, defocus_offset_angstrom=offset)
+        unseen = replace(
+            unseen,
+            posterior=replace(posterior, modes=modes),
+            unreadable=torch.zeros(n, dtype=torch.bool),
+        )
+        noise, half = (torch.ones(BOX // 2 + 1),), torch.arange(n) % 2
+        return Inferred(unseen, half, noise, HalfMapSums.empty(BOX, BOX // 2 - 1))
 
     def reconstruct(particles: Particles, found: Inferred, *_: object) -> RunResult:
         return replace(
             result,
-            inferred=found.modes(),
+            inferred=found.particles.posterior,
             random_subset=found.half + 1,
-            entropy_nats=found.entropy_nats,
-            outlier_score_nats=found.outlier_score_nats,
-            unreadable=found.unreadable,
+            entropy_nats=found.particles.entropy_nats,
+            outlier_score_nats=found.particles.outlier_score_nats,
+            unreadable=found.particles.unreadable,
         )
 
     monkeypatch.setattr(watching, "infer_particles", infer)

@@ -77,8 +77,8 @@ def test_a_watch_whose_particles_were_cut_is_refused(
         {"given": torch.zeros(2, 120)},
         {"groups": [0, 1, 2]},
         {"groups": None},
-        {"covariance": torch.zeros(120, 5, 5)},
-        {"rotation": None},
+        {"half": torch.zeros(119)},
+        {"particles": None},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -111,7 +111,7 @@ def test_an_evaluation_does_not_outlive_its_map(
 
 
 @pytest.mark.parametrize(
-    "place", [pytest.param("_tell", marks=pytest.mark.slow), "add"]
+    "place", [pytest.param("_tell", marks=pytest.mark.slow), "joined_with"]
 )
 def test_ctrl_c_leaves_no_file_half_in(
     start: Start,
