@@ -119,7 +119,9 @@ def _geometry(frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
 def _phase(optics: Optics, geometry: Tensor) -> Tensor:
     """Return gamma + arcsin(w), the phase whose sine is the CTF; shape (n, p).
 
-    It is linear in the geometry terms: one matrix product for all particles.
+    It is linear in the geometry terms: one matrix product for all particles. It is
+    taken in float64 and rounded once: in float32 libraries round it otherwise for
+    another number of particles, on some processors.
     """
     wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
     cs_angstrom = optics.cs_mm.double() * _MILLIMETRE_IN_ANGSTROM
@@ -135,8 +137,8 @@ def _phase(optics: Optics, geometry: Tensor) -> Tensor:
         optics.phase_shift_radian.double()
         + torch.asin(optics.amplitude_contrast.double()),
     )
-    rows = torch.stack(coefficients, dim=-1).to(geometry.dtype)[:, None]
-    return (rows @ geometry).squeeze(-2)
+    rows = torch.stack(coefficients, dim=-1)[:, None]
+    return (rows @ geometry.double()).squeeze(-2).to(geometry.dtype)
 
 
 def _envelope(optics: Optics, geometry: Tensor) -> Tensor:
