@@ -143,7 +143,7 @@ class ConformationSearch:
     def infer(
         self,
         images: WhitenedImages,
-        projector: MovingProjector,
+        projector: object,
         prior: PosePrior,
         start: ParticlePosterior | None,
     ) -> ParticlePosterior:
@@ -157,8 +157,8 @@ class ConformationSearch:
         ----------
         images : WhitenedImages
             In the projector's grid.
-        projector : MovingProjector
-        prior : PosePrior
+        projector, prior
+            Those that the maps are of.
         start : ParticlePosterior or None
             Is not looked at.
         """

@@ -24,7 +24,7 @@ def _equations_plain(
     parts = []
     for rows in torch.arange(len(images), device=volume.device).split(size):
         few, at = images.select(rows), latents[rows]
-        shown, jacobian = _slices_and_slopes(volume, few, at)
+        shown, jacobian = slices_and_slopes(volume, few, at)
         if ctf_slope is not None:
             jacobian[:, 5] = ctf_slope[rows] * shown
         # All is where the slices are, which the shift is undone for.
@@ -33,7 +33,7 @@ def _equations_plain(
     return NormalEquations.joined(parts)
 
 
-def _slices_and_slopes(
+def slices_and_slopes(
     volume: FourierVolume, images: WhitenedImages, latents: Latents
 ) -> tuple[Tensor, Tensor]:
     """Return slices (n, p), and derivatives of CTF times slice (n, 6, p).

@@ -106,7 +106,7 @@ def _fine_box(padding: float, box: int, map_box: int) -> int:
     return 2 * round(map_box * padded / box / 2)
 
 
-def _distance(accumulator: SliceAccumulator) -> Tensor:
+def voxel_distance(accumulator: SliceAccumulator) -> Tensor:
     """Return how far each voxel is from the origin, in Fourier pixels, float64."""
     planes, _, width = accumulator.sums.shape[:3]
     across = torch.arange(planes, device=accumulator.device) - accumulator.centre
@@ -117,7 +117,7 @@ def _distance(accumulator: SliceAccumulator) -> Tensor:
 
 def _weigh_plain(accumulator: SliceAccumulator) -> ShellSums:
     shells = accumulator.radius + 2
-    shell = _distance(accumulator).round().long()
+    shell = voxel_distance(accumulator).round().long()
     inside = shell < shells
     # Plane by plane first: a shell is thousands of voxels.
     planes = torch.arange(len(shell), device=shell.device)[:, None, None] * shells
@@ -151,7 +151,7 @@ def _divide_plain(accumulator: SliceAccumulator, added: Tensor, reach: int) -> T
     middle = slice(centre - reach, centre + reach + 1)
     cut = middle, middle, slice(reach + 1)
     value, weight = (part[cut] for part in accumulator.hermitian())
-    distance = _distance(accumulator)[cut]
+    distance = voxel_distance(accumulator)[cut]
     low = distance.long().clamp(max=len(added) - 2)
     part = (distance - low).to(added)
     floor = added[low] * (1 - part) + added[low + 1] * part

@@ -1,0 +1,127 @@
+"""The conformation in a linear subspace, in closed form, at poses that are known.
+
+At a pose a whitened image is ``y = A_0 + A z + noise`` with the slices A of the
+principal volumes through its CTF. With a normal z before the image is seen, the
+posterior of z is normal too, and its evidence weighs the modes of the pose
+(probabilistic PCA: Tipping and Bishop, J. R. Stat. Soc. B 61, 611, 1999).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import PoseInference
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.subspace_projector import SubspaceProjector
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.records import Latents
+
+
+@dataclass(frozen=True)
+class LinearConformation:
+    """Infers z at the pose modes that another inference gives.
+
+    A :class:`cryoinfer.inference.pose_inference.PoseInference`.
+
+    Attributes
+    ----------
+    poses : PoseInference
+        Its conformations are not looked at.
+    noise_inflation : float
+        What the variance of the noise is multiplied by: above 1 posteriors of z stay
+        wide, so that a subspace that is not found yet does not freeze.
+    """
+
+    poses: PoseInference[SubspaceProjector]
+    noise_inflation: float = 1.0
+
+    def infer(
+        self,
+        images: WhitenedImages,
+        projector: SubspaceProjector,
+        prior: PosePrior,
+        start: ParticlePosterior | None,
+    ) -> ParticlePosterior:
+        """Return the posteriors; pose and z are independent within a mode."""
+        posed = self.poses.infer(images, projector, prior, start)
+        n, count = posed.weight.shape
+        modes, spreads, evidence = [], [], []
+        for place in range(count):
+            at = posed.modes[:, place]
+            found = conformation_at(projector, images, at, prior, self.noise_inflation)
+            modes.append(replace(at, conformation=found.mean))
+            spreads.append(found.covariance)
+            evidence.append(found.log_evidence)
+        weight = _weighed(posed.weight, torch.stack(evidence, 1))
+        q = len(projector.components)
+        covariance = posed.weight.new_zeros(n, count, 6 + q, 6 + q)
+        covariance[..., :6, :6] = posed.covariances[..., :6, :6]
+        covariance[..., 6:, 6:] = torch.stack(spreads, 1)
+        order = weight.argsort(dim=1, descending=True, stable=True)
+        latents = Latents.joined([one[None] for one in modes]).transposed()
+        whole = ParticlePosterior.of_modes(latents, weight, covariance).in_order(order)
+        likelihood = projector.log_likelihood(images, whole.mode())
+        return replace(whole, log_likelihood=likelihood)
+
+
+def _weighed(before: Tensor, evidence: Tensor) -> Tensor:
+    """Return the weights of modes by their evidence; those without any have none."""
+    return evidence.masked_fill(before <= 0, -torch.inf).softmax(1)
+
+
+@dataclass(frozen=True)
+class ConformationPosterior:
+    """Normal posteriors of z of n particles at one pose each.
+
+    Attributes
+    ----------
+    mean : Tensor of float64, shape (n, q)
+    covariance : Tensor of float64, shape (n, q, q)
+    log_evidence : Tensor of float64, shape (n,)
+        Up to a constant of the image.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    log_evidence: Tensor
+
+
+def conformation_at(
+    projector: SubspaceProjector,
+    images: WhitenedImages,
+    latents: Latents,
+    prior: PosePrior,
+    noise_inflation: float = 1.0,
+) -> ConformationPosterior:
+    """Return the posterior of z at given poses.
+
+    Parameters
+    ----------
+    projector : SubspaceProjector
+    images : WhitenedImages
+        Of n particles.
+    latents : Latents
+        Their poses; the conformation is not looked at.
+    prior : PosePrior
+        Whose conformations have a spread.
+    noise_inflation : float
+        As of :class:`LinearConformation`.
+    """
+    images = images.at_defocus_offset(latents.defocus_offset_angstrom)
+    slices = projector.slices(latents.pose.rotation, images)
+    shown = torch.view_as_real(images.ctf[:, None] * slices).flatten(2)
+    seen = torch.view_as_real(images.moved_back(latents.pose.shift_angstrom)).flatten(1)
+    left, along = seen - shown[:, 0], shown[:, 1:]
+    information = 2 * (along @ along.mT).double() / noise_inflation
+    slope = 2 * (along @ left[..., None]).double()[..., 0] / noise_inflation
+    sd = prior.unknowns_sd_angstrom[3:]
+    precision = information + torch.diag(sd**-2)
+    root = torch.linalg.cholesky(precision)
+    covariance = torch.cholesky_inverse(root)
+    mean = (covariance @ slope[..., None])[..., 0]
+    log_volume = root.diagonal(dim1=1, dim2=2).log().sum(1) + sd.log().sum()
+    power = left.square().sum(1).double() / noise_inflation
+    evidence = 0.5 * (slope * mean).sum(1) - power - log_volume
+    return ConformationPosterior(mean, covariance, evidence)

@@ -1,0 +1,87 @@
+"""A mean map and principal volumes as a forward model: maps linear in a latent z."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.inference.map_equations import slices_and_slopes
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import NormalEquations, images_at_defocus
+from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.records import Latents
+
+
+@dataclass(frozen=True)
+class SubspaceProjector:
+    """Projections of ``mean + sum_k z_k component_k``.
+
+    A :class:`cryoinfer.inference.projector.Projector`; z is the conformation of a
+    particle.
+
+    Attributes
+    ----------
+    mean : FourierVolume
+    components : tuple of FourierVolume
+        q of them, to the radius of the mean.
+    """
+
+    mean: FourierVolume
+    components: tuple[FourierVolume, ...]
+
+    def at(self, conformation: Tensor) -> MapProjector:
+        """Return the map of one conformation (q,) as a forward model."""
+        values = self.mean.values.clone()
+        for share, one in zip(conformation.tolist(), self.components, strict=True):
+            values += share * one.values
+        return MapProjector(replace(self.mean, values=values))
+
+    def slices(self, rotation: Tensor, images: WhitenedImages) -> Tensor:
+        """Return slices of the mean and every component, complex64, (n, 1 + q, p)."""
+        volumes = (self.mean, *self.components)
+        disc, scale = images.disc, images.scale
+        each = [extract_slices(one, rotation, disc, scale) for one in volumes]
+        return torch.stack(each, 1)
+
+    def coefficients(self, latents: Latents, images: WhitenedImages) -> Tensor:
+        """Return the slices of each particle's own map."""
+        slices = self.slices(latents.pose.rotation, images)
+        return (_shares(latents)[..., None].to(slices) * slices).sum(1)
+
+    def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
+        """Return minus the squared residual of each whitened image, float64, (n,)."""
+        images = images.at_defocus_offset(latents.defocus_offset_angstrom)
+        moved = images.moved_back(latents.pose.shift_angstrom)
+        left = moved - images.ctf * self.coefficients(latents, images)
+        return -torch.view_as_real(left).square().sum((1, 2)).double()
+
+    def normal_equations(
+        self, images: WhitenedImages, latents: Latents, prior: PosePrior
+    ) -> NormalEquations:
+        """Return the likelihood and its derivatives at latents of n images."""
+        images, ctf_slope = images_at_defocus(images, latents, prior)
+        share = _shares(latents)
+        rigid = latents.without_conformation()
+        shown = images.coefficients.new_zeros(images.coefficients.shape)
+        jacobian = shown.new_zeros(len(shown), 6, shown.shape[1])
+        of_component = []
+        for number, volume in enumerate((self.mean, *self.components)):
+            slices, slopes = slices_and_slopes(volume, images, rigid)
+            own = share[:, number, None].to(slices)
+            shown += own * slices
+            jacobian += own[:, None] * slopes
+            if number:
+                of_component.append(images.ctf * slices)
+        if ctf_slope is not None:
+            jacobian[:, 5] = ctf_slope * shown
+        jacobian = torch.cat([jacobian, torch.stack(of_component, 1)], 1)
+        residual = images.moved_back(latents.pose.shift_angstrom) - images.ctf * shown
+        return NormalEquations.of_residuals(residual, jacobian, prior.precision >= 0)
+
+
+def _shares(latents: Latents) -> Tensor:
+    """Return what each volume counts for, (n, 1 + q)."""
+    conformation = latents.conformation
+    return torch.cat([torch.ones_like(conformation[:, :1]), conformation], 1)

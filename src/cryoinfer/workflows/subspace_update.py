@@ -1,0 +1,143 @@
+"""The M-step of a linear subspace: mean and principal volumes, solved together."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.subspace_projector import SubspaceProjector
+from cryoinfer.reconstruction.backproject import signal_to_noise
+from cryoinfer.reconstruction.coupled import CoupledSlices, CoupledSums, solve_coupled
+from cryoinfer.workflows.particle_pass import InferredBatch
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.structure_update import PADDING
+
+_LEAST_SNR = 0.03
+"""Of a component in a shell where the halves do not agree: it may still grow."""
+
+
+@dataclass(frozen=True)
+class SubspaceSums:
+    """Sums of both half-sets; an :class:`Accumulator`.
+
+    Attributes
+    ----------
+    first, second : CoupledSums
+    moments : Tensor of float64, shape (1 + q, 1 + q)
+        Sum over particles of the second moments of (1, z).
+    """
+
+    first: CoupledSums
+    second: CoupledSums
+    moments: Tensor
+
+    @classmethod
+    def empty(cls, components: int, box: int, radius: int) -> Self:
+        """Return the sums of no particle."""
+        maps = 1 + components
+        first, second = (
+            CoupledSums.empty(maps, box, radius, PADDING) for _ in range(2)
+        )
+        moments = torch.zeros(maps, maps, dtype=torch.float64)
+        return cls(first, second, moments)
+
+    def add(self, one: InferredBatch[SubspaceProjector]) -> None:
+        """Insert images at their best modes."""
+        posterior, at = one.placed, one.placed.mode()
+        sums = self.second if one.half else self.first
+        conformation = at.conformation
+        mean = torch.cat([torch.ones_like(conformation[:, :1]), conformation], 1)
+        second = mean[:, :, None] * mean[:, None]
+        second[:, 1:, 1:] += posterior.covariances[:, 0, 6:, 6:]
+        images = one.images.prefix(sums.radius)
+        images = images.at_defocus_offset(at.defocus_offset_angstrom)
+        seen = images.moved_back(at.pose.shift_angstrom)
+        slices = CoupledSlices(
+            at.pose.rotation,
+            images.disc,
+            seen * images.ctf,
+            images.ctf.square(),
+            mean,
+            second,
+        )
+        sums.insert(slices, images.scale)
+        self.moments.add_(second.double().sum(0))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The sums."""
+        return [
+            *self.first.tensors,
+            *self.second.tensors,
+            self.moments,
+        ]
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """A mean map and principal volumes.
+
+    Attributes
+    ----------
+    maps : Tensor, shape (1 + q, m, m, m)
+        The mean, then the components: their z has a standard deviation of one.
+    fsc : Tensor, shape (1 + q, shells)
+        Between the half-sets, given the z that they share.
+    """
+
+    maps: Tensor
+    fsc: Tensor
+
+    def projector(self, radius: int) -> SubspaceProjector:
+        """Return the forward model, to a Fourier radius."""
+        mean, *components = (
+            FourierVolume.from_map(one, radius, PADDING) for one in self.maps
+        )
+        return SubspaceProjector(mean, tuple(components))
+
+
+def solve_subspace(
+    problem: Problem, sums: SubspaceSums, mask: Tensor, snr: float | None
+) -> Subspace:
+    """Return the subspace of least squares with a Wiener filter, masked.
+
+    Parameters
+    ----------
+    problem : Problem
+    sums : SubspaceSums
+    mask : Tensor, shape (m, m, m)
+    snr : float or None
+        Signal over noise of components in every shell; None takes it from the
+        correlation of the half-sets.
+    """
+    box, map_box = problem.grid.box, mask.shape[-1]
+    maps, shells = len(sums.moments), sums.first.radius + 1
+    flat = torch.full((maps, shells), 1e3)
+    halves = [
+        torch.stack(solve_coupled(one, flat, box, map_box)) * mask
+        for one in (sums.first, sums.second)
+    ]
+    fsc = torch.stack(
+        [
+            fourier_shell_correlation(a, b).float()[:shells]
+            for a, b in zip(*halves, strict=True)
+        ]
+    )
+    ratio = torch.stack([signal_to_noise(one, joined=True) for one in fsc])
+    if snr is not None:
+        ratio[1:] = snr
+    ratio[1:] = ratio[1:].clamp(min=_LEAST_SNR)
+    both = sums.first.plus(sums.second)
+    solved = torch.stack(solve_coupled(both, ratio, box, map_box)) * mask
+    # What z turned out to be: its mean goes to the map, its spread to the components
+    # (parameter expansion: Liu, Rubin and Wu, Biometrika 85, 755, 1998).
+    n = sums.moments[0, 0]
+    mean = sums.moments[0, 1:] / n
+    spread = sums.moments[1:, 1:] / n - mean[:, None] * mean
+    root = torch.linalg.cholesky(spread).to(solved)
+    components = torch.einsum("kzyx,kl->lzyx", solved[1:], root)
+    middle = solved[0] + torch.einsum("k,kzyx->zyx", mean.to(solved), solved[1:])
+    return Subspace(torch.cat([middle[None], components]), fsc)

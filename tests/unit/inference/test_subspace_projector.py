@@ -1,0 +1,85 @@
+"""Maps that are linear in z, against one map for every z."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.scenes import RADIUS, blob_map
+
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.subspace_projector import SubspaceProjector
+from cryoinfer.records import Latents
+
+PRIOR = PosePrior(10.0, 1000.0, (1.0, 1.0))
+Z = torch.tensor([0.7, -1.2], dtype=torch.float64)
+
+
+@pytest.fixture
+def subspace() -> SubspaceProjector:
+    one = blob_map()
+    others = one.flip(0), one.transpose(0, 2)
+    mean, *components = (
+        FourierVolume.from_map(each, RADIUS)
+        for each in (one, *(0.5 * other for other in others))
+    )
+    return SubspaceProjector(mean, tuple(components))
+
+
+def at_z(latents: Latents) -> Latents:
+    """Return the same poses, all in one conformation."""
+    return replace(latents, conformation=Z.expand(len(latents), 2))
+
+
+def test_projections_are_those_of_the_map_at_z(scene, subspace) -> None:
+    made = scene(6, noise_sd=0.3)
+    latents = at_z(made.truth)
+    alone = subspace.at(Z)
+    rigid = latents.without_conformation()
+    found = subspace.coefficients(latents, made.images)
+    expected = alone.coefficients(rigid, made.images)
+    # Three slices are added up in single precision.
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(
+        subspace.log_likelihood(made.images, latents),
+        alone.log_likelihood(made.images, rigid),
+        rtol=1e-5,
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("defocus_error", [0.0, 300.0])
+def test_normal_equations_of_the_pose_are_those_of_the_map_at_z(
+    scene, subspace, defocus_error: float
+) -> None:
+    made = scene(6, noise_sd=0.3, defocus_error_angstrom=defocus_error)
+    latents = at_z(made.truth)
+    rigid = latents.without_conformation()
+    found = subspace.normal_equations(made.images, latents, PRIOR)
+    expected = subspace.at(Z).normal_equations(made.images, rigid, PRIOR.rigid)
+    # In standard deviations of the unknowns; one that is held has none.
+    root = expected.information.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    scale = root[:, :, None] * root[:, None]
+    apart = (found.information[:, :6, :6] - expected.information) / scale
+    # Sums of single precision, of three slices instead of one.
+    assert float(apart.abs().max()) < 1e-4
+    apart = (found.gradient[:, :6] - expected.gradient) / root
+    assert float(apart.abs().max()) < 1e-2
+
+
+def test_normal_equations_of_z_are_its_quadratic_form(scene, subspace) -> None:
+    made = scene(6, noise_sd=0.3)
+    latents = at_z(made.truth)
+    found = subspace.normal_equations(made.images, latents, PRIOR)
+    step = torch.tensor([0.3, 0.2], dtype=torch.float64)
+    there = replace(latents, conformation=latents.conformation + step)
+    value = subspace.log_likelihood(made.images, there)
+    bent = found.information[:, 6:, 6:]
+    expected = (
+        found.log_likelihood
+        + found.gradient[:, 6:] @ step
+        - 0.5 * torch.einsum("i,nij,j->n", step, bent, step)
+    )
+    # The likelihood is quadratic in z: only rounding is left.
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-2)
