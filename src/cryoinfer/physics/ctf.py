@@ -119,9 +119,8 @@ def _geometry(frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
 def _phase(optics: Optics, geometry: Tensor) -> Tensor:
     """Return gamma + arcsin(w), the phase whose sine is the CTF; shape (n, p).
 
-    It is linear in the geometry terms: one matrix product for all particles. It is
-    taken in float64 and rounded once: in float32 libraries round it otherwise for
-    another number of particles, on some processors.
+    It is linear in the geometry terms. No matrix product: libraries round its sums
+    otherwise for another number of particles or threads, on some processors.
     """
     wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
     cs_angstrom = optics.cs_mm.double() * _MILLIMETRE_IN_ANGSTROM
@@ -137,8 +136,12 @@ def _phase(optics: Optics, geometry: Tensor) -> Tensor:
         optics.phase_shift_radian.double()
         + torch.asin(optics.amplitude_contrast.double()),
     )
-    rows = torch.stack(coefficients, dim=-1)[:, None]
-    return (rows @ geometry.double()).squeeze(-2).to(geometry.dtype)
+    first, *others = (one.to(geometry.dtype)[:, None] for one in coefficients)
+    term, *terms = geometry.unbind(-2)
+    phase = first * term
+    for factor, other in zip(others, terms, strict=True):
+        phase = phase.add_(factor * other)
+    return phase
 
 
 def _envelope(optics: Optics, geometry: Tensor) -> Tensor:
