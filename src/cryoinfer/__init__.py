@@ -8,6 +8,8 @@ in a module of its own, which may move.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cryoinfer.matrix_library import ask_for_reproducible_products
+
 if TYPE_CHECKING:  # for type checkers and editors; the same places as below
     from cryoinfer.data.examples import named_structure as load_structure
     from cryoinfer.data.moving_model import MovingModel
@@ -30,6 +32,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the same places as below
     from cryoinfer.workflows.train import train_encoder as train
 
     load_particles = Particles.load
+
+ask_for_reproducible_products()
 
 __version__ = "0.1.0"
 

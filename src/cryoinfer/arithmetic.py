@@ -1,10 +1,13 @@
-"""Sums and products that round alike on any number of threads.
+"""Sums, products and transforms that round alike on any number of threads.
 
 PyTorch divides a sum of many numbers into as many parts as there are threads, and so do
 libraries of matrix products with a long inner dimension. Another number of threads then
 rounds otherwise, and a search that compares sums can go another way. Sums along an axis
 that leave several results are not divided. Here sums are taken along pieces of one
 length, and the pieces are added up.
+
+A transform of three axes is divided too, on Intel processors; a batch of transforms of
+one or two axes is divided between its members, whose bits are the same.
 
 A product of complex numbers is two products and a sum. PyTorch fuses them in its vector
 instructions and not in what is left over at the end of a thread's share.
@@ -39,6 +42,26 @@ def complex_product(first: Tensor, second: Tensor) -> Tensor:
     """Return the products of complex numbers, every one rounded in the same way."""
     a, b, c, d = first.real, first.imag, second.real, second.imag
     return torch.complex(a * c - b * d, a * d + b * c)
+
+
+def fourier_transform_3d(values: Tensor) -> Tensor:
+    """Return ``torch.fft.fftn`` over the last three axes."""
+    return torch.fft.fft(torch.fft.fft2(values), dim=-3)
+
+
+def real_fourier_transform_3d(values: Tensor) -> Tensor:
+    """Return ``torch.fft.rfftn`` over the last three axes."""
+    return torch.fft.fft(torch.fft.rfft2(values), dim=-3)
+
+
+def inverse_fourier_transform_3d(coefficients: Tensor) -> Tensor:
+    """Return ``torch.fft.ifftn`` over the last three axes."""
+    return torch.fft.ifft2(torch.fft.ifft(coefficients, dim=-3))
+
+
+def inverse_real_fourier_transform_3d(coefficients: Tensor, box: int) -> Tensor:
+    """Return ``torch.fft.irfftn`` over the last three axes, a cube of a given box."""
+    return torch.fft.irfft2(torch.fft.ifft(coefficients, dim=-3), s=(box, box))
 
 
 def inner_products(first: Tensor, second: Tensor) -> Tensor:

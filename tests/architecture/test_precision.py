@@ -49,6 +49,19 @@ def test_products_are_exact_on_every_processor(path: Path) -> None:
     assert not settings_used(path.read_text(encoding="utf-8"))
 
 
+DIVIDED = {"fftn", "ifftn", "rfftn", "irfftn"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE))
+)
+def test_no_transform_is_divided_between_threads(path: Path) -> None:
+    """Transforms of three axes are those of arithmetic.py."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not names & DIVIDED
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -47,17 +47,7 @@ def digests(folder: Path, threads: int) -> dict[str, bytes]:
     return {**contents, "stack": (folder / "particles.mrcs").read_bytes()[1024:]}
 
 
-CPU = Path("/proc/cpuinfo")
-IS_INTEL = CPU.exists() and "GenuineIntel" in CPU.read_text()
-
-
 # `.ci/processors` runs it with two.
-@pytest.mark.xfail(
-    IS_INTEL,
-    reason="on an Intel processor the last bits differ, the cause is not known yet "
-    "(docs/reproducibility.md)",
-    strict=False,
-)
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_do_not_change_a_bit(threads: int, tmp_path: Path) -> None:

@@ -8,7 +8,11 @@ from torch import Tensor
 
 from cryoinfer.arithmetic import (
     complex_product,
+    fourier_transform_3d,
     inner_products,
+    inverse_fourier_transform_3d,
+    inverse_real_fourier_transform_3d,
+    real_fourier_transform_3d,
     reproducible_mean,
     reproducible_sum,
 )
@@ -57,6 +61,32 @@ def test_complex_products_are_those_of_complex_numbers() -> None:
     )
 
 
+@pytest.mark.parametrize("box", [5, 8])
+def test_transforms_are_those_over_three_axes(box: int) -> None:
+    values = noise(2, box, box, box).double()
+    half, whole = real_fourier_transform_3d(values), fourier_transform_3d(values)
+    dim = (-3, -2, -1)
+    torch.testing.assert_close(half, torch.fft.rfftn(values, dim=dim))
+    torch.testing.assert_close(whole, torch.fft.fftn(values, dim=dim))
+    torch.testing.assert_close(inverse_fourier_transform_3d(whole).real, values)
+    torch.testing.assert_close(inverse_real_fourier_transform_3d(half, box), values)
+
+
+# Shapes that MKL divides along the inner dimension on an Intel processor.
+@pytest.mark.parametrize("shape", [(64, 1040, 32), (3, 1000, 1000), (1, 512, 500)])
+@pytest.mark.parametrize("type_", [torch.float32, torch.float64])
+def test_products_of_matrices_do_not_depend_on_threads(
+    shape: tuple[int, int, int], type_: torch.dtype
+) -> None:
+    rows, inner, columns = shape
+    first, second = noise(rows, inner).to(type_), noise(inner, columns).to(type_)
+    torch.set_num_threads(1)
+    alone = first @ second
+    for threads in (2, 3, 4):
+        torch.set_num_threads(threads)
+        assert torch.equal(alone, first @ second)
+
+
 def test_every_number_of_threads_gives_the_same_bits() -> None:
     values, cube = noise(3, 100_003), noise(32, 32, 32)
 
@@ -69,6 +99,8 @@ def test_every_number_of_threads_gives_the_same_bits() -> None:
             complex_product(*torch.view_as_complex(noise(2, 100_003, 2))),
             wave,
             oversampled_inverse(wave, 64, 32),
+            real_fourier_transform_3d(cube),
+            fourier_transform_3d(cube[:16, :16, :16]),
         ]
 
     torch.set_num_threads(1)

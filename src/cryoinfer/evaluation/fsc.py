@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import (
+    inverse_real_fourier_transform_3d,
+    real_fourier_transform_3d,
+)
 from cryoinfer.errors import InputError
 
 RANDOMISE_BELOW = 0.8
@@ -164,7 +168,7 @@ def resolution_at(
 
 def _transform(density: Tensor) -> Tensor:
     # The origin does not matter: both maps get the same phase, which cancels.
-    return torch.fft.rfftn(density.double(), dim=(-3, -2, -1))
+    return real_fourier_transform_3d(density.double())
 
 
 def _shells(box: int, device: torch.device) -> Tensor:
@@ -221,7 +225,7 @@ def _randomise_phases(
     phase = torch.sgn(_transform(noise).to(coefficients.device))
     random = _shells(box, coefficients.device) >= first_shell
     mixed = torch.where(random, coefficients.abs() * phase, coefficients)
-    return torch.fft.irfftn(mixed, s=(box, box, box))
+    return inverse_real_fourier_transform_3d(mixed, box)
 
 
 def _require_equal_cubes(map_a: Tensor, map_b: Tensor) -> None:

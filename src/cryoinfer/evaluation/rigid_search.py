@@ -12,6 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import (
+    fourier_transform_3d,
+    inverse_fourier_transform_3d,
+    inverse_real_fourier_transform_3d,
+    real_fourier_transform_3d,
+)
 from cryoinfer.evaluation.fsc import (
     fourier_shell_correlation,
     masked_fsc,
@@ -192,7 +198,7 @@ def resampled(density: Tensor, box: int) -> Tensor:
     """
     n = density.shape[-1]
     coefficients = torch.fft.fftshift(
-        torch.fft.fftn(torch.fft.ifftshift(density.double()))
+        fourier_transform_3d(torch.fft.ifftshift(density.double()))
     )
     kept = min(
         (n - 1) // 2, (box - 1) // 2
@@ -202,7 +208,7 @@ def resampled(density: Tensor, box: int) -> Tensor:
     part = coefficients[(slice(n // 2 - kept, n // 2 + kept + 1),) * 3]
     out = torch.zeros((box,) * 3, dtype=coefficients.dtype, device=density.device)
     out[(slice(box // 2 - kept, box // 2 + kept + 1),) * 3] = part * inside
-    values = torch.fft.ifftn(torch.fft.ifftshift(out)).real
+    values = inverse_fourier_transform_3d(torch.fft.ifftshift(out)).real
     return torch.fft.fftshift(values) * (box / n) ** 3
 
 
@@ -260,7 +266,7 @@ def _score(
     """
     fixed = resampled(pair.fixed, box)
     fixed = (fixed - fixed.mean()).float()
-    fixed = torch.fft.rfftn(fixed / fixed.norm())
+    fixed = real_fourier_transform_3d(fixed / fixed.norm())
     # Twice as fine, so that reading between voxels loses little.
     moving = resampled(pair.moving, 2 * box)
     moving = (moving - moving.mean()).float()
@@ -277,8 +283,8 @@ def _score(
         at = (2.0 * at + box) * scale - 1.0
         volume = moving[None, None].expand(len(part), 1, -1, -1, -1)
         turned = torch.nn.functional.grid_sample(volume, at, align_corners=True)[:, 0]
-        product = fixed.conj() * torch.fft.rfftn(turned, dim=(-3, -2, -1))
-        correlation = torch.fft.irfftn(product, s=(box,) * 3).flatten(1)
+        product = fixed.conj() * real_fourier_transform_3d(turned)
+        correlation = inverse_real_fourier_transform_3d(product, box).flatten(1)
         norm = turned.flatten(1).norm(dim=1).clamp(min=1e-30)
         value, place = correlation.max(1)
         scores.append(value / norm)

@@ -16,6 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer.arithmetic import (
+    inverse_real_fourier_transform_3d,
+    real_fourier_transform_3d,
+)
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.pose_error import GlobalAlignment
 
@@ -170,15 +174,15 @@ def _low_pass_response(box: int, band: float) -> Tensor:
 
 def _low_pass(density: Tensor, band: float) -> NDArray[np.float32]:
     box = density.shape[-1]
-    coefficients = torch.fft.rfftn(density.detach().cpu().float())
+    coefficients = real_fourier_transform_3d(density.detach().cpu().float())
     coefficients *= _low_pass_response(box, band)
-    return torch.fft.irfftn(coefficients, s=(box, box, box)).numpy()
+    return inverse_real_fourier_transform_3d(coefficients, box).numpy()
 
 
 def _spline_coefficients(density: Tensor, band: float) -> NDArray[np.float32]:
     """Return B-spline coefficients of the low-passed map on a grid twice as fine."""
     box = density.shape[-1]
-    fine = torch.fft.rfftn(density.detach().cpu().float())
+    fine = real_fourier_transform_3d(density.detach().cpu().float())
     fine *= _low_pass_response(box, band)
     fine = _pad_whole_axis(_pad_whole_axis(fine, 0), 1)
     fine[..., box // 2] /= 2  # Nyquist gains a partner
@@ -190,7 +194,7 @@ def _spline_coefficients(density: Tensor, band: float) -> NDArray[np.float32]:
     fine /= response[:, None, None]
     fine /= response[:, None]
     fine /= response[: box + 1]
-    return torch.fft.irfftn(fine, s=(2 * box,) * 3).mul_(8).numpy()
+    return inverse_real_fourier_transform_3d(fine, 2 * box).mul_(8).numpy()
 
 
 def _pad_whole_axis(coefficients: Tensor, axis: int) -> Tensor:

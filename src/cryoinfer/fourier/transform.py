@@ -10,6 +10,11 @@ transform times ``sqrt(n)``: see :func:`map_to_fourier`.
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import (
+    inverse_real_fourier_transform_3d,
+    real_fourier_transform_3d,
+)
+
 
 def image_to_fourier(images: Tensor) -> Tensor:
     """Transform images whose origin is the pixel ``n // 2``.
@@ -60,7 +65,7 @@ def map_to_fourier(density: Tensor) -> Tensor:
     """
     n = density.shape[-1]
     shifted = torch.fft.ifftshift(density, dim=(-3, -2, -1))
-    return torch.fft.rfftn(shifted, dim=(-3, -2, -1)) / n
+    return real_fourier_transform_3d(shifted) / n
 
 
 def fourier_to_map(coefficients: Tensor, box: int) -> Tensor:
@@ -76,5 +81,5 @@ def fourier_to_map(coefficients: Tensor, box: int) -> Tensor:
     -------
     Tensor, shape (n, n, n)
     """
-    density = torch.fft.irfftn(coefficients, s=(box, box, box), dim=(-3, -2, -1))
+    density = inverse_real_fourier_transform_3d(coefficients, box)
     return torch.fft.fftshift(density, dim=(-3, -2, -1)) * box

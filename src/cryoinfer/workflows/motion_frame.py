@@ -12,7 +12,10 @@ import roma
 import torch
 from torch import Tensor
 
-from cryoinfer.arithmetic import complex_product
+from cryoinfer.arithmetic import (
+    complex_product,
+    fourier_transform_3d,
+)
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.model_frame import ModelFrame
@@ -62,7 +65,7 @@ def first_frame(
         x, y, z = (place.round().long() % m).unbind(-1)
         row = (z * m + y) * m + x
         common.index_add_(0, row.flatten(), product.flatten())
-    value = torch.fft.fftn(common.reshape(m, m, m)).real
+    value = fourier_transform_3d(common.reshape(m, m, m)).real
     place = torch.stack(torch.unravel_index(value.argmax(), value.shape)).flip(0)
     place = (place + m // 2) % m - m // 2
     return ModelFrame(middle.rotation, place.double() * (grid.length_angstrom / m))

@@ -12,6 +12,10 @@ import numba
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import (
+    inverse_real_fourier_transform_3d,
+    real_fourier_transform_3d,
+)
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.oversampled import oversampled_inverse, oversampled_transform
 from cryoinfer.fourier.slices import (
@@ -191,7 +195,7 @@ def _check_transforms() -> OperationCheck:
     cube = _smooth_noise(torch.Generator().manual_seed(2))
     found = oversampled_transform(cube, 2 * _BOX, _BOX - 1)
     whole = torch.nn.functional.pad(cube.double(), (_BOX // 2,) * 6)
-    full = torch.fft.rfftn(torch.fft.ifftshift(whole))
+    full = real_fourier_transform_3d(torch.fft.ifftshift(whole))
     index = torch.arange(1 - _BOX, _BOX) % (2 * _BOX)
     there = _largest(found, full[index][:, index, :_BOX].to(torch.complex128))
     back = oversampled_inverse(found, 2 * _BOX, _BOX)
@@ -206,7 +210,7 @@ def _plain_inverse(values: Tensor, padded: int, box: int) -> Tensor:
     index = torch.arange(-reach, reach + 1) % padded
     full = values.new_zeros(padded, padded, padded // 2 + 1)
     full[index[:, None], index, : reach + 1] = values
-    whole = torch.fft.fftshift(torch.fft.irfftn(full, s=(padded,) * 3))
+    whole = torch.fft.fftshift(inverse_real_fourier_transform_3d(full, padded))
     middle = slice((padded - box) // 2, (padded + box) // 2)
     return whole[middle, middle, middle]
 
