@@ -7,6 +7,13 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.records import Latents
+
+_LEAST_WEIGHT = 1e-3
+"""Of a component that is looked at beside the best."""
+
+_HOPELESS_NATS = 12.0
+"""A mode this far behind the best of its image is given up: one in 160,000."""
 
 
 def ranked_posterior(
@@ -76,6 +83,89 @@ def posterior_of_modes(
         modes.covariance()[place],
         modes.log_likelihood[first],
     )
+
+
+def distinct_modes(
+    proposed: ParticlePosterior,
+    count: int,
+    apart_radian: float,
+    symmetry: Tensor,
+    lever_angstrom: float,
+) -> tuple[Tensor, Tensor]:
+    """Return images and components, the first of each, that are apart.
+
+    Parameters
+    ----------
+    proposed : ParticlePosterior
+    count : int
+        Of each image, at most; one at least.
+    apart_radian : float
+    symmetry, lever_angstrom
+        As for :func:`repeats`.
+    """
+    # Likely ones first, so that no negligible one stands for its neighbours.
+    order = (proposed.weight <= _LEAST_WEIGHT).byte().argsort(dim=1, stable=True)
+    rows = torch.arange(len(order))[:, None]
+    likely = proposed.weight[rows, order] > _LEAST_WEIGHT
+    likely[:, 0] = True
+    modes = proposed.modes[rows, order]
+    chosen = likely & ~repeats(
+        modes.pose.rotation,
+        apart_radian,
+        symmetry,
+        modes.conformation,
+        lever_angstrom,
+    )
+    chosen &= chosen.cumsum(1) <= count
+    owner, place = torch.nonzero(chosen).unbind(1)
+    return owner, order[owner, place]
+
+
+def contenders(
+    owner: Tensor,
+    latents: Latents,
+    evidence: Tensor,
+    same_radian: float,
+    symmetry: Tensor,
+    lever_angstrom: float,
+) -> Tensor:
+    """Return which modes are still possible, those of an image together, best first.
+
+    Parameters
+    ----------
+    owner : Tensor of int64, shape (m,)
+        The image of each mode.
+    latents : Latents
+        Of length m.
+    evidence : Tensor, shape (m,)
+        In nats.
+    same_radian : float
+        Modes nearer than that to a better one are given up.
+    symmetry, lever_angstrom
+        As for :func:`repeats`.
+    """
+    # By image, and by falling evidence within.
+    order = evidence.argsort(descending=True)
+    order = order[owner[order].argsort(stable=True)]
+    owner = owner[order]
+    first = torch.searchsorted(owner, owner)
+    rank = torch.arange(len(owner)) - first
+    behind = evidence[order[first]] - evidence[order]
+    # The best stays even where an image has overflowed and nothing is known.
+    alive = (behind < _HOPELESS_NATS) | (rank == 0)
+    for k in range(1, int(rank.max()) + 1):
+        # Against each that is k places better.
+        late = torch.nonzero(rank >= k).squeeze(1)
+        pair = order[torch.stack([late - k, late], 1)]
+        twin = repeats(
+            latents.pose.rotation[pair],
+            same_radian,
+            symmetry,
+            latents.conformation[pair],
+            lever_angstrom,
+        )[:, 1]
+        alive[late[twin]] = False
+    return order[alive]
 
 
 def repeats(

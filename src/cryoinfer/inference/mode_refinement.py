@@ -7,22 +7,19 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
-from cryoinfer.inference.mode_ranking import posterior_of_modes, repeats
+from cryoinfer.inference.mode_ranking import (
+    contenders,
+    distinct_modes,
+    posterior_of_modes,
+)
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.records import Latents
 
 _STEPS = 4  # of a refinement at one radius
-
-_LEAST_WEIGHT = 1e-3
-"""Of a component that is refined beside the best."""
-
-_HOPELESS_NATS = 12.0
-"""A mode this far behind the best of its image is given up: one in 160,000."""
 
 _WIDER_DRAWS = 2.0
 """Standard deviations of what draws are from, over those at the radius before: the
@@ -94,7 +91,9 @@ class ModeRefinement(Generic[P]):
             ``modes`` each, best first; those that were given up have no weight.
         """
         n, count = proposed.weight.shape[0], min(self.modes, proposed.weight.shape[1])
-        owner, chosen = self._starts(proposed, count)
+        alike = self.symmetry, self.lever_angstrom
+        apart = reach_radian(self.radii[0])
+        owner, chosen = distinct_modes(proposed, count, apart, *alike)
         found = PosteriorModes.unknown(proposed.modes[owner, chosen])
         for radius in self.radii:
             near = images.prefix(radius).select(owner)
@@ -107,7 +106,7 @@ class ModeRefinement(Generic[P]):
                 reach_radian(radius),
             )
             evidence = found.log_evidence(prior)
-            kept = self._contenders(owner, found.latents, evidence, radius)
+            kept = contenders(owner, found.latents, evidence, 0.5 / radius, *alike)
             owner, found, evidence = owner[kept], found[kept], evidence[kept]
             if self.draws and radius != self.radii[-1]:
                 places = int(torch.bincount(owner).max())
@@ -122,50 +121,3 @@ class ModeRefinement(Generic[P]):
         wide = replace(so_far, covariance=so_far.covariance * _WIDER_DRAWS**2)
         drawn = wide.sample(self.draws, torch.Generator().manual_seed(self.seed))
         return [PosteriorModes.unknown(drawn[k]) for k in range(self.draws)]
-
-    def _starts(self, proposed: ParticlePosterior, count: int) -> tuple[Tensor, Tensor]:
-        """Return images and components, the densest, out of reach of each other."""
-        reach = reach_radian(self.radii[0])
-        # Likely ones first, so that no negligible one stands for its neighbours.
-        order = (proposed.weight <= _LEAST_WEIGHT).byte().argsort(dim=1, stable=True)
-        rows = torch.arange(len(order))[:, None]
-        likely = proposed.weight[rows, order] > _LEAST_WEIGHT
-        likely[:, 0] = True
-        modes = proposed.modes[rows, order]
-        chosen = likely & ~repeats(
-            modes.pose.rotation,
-            reach,
-            self.symmetry,
-            modes.conformation,
-            self.lever_angstrom,
-        )
-        chosen &= chosen.cumsum(1) <= count
-        owner, place = torch.nonzero(chosen).unbind(1)
-        return owner, order[owner, place]
-
-    def _contenders(
-        self, owner: Tensor, latents: Latents, evidence: Tensor, radius: int
-    ) -> Tensor:
-        """Return which modes go on, those of an image together and best first."""
-        # By image, and by falling evidence within.
-        order = evidence.argsort(descending=True)
-        order = order[owner[order].argsort(stable=True)]
-        owner = owner[order]
-        first = torch.searchsorted(owner, owner)
-        rank = torch.arange(len(owner)) - first
-        behind = evidence[order[first]] - evidence[order]
-        # The best stays even where an image has overflowed and nothing is known.
-        alive = (behind < _HOPELESS_NATS) | (rank == 0)
-        for k in range(1, int(rank.max()) + 1):
-            # Against each that is k places better.
-            late = torch.nonzero(rank >= k).squeeze(1)
-            pair = order[torch.stack([late - k, late], 1)]
-            twin = repeats(
-                latents.pose.rotation[pair],
-                0.5 / radius,
-                self.symmetry,
-                latents.conformation[pair],
-                self.lever_angstrom,
-            )[:, 1]
-            alive[late[twin]] = False
-        return order[alive]
