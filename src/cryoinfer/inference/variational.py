@@ -3,17 +3,16 @@
 A Gaussian of full covariance, the guide q, is fitted to p(unknowns | image) from a
 differentiable ``log p(image, unknowns)`` alone: gradient ascent on a lower bound of the
 log evidence, with samples that are functions of the guide (Kingma and Welling,
-arXiv:1312.6114, 2013). Many are fitted side by side, or a network learns to name them.
-A guide has one mode: start it in the one that is wanted.
+arXiv:1312.6114, 2013). Many are fitted side by side. A guide has one mode: start it in
+the one that is wanted.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 LogJoint = Callable[[Tensor], Tensor]
 """From unknowns (k, n, d) to ``log p(image, unknowns)``, shape (k, n), in nats.
@@ -32,14 +31,15 @@ class VariationalConfig:
     samples : int
         Of every guide in each step.
     learning_rate : float
-        The first, of the network's weights, or of a guide in standard deviations of
-        its start; it falls to zero as a cosine.
+        The first, in standard deviations of a guide's start; it falls to zero as a
+        cosine.
     importance : bool
-        Which bound is raised, see :func:`bound`.
+        Whether the importance-weighted bound is raised, see :func:`bound`. It hardly
+        minds a guide that is too wide, and takes many more steps to make it narrower.
     """
 
-    steps: int = 500
-    samples: int = 16
+    steps: int = 40
+    samples: int = 4
     learning_rate: float = 0.1
     importance: bool = False
 
@@ -65,8 +65,11 @@ class GaussianGuide:
         return self.factor.norm(dim=-1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw unknowns, shape (count, n, d), differentiable in mean and factor."""
-        normal = self.mean.new_empty(count, *self.mean.shape)
+        """Draw unknowns, shape (count, n, d), differentiable in mean and factor.
+
+        At the same standard deviations of all n, so that none depends on the others.
+        """
+        normal = self.mean.new_empty(count, 1, self.mean.shape[-1])
         normal.normal_(generator=generator)
         return self.mean + (self.factor @ normal[..., None])[..., 0]
 
@@ -144,47 +147,20 @@ def fit_guides(
         scale = free.tril(-1) + torch.diag_embed(free.diagonal(dim1=-2, dim2=-1).exp())
         return GaussianGuide(mean + (factor @ step[..., None])[..., 0], factor @ scale)
 
-    _maximise(
-        [step, free],
-        lambda: _steady_bound(log_joint, guide(), config, generator),
-        config,
-    )
+    adam = torch.optim.Adam([step, free], lr=config.learning_rate)
+    # A falling rate averages the noise of the last gradients out of the answer.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.steps)
+    for number in range(config.steps):
+        adam.zero_grad()
+        values = _steady_bound(log_joint, guide(), config, generator)
+        if not bool(values.isfinite().all()):
+            found = f"bound not finite at step {number}"
+            raise ValueError(f"{found}: start elsewhere, or lower the rate")
+        values.sum().neg().backward()
+        adam.step()
+        schedule.step()
     with torch.no_grad():
         return guide()
-
-
-def fit_amortized(
-    network: nn.Module,
-    log_joint: Callable[[Tensor, Tensor], Tensor],
-    draw_batch: Callable[[torch.Generator], Tensor],
-    config: VariationalConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Teach a network to name guides; return the mean bounds, (steps,), in nats.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Returns the :class:`GaussianGuide` of images (b, ...); changed in place.
-    log_joint : callable
-        From images (b, ...) and unknowns (k, b, d) to what a :data:`LogJoint` returns.
-    draw_batch : callable
-        Returns the images (b, ...) of a step.
-    config : VariationalConfig
-    generator : torch.Generator
-
-    Raises
-    ------
-    ValueError
-        If a bound is not finite, or ``log_joint`` returns the wrong shape.
-    """
-
-    def bounds() -> Tensor:
-        images = draw_batch(generator)
-        joint = partial(log_joint, images)
-        return _steady_bound(joint, network(images), config, generator)
-
-    return _maximise(network.parameters(), bounds, config)
 
 
 def _log_weight(log_joint: LogJoint, guide: GaussianGuide, unknowns: Tensor) -> Tensor:
@@ -226,24 +202,3 @@ def _steady_bound(
         share = log_weight.detach().softmax(0)[..., None]
         unknowns.register_hook(lambda gradient: share * gradient)
     return _combined(log_weight, config.importance)
-
-
-def _maximise(
-    weights: Iterable[Tensor], bounds: Callable[[], Tensor], config: VariationalConfig
-) -> Tensor:
-    """Raise the sum of bounds in place; return their mean in each step."""
-    adam = torch.optim.Adam(weights, lr=config.learning_rate)
-    # A falling rate averages the noise of the last gradients out of the answer.
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.steps)
-    means = []
-    for step in range(config.steps):
-        adam.zero_grad()
-        values = bounds()
-        if not bool(values.isfinite().all()):
-            found = f"bound not finite at step {step}"
-            raise ValueError(f"{found}: start elsewhere, or lower the rate")
-        values.sum().neg().backward()
-        adam.step()
-        schedule.step()
-        means.append(values.detach().mean())
-    return torch.stack(means)

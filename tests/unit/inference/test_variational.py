@@ -11,14 +11,13 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from cryoinfer.inference.variational import (
     GaussianGuide,
     VariationalConfig,
     bound,
-    fit_amortized,
     fit_guides,
 )
 
@@ -89,17 +88,20 @@ def test_unknowns_of_unlike_units_have_their_covariance() -> None:
 def test_the_importance_weighted_bound_lies_between_the_other_and_the_evidence() -> (
     None
 ):
-    wide = round_guide(torch.full((4000, 1), 6.0, dtype=torch.float64), 1.5)
+    wide = round_guide(torch.full((1, 1), 6.0, dtype=torch.float64), 1.5)
 
     def mean_bound(count: int, importance: bool) -> float:
-        found = bound(measured_twice, wide, count, seeded(2), importance)
-        return float(found.mean())
+        found = [
+            bound(measured_twice, wide, count, seeded(k), importance)
+            for k in range(2000)
+        ]
+        return float(torch.cat(found).mean())
 
     evidence = log_evidence_of_measured_twice()
     # KL of the guide N(6, 1.5) to the posterior N(7.25, 0.913), in closed form.
     sd, away = math.sqrt(1 / 1.2), 1.25
     divergence = math.log(sd / 1.5) + (1.5**2 + away**2) / (2 * sd**2) - 0.5
-    # The mean of 32000 log weights whose sd is 2.3.
+    # The mean of 16,000 log weights whose sd is 2.3: a standard error of 0.018.
     assert abs(mean_bound(8, False) - (evidence - divergence)) < 0.05
     bounds = [mean_bound(8, False)] + [mean_bound(k, True) for k in (2, 8, 32)]
     assert [*bounds, evidence] == sorted([*bounds, evidence])
@@ -128,6 +130,14 @@ def test_the_gradient_of_the_bound_is_its_derivative(importance: bool) -> None:
     free = torch.rand(2, 2, 2, generator=seeded(1), dtype=torch.float64) + 0.5
     inputs = (mean.requires_grad_(), free.requires_grad_())
     assert torch.autograd.gradcheck(value, inputs)
+
+
+def test_what_is_drawn_of_a_guide_does_not_depend_on_others() -> None:
+    both = GaussianGuide(torch.zeros(2, 3), torch.eye(3).expand(2, 3, 3))
+    one = GaussianGuide(both.mean[1:], both.factor[1:])
+    drawn = both.sample(5, seeded(0))[:, 1:]
+    assert torch.equal(drawn, one.sample(5, seeded(0)))
+    assert float(drawn.std()) > 0.5
 
 
 def test_a_log_joint_of_single_pixels_is_refused() -> None:
@@ -239,63 +249,22 @@ def cramer_rao_of_shifts(shift: Tensor) -> Tensor:
     return torch.linalg.inv(information).diagonal(dim1=1, dim2=2).mean(0).sqrt()
 
 
-class MatchedFilterNetwork(nn.Module):
-    """One kernel as large as the image, learned; the moments of where it answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.zeros(BOX, BOX))
-        self.bias = nn.Parameter(torch.zeros(BOX, BOX))
-        self.log_floor = nn.Parameter(torch.zeros(2))
-
-    def forward(self, images: Tensor) -> GaussianGuide:
-        product = torch.fft.rfft2(self.kernel) * torch.fft.rfft2(images).conj()
-        answer = torch.fft.fftshift(torch.fft.irfft2(product), dim=(-2, -1))
-        heat = (answer + self.bias).flatten(1).softmax(1)
-        axis = AXIS.to(images)
-        place = torch.cartesian_prod(axis, axis).flip(-1)
-        mean = heat @ place
-        away = place - mean[:, None]
-        covariance = torch.einsum("bp,bpi,bpj->bij", heat, away, away)
-        floor = torch.diag(self.log_floor.exp())
-        return GaussianGuide(mean, torch.linalg.cholesky(covariance + floor))
-
-
-@pytest.mark.slow
-def test_a_network_learns_shifts_to_the_cramer_rao_bound() -> None:
-    generator = seeded(5)
-    images = shifted_counts(10_000, generator)[1]
-
-    def draw_batch(generator: torch.Generator) -> Tensor:
-        return images[torch.randint(len(images), (64,), generator=generator)]
-
-    network = MatchedFilterNetwork()
-    config = VariationalConfig(steps=400, samples=1, learning_rate=0.03)
-    bounds = fit_amortized(network, shift_joint, draw_batch, config, generator)
-    # A bound that had learned nothing would stay within its noise of about 5 nats.
-    assert float(bounds[-50:].mean() - bounds[:5].mean()) > 20
-
-    shift, counts = shifted_counts(300, seeded(9))
+def test_shifts_are_found_to_the_cramer_rao_bound() -> None:
+    shift, counts = shifted_counts(100, seeded(9))
     # Atoms that leave the box take their information along: none of these has.
     inside = ((ATOMS - shift[:, None]).abs() < BOX / 2).all(-1).all(-1)
-    shift, counts = shift[inside], counts[inside]
-    least = cramer_rao_of_shifts(shift)
-    with torch.no_grad():
-        named = network(counts)
-    # Of 250 images the RMSE itself is known to 5 %.
-    assert bool((root_mean_square(named.mean - shift) < 1.3 * least).all())
-
-    few = slice(0, 60)
-    polished = fit_guides(
-        partial(shift_joint, counts[few]),
-        GaussianGuide(named.mean[few], named.factor[few]),
+    shift, counts = shift[inside][:60], counts[inside][:60]
+    guide = fit_guides(
+        partial(shift_joint, counts),
+        round_guide(shift.round(), 1.0),
         VariationalConfig(60, 4),
-        generator,
+        seeded(5),
     )
-    error = polished.mean - shift[few]
-    assert bool((root_mean_square(error) < 1.3 * least).all())
+    least = cramer_rao_of_shifts(shift)
+    # Of 60 images the RMSE itself is known to 9 %.
+    assert bool((root_mean_square(guide.mean - shift) < 1.3 * least).all())
     # Widths are those that the information grants; they vary by 10 % with the counts.
-    width = root_mean_square(polished.standard_deviation.double())
+    width = root_mean_square(guide.standard_deviation.double())
     assert torch.allclose(width, least, rtol=0.15)
 
 
