@@ -41,7 +41,12 @@ from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.motion_files import write_motions
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
-from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem, Poses
+from cryoinfer.workflows.motion_problem import (
+    DynamicsConfig,
+    MotionInferenceName,
+    MotionProblem,
+    Poses,
+)
 from cryoinfer.workflows.train import require_picture
 from cryoinfer.world import World
 
@@ -61,6 +66,7 @@ class DynamicsOptions:
     cutoff : float
         Length of the longest spring, in angstrom.
     poses : {"unknown", "in-plane", "given", "searched"}
+    inference : {"refinement", "variational"}
     shift : float or None
         Expected spread of the shifts in angstrom; None for 5 % of the box.
     defocus_error : float
@@ -84,6 +90,7 @@ class DynamicsOptions:
     amplitude: float
     cutoff: float
     poses: Poses
+    inference: MotionInferenceName
     shift: float | None
     defocus_error: float
     steps: int
@@ -110,6 +117,7 @@ class DynamicsOptions:
             "amplitude": self.amplitude,
             "cutoff": self.cutoff,
             "poses": self.poses,
+            "inference": self.inference,
             "shift-sd": self.shift,
             "defocus-error": self.defocus_error,
             "steps": self.steps,
@@ -125,6 +133,7 @@ class DynamicsOptions:
         """Return what the workflow is told."""
         return DynamicsConfig(
             poses=self.poses,
+            inference=self.inference,
             shift_sd_angstrom=self.shift,
             defocus_sd_angstrom=self.defocus_error,
             network=PoseNetworkConfig(side=self.side),

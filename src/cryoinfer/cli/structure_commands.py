@@ -73,6 +73,16 @@ Shift = Annotated[
         show_default=False,
     ),
 ]
+Inference = Annotated[
+    Literal["refinement", "variational"],
+    typer.Option(
+        "--inference",
+        help="How posteriors are inferred: refinement finds their tops and the widths "
+        "there, and corrects these by simulated images; variational fits Gaussians to "
+        "them by random draws (stochastic variational inference), at ever higher "
+        "resolution.",
+    ),
+]
 Draws = Annotated[
     int,
     typer.Option(
@@ -200,6 +210,7 @@ def dynamics(
     amplitude: Amplitude = 2.0,
     cutoff: Cutoff = 15.0,
     poses: KnownPoses = "searched",
+    inference: Inference = "refinement",
     shift: Shift = None,
     defocus_error: opt.DefocusError = 0.0,
     steps: opt.Steps = 3000,
@@ -226,6 +237,7 @@ def dynamics(
             amplitude=amplitude,
             cutoff=cutoff,
             poses=poses,
+            inference=inference,
             shift=shift,
             defocus_error=defocus_error,
             steps=steps,

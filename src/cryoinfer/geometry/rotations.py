@@ -86,6 +86,28 @@ def rotation_vector(rotation: Tensor) -> Tensor:
     return roma.rotmat_to_rotvec(rotation)
 
 
+def left_jacobian(rotation_vector: Tensor) -> Tensor:
+    """Return how rotations turn as their vectors change, shape (..., 3, 3).
+
+    The J of ``exp(v + d) = exp(J d) exp(v)``, to the first order in d (Chirikjian,
+    Stochastic Models, Information Theory, and Lie Groups 2, 2012, section 10.3).
+
+    Parameters
+    ----------
+    rotation_vector : Tensor of float64, shape (..., 3)
+        Radians.
+    """
+    # Below that both factors are constant to 1e-9, while their differences cancel.
+    angle = rotation_vector.norm(dim=-1).clamp(min=1e-4)[..., None, None]
+    x, y, z = rotation_vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
+    skew = skew.unflatten(-1, (3, 3))
+    once, twice = (1 - angle.cos()) / angle**2, (angle - angle.sin()) / angle**3
+    identity = torch.eye(3).to(skew)
+    return identity + once * skew + twice * skew @ skew
+
+
 def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
     """Return the angle in radians, shape (...), of the rotation between two.
 

@@ -9,6 +9,7 @@ from cryoinfer.results.calibration_trial import (
     BINS,
     ENCODER,
     SEARCHED,
+    VARIATIONAL,
     CalibrationTrial,
 )
 
@@ -164,7 +165,12 @@ def _listed(names: Sequence[str]) -> str:
 
 def spoken(name: str) -> str:
     """Return how the posteriors of a trial are called in a sentence."""
-    return {ENCODER: "encoder alone", SEARCHED: "search"}.get(name, f"encoder {name}")
+    spoken_of = {
+        ENCODER: "encoder alone",
+        SEARCHED: "search",
+        VARIATIONAL: "variational inference",
+    }
+    return spoken_of.get(name, f"encoder {name}")
 
 
 def _spoken_p(p_value: float) -> str:

@@ -32,8 +32,9 @@ BINS = 20
 LEVELS = tuple(number / 20 for number in range(21))
 
 ENCODER, CLIMBED, SEARCHED = "encoder", "with a climb", "of a search"
-"""What is tried: the encoder's own posteriors, those of the climbs from them, and those
-of climbs from a search."""
+VARIATIONAL = "by variational inference"
+"""What is tried: the encoder's own posteriors, those of the climbs from them, those of
+climbs from a search, and those of variational inference from either."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from cryoinfer.results.calibration_trial import (
     CLIMBED,
     ENCODER,
     SEARCHED,
+    VARIATIONAL,
     CalibrationTrial,
 )
 from cryoinfer.results.model_frame import ModelFrame
@@ -27,9 +28,10 @@ from cryoinfer.workflows.motion_frame import (
     found_frame,
     motions_in,
 )
-from cryoinfer.workflows.motion_inference import GIVEN_RADIUS, MotionInference
+from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_learning import learned_model
 from cryoinfer.workflows.motion_problem import (
+    GIVEN_RADIUS,
     DynamicsConfig,
     MotionProblem,
     require_several,
@@ -130,7 +132,7 @@ def infer_dynamics(
     require_several(sum(len(rows) for rows in measured.rows))
     monitor.message(measured.told())
     if config.learning_rounds:
-        first = _beginning(problem, measured, parts, monitor)
+        first = _beginning(problem.by_refinement(), measured, parts, monitor)
         learned = learned_model(first, config.learning_rounds, parts.monitor(_LEARNING))
         problem = MotionProblem.of(particles, learned, config, world)
     inference, encoder = _inferring(
@@ -138,9 +140,10 @@ def infer_dynamics(
     )
     trials: dict[str, CalibrationTrial] = {}
     if config.poses != "given":
-        name, others = (
-            (SEARCHED, {}) if encoder is None else (CLIMBED, {ENCODER: encoder.encoder})
-        )
+        others = {} if encoder is None else {ENCODER: encoder.encoder}
+        name = SEARCHED if encoder is None else CLIMBED
+        if config.by_variation:
+            name = VARIATIONAL
         inference, trials = tried(inference, name, others, monitor)
     motions = inference.all_motions(parts.monitor(_PARTICLES))
     frame = _frame(problem, inference, motions)

@@ -46,7 +46,7 @@ def tried(
     Returns
     -------
     inference : MotionInference
-        With fitted widths, unless posteriors have their own moments.
+        With fitted widths, unless posteriors have their own.
     trials : dict of str to CalibrationTrial
         Of images that no width was fitted to.
     """
@@ -58,9 +58,9 @@ def tried(
     seed = problem.config.seed
     generator = torch.Generator().manual_seed(seed + 1)
     world = problem.problem.world
-    monitor.stage("calibration", count if inference.matches_moments else 2 * count)
+    monitor.stage("calibration", count if inference.has_own_widths else 2 * count)
     drawn = list(drawn_batches(source, count, generator))
-    if not inference.matches_moments:
+    if not inference.has_own_widths:
         fitted = list(drawn_batches(source, count, generator))
         found = _inferred(inference, fitted, world, monitor)
         truths = [truth for _, truth in fitted]

@@ -12,7 +12,6 @@ from cryoinfer.inference.moment_matching import MomentMatching
 from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
-from cryoinfer.inference.start_refinement import StartRefinement
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents, Pose
@@ -26,9 +25,6 @@ from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_p
 
 _MATCHED_UNKNOWNS = 3
 _SEARCHED_CONFORMATIONS, _SEARCHED_MODES = 5, 10
-
-GIVEN_RADIUS = 12
-"""Of the first refinement from given poses, in Fourier pixels."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +80,33 @@ class MotionInference:
         cls, problem: MotionProblem, measured: NoiseAndScale, frame: ModelFrame
     ) -> Self:
         """Return refinements from the poses of the particles."""
-        last = problem.last_radius
-        refinement = StartRefinement(problem.radii(min(GIVEN_RADIUS, last), last))
         starts = ParticlePosterior.at(starts_in(frame, problem), 1)
-        made = cls.of(problem, refinement, measured)
+        made = cls.of(problem, problem.start_refinement(), measured)
         return replace(made, starts=starts, frame=frame)
 
     @property
     def posteriors(self) -> PoseInference[MovingProjector]:
-        """The inference of posteriors, with their own moments or fitted widths."""
-        if self.matches_moments:
+        """The inference of posteriors, with their own widths or fitted ones.
+
+        Moments and widths make up for what the curvature of a top tells. Variational
+        Gaussians are not of a curvature: they are fitted to the whole posterior, and
+        are left as they are.
+        """
+        if self.problem.config.by_variation:
+            return self.inference
+        if self.has_own_widths:
             return MomentMatching(self.inference)
         return InflatedCovariance(self.inference, self.covariance_inflation)
 
     @property
-    def matches_moments(self) -> bool:
-        """Whether posteriors have their own moments, and no need of other widths."""
-        return int((self.problem.prior.precision >= 0).sum()) <= _MATCHED_UNKNOWNS
+    def has_own_widths(self) -> bool:
+        """Whether posteriors are as wide as their images say, and need no correction.
+
+        Those that are fitted to the posterior, and those of so few unknowns that their
+        moments are sums over a lattice.
+        """
+        unknowns = int((self.problem.prior.precision >= 0).sum())
+        return self.problem.config.by_variation or unknowns <= _MATCHED_UNKNOWNS
 
     def posterior(
         self, images: WhitenedImages, index: Tensor | None = None

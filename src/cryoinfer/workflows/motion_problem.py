@@ -18,7 +18,10 @@ from cryoinfer.inference.moving_projector import MovingProjector
 from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.start_refinement import StartRefinement
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.variational import VariationalConfig
+from cryoinfer.inference.variational_refinement import VariationalRefinement
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.records import Pose
 from cryoinfer.workflows.image_sources import ReadableImages
@@ -29,6 +32,13 @@ from cryoinfer.world import ALONE, World
 Poses = Literal["unknown", "in-plane", "given", "searched"]
 """What is known of the poses: nothing, and they are to be searched, or an encoder is to
 learn them (unknown); the view but not the angle in its plane; or where to begin."""
+
+MotionInferenceName = Literal["refinement", "variational"]
+"""How posteriors are inferred: by Laplace's approximation about refined modes, their
+widths corrected; or as Gaussians that stochastic variational inference fits."""
+
+GIVEN_RADIUS = 12
+"""Of the first refinement from given poses, in Fourier pixels."""
 
 _SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
 _MARCH = 1.35  # of radii of the climbs, from one to the next
@@ -49,14 +59,17 @@ class DynamicsConfig:
     Attributes
     ----------
     poses : {"unknown", "in-plane", "given", "searched"}
+    inference : {"refinement", "variational"}
     shift_sd_angstrom : float, optional
         By default 5 % of the box; 0 takes particles as centred.
     defocus_sd_angstrom : float
         Of the error of the given defoci; 0 takes them as known.
     network : PoseNetworkConfig
     training : TrainingConfig
+    variational : VariationalConfig
+        Of the fits, where inference is variational.
     draws : int
-        Starts of climbs from about what was found at a lower radius.
+        Starts of climbs from about what was found at a lower radius, where it is not.
     symmetry : str
         Point group that the model at rest has, about the axes of its file. Poses are
         searched in one asymmetric unit; motions need not keep the symmetry.
@@ -66,10 +79,12 @@ class DynamicsConfig:
     """
 
     poses: Poses = "searched"
+    inference: MotionInferenceName = "refinement"
     shift_sd_angstrom: float | None = None
     defocus_sd_angstrom: float = 0.0
     network: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3000))
+    variational: VariationalConfig = field(default_factory=VariationalConfig)
     draws: int = 0
     symmetry: str = "C1"
     learning_rounds: int = 0
@@ -79,6 +94,11 @@ class DynamicsConfig:
     def by_encoder(self) -> bool:
         """Whether an encoder is taught the poses."""
         return self.poses in ("unknown", "in-plane")
+
+    @property
+    def by_variation(self) -> bool:
+        """Whether posteriors are fitted by stochastic variational inference."""
+        return self.inference == "variational"
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,11 @@ class MotionProblem:
                 "--poses given expects particles with poses, found none: use the "
                 "particles.star of a run, or leave --poses out. "
                 f"{particles.pose_problem}"
+            )
+        if config.draws and config.by_variation:
+            raise InputError(
+                "--draws expects --inference refinement, found variational: leave "
+                "--draws out, or --inference"
             )
         require_several(len(particles))
         shift_sd = config.shift_sd_angstrom
@@ -181,21 +206,55 @@ class MotionProblem:
         """Return the problem of some of the particles."""
         return replace(self, problem=self.problem.of_rows(rows))
 
+    def by_refinement(self) -> Self:
+        """Return the problem of which only modes are wanted, not whole posteriors."""
+        return replace(self, config=replace(self.config, inference="refinement"))
+
     def refinement(
         self,
         proposal: PoseInference[MovingProjector],
         first: int,
         last: int,
         modes: int,
-    ) -> ModeRefinement[MovingProjector]:
-        """Return the refinement of ``modes`` modes, from a first radius to a last."""
-        return ModeRefinement(
+    ) -> PoseInference[MovingProjector]:
+        """Return the inference of ``modes`` modes, from a first radius to a last."""
+        radii = self.radii(first, last)
+        variational = self.config.by_variation
+        refinement = ModeRefinement(
             proposal,
-            self.radii(first, last),
+            # Variational fits take few steps: they are to begin at modes.
+            radii[:1] if variational else radii,
             self.grid.lever_angstrom,
             symmetry_rotations("C1"),
             modes,
             self.config.draws,
+        )
+        if variational:
+            return self._variational(refinement, radii, modes)
+        return refinement
+
+    def start_refinement(self) -> PoseInference[MovingProjector]:
+        """Return the inference from given poses, to the last radius."""
+        last = self.last_radius
+        radii = self.radii(min(GIVEN_RADIUS, last), last)
+        if self.config.by_variation:
+            return self._variational(StartRefinement(radii[:1]), radii, 1)
+        return StartRefinement(radii)
+
+    def _variational(
+        self,
+        proposal: PoseInference[MovingProjector],
+        radii: tuple[int, ...],
+        modes: int,
+    ) -> VariationalRefinement[MovingProjector]:
+        return VariationalRefinement(
+            proposal,
+            radii,
+            self.grid.lever_angstrom,
+            symmetry_rotations("C1"),
+            modes,
+            self.config.variational,
+            self.config.seed,
         )
 
     @property

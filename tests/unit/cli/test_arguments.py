@@ -104,6 +104,7 @@ def of_dynamics(
         steps=50,
         side=64,
         draws=6,
+        inference="variational",
         symmetry="C3",
         learn=8,
         reading=reading,

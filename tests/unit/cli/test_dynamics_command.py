@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
+from cryoinfer.cli.app import app
 from cryoinfer.cli.dynamics import DynamicsOptions, dynamics
 from cryoinfer.cli.particle_options import AS_WRITTEN
 from cryoinfer.data.particles import Particles
@@ -55,6 +57,7 @@ def asked(particles: Path, out: Path, **more: object) -> DynamicsOptions:
         "side": 16,
         "draws": 0,
         "symmetry": "C1",
+        "inference": "refinement",
         "learn": 0,
         "reading": AS_WRITTEN,
         "seed": 0,
@@ -182,4 +185,48 @@ def test_what_cannot_be_inferred_is_refused_before_anything_is_written(
     options = asked(particles, tmp_path / "run", dry_run=dry_run, symmetry=symmetry)
     with pytest.raises(InputError, match=message):
         dynamics(options, screen)
+    assert not (tmp_path / "run").exists()
+
+
+def test_motions_are_inferred_by_variational_inference(
+    moving: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.star"
+    Particles.load(moving / "truth.star").select(torch.arange(12)).save(few)
+    words = ("--modes", "1", "--poses", "given", "--threads", "1")
+    out = tmp_path / "run"
+    call = ["dynamics", str(few), "--structure", "adenylate-kinase-open", *words]
+    call += ["--inference", "variational", "--out", str(out)]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    record = json.loads((out / "run.json").read_text())
+    assert record["arguments"]["inference"] == "variational"
+    # Widths are as they were fitted.
+    assert set(record["results"]["posterior_widening"]) == {1.0}
+    table = pd.read_parquet(out / "latents.parquet")
+    assert len(table) == 12
+    assert (table["mode_1_sd"] > 0).all()
+    # The structure is at rest, and images of 5 dB tell an amplitude to less than 1 A of
+    # the prior's 2 A.
+    assert table["mode_1"].abs().median() < 1.0
+    assert table["mode_1_sd"].median() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--inference", "mcmc"), "'mcmc' is not one of"),
+        (("--inference", "variational", "--draws", "2"), "leave --draws out"),
+    ],
+)
+def test_an_inference_that_cannot_be_is_refused(
+    moving: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    call = ["dynamics", str(moving / "truth.star"), *words, "--out"]
+    call += [str(tmp_path / "run"), "--structure", "adenylate-kinase-open"]
+    environment = {"COLUMNS": "200", "NO_COLOR": "1"}
+    refused = CliRunner().invoke(app, call, env=environment)
+    assert refused.exit_code == 2
+    assert refused.output.count(message) == 1
+    assert "Traceback" not in refused.output
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cryoinfer.geometry.rotations import (
     geodesic_angle,
+    left_jacobian,
     nearest_rotation,
     random_rotations,
     rotate_in_image_frame,
@@ -139,3 +140,16 @@ def test_nearest_rotation_is_no_reflection_and_beats_any_other() -> None:
     others = random_rotations(2000, seeded(1))
     distance = torch.linalg.matrix_norm(others - matrix)
     assert torch.linalg.matrix_norm(nearest - matrix) <= distance.min()
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-5, 1e-3, 0.5, 3.0])
+def test_rotations_turn_by_the_jacobian_of_their_vectors(length: float) -> None:
+    vector = torch.randn(3, generator=seeded(1), dtype=torch.float64)
+    vector = length * vector / vector.norm()
+    step = 1e-4 * torch.randn(3, generator=seeded(2), dtype=torch.float64)
+    turned = naive_exponential(left_jacobian(vector) @ step)
+    found = turned @ naive_exponential(vector - step / 2)
+    expected = naive_exponential(vector + step / 2)
+    # Steps are symmetric about the vector, whose Jacobian it is: what is left is of
+    # the third order in them.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)

@@ -19,9 +19,12 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.variational import VariationalConfig
 from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import ParticleBatch
+from cryoinfer.results.calibration_trial import ENCODER, VARIATIONAL
+from cryoinfer.workflows import motion_calibration
 from cryoinfer.workflows.dynamics import Dynamics, infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig, MotionProblem
 from cryoinfer.workflows.noise_and_scale import initial_estimate
@@ -130,6 +133,30 @@ def test_given_poses_need_no_encoder(
     angle = geodesic_angle(found.motions.rotation, particles.pose.rotation)
     # The view is inferred as well: a few degrees at 8 A and 5 dB.
     assert float(torch.rad2deg(angle).median()) < 4.0
+
+
+def test_posteriors_are_fitted_by_variational_inference(
+    folder: Path,
+    model: MovingModel,
+    truth: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A trial of fewer images than a user's.
+    monkeypatch.setattr(motion_calibration, "_FEWEST_TRIED", 20)
+    particles = Particles.load(folder / "particles.star").select(torch.arange(20))
+    config = replace(
+        CONFIG, inference="variational", variational=VariationalConfig(steps=10)
+    )
+    found = infer_dynamics(particles, model, config, SilentMonitor())
+    assert set(found.trials) == {ENCODER, VARIATIONAL}
+    assert torch.equal(found.inference.covariance_inflation, torch.ones(7).double())
+    motions = found.motions
+    error = motions.mean[:, 0] - truth[:20]
+    # As of a refinement: an encoder of 40 steps may lead one of twenty astray.
+    assert float(error.abs().median()) < 0.3
+    # Of 20 Gaussians, three standard errors of the median of |error| / sd.
+    ratio = (error.abs() / motions.sd[:, 0]).median() / 0.6745
+    assert 0.4 < float(ratio) < 1.9
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
