@@ -9,7 +9,6 @@ import torch
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
-from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.results.calibration_trial import (
     CLIMBED,
     ENCODER,
@@ -42,11 +41,10 @@ from cryoinfer.workflows.noise_and_scale import (
     initial_estimate,
     residual_estimate,
 )
-from cryoinfer.workflows.postprocess import reconstruct_halves
+from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.reconstruct import insert_all
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
-from cryoinfer.workflows.structure_update import find_mask
 from cryoinfer.world import ALONE, World
 
 _FIRST, _LEARNING = "first encoder", "learning"
@@ -178,9 +176,7 @@ def _half_maps(
     box, noise = problem.grid.box, inference.measured.noise_power
     images = ReadableImages(problem.grid, box // 2 - 1, noise)
     sums = insert_all(problem, images, motions.latents, monitor)
-    halves = [solve(one, None, box, box) for one in sums]
-    mask = find_mask(problem, halves[0] + halves[1], box // 8)
-    return reconstruct_halves(problem, sums, mask)
+    return reconstruct_sums(problem, sums)
 
 
 def _beginning(

@@ -9,7 +9,6 @@ from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.outlier_score import fit, is_outlier, outlier_score
 from cryoinfer.inference.projector import residual
 from cryoinfer.interfaces import SILENT, Monitor
-from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.inferred import (
     Inferred,
@@ -18,11 +17,11 @@ from cryoinfer.workflows.inferred import (
 )
 from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
-from cryoinfer.workflows.postprocess import reconstruct_halves
+from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.preparation import Preparations, prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.shared_monitor import SharedMonitor
-from cryoinfer.workflows.structure_update import HalfMapSums, find_mask
+from cryoinfer.workflows.structure_update import HalfMapSums
 from cryoinfer.workflows.train import TrainedEncoder
 from cryoinfer.world import ALONE, World
 
@@ -172,13 +171,10 @@ def reconstruct_inferred(
 ) -> RunResult:
     """Divide the sums of inferred particles, and return all that is known of them."""
     problem = _problem(particles, trained, config)
-    box = problem.grid.box
-    first, second = inferred.sums.symmetrised(problem.symmetry_rotation)
-    halves = [solve(sums, None, box, box) for sums in (first, second)]
-    mask = find_mask(problem, halves[0] + halves[1], box // 8)
+    sums = inferred.sums.symmetrised(problem.symmetry_rotation)
     found = inferred.particles
     return RunResult(
-        reconstruction=reconstruct_halves(problem, (first, second), mask),
+        reconstruction=reconstruct_sums(problem, sums),
         inferred=found.posterior,
         random_subset=inferred.half + 1,
         noise_power=inferred.noise_power,

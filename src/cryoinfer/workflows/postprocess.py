@@ -31,7 +31,12 @@ from cryoinfer.workflows.structure_update import (
     THRESHOLD,
     HalfMapSums,
     MapUpdate,
+    find_mask,
 )
+
+_MASK_RADIUS = 1 / 8
+"""Fourier radius that a mask is found at, over the box, a quarter of Nyquist: for maps
+of which nobody knows beforehand how far their halves agree."""
 
 
 def alternate_to_result(
@@ -125,6 +130,23 @@ def _inflation(
         (filtered1, filtered2),
         (unfiltered1, unfiltered2),
     )
+
+
+def reconstruct_sums(
+    problem: Problem, sums: tuple[SliceAccumulator, SliceAccumulator]
+) -> Reconstruction:
+    """Return the maps of both halves and of all, in a mask that is found in them.
+
+    Parameters
+    ----------
+    problem : Problem
+    sums : tuple of two SliceAccumulator
+        Of each half, symmetrised.
+    """
+    box = problem.grid.box
+    first, second = (solve(one, None, box, box) for one in sums)
+    mask = find_mask(problem, first + second, int(box * _MASK_RADIUS))
+    return reconstruct_halves(problem, sums, mask)
 
 
 def reconstruct_halves(

@@ -10,16 +10,15 @@ from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.interfaces import SILENT, Monitor
-from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.records import Latents
 from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
-from cryoinfer.workflows.postprocess import reconstruct_halves
+from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.shared_monitor import SharedMonitor
-from cryoinfer.workflows.structure_update import HalfMapSums, find_mask
+from cryoinfer.workflows.structure_update import HalfMapSums
 from cryoinfer.world import ALONE, World
 
 
@@ -89,11 +88,8 @@ def reconstruct(
     noise = initial_noise(problem)
     images = StrictImages(problem.grid, problem.grid.box // 2 - 1, noise)
     sums = insert_all(problem, images, poses, monitor)
-    halves = [solve(s, None, problem.grid.box, problem.grid.box) for s in sums]
-    radius = problem.grid.box // 8
-    mask = find_mask(problem, halves[0] + halves[1], radius)
     return replace(
-        reconstruct_halves(problem, sums, mask),
+        reconstruct_sums(problem, sums),
         evidence=structure_evidence(problem, noise, sums),
     )
 
