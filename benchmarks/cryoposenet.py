@@ -39,13 +39,9 @@ from cryoinfer.data.simulate import SimulationConfig, simulation_preset
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.evaluation.volume_alignment import refine_alignment, transform_map
-from cryoinfer.inference.published_encoder import (
-    FreePoses,
-    Head,
-    KnownPoses,
-    PoseSource,
+from cryoinfer.inference.published_encoder import PoseChoice, pose_source
+from cryoinfer.inference.published_training import (
     PublishedConfig,
-    PublishedEncoder,
     PublishedModel,
     train_published,
 )
@@ -65,7 +61,9 @@ AVERAGED = 50  # steps, at most, in a point of the curve of losses
 EARLY = 1624
 """A step after which the publication's runs have converged."""
 
-CHUNK = 500
+OURS = {"tomo": "known", "ad": "free"}
+"""What the library calls two comparisons of the publication."""
+
 COLUMNS = (
     Column("set", "set"),
     Column("poses", "method"),
@@ -107,12 +105,7 @@ class Problem:
 
     def found(self, model: PublishedModel, count: int) -> Pose:
         """Return the poses of the first images, as the model has them."""
-        parts = []
-        with torch.no_grad():
-            for rows in self.images.index[:count].split(CHUNK):
-                found = model.rotations(self.images.images[rows], rows)
-                parts.append(found.double().cpu())
-        rotation = torch.cat(parts)
+        rotation = model.named_rotations(self.images[:count])
         return Pose(rotation, torch.zeros(len(rotation), 2, dtype=torch.float64))
 
     def judge(self, found: Pose, density: Tensor, refined: bool) -> Row:
@@ -185,23 +178,15 @@ def check_points(steps: int) -> frozenset[int]:
     return frozenset(int(step) for step in np.geomspace(first, steps, CHECKS).round())
 
 
-def pose_source(
-    method: str, problem: Problem, generator: torch.Generator
-) -> PoseSource:
-    if method == "tomo":
-        return KnownPoses(problem.pose.rotation)
-    if method == "ad":
-        return FreePoses(len(problem.images), generator)
-    return PublishedEncoder(problem.density.shape[-1], cast(Head, method), generator)
-
-
 def measure_run(
     problem: Problem, method: str, seed: int, config: PublishedConfig
 ) -> Row:
     generator = torch.Generator().manual_seed(seed)
     steps = config.steps
     watcher = Watcher(problem, check_points(steps))
-    poses = pose_source(method, problem, generator)
+    choice = cast(PoseChoice, OURS.get(method, method))
+    count, box = len(problem.images), problem.density.shape[-1]
+    poses = pose_source(choice, count, box, problem.pose.rotation, generator)
     started = time.perf_counter()
     run = train_published(
         problem.images, poses, config, generator, SilentMonitor(), watcher

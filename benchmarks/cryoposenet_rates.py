@@ -20,7 +20,7 @@ from measure import argument_parser, resized, results_of, simulated
 from printed import Column, merged, table
 from rows import Row
 
-from cryoinfer.inference.published_encoder import PublishedConfig
+from cryoinfer.inference.published_training import PublishedConfig
 
 BOX = 32
 POSE_RATES = (1e-4, 5e-4, 2e-3)

@@ -24,7 +24,7 @@ SETTINGS = {
 }
 
 # cryoPoseNet as published, where half precision is asked for by name and off otherwise.
-ALLOWED = {"inference/published_encoder.py"}
+ALLOWED = {"inference/published_encoder.py", "inference/published_training.py"}
 
 
 def settings_used(text: str) -> set[str]:

@@ -1,77 +1,31 @@
-"""cryoPoseNet as published: pose and map by an auto-encoder (Nashed et al. 2021).
+"""What names the rotations of images in cryoPoseNet as published.
 
-A convolutional encoder names one rotation an image, a voxel map is seen from there, and
-the squared difference of pixels is what both learn from: no posterior, no several
-starts, no annealing. In the two comparisons of the publication the encoder is replaced:
-by poses that are known, or by poses that are parameters of each image. The baseline of
-:mod:`cryoinfer.inference.training`.
+A convolutional encoder names one rotation an image (Nashed et al. 2021). In the two
+comparisons of the publication it is replaced: by poses that are known, or by poses that
+are parameters of each image. How they are learned is in
+:mod:`cryoinfer.inference.published_training`.
 
-Not stated there, or not to be used as printed, are: the learning rate (5e-10, by which
-Adam moves no weight farther than 5e-6 in 10,000 steps), the range of the uniform random
-map, the interpolation of slices, the scale of the images, and how three numbers name a
-quaternion. What stands for them here is said where it is done.
+How three numbers name a quaternion is not stated there; what stands for it here is
+said in :func:`rotations_of`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import roma
 import torch
 from torch import Tensor, nn
 
-from cryoinfer.fourier.slices import DEFAULT_PADDING
-from cryoinfer.inference.voxel_map import (
-    VoxelMap,
-    mean_squared_error,
-    random_map,
-    transfer_functions,
-    typical_voxel,
-)
-from cryoinfer.inference.whitening import require_finite
-from cryoinfer.interfaces import Monitor
-from cryoinfer.records import ParticleBatch
-
 Head = Literal["s2s2", "quaternion", "euler"]
 """How a rotation is named by numbers."""
+
+PoseChoice = Literal[Head, "known", "free"]
+"""What names the rotation of an image: an encoder with a head, or no encoder."""
 
 _NUMBERS: dict[Head, int] = {"s2s2": 6, "quaternion": 3, "euler": 3}
 _FILTERS = (32, 64, 128)
 _HIDDEN = 512
 _ILL_DEFINED = 1e-9
 """Part of a fixed frame that is added, so that any two vectors make a rotation."""
-
-
-@dataclass(frozen=True)
-class PublishedConfig:
-    """How long and how fast encoder and map are learned.
-
-    Attributes
-    ----------
-    steps : int
-    batch : int
-        Images a step; the last of an epoch that do not fill one are left out.
-    pose_learning_rate : float
-        Of the encoder, or of poses that are parameters: the printed mantissa with an
-        exponent at which weights move.
-    map_learning_rate : float
-        Over :func:`typical_voxel`, so that it means the same in every box.
-    initial_map : float
-        Upper end of the uniform distribution of the first voxels, over the same value.
-    padding : float
-        Of the map's transform; see :class:`VoxelMap`.
-    mixed_precision : bool
-        Whether the encoder computes in bfloat16, all but its last layer; its poses then
-        depend on the processor.
-    """
-
-    steps: int = 10_000
-    batch: int = 32
-    pose_learning_rate: float = 5e-4
-    map_learning_rate: float = 0.1
-    initial_map: float = 0.1
-    padding: float = DEFAULT_PADDING
-    mixed_precision: bool = False
 
 
 def rotations_of(numbers: Tensor, head: Head) -> Tensor:
@@ -239,160 +193,35 @@ PoseSource = PublishedEncoder | KnownPoses | FreePoses
 """What names the rotation of an image."""
 
 
-@dataclass(frozen=True)
-class PublishedModel:
-    """Poses and map, while they are learned and after.
-
-    Attributes
-    ----------
-    poses : PoseSource
-    map : VoxelMap
-        In units of ``unit``.
-    unit : float
-        Standard deviation of all pixels of the set, which images are divided by.
-    mixed_precision : bool
-    """
-
-    poses: PoseSource
-    map: VoxelMap
-    unit: float
-    mixed_precision: bool
-
-    @property
-    def density(self) -> Tensor:
-        """The map in the units of the images, shape (n, n, n), on the CPU."""
-        return self.map.density.detach().cpu() * self.unit
-
-    def rotations(self, images: Tensor, index: Tensor) -> Tensor:
-        """Return the rotation of every image, differentiably in what is learned.
-
-        Parameters
-        ----------
-        images : Tensor, shape (b, n, n)
-            As recorded.
-        index : Tensor of int64, shape (b,)
-            Their numbers in the set.
-
-        Returns
-        -------
-        Tensor, shape (b, 3, 3)
-        """
-        kind = images.device.type
-        mixed = self.mixed_precision and images.dtype == torch.float32
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=mixed):
-            return self.poses(images / self.unit, index)
-
-    def loss(self, batch: ParticleBatch) -> Tensor:
-        """Return the mean squared error of the pixels, over the set's variance.
-
-        Parameters
-        ----------
-        batch : ParticleBatch
-            ``index`` are the numbers in the set; shifts are zero.
-
-        Returns
-        -------
-        Tensor, shape ()
-        """
-        slices = self.map(self.rotations(batch.images, batch.index))
-        ctf = transfer_functions(batch)
-        return mean_squared_error(slices, batch.images / self.unit, ctf)
-
-
-@dataclass(frozen=True)
-class PublishedRun:
-    """What was learned.
-
-    Attributes
-    ----------
-    model : PublishedModel
-    losses : Tensor of float32, shape (steps,)
-        :meth:`PublishedModel.loss` of every step's batch, before the step.
-    """
-
-    model: PublishedModel
-    losses: Tensor
-
-
-def train_published(
-    images: ParticleBatch,
-    poses: PoseSource,
-    config: PublishedConfig,
+def pose_source(
+    choice: PoseChoice,
+    count: int,
+    box: int,
+    rotation: Tensor | None,
     generator: torch.Generator,
-    monitor: Monitor,
-    watch: Callable[[int, PublishedModel], None] | None = None,
-) -> PublishedRun:
-    """Learn a map from random voxels, and the poses with it.
-
-    Adam, one learning rate for the poses and one for the map, constant. All works on
-    the device that the images lie on. Gradients of slices on a GPU are summed in any
-    order: there, unlike on the CPU, two runs agree to rounding only.
+) -> PoseSource:
+    """Return what is to name the rotations of images, before it has learned.
 
     Parameters
     ----------
-    images : ParticleBatch
-        The whole set, of one pixel size, particles centred; ``index`` is 0 to n - 1.
-        Single precision.
-    poses : PoseSource
-        Changed in place, and moved to the images' device.
-    config : PublishedConfig
+    choice : PoseChoice
+    count, box : int
+        Of the images.
+    rotation : Tensor, shape (count, 3, 3), or None
+        Theirs, where they are known.
     generator : torch.Generator
-        Of the first map and of the order of the images, on the CPU.
-    monitor : Monitor
-        Sees one stage of ``config.steps``.
-    watch : callable, optional
-        Called after every step with the steps done and the model.
-
-    Returns
-    -------
-    PublishedRun
+        Of weights, or of the first poses.
 
     Raises
     ------
-    InputError
-        If an image holds NaN or infinite pixels.
     ValueError
-        If there are fewer images than a batch.
+        If rotations are to be known and are not given, or the box is none of an
+        encoder's.
     """
-    if len(images) < config.batch:
-        raise ValueError(f"{len(images)} images do not fill a batch of {config.batch}")
-    require_finite(images)
-    device = images.images.device
-    images = images.to(device)
-    unit = float(images.images.std())
-    density = random_map(images.images.shape[-1], config.initial_map, generator)
-    model = PublishedModel(
-        poses.to(device),
-        VoxelMap(density, config.padding).to(device),
-        unit,
-        config.mixed_precision,
-    )
-    optimiser = _optimiser(model, config)
-    losses = torch.empty(config.steps, device=device)
-    monitor.stage("auto-encoder", config.steps)
-    order = torch.empty(0, dtype=torch.int64)
-    for step in range(config.steps):
-        if len(order) < config.batch:
-            order = torch.randperm(len(images), generator=generator)
-        rows, order = order[: config.batch], order[config.batch :]
-        loss = model.loss(images[rows.to(device)])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses[step] = loss.detach()
-        monitor.advance()
-        if watch is not None:
-            watch(step + 1, model)
-    return PublishedRun(model, losses.cpu())
-
-
-def _optimiser(model: PublishedModel, config: PublishedConfig) -> torch.optim.Adam:
-    groups = [
-        {
-            "params": [model.map.density],
-            "lr": config.map_learning_rate * typical_voxel(model.map.box),
-        },
-        {"params": list(model.poses.parameters()), "lr": config.pose_learning_rate},
-    ]
-    # Known poses leave the second group empty.
-    return torch.optim.Adam([g for g in groups if g["params"]], fused=True)
+    if choice == "known":
+        if rotation is None:
+            raise ValueError("expected rotations to be known, found none")
+        return KnownPoses(rotation)
+    if choice == "free":
+        return FreePoses(count, generator)
+    return PublishedEncoder(box, choice, generator)

@@ -1,11 +1,11 @@
-"""The published auto-encoder: its heads, its decoder, and what it learns."""
+"""The published auto-encoder: its heads, its encoder and its decoder."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from three_blobs import BOX, PIXEL_SIZE, blobs, microscope, particles, seeded
 
-from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.fourier.transform import fourier_to_image
@@ -14,12 +14,9 @@ from cryoinfer.inference.published_encoder import (
     FreePoses,
     Head,
     KnownPoses,
-    PoseSource,
-    PublishedConfig,
     PublishedEncoder,
-    PublishedRun,
+    pose_source,
     rotations_of,
-    train_published,
 )
 from cryoinfer.inference.voxel_map import (
     VoxelMap,
@@ -27,62 +24,10 @@ from cryoinfer.inference.voxel_map import (
     mean_squared_error,
     transfer_functions,
 )
-from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.physics.structures.volume import VoxelVolume
-from cryoinfer.records import Optics, ParticleBatch, Pose
+from cryoinfer.records import ParticleBatch, Pose
 
-BOX = 16
-PIXEL_SIZE = 4.0
 HEADS: tuple[Head, ...] = ("s2s2", "quaternion", "euler")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def blobs(box: int = BOX) -> torch.Tensor:
-    """Return a smooth map without symmetry, well inside its box."""
-    axis = torch.arange(box, dtype=torch.float64) - box // 2
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    centres = torch.tensor([[2.0, 0.5, -1.0], [-2.5, 1.0, 0.5], [0.5, -2.0, 2.0]])
-    density = torch.zeros(box, box, box, dtype=torch.float64)
-    for height, (a, b, c) in enumerate(centres.tolist(), 1):
-        squared = (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2
-        density += height * torch.exp(-squared / (2 * 1.3**2))
-    return density.float()
-
-
-def microscope(n: int) -> Optics:
-    return replace(
-        Optics.without_ctf(n, PIXEL_SIZE),
-        cs_mm=torch.full((n,), 2.7, dtype=torch.float64),
-        amplitude_contrast=torch.full((n,), 0.1, dtype=torch.float64),
-        defocus_u_angstrom=torch.linspace(4e3, 12e3, n, dtype=torch.float64),
-        defocus_v_angstrom=torch.linspace(4e3, 12e3, n, dtype=torch.float64),
-    )
-
-
-def particles(n: int, with_ctf: bool = False) -> tuple[ParticleBatch, torch.Tensor]:
-    """Return images of the blobs at random rotations, by the library's own slices."""
-    rotation = random_rotations(n, seeded(1))
-    centred = Pose(rotation, torch.zeros(n, 2, dtype=torch.float64))
-    images = VoxelVolume(blobs(), PIXEL_SIZE).project(centred, BOX, PIXEL_SIZE)
-    optics = Optics.without_ctf(n, PIXEL_SIZE)
-    if with_ctf:
-        optics = microscope(n)
-        rows = torch.fft.fftfreq(BOX, PIXEL_SIZE)[:, None].expand(BOX, BOX // 2 + 1)
-        columns = torch.fft.rfftfreq(BOX, PIXEL_SIZE)[None].expand_as(rows)
-        ctf = evaluate_ctf(optics, columns.flatten(), rows.flatten())
-        half = torch.fft.rfft2(images) * ctf.unflatten(1, rows.shape)
-        images = torch.fft.irfft2(half, s=(BOX, BOX))
-    return ParticleBatch(images, optics, torch.arange(n)), rotation
-
-
-def learn(
-    images: ParticleBatch, poses: PoseSource, config: PublishedConfig, seed: int = 0
-) -> PublishedRun:
-    return train_published(images, poses, config, seeded(seed), SilentMonitor())
 
 
 # --- Heads --------------------------------------------------------------------------
@@ -157,6 +102,22 @@ def test_encoder_is_the_published_one(head: Head) -> None:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
+
+
+def test_a_choice_names_poses_by_what_it_says() -> None:
+    rotation = random_rotations(5, seeded(7))
+    known = pose_source("known", 5, BOX, rotation, seeded())
+    assert isinstance(known, KnownPoses)
+    index = torch.tensor([3, 1])
+    assert torch.equal(known(torch.zeros(2), index), rotation[index].float())
+    assert isinstance(pose_source("free", 5, BOX, None, seeded()), FreePoses)
+    encoder = pose_source("euler", 5, BOX, None, seeded())
+    assert isinstance(encoder, PublishedEncoder)
+    assert encoder.head == "euler"
+    with pytest.raises(ValueError, match="expected rotations to be known"):
+        pose_source("known", 5, BOX, None, seeded())
+    with pytest.raises(ValueError, match="multiple of 8"):
+        pose_source("s2s2", 5, 20, None, seeded())
 
 
 def test_views_of_an_untrained_encoder_differ() -> None:
@@ -248,115 +209,3 @@ def test_gradients_of_the_decoder() -> None:
 def test_maps_that_are_no_even_cube_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="even"):
         VoxelMap(torch.zeros(shape))
-
-
-# --- Learning -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("with_ctf", "steps", "likeness", "left"),
-    # Voxels fluctuate by the learning rate. With a CTF the lowest frequencies, a
-    # tenth of whose contrast is left, come last.
-    [(False, 80, 0.97, 0.02), (True, 120, 0.9, 0.15)],
-)
-def test_known_poses_recover_the_map(
-    with_ctf: bool, steps: int, likeness: float, left: float
-) -> None:
-    images, rotation = particles(200, with_ctf)
-    run = learn(images, KnownPoses(rotation), PublishedConfig(steps=steps))
-    truth, found = blobs(), run.model.density
-    pair = torch.stack([truth.flatten(), found.flatten()]).double()
-    assert float(torch.corrcoef(pair)[0, 1]) > likeness
-    assert run.losses.shape == (steps,)
-    assert float(run.losses[-10:].mean()) < left * float(run.losses[0])
-    if not with_ctf:
-        # In the units of the images: the density's own.
-        assert float(found.sum()) == pytest.approx(float(truth.sum()), rel=0.02)
-
-
-@pytest.mark.parametrize("source", ["s2s2", "ad"])
-def test_seeds_reproduce(source: str) -> None:
-    images, _ = particles(40)
-    config = PublishedConfig(steps=4, batch=16)
-
-    def once(seed: int) -> PublishedRun:
-        poses = (
-            PublishedEncoder(BOX, "s2s2", seeded(seed))
-            if source == "s2s2"
-            else FreePoses(40, seeded(seed))
-        )
-        return learn(images, poses, config, seed)
-
-    before = torch.random.get_rng_state()
-    first, second, other = once(0), once(0), once(1)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(first.losses, second.losses)
-    assert torch.equal(first.model.density, second.model.density)
-    assert not torch.equal(first.losses, other.losses)
-
-
-def test_the_scale_of_the_images_does_not_matter() -> None:
-    images, rotation = particles(40)
-    config = PublishedConfig(steps=5)
-    plain = learn(images, KnownPoses(rotation), config)
-    loud = learn(
-        replace(images, images=64 * images.images), KnownPoses(rotation), config
-    )
-    # A power of two: only exponents change.
-    torch.testing.assert_close(loud.losses, plain.losses)
-    torch.testing.assert_close(loud.model.density, 64 * plain.model.density)
-
-
-def test_poses_of_images_that_are_seen_move() -> None:
-    images, _ = particles(40)
-    poses = FreePoses(40, seeded(15))
-    before = poses.numbers.detach().clone()
-    learn(images, poses, PublishedConfig(steps=1, batch=16))
-    moved = (poses.numbers != before).any(1)
-    assert int(moved.sum()) == 16
-
-
-def test_an_encoder_learns_to_name_poses() -> None:
-    images, _ = particles(64)
-    encoder = PublishedEncoder(BOX, "s2s2", seeded(16))
-    run = learn(images, encoder, PublishedConfig(steps=25))
-    untrained = float(run.losses[0])
-    assert float(run.losses[-5:].mean()) < 0.5 * untrained
-    found = run.model.rotations(images.images, images.index)
-    assert found.shape == (64, 3, 3)
-    assert found.dtype == torch.float32
-
-
-def test_every_step_is_watched() -> None:
-    images, rotation = particles(40)
-    seen: list[int] = []
-    train_published(
-        images,
-        KnownPoses(rotation),
-        PublishedConfig(steps=3),
-        seeded(),
-        SilentMonitor(),
-        lambda step, model: seen.append(step),
-    )
-    assert seen == [1, 2, 3]
-
-
-def test_bad_images_and_boxes_are_refused() -> None:
-    images, rotation = particles(40)
-    with pytest.raises(ValueError, match="do not fill a batch of 64"):
-        learn(images, KnownPoses(rotation), PublishedConfig(batch=64))
-    with pytest.raises(ValueError, match="multiple of 8"):
-        PublishedEncoder(20, "s2s2", seeded())
-    images.images[3, 0, 0] = torch.nan
-    with pytest.raises(InputError, match="particle 4"):
-        learn(images, KnownPoses(rotation), PublishedConfig())
-
-
-@pytest.mark.gpu
-def test_a_gpu_learns_the_same() -> None:
-    images, rotation = particles(64)
-    config = PublishedConfig(steps=20)
-    host = learn(images, KnownPoses(rotation), config)
-    device = learn(images.to("cuda"), KnownPoses(rotation), config)
-    # Sums in another order, twenty steps of it.
-    torch.testing.assert_close(device.losses, host.losses, rtol=1e-3, atol=1e-5)
