@@ -11,6 +11,9 @@ ALL_TURNS, IN_PLANE = 3, 1
 LOG_VOLUME_OF_ROTATIONS = math.log(8 * math.pi**2)
 """Of all rotations, in cubic radians about any one of them."""
 
+VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
+"""About one axis, in radian squared, of the rotation vectors of random rotations."""
+
 LOG_VOLUME_OF_TURNS = {
     ALL_TURNS: LOG_VOLUME_OF_ROTATIONS,
     IN_PLANE: math.log(2 * math.pi),

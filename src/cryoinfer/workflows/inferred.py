@@ -1,6 +1,5 @@
 """What one pass of an encoder leaves of every particle, and of their map."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, state_of_this_version
+from cryoinfer.geometry.rotation_volume import VARIANCE_OF_ANY_TURN
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.records import Indexable, Latents, Pose
@@ -18,9 +18,6 @@ from cryoinfer.workflows.iteration import MODES
 from cryoinfer.workflows.structure_update import HalfMapSums
 
 _SHIFT_SD_OF_BOX = 0.1  # of a particle of which nothing is known
-
-_VARIANCE_OF_ANY_TURN = (math.pi**2 / 3 + 2) / 3
-"""About one axis, in radian squared, of the rotation vectors of random rotations."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class InferredParticles(Indexable):
 
         Any rotation, and of the rest the prior: no mode has any weight.
         """
-        variance = [_VARIANCE_OF_ANY_TURN] * 3 + [prior.shift_sd_angstrom**2] * 2
+        variance = [VARIANCE_OF_ANY_TURN] * 3 + [prior.shift_sd_angstrom**2] * 2
         variance.append(prior.defocus_sd_angstrom**2)
         covariance = torch.diag(torch.tensor(variance, dtype=torch.float64))
         zero = torch.zeros(1, MODES, 2, dtype=torch.float64)
