@@ -38,6 +38,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/bead_model.py": ("beads",),
     "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
+    "cli/published_method.py": ("abinitio",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
     "cli/particle_options.py": ("train", "flip", "evaluate"),

@@ -6,9 +6,13 @@ The script runs in a process of its own: its modules are found beside it, in no 
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from cryoinfer.cli.options import AbinitioMethod, PublishedHead, RunOptions
+from cryoinfer.cli.published_method import published_cautions
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "benchmarks" / "README.md"
@@ -46,6 +50,37 @@ def test_canary_typed_table(tmp_path: Path) -> None:
     answer = check(document)
     assert answer.returncode == 1
     assert "a table typed by hand: | a | b |" in answer.stderr
+
+
+def published(head: PublishedHead | None) -> RunOptions:
+    here = Path("none")
+    return RunOptions("abinitio", here, here, method="cryoposenet", head=head)
+
+
+def test_what_is_said_of_cryoposenet_is_what_was_measured() -> None:
+    rows = (ROOT / "benchmarks" / "results" / "cryoposenet.jsonl").read_text()
+    heads = ("s2s2", "quaternion", "euler")
+    converged: dict[str, list[bool]] = {
+        "encoders": [],
+        "ad": [],
+        "tomo": [],
+        "noise": [],
+    }
+    for row in map(json.loads, rows.splitlines()):
+        kind = "encoders" if row["method"] in heads else row["method"]
+        converged[kind if row["set"] == "A" else "noise"].append(row["converged"])
+    assert not any(converged["noise"])
+    said = {kind: f"{sum(all)} of {len(all)} runs" for kind, all in converged.items()}
+    assert said["tomo"] == "10 of 10 runs"
+    (option,) = AbinitioMethod.__metadata__
+    (of_encoders,) = published_cautions(published("s2s2"))
+    page = (ROOT / "docs" / "choosing-an-inference.md").read_text()
+    for text in (option.help, of_encoders, page):
+        assert said["encoders"] in text
+    (of_free,) = published_cautions(published("free"))
+    assert said["ad"] in of_free
+    assert not published_cautions(published("known"))
+    assert not published_cautions(replace(published(None), method="search"))
 
 
 def test_rows_name_day_and_machine() -> None:

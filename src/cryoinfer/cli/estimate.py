@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 from cryoinfer.cli.options import Workflow
+from cryoinfer.inference.published_encoder import PoseChoice
+from cryoinfer.inference.published_training import PublishedConfig
 
 _PROGRAM_BYTES = 0.6e9
 _START_SECONDS = 12.0
@@ -28,6 +30,17 @@ _MOVING_MEGAPIXEL_SECONDS = 11.0
 core (section 20)."""
 
 _LEARNT_MEGAPIXEL_SECONDS = 2.5  # of one round of learning (section 22)
+
+_PUBLISHED_MEGAPIXEL_SECONDS = 2.2
+"""Of a step of cryoPoseNet's encoder, on one core: 2.0 to 2.5 at boxes of 24 to 128, in
+single precision (by hand; benchmarks, section 17, has half precision)."""
+
+_PUBLISHED_MEGAVOXEL_SECONDS = 0.3
+"""Of a step of its map, likewise: 0.2 to 0.5."""
+
+_PUBLISHED_WEIGHT_BYTES = 4.0 * 512 * 128 / 64
+"""A pixel of the box: nearly all weights of the encoder are of its first dense layer,
+512 for each of 128 filters at a 64th of the pixels."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,34 @@ def estimate_amortized(
     part = estimate_run(workflow, min(n, searched), box, threads)
     work = _training_seconds(steps, 32) + n * box**2 / 1e6 * _CLIMBED_MEGAPIXEL_SECONDS
     return Estimate(whole.memory_bytes, whole.disk_bytes, part.seconds + work / threads)
+
+
+def estimate_published(
+    training: PublishedConfig, head: PoseChoice, n: int, box: int, threads: int
+) -> Estimate:
+    """Count what a run of cryoPoseNet needs.
+
+    All images are in memory, and the run is one of given poses otherwise.
+
+    Parameters
+    ----------
+    training : PublishedConfig
+    head : PoseChoice
+    n, box, threads : int
+        As for :func:`estimate_run`.
+    """
+    like = estimate_run("reconstruct", n, box, threads)
+    seconds = box**3 / 1e6 * _PUBLISHED_MEGAVOXEL_SECONDS
+    state = 0.0
+    if head not in ("known", "free"):
+        seconds += training.batch * box**2 / 1e6 * _PUBLISHED_MEGAPIXEL_SECONDS
+        # With the moments of Adam, twice while a checkpoint is replaced.
+        state = 2 * 3 * _PUBLISHED_WEIGHT_BYTES * box**2
+    return Estimate(
+        like.memory_bytes + 2 * 4.0 * n * box**2 + state,
+        like.disk_bytes + state,
+        like.seconds + training.steps * seconds / threads,
+    )
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,15 @@ def nothing_words(results: Mapping[str, Any]) -> str:
     if results.get(STRUCTURE_FOUND) is not False:
         return ""
     found = Evidence(**results[EVIDENCE])
+    if found.is_seen and found.astray_share is not None:
+        return (
+            "No structure was found: the poses are not those of the map. Of the images "
+            f"that were looked at, {found.astray_share:.0%} fit it better from "
+            "elsewhere than from near the pose that they were given, as where a "
+            "training has not converged. Do not use the map or the poses. Another seed "
+            "may end elsewhere; `cryoinfer abinitio` searches all poses unless told "
+            "otherwise."
+        )
     return (
         "No structure was found: images fit the map of the half that they are not in "
         f"no better than maps of noise. They gain {found.excess_nats:.2f} nats each "

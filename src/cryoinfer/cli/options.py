@@ -11,7 +11,9 @@ from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 
 Workflow = Literal["abinitio", "refine", "reconstruct"]
-PoseMethod = Literal["search", "amortized", "semi-amortized"]
+RefinementMethod = Literal["search", "amortized", "semi-amortized"]
+PoseMethod = Literal[RefinementMethod, "cryoposenet"]
+PublishedHead = Literal["s2s2", "quaternion", "euler", "known", "free"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 _INPUT, _PARTICLE, _RUN = "Input", "Particle", "Run"
@@ -22,6 +24,8 @@ _TAKEN_BY: dict[str, tuple[Workflow, ...]] = {
     "map_pixel_size": ("refine",),
     "starts": ("abinitio",),
     "method": _SEARCHES,
+    "head": ("abinitio",),
+    "steps": ("abinitio",),
     "resolution": _SEARCHES,
     "max_shift": _SEARCHES,
     "defocus_error": _SEARCHES,
@@ -42,8 +46,12 @@ class RunOptions:
         To begin a refinement from.
     map_pixel_size : float or None
         Of its voxels in angstrom, instead of what its header says.
-    method : {"search", "amortized", "semi-amortized"}
+    method : {"search", "amortized", "semi-amortized", "cryoposenet"}
         How an ab initio run or a refinement poses the particles.
+    head : {"s2s2", "quaternion", "euler", "known", "free"} or None
+        What names poses in cryoPoseNet; None for s2s2.
+    steps : int or None
+        Of cryoPoseNet's training; None for as many as published.
     reading : ParticleOptions
     symmetry : str
     particle_diameter, resolution, max_shift : float or None
@@ -65,6 +73,8 @@ class RunOptions:
     map: Path | None = None
     map_pixel_size: float | None = None
     method: PoseMethod = "search"
+    head: PublishedHead | None = None
+    steps: int | None = None
     reading: ParticleOptions = AS_WRITTEN
     symmetry: str = "C1"
     particle_diameter: float | None = None
@@ -160,13 +170,41 @@ Starts = Annotated[
         rich_help_panel=_PARTICLE,
     ),
 ]
+_METHODS = (
+    "search: every particle. amortized: some are searched, an encoder learns their "
+    "map, and infers all in one pass; semi-amortized: and refines what it names. For "
+    "many particles."
+)
 Method = Annotated[
+    RefinementMethod, typer.Option(help=_METHODS, rich_help_panel=_PARTICLE)
+]
+AbinitioMethod = Annotated[
     PoseMethod,
     typer.Option(
-        help="search: every particle. amortized: some are searched, an encoder learns "
-        "their map, and infers all in one pass; semi-amortized: and refines what it "
-        "names. For many particles.",
+        help=f"{_METHODS} cryoposenet: the auto-encoder of Nashed et al. 2021 as "
+        "published, to compare with: 0 of 30 runs converged on images without noise.",
         rich_help_panel=_PARTICLE,
+    ),
+]
+Head = Annotated[
+    PublishedHead | None,
+    typer.Option(
+        help="With --method cryoposenet, what names poses: an encoder with one of "
+        "three heads, by default s2s2; known: the poses of the particles; free: "
+        "numbers of each particle, learned like the map.",
+        rich_help_panel=_PARTICLE,
+        show_default=False,
+    ),
+]
+PublishedSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="COUNT",
+        help="With --method cryoposenet, steps of the training; by default 10,000.",
+        callback=numbers.whole(1),
+        rich_help_panel=_PARTICLE,
+        show_default=False,
     ),
 ]
 Out = Annotated[

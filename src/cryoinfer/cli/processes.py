@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from torch import distributed
 
+from cryoinfer.errors import InputError
 from cryoinfer.world import World
 
 
@@ -51,6 +52,21 @@ def leading(world: World) -> Iterator[Callable[[], None]]:
 def is_bidden(world: World) -> bool:
     """Wait for the first process, and tell whether this one is to begin."""
     return world.of_first(False)
+
+
+def require_alone(world: World, method: str) -> None:
+    """Refuse several processes for a method that runs in one.
+
+    Raises
+    ------
+    InputError
+    """
+    if world.size > 1:
+        raise InputError(
+            f"the method {method} runs in one process, found {world.size}: leave "
+            "torchrun out, or train cryoinfer's own encoder in several (`cryoinfer "
+            "train`)"
+        )
 
 
 def processes_on_this_machine() -> int:

@@ -68,6 +68,12 @@ _INDEPENDENCE = {
     "infer": "The half-maps come from two halves of the particles. Both were posed by "
     "one encoder and against one map, whose features are in both.",
 }
+_TRAINED_TOGETHER = (
+    "The half-maps come from two halves of the particles. Poses of both were learned "
+    "together with one map, whose features and noise are in both. The widths of "
+    "posteriors say how sharply an image tells a pose from its neighbours, not how far "
+    "the encoder errs."
+)
 _NOT_ASKED = (
     "Whether the images show a structure at all was not asked: of fewer than "
     f"{FEWEST_IMAGES} it cannot be told."
@@ -256,6 +262,8 @@ def _half_maps(folder: Path, record: RunRecord) -> HalfMaps | None:
 
 def _halves(record: RunRecord) -> Literal["apart", "given", "one map"]:
     """Return how the halves of a run were posed."""
+    if record.arguments.get("head") == "known":
+        return "given"
     if record.workflow == "infer" or _method(record):
         return "one map"
     began_at_poses = record.workflow == "refine" and not record.arguments.get("map")
@@ -286,6 +294,10 @@ def _independence(record: RunRecord) -> str:
     if not _method(record):
         return _left_out(record) + _INDEPENDENCE[record.workflow]
     found = record.results
+    if "searched_particles" not in found:
+        given = _halves(record) == "given"
+        said = _INDEPENDENCE["reconstruct"] if given else _TRAINED_TOGETHER
+        return _left_out(record) + said
     return (
         f"{_left_out(record)}{_INDEPENDENCE['infer']} That map comes from a search of "
         f"{found['searched_particles']:,} of the particles, whose halves were refined "

@@ -16,8 +16,9 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
     seconds = sum(folder.record.stage_seconds.values())
     peak = format_bytes(folder.record.peak_memory_bytes)
     path, halves, rows = folder.path, "the half-maps, masked", {}
-    if options.method != "search":
+    if options.method != "search" and options.head != "known":
         halves = ONE_MAP
+    if "searched_particles" in found:
         rows = {
             "Search": f"{searched_words(found)} (the same of halves refined apart), "
             f"{found['searched_particles']:,} particles",

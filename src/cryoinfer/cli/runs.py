@@ -21,13 +21,27 @@ from cryoinfer.cli.nothing_found import (
 )
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.plan import Plan
-from cryoinfer.cli.processes import is_bidden, joined_processes, leading
+from cryoinfer.cli.processes import (
+    is_bidden,
+    joined_processes,
+    leading,
+    require_alone,
+)
 from cryoinfer.cli.progress import RichMonitor
+from cryoinfer.cli.published_method import (
+    PUBLISHED,
+    estimate_of,
+    published_cautions,
+    require_own_options,
+    require_published,
+    run_published,
+)
 from cryoinfer.cli.rejected_particles import (
     chosen_particles,
     flag_words,
     used_particles,
 )
+from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
 from cryoinfer.cli.run_summary import summary
@@ -105,8 +119,9 @@ def _lead(
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return exit_code(RunRecord.read(options.out))
     if options.dry_run:
+        own = [f"Caution: {text}" for text in published_cautions(options)]
         words = flag_words(options.workflow, job.particles)
-        for text in (*device_words(job.device), *words):
+        for text in (*device_words(job.device), *own, *words):
             say(console, text)
         job.plan().print(console)
         return 0
@@ -165,7 +180,8 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
         *flag_words(job.options.workflow, job.particles),
         *job.particles.remarks,
     ]
-    cautions = [f"Caution: {text}" for text in from_runs]
+    own = published_cautions(job.options)
+    cautions = [f"Caution: {text}" for text in (*from_runs, *own)]
     for text in (*device_words(job.device), *cautions, *remarks):
         monitor.message(text)
     try:
@@ -174,6 +190,8 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
     finally:
         folder.add_times(monitor.stage_seconds)
     numbers: dict[str, object] = {INHERITED: from_runs, REMARKS: remarks}
+    if own:
+        numbers[OWN_CAUTIONS] = own
     if isinstance(result, Amortized):
         numbers |= _amortized_numbers(folder, result)
         result = result.result
@@ -215,11 +233,13 @@ class _Job:
     def uses_poses(self) -> bool:
         """Whether the run begins with poses that the particles have."""
         workflow, start = self.options.workflow, self.start
-        return workflow == "reconstruct" or (workflow == "refine" and start is None)
+        given = workflow == "reconstruct" or self.options.head == "known"
+        return given or (workflow == "refine" and start is None)
 
     @classmethod
     def prepare(cls, options: RunOptions, world: World) -> "_Job":
         """Read the inputs and refuse what cannot work."""
+        require_own_options(options)
         particles = options.reading.load(options.particles)
         used = used_particles(options.workflow, particles)
         symmetry_rotations(options.symmetry)
@@ -239,8 +259,11 @@ class _Job:
                 "begin with `cryoinfer abinitio`."
             )
         if options.method != "search":
-            _require_alone(world, options)
-            require_teachable(particles, fitting_encoder(particles.box))
+            require_alone(world, options.method)
+            if options.method == PUBLISHED:
+                require_published(options, chosen_particles(particles, used))
+            else:
+                require_teachable(particles, fitting_encoder(particles.box))
         device = chosen_device(options.device)
         threads = use_threads(options.threads)
         return cls(options, particles, used, start, threads, world, device)
@@ -275,6 +298,8 @@ class _Job:
             return reconstruct(self.chosen, config, monitor, self.world, self.device)
         if options.method == "search":
             return self.search(self.chosen, monitor)
+        if options.method == PUBLISHED:
+            return run_published(options, self.chosen, monitor, self.device)
         encoder = fitting_encoder(self.particles.box)
         chosen = AmortizeConfig(
             climb=options.method == "semi-amortized",
@@ -326,7 +351,7 @@ class _Job:
         """Return what would be done and what it will take."""
         options, used = self.options, int(self.used.sum())
         estimate = self._estimate(len(self.particles)).for_used(self._estimate(used))
-        if options.workflow == "abinitio":
+        if options.workflow == "abinitio" and options.method != PUBLISHED:
             estimate = estimate.with_starts(options.starts, self.threads)
         work = f"{options.workflow}, symmetry {options.symmetry}"
         return Plan(work, self.particles, options.out, self.threads, estimate)
@@ -336,16 +361,10 @@ class _Job:
         options, box = self.options, int(self.particles.boxes.max())
         if options.method == "search":
             return estimate_run(options.workflow, n, box, self.threads)
+        if options.method == PUBLISHED:
+            return estimate_of(options, n, box, self.threads)
         steps = fitting_encoder(box).training.steps
         return estimate_amortized(options.workflow, n, box, self.threads, SUBSET, steps)
-
-
-def _require_alone(world: World, options: RunOptions) -> None:
-    if world.size > 1:
-        raise InputError(
-            f"the method {options.method} runs in one process, found {world.size}: "
-            "leave torchrun out, or train the encoder in several (`cryoinfer train`)"
-        )
 
 
 def _require_lengths(options: RunOptions, particles: Particles) -> None:

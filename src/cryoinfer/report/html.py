@@ -145,7 +145,7 @@ def _resolution_section(content: ReportContent) -> str:
     nothing = bool(content.nothing_found)
     return section(
         "Resolution",
-        f"{'No structure was found: these curves are of noise. ' * nothing}"
+        f"{'No structure was found: these curves show no resolution. ' * nothing}"
         f"{content.independence} Their correlation {reach(content.fsc, 0.143)} with "
         "the mask, corrected for what the mask itself adds, and "
         f"{reach(content.fsc_unmasked, 0.143)} without any mask; the corrected curve "

@@ -44,6 +44,10 @@ _LEAST_NATS = 0.1
 """An image, that is evidence of anything. With less, no image says where it was seen
 from; and so much may come of a noise level that is off by some percent."""
 
+_MOST_ASTRAY = 0.5
+"""Share of images that may fit a map better from elsewhere: beyond it, their poses are
+not those of the map."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -63,6 +67,9 @@ class Evidence:
         Standard error of the mean.
     common_nats : float
         What may come of what the halves have in common.
+    astray_share : float, optional
+        Share of images that fit the map better from elsewhere than from near the poses
+        that they have, where these were not searched for in the map and that was asked.
     """
 
     images: int
@@ -70,6 +77,7 @@ class Evidence:
     over_noise_nats: float
     error_nats: float
     common_nats: float
+    astray_share: float | None = None
 
     @property
     def excess_nats(self) -> float:
@@ -82,9 +90,14 @@ class Evidence:
         return _LEAST_NATS + self.common_nats + _SURE_DEVIATIONS * self.error_nats
 
     @property
-    def is_structure(self) -> bool:
-        """Whether the images show the map."""
+    def is_seen(self) -> bool:
+        """Whether the images show the map, from wherever."""
         return self.excess_nats > self.needed_nats
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether the images show the map, and most of them from where they are."""
+        return self.is_seen and (self.astray_share or 0.0) <= _MOST_ASTRAY
 
 
 @dataclass(frozen=True)

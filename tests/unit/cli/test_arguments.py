@@ -29,6 +29,8 @@ EVERYTHING = {
     "starts": 5,
     "defocus_error": 300.0,
     "method": "amortized",
+    "head": "known",
+    "steps": 50,
     "map_pixel_size": 2.5,
     "seed": 3,
 }
@@ -162,7 +164,7 @@ def test_a_command_is_repeated_by_what_its_report_shows(
 
 def test_no_argument_of_another_workflow_is_recorded(options: RunOptions) -> None:
     found = replace(options, workflow="reconstruct").arguments()
-    assert not {"map", "starts", "method", "resolution"} & found.keys()
+    assert not {"map", "starts", "method", "head", "resolution"} & found.keys()
     assert "starts" not in replace(options, workflow="refine").arguments()
     assert options.arguments()["starts"] == 2
 

@@ -147,3 +147,12 @@ def test_what_is_needed_is_more_than_chance() -> None:
     assert not replace(clear, gain_nats=0.89).is_structure
     # What maps of noise gain as well is no gain.
     assert not replace(clear, over_noise_nats=0.8).is_structure
+
+
+def test_images_that_fit_better_from_elsewhere_show_no_structure() -> None:
+    clear = Evidence(100, 4.0, 4.0, 0.1, 0.4, astray_share=0.5)
+    assert clear.is_structure
+    astray = replace(clear, astray_share=0.51)
+    assert astray.is_seen
+    assert not astray.is_structure
+    assert not replace(clear, gain_nats=0.0).is_seen
