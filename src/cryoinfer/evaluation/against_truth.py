@@ -216,6 +216,20 @@ def compare_with_truth(
     return TruthEvaluation(len(estimated), hands, best, coverage, curve)
 
 
+def nearer_hand(estimated: Pose, true: Pose, symmetry: Tensor) -> PoseErrors:
+    """Return the errors of poses for the hand with the smaller median rotation error.
+
+    Parameters
+    ----------
+    estimated, true : Pose
+        Of n particles in the same order.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the true map as it is, the identity among them.
+    """
+    both = (_pose_errors(estimated, true, symmetry, hand) for hand in (False, True))
+    return min(both, key=_median_degrees)
+
+
 def _median_degrees(errors: PoseErrors) -> float:
     return float(errors.geodesic_degrees.median())
 

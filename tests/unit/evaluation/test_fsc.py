@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.fsc import (
+    cryobench_fsc_area,
     fourier_shell_correlation,
     masked_fsc,
     resolution_at,
@@ -177,3 +179,42 @@ def test_a_mask_of_one_voxel_proves_nothing(generator: torch.Generator) -> None:
     curve = masked_fsc(noise(n, generator), noise(n, generator), mask, generator)
     assert (curve.masked.abs() > 0.999).all()  # of one value: all shells agree
     assert (curve.corrected[4:] <= 0).all()
+
+
+def test_the_area_of_cryobench_is_that_of_its_own_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 12, 12, 12, generator=generator).double()
+    mask = torch.rand(12, 12, 12, generator=generator).double()
+    for absolute in (False, True):
+        expected = cryobench_loop((a * mask).numpy(), (b * mask).numpy(), absolute)
+        found = cryobench_fsc_area(a, b, mask, absolute=absolute)
+        # Both in float64.
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_largest_area_of_cryobench() -> None:
+    a = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    # 1 over frequencies 0 to 7 / 16.
+    assert cryobench_fsc_area(a, 3 * a, absolute=False) == pytest.approx(7 / 16)
+    # The opposite contrast: 1 at the point 0, -1 from the next on.
+    assert cryobench_fsc_area(a, -a, absolute=False) == pytest.approx(-6 / 16)
+    assert cryobench_fsc_area(a, -a, absolute=True) == pytest.approx(7 / 16)
+    with pytest.raises(InputError, match="even"):
+        cryobench_fsc_area(torch.zeros(3, 3, 3), torch.zeros(3, 3, 3), absolute=True)
+
+
+def cryobench_loop(a: np.ndarray, b: np.ndarray, absolute: bool) -> float:
+    """Compute it as metrics/fsc of CryoBench does (commit 20931c2), shell by shell."""
+    n = len(a)
+    x = np.arange(-n // 2, n // 2)
+    distance = sum(k**2 for k in np.meshgrid(x, x, x, indexing="ij")) ** 0.5
+    a, b = (np.fft.fftshift(np.fft.fftn(one)) for one in (a, b))
+    fsc, before = [1.0], np.zeros((n, n, n), dtype=bool)
+    for shell in range(1, n // 2):
+        inside = distance < shell
+        one, other = (values[inside & ~before] for values in (a, b))
+        norm = (np.vdot(one, one) * np.vdot(other, other)) ** 0.5
+        fsc.append(float((np.vdot(one, other) / norm).real))
+        before = inside
+    values = np.abs(fsc) if absolute else np.array(fsc)
+    return float(np.trapezoid(values, np.arange(n // 2) / n))
