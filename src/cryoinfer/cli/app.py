@@ -288,7 +288,8 @@ def evaluate(
     truth: Annotated[
         Path,
         typer.Option(
-            help="Folder with truth.star and truth.mrc, as simulate writes them.",
+            help="Folder with truth.star, and truth.mrc for a run with a map, as "
+            "simulate writes them.",
             callback=inputs.truth,
             show_default=False,
         ),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from cryoinfer.cli.conformation_words import say_conformations
 from cryoinfer.cli.inputs import require_truth
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
@@ -20,16 +21,25 @@ from cryoinfer.cli.terminal import say, spelled
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.against_truth import (
-    FSC_LEVELS,
     NOMINAL,
     MapPair,
     TruthEvaluation,
     compare_with_truth,
 )
+from cryoinfer.evaluation.conformation_against_truth import (
+    FoundConformations,
+    PosePair,
+    TrueConformation,
+    evaluate_conformations,
+)
 from cryoinfer.geometry.symmetry import symmetry_rotations
-from cryoinfer.io.mrc import MapFile
 from cryoinfer.records import Pose
 from cryoinfer.results import layout
+from cryoinfer.results.conformations import (
+    read_conformations,
+    read_pose_covariance,
+    true_conformations,
+)
 from cryoinfer.results.evaluation_files import write_evaluation
 from cryoinfer.results.flags import is_posed, read_flags
 from cryoinfer.results.posterior_files import Posteriors
@@ -50,6 +60,8 @@ class _Matched:
     estimated, true : Pose
     chosen : Tensor of int64
         Which particles of the run they are.
+    truths : tuple of TrueConformation
+        What is known of their conformations; empty if they are all alike.
     unreadable : int
         How many more there are without a pose: their images are not finite, or they
         were flagged before and left out.
@@ -57,6 +69,7 @@ class _Matched:
 
     estimated: Pose
     true: Pose
+    truths: tuple[TrueConformation, ...]
     chosen: Tensor
     unreadable: int
 
@@ -75,12 +88,16 @@ def evaluate(
     run's. Its uncertainties are judged by how often their credible sets hold the
     truth. Particles that an encoder could not read are left out.
 
+    A run that has found conformations is judged by those, and has no map to compare.
+    Where the truth has states, poses are compared state by state, too.
+
     Parameters
     ----------
     run : Path
         Folder of a finished run.
     truth : Path
-        Folder with ``truth.star`` and ``truth.mrc``, as ``cryoinfer simulate`` writes.
+        Folder with ``truth.star``, and ``truth.mrc`` for a run with a map, as
+        ``cryoinfer simulate`` writes them.
     console : Console
     reading : ParticleOptions
         Of the particles of both.
@@ -93,27 +110,43 @@ def evaluate(
         If one of them is absent or they do not belong together.
     """
     record = require_finished(run)
-    _require_map(record, run)
-    matched = _match(record, run, truth, reading)
-    true_map = read_named_map(
-        require_truth(truth / "truth.mrc"),
-        map_pixel_size,
-        MAP_OPTION,
-        reading.pixel_size,
-    )
-    posteriors = Posteriors.read(run)
+    conformations = read_conformations(run)
+    if conformations is None:
+        _require_map(record, run)
+    matched = _match(record, run, truth, reading, conformations)
+    chosen = matched.chosen
+    maps = None
+    if conformations is None:
+        maps = _maps(run, truth, map_pixel_size, reading)
+        posteriors = Posteriors.read(run)
+        covariance = None if posteriors is None else posteriors.covariance()
+    else:
+        _require_truths(matched.truths, truth)
+        conformations = conformations.select(chosen)
+        covariance = read_pose_covariance(run)
+    symmetry = symmetry_rotations(record.symmetry(run))
     found = compare_with_truth(
         matched.estimated,
         matched.true,
-        _maps(run, truth, true_map),
-        symmetry_rotations(record.symmetry(run)),
-        None if posteriors is None else posteriors.covariance()[matched.chosen],
+        maps,
+        symmetry,
+        None if covariance is None else covariance[chosen],
     )
-    write_evaluation(run, found, matched.unreadable)
-    page = write_report(run)
+    compared = evaluate_conformations(
+        conformations,
+        matched.truths,
+        PosePair(matched.estimated, matched.true),
+        symmetry,
+        has_map=maps is not None,
+    )
+    write_evaluation(run, found, compared, matched.unreadable)
+    written = str(run / layout.EVALUATION)
+    if maps is not None:  # the report of conformations shows no truth
+        written += f" and {write_report(run)}"
     _say_reserve(console, record, matched.unreadable)
     _print(console, found)
-    say(console, f"Written to {run / layout.EVALUATION} and {page}")
+    say_conformations(console, compared)
+    say(console, f"Written to {written}")
 
 
 def _say_reserve(console: Console, record: RunRecord, unreadable: int) -> None:
@@ -128,26 +161,45 @@ def _say_reserve(console: Console, record: RunRecord, unreadable: int) -> None:
         )
 
 
-def _maps(run: Path, truth: Path, true: MapFile) -> MapPair:
-    """Read the map of the run and its mask.
+def _maps(
+    run: Path, truth: Path, pixel_size: float | None, reading: ParticleOptions
+) -> MapPair:
+    """Read the map of the run and its mask, and the true one.
 
     Raises
     ------
     InputError
         If it is sampled otherwise than the true one.
     """
+    path = require_truth(truth / "truth.mrc")
+    true = read_named_map(path, pixel_size, MAP_OPTION, reading.pixel_size)
     estimated = read_run_map(run)
     return paired(
         torch.tensor(estimated.density),
         torch.tensor(read_run_mask(run).density),
         estimated.pixel_size_angstrom,
         true,
-        truth / "truth.mrc",
+        path,
     )
 
 
+def _require_truths(truths: tuple[TrueConformation, ...], truth: Path) -> None:
+    """Refuse a truth that says nothing of conformations.
+
+    Raises
+    ------
+    InputError
+    """
+    if not truths:
+        raise InputError(
+            f"{truth / 'truth.star'} does not say which conformations these particles "
+            "have: expected a column cryoinferMode1Angst (and so on), cryoinferFrame "
+            "or rlnClassNumber that differs between them"
+        )
+
+
 def _require_map(record: RunRecord, run: Path) -> None:
-    """Refuse runs that make no map.
+    """Refuse runs that make no map, and have found no conformations.
 
     Raises
     ------
@@ -155,20 +207,25 @@ def _require_map(record: RunRecord, run: Path) -> None:
     """
     if record.workflow in _WITH_MAPS:
         return
-    advice = "Evaluate the run that it learned from"
-    if record.workflow == "dynamics":
-        advice = (
-            "The amplitudes that it found stand in its particles.star, the true ones "
-            "in truth.star, both as cryoinferMode1Angst and so on"
+    if record.workflow != "train":
+        raise InputError(
+            f"{run} holds no {layout.LATENTS}, in which a run of `cryoinfer "
+            f"{record.workflow}` writes conformations: copy it again, or make the run "
+            "anew"
         )
     raise InputError(
-        f"{run} is a run of `cryoinfer {record.workflow}`: expected one that has made "
-        f"a map, of {', '.join(_WITH_MAPS)}. {advice}"
+        f"{run} is a run of `cryoinfer train`: expected one that has made a map, of "
+        f"{', '.join(_WITH_MAPS)}, or found conformations. Evaluate the run that it "
+        "learned from"
     )
 
 
 def _match(
-    record: RunRecord, run: Path, truth: Path, reading: ParticleOptions
+    record: RunRecord,
+    run: Path,
+    truth: Path,
+    reading: ParticleOptions,
+    conformations: FoundConformations | None,
 ) -> _Matched:
     """Return estimated and true poses of the particles in both.
 
@@ -183,6 +240,8 @@ def _match(
     rows = [place.get(key, -1) for key in _keys(estimated)]
     row = torch.tensor(rows)
     unreadable = ~is_posed(record, read_flags(record, estimated.table))
+    if conformations is not None:
+        unreadable |= ~conformations.z.isfinite().all(1)
     if not bool((row >= 0).any()):
         raise InputError(
             f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "
@@ -195,7 +254,10 @@ def _match(
             "pixels, or are flagged. Run `cryoinfer check` on the particles"
         )
     left_out = int(((row >= 0) & unreadable).sum())
-    return _Matched(estimated.pose[chosen], true.pose[row[chosen]], chosen, left_out)
+    table = true.table.select(row[chosen])
+    assert table.pose is not None
+    truths = tuple(true_conformations(table, truth / "truth.star"))
+    return _Matched(estimated.pose[chosen], table.pose, truths, chosen, left_out)
 
 
 def _keys(particles: Particles) -> list[tuple[Path, int]]:
@@ -220,7 +282,7 @@ def _print(console: Console, found: TruthEvaluation) -> None:
         sizes = [getattr(one.errors, field).abs().numpy() for one in found.hands]
         quantiles = [np.quantile(size, (0.5, 0.95)) for size in sizes]
         table.add_row(label, *(f"{q[0]:.3g} ({q[1]:.3g})" for q in quantiles))
-    for level in FSC_LEVELS:
+    for level in found.best.resolution_angstrom:
         label = f"{spelled(console, 'resolution (A)')}, FSC {level}"
         reached = [one.resolution_angstrom[level] for one in found.hands]
         table.add_row(label, *("none" if r is None else f"{r:.2f}" for r in reached))

@@ -68,8 +68,7 @@ def structure_or_preset(name: str) -> str:
 
 def truth(folder: Path) -> Path:
     """Refuse what does not hold the truth about particles."""
-    for name in ("truth.star", "truth.mrc"):
-        require_truth(folder / name)
+    require_truth(folder / "truth.star")
     return folder
 
 

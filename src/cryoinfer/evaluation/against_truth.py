@@ -107,16 +107,16 @@ class OfHand:
     hand : {"same", "opposite"}
         As that of the truth, or mirrored.
     errors : PoseErrors
-    fsc : Tensor, shape (n // 2 + 1,)
-        With the true map, within the mask.
+    fsc : Tensor, shape (n // 2 + 1,), or None
+        With the true map, within the mask; None if no map was compared.
     resolution_angstrom : mapping of float to float or None
         By level of :data:`FSC_LEVELS`, where the correlation falls below it; None if
-        it never is above.
+        it never is above. Empty if no map was compared.
     """
 
     hand: Literal["same", "opposite"]
     errors: PoseErrors
-    fsc: Tensor
+    fsc: Tensor | None
     resolution_angstrom: Mapping[float, float | None]
 
 
@@ -150,7 +150,7 @@ class TruthEvaluation:
             rotation_error_degrees=self.best.errors.geodesic_degrees,
             shift_error_angstrom=self.best.errors.shift_angstrom,
             mirrored=self.best.hand == "opposite",
-            resolution_angstrom=self.best.resolution_angstrom[0.5],
+            resolution_angstrom=self.best.resolution_angstrom.get(0.5),
             coverage=self.curve,
         )
 
@@ -158,7 +158,7 @@ class TruthEvaluation:
 def compare_with_truth(
     estimated: Pose,
     true: Pose,
-    maps: MapPair,
+    maps: MapPair | None,
     symmetry: Tensor,
     covariance: Tensor | None = None,
 ) -> TruthEvaluation:
@@ -171,7 +171,8 @@ def compare_with_truth(
     ----------
     estimated, true : Pose
         Of n particles in the same order.
-    maps : MapPair
+    maps : MapPair or None
+        None if there is not one map: of particles in many conformations.
     symmetry : Tensor, shape (m, 3, 3)
         Rotations that leave the true map as it is, the identity among them.
     covariance : Tensor, shape (n, d, d), optional
@@ -187,7 +188,7 @@ def compare_with_truth(
     InputError
         If the numbers of poses differ or are zero, or the maps are not on one grid.
     """
-    if maps.true.shape != maps.estimated.shape:
+    if maps is not None and maps.true.shape != maps.estimated.shape:
         raise InputError(
             f"expected a true map of {len(maps.estimated)} voxels, as the one that it "
             f"is compared with, found {len(maps.true)}"
@@ -252,9 +253,14 @@ def _pose_errors(
 
 
 def _of_hand(
-    hand: Literal["same", "opposite"], errors: PoseErrors, maps: MapPair, is_best: bool
+    hand: Literal["same", "opposite"],
+    errors: PoseErrors,
+    maps: MapPair | None,
+    is_best: bool,
 ) -> OfHand:
     """Compare the maps, given the hand."""
+    if maps is None:
+        return OfHand(hand, errors, None, {})
     pixel_size = maps.pixel_size_angstrom
     near = _median_degrees(errors) <= _FITTED_DEGREES
     moved = (

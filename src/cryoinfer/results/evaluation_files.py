@@ -15,6 +15,11 @@ from cryoinfer.evaluation.against_truth import (
     TruthComparison,
     TruthEvaluation,
 )
+from cryoinfer.evaluation.conformation_against_truth import (
+    ConformationComparison,
+    ConformationEvaluation,
+    StatePoses,
+)
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.results.layout import ERRORS, EVALUATION
 from cryoinfer.results.run_arrays import run_arrays
@@ -22,7 +27,12 @@ from cryoinfer.results.run_arrays import run_arrays
 _SHOWN = ("particles", "hand", "resolution_angstrom")
 
 
-def write_evaluation(folder: Path, found: TruthEvaluation, unreadable: int) -> None:
+def write_evaluation(
+    folder: Path,
+    found: TruthEvaluation,
+    conformations: ConformationEvaluation,
+    unreadable: int,
+) -> None:
     """Write the numbers as ``evaluation.json``, the errors as ``evaluation.npz``.
 
     Parameters
@@ -30,6 +40,7 @@ def write_evaluation(folder: Path, found: TruthEvaluation, unreadable: int) -> N
     folder : Path
         Of the run.
     found : TruthEvaluation
+    conformations : ConformationEvaluation
     unreadable : int
         Particles without a pose, which were left out.
     """
@@ -48,9 +59,14 @@ def write_evaluation(folder: Path, found: TruthEvaluation, unreadable: int) -> N
         "hand": found.best.hand,
         "resolution_angstrom": shown.resolution_angstrom,
         "hands": {one.hand: _numbers(one) for one in found.hands},
-        "fsc": found.best.fsc.tolist(),
+        "fsc": None if found.best.fsc is None else found.best.fsc.tolist(),
         "nominal": list(NOMINAL),
         "coverage": {name: list(shares) for name, shares in found.coverage.items()},
+        "conformations": [_compared(one) for one in conformations.comparisons],
+        "states": {
+            name: _of_states(one) for name, one in conformations.state_poses.items()
+        },
+        "cautions": list(conformations.cautions),
     }
     text = json.dumps(summary, indent=2) + "\n"
     replace_file(folder / EVALUATION, lambda partial: partial.write_text(text))
@@ -65,6 +81,42 @@ def _numbers(one: OfHand) -> dict[str, Any]:
         "alignment_rotation": alignment.rotation.tolist(),
         "alignment_origin_angstrom": alignment.origin_angstrom.tolist(),
     }
+
+
+def _compared(one: ConformationComparison) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "truth": one.name,
+        "particles": one.particles,
+        "dimensions": one.dimensions,
+        "rank_correlation": one.rank_correlation,
+        "monotone_r2": one.monotone_r2,
+        "cautions": list(one.cautions),
+    }
+    agreement = one.agreement
+    if agreement is None:
+        return known
+    return known | {
+        "states": list(one.state_values),
+        "confusion_error": one.confusion_error,
+        "classes": "k-means of z" if one.are_clusters else "of the run",
+        "hungarian_accuracy": agreement.accuracy,
+        "adjusted_rand_index": agreement.adjusted_rand_index,
+        "true_shares": agreement.true_shares.tolist(),
+        "found_shares": agreement.found_shares.tolist(),
+        "population_total_variation": agreement.total_variation,
+    }
+
+
+def _of_states(poses: StatePoses) -> list[dict[str, Any]]:
+    return [
+        {
+            "state": state,
+            "particles": len(one.geodesic_degrees),
+            "hand": "opposite" if one.alignment.mirrored else "same",
+            **one.summary(),
+        }
+        for state, one in poses.states.items()
+    ]
 
 
 def read_comparison(folder: Path) -> TruthComparison | None:
