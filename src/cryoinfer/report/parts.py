@@ -45,8 +45,7 @@ def page(
     sections: Iterable[str],
 ) -> str:
     """Return a whole page; tiles and sections are HTML already."""
-    template = resources.files("cryoinfer.report").joinpath("page.html")
-    return Template(template.read_text(encoding="utf-8")).substitute(
+    return Template(packaged("page.html")).substitute(
         title=escape(title),
         subtitle=escape(subtitle),
         verdict=prose(verdict),
@@ -54,6 +53,12 @@ def page(
         findings=_list(findings),
         sections="\n".join(sections),
     )
+
+
+def packaged(name: str) -> str:
+    """Return the text of a file that lies beside this one: a page, style or script."""
+    file = resources.files("cryoinfer.report").joinpath(name)
+    return file.read_text(encoding="utf-8")
 
 
 def tiles(*values: tuple[str, str, str]) -> str:
