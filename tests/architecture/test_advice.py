@@ -42,6 +42,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
     "cli/particle_options.py": ("train", "flip", "evaluate"),
+    "cli/particle_files.py": ("convert",),
     "cli/new_particles.py": ("infer",),
     "cli/watching.py": ("infer",),
     "workflows/motion_problem.py": ("dynamics",),

@@ -314,7 +314,8 @@ app.command(
 
 @app.command(
     rich_help_panel=_FILES,
-    epilog="Example: cryoinfer convert particles.cs particles.star",
+    epilog="Examples: cryoinfer convert particles.cs particles.star; "
+    "cryoinfer convert stack.mrcs particles.star --poses poses.pkl --ctf ctf.pkl",
 )
 @reads_particles
 def convert(
@@ -322,6 +323,8 @@ def convert(
     target: Annotated[
         Path, typer.Argument(help="File to write: .star or .cs.", show_default=False)
     ],
+    poses: opt.CryodrgnPoses = None,
+    ctf: opt.CryodrgnCtf = None,
     reading: ParticleOptions = AS_WRITTEN,
     overwrite: opt.Overwrite = False,
 ) -> None:
@@ -333,6 +336,7 @@ def convert(
         target,
         Console(),
         reading=reading,
+        cryodrgn=particle_files.CryodrgnFiles(poses, ctf),
         overwrite=overwrite,
     )
 

@@ -372,6 +372,25 @@ Climb = Annotated[
     ),
 ]
 
+CryodrgnPoses = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.pkl",
+        help="Poses of cryoDRGN, in place of those that the particles have.",
+        callback=inputs.a_file("file of cryoDRGN"),
+        show_default=False,
+    ),
+]
+CryodrgnCtf = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.pkl",
+        help="CTFs and pixel size of cryoDRGN, for a stack or a list of stacks.",
+        callback=inputs.a_file("file of cryoDRGN"),
+        show_default=False,
+    ),
+]
+
 Count = Annotated[
     int | None,
     typer.Option(

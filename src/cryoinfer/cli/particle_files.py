@@ -1,5 +1,6 @@
 """Particles checked, and written in another program's format."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -8,15 +9,65 @@ from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.terminal import say
+from cryoinfer.data.cryodrgn import with_cryodrgn_ctf, with_cryodrgn_poses
 from cryoinfer.data.finding import Finding
+from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.io.cryodrgn import read_ctf
 from cryoinfer.io.cryosparc import tables_beside
 
 _SNUG = 0.9
 """A particle wider than this part of its box has no solvent around it."""
 
 DONE, HAS_ERRORS, UNUSABLE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class CryodrgnFiles:
+    """Files of cryoDRGN about particles that have a file of their own.
+
+    Attributes
+    ----------
+    poses, ctf : Path or None
+    """
+
+    poses: Path | None = None
+    ctf: Path | None = None
+
+    def given(self) -> list[Path]:
+        """Return those that there are."""
+        return [one for one in (self.poses, self.ctf) if one is not None]
+
+    def load(self, source: Path, reading: ParticleOptions) -> Particles:
+        """Read particles, with what these files say of them.
+
+        Raises
+        ------
+        InputError
+            If CTFs are given to particles that have metadata of their own, or with a
+            pixel size beside theirs, or a file cannot be used.
+        """
+        if self.ctf is None:
+            particles = reading.load(source)
+        elif not is_bare(source):
+            raise InputError(
+                f"--ctf goes with a stack or a list of stacks, and {source} has "
+                "metadata of its own. Leave it out, or name the stack."
+            )
+        elif reading.pixel_size is not None:
+            raise InputError(f"{self.ctf} has the pixel size: leave --pixel-size out.")
+        else:
+            parameters = read_ctf(self.ctf)
+            # One that the stack need not have; that of each image comes with its CTF.
+            any_size = replace(reading, pixel_size=1.0)
+            particles = with_cryodrgn_ctf(any_size.load(source), self.ctf, parameters)
+        if self.poses is not None:
+            particles = with_cryodrgn_poses(particles, self.poses)
+        return particles
+
+
+NO_FILES = CryodrgnFiles()
 
 
 def check(
@@ -67,6 +118,7 @@ def convert(
     console: Console,
     *,
     reading: ParticleOptions,
+    cryodrgn: CryodrgnFiles = NO_FILES,
     overwrite: bool,
 ) -> None:
     """Write particles in the format that the ending of ``target`` says.
@@ -74,7 +126,7 @@ def convert(
     Raises
     ------
     InputError
-        If the particles or the ending cannot be used.
+        If the particles, cryoDRGN's files or the ending cannot be used.
     OutputError
         If the target exists and must not be replaced, or is what is read: the
         particles, a table or a stack of theirs, by whichever name.
@@ -83,11 +135,11 @@ def convert(
         raise InputError(
             f"Cannot write particles as {target.name}: expected .star or .cs."
         )
-    tables = [*reading.passthrough]
+    tables = [*reading.passthrough, *cryodrgn.given()]
     if source.suffix == ".cs":
         tables += tables_beside(source)
     require_free_file(target, source, *tables, overwrite=overwrite)
-    particles = reading.load(source)
+    particles = cryodrgn.load(source, reading)
     # Known only now; under another name a stack could be written over.
     stacks = [stack.path for stack in particles.stacks]
     require_free_file(target, *stacks, overwrite=overwrite)

@@ -1,11 +1,13 @@
 import io
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from cryoinfer.cli import particle_files
-from cryoinfer.cli.particle_options import AS_WRITTEN
+from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, OutputError
 
@@ -135,3 +137,62 @@ def test_folders_are_made_and_other_things_are_not_replaced(
     with pytest.raises(OutputError, match="is not a folder"):
         convert(source, tmp_path / "file" / "a.star")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def rotations_of(particles: Particles) -> np.ndarray:
+    assert particles.pose is not None
+    return particles.pose.rotation.numpy()
+
+
+def test_files_of_cryodrgn_give_a_stack_poses_and_ctfs(
+    tmp_path: Path, simulated: Path
+) -> None:
+    truth = Particles.load(simulated / "truth.star")
+    assert truth.pose is not None
+    side = truth.box * truth.pixel_size_angstrom
+    translation = -truth.pose.shift_angstrom.numpy() / side
+    optics = truth.optics
+    columns = [
+        np.full(len(truth), 2.0 * truth.box),  # they were made for twice the box
+        np.full(len(truth), truth.pixel_size_angstrom / 2),
+        optics.defocus_u_angstrom.numpy(),
+        optics.defocus_v_angstrom.numpy(),
+        np.rad2deg(optics.defocus_angle_radian.numpy()),
+        *(x.numpy() for x in (optics.voltage_kv, optics.cs_mm)),
+        optics.amplitude_contrast.numpy(),
+        np.zeros(len(truth)),
+    ]
+    poses, ctf = tmp_path / "poses.pkl", tmp_path / "ctf.pkl"
+    poses.write_bytes(pickle.dumps((rotations_of(truth), translation)))
+    ctf.write_bytes(pickle.dumps(np.stack(columns, axis=1)))
+    stack, out = simulated / "particles.mrcs", tmp_path / "out.star"
+    options = {"reading": AS_WRITTEN, "overwrite": True}
+    screen = Console(file=io.StringIO())
+    files = particle_files.CryodrgnFiles(poses, ctf)
+    particle_files.convert(stack, out, screen, cryodrgn=files, **options)
+    found = Particles.load(out)
+    # Six decimals of a degree and of an angstrom.
+    assert np.abs(rotations_of(found) - rotations_of(truth)).max() < 1e-7
+    assert found.pose is not None
+    error = (found.pose.shift_angstrom - truth.pose.shift_angstrom).abs().max()
+    assert float(error) < 1e-6
+    for name in ("pixel_size_angstrom", "defocus_u_angstrom", "voltage_kv", "cs_mm"):
+        one, other = getattr(found.optics, name), getattr(optics, name)
+        assert one.numpy() == pytest.approx(other.numpy(), rel=1e-8)
+    star = simulated / "truth.star"
+    with pytest.raises(InputError, match="--ctf goes with a stack"):
+        particle_files.convert(star, out, screen, cryodrgn=files, **options)
+    sized = options | {"reading": ParticleOptions(pixel_size=6.4)}
+    with pytest.raises(InputError, match="leave --pixel-size out"):
+        particle_files.convert(stack, out, screen, cryodrgn=files, **sized)
+    poses.write_bytes(pickle.dumps(rotations_of(truth)[1:]))
+    with pytest.raises(InputError, match="of 119 particles, and there are 120"):
+        particle_files.convert(stack, out, screen, cryodrgn=files, **options)
+    with pytest.raises(OutputError, match="is what is read"):
+        particle_files.convert(
+            stack,
+            poses.rename(tmp_path / "p.star"),
+            screen,
+            cryodrgn=particle_files.CryodrgnFiles(tmp_path / "p.star"),
+            **options,
+        )
