@@ -19,10 +19,11 @@ OF_COMMAND = re.compile(r"cryoinfer ([a-z]+)((?: (?!cryoinfer )[^;`]+)?)")
 
 READERS = (
     *("check", "abinitio", "refine", "reconstruct", "infer", "dynamics"),
-    *("convert", "flip", "evaluate"),
+    *("convert", "flip", "evaluate", "select"),
 )
 RUNS = ("abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
 WRITERS = (*RUNS, "demo", "simulate", "beads", "modes", "flip", "fsc", "convert")
+WRITERS += ("select",)
 
 SAID_BY: dict[str, tuple[str, ...]] = {
     # Of particles.
@@ -41,8 +42,11 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/published_method.py": ("abinitio",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
-    "cli/particle_options.py": ("train", "flip", "evaluate"),
+    "cli/particle_options.py": ("train", "flip", "evaluate", "select"),
     "cli/particle_files.py": ("convert",),
+    "cli/selection.py": ("select",),
+    "results/selection.py": ("select",),
+    "results/particle_numbers.py": ("select",),
     "cli/new_particles.py": ("infer",),
     "cli/watching.py": ("infer",),
     "workflows/motion_problem.py": ("dynamics",),

@@ -41,6 +41,7 @@ DRY = ("--threads", "1", "--dry-run")
 _READ_TABLE = (
     ("check", "particles.star"),
     ("convert", "particles.star", "out/p.cs"),
+    ("select", "particles.star", "--where", "rlnDefocusU > 0", "--out", "out/p.star"),
     ("abinitio", "particles.star", *OUT, *DRY),
     ("reconstruct", "particles.star", *OUT, *DRY),
     ("infer", "encoder.pt", "particles.star", *OUT, "--threads", "1"),

@@ -20,6 +20,7 @@ from cryoinfer.cli.particle_options import (
     ParticleOptions,
     reads_particles,
 )
+from cryoinfer.cli.selection_command import select
 from cryoinfer.cli.simulation_command import simulate
 from cryoinfer.cli.structure_commands import beads, dynamics, modes
 
@@ -310,6 +311,13 @@ app.command(
     rich_help_panel=_FILES,
     epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc",
 )(fsc)
+
+
+app.command(
+    rich_help_panel=_FILES,
+    epilog='Example: cryoinfer select run1 --where "z_1 > 0.5 and outlier < 3" --out '
+    "subset.star",
+)(select)
 
 
 @app.command(

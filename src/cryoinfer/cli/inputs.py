@@ -49,6 +49,15 @@ def map_or_run(path: Path) -> Path:
     return path
 
 
+def run_or_particles(path: Path) -> Path:
+    """Refuse what is neither the folder of a finished run nor particles."""
+    if path.is_dir():
+        require_finished(path)
+    else:
+        particle_file(path)
+    return path
+
+
 def run(folder: Path) -> Path:
     """Refuse what is not the folder of a run."""
     RunRecord.read(folder)

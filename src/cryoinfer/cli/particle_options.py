@@ -167,6 +167,26 @@ class ParticleOptions:
         ignored = record.arguments.get("ignore", ())
         return replace(self, ignore=tuple(dict.fromkeys((*self.ignore, *ignored))))
 
+    @classmethod
+    def of_input(cls, record: "RunRecord") -> Self:
+        """Return how the particles that a run began with were read.
+
+        The inverse of :meth:`arguments`; one that a record has not was not given.
+        """
+        found: dict[str, Any] = {
+            name.replace("-", "_"): record.arguments.get(name)
+            for name in AS_WRITTEN.arguments()
+        }
+        datadir = found.pop("datadir")
+        return cls(
+            **found
+            | {
+                "datadir": None if datadir is None else Path(datadir),
+                "ignore": tuple(found["ignore"] or ()),
+                "passthrough": tuple(map(Path, found["passthrough"] or ())),
+            }
+        )
+
     def of_own(self) -> Self:
         """Return the same for particles that the run so told has written itself.
 
