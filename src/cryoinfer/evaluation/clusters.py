@@ -11,22 +11,23 @@ _CENTRES = 5
 _STARTS = 10
 
 
-def cluster_centres(amplitude_angstrom: Tensor) -> Tensor:
-    """Return amplitudes at the centres of clusters, largest first.
+def cluster_centres(points: Tensor, most: int = _CENTRES) -> Tensor:
+    """Return conformations at the centres of clusters, largest first.
 
     Parameters
     ----------
-    amplitude_angstrom : Tensor, shape (n, c)
-        Of n particles along c modes.
+    points : Tensor, shape (n, c)
+        Of n particles: amplitudes along c modes, or z.
+    most : int
+        How many clusters there are at most.
 
     Returns
     -------
     Tensor, shape (m, c)
-        Of at most five clusters (k-means), none of them empty.
+        Of the clusters (k-means), none of them empty.
     """
-    points = amplitude_angstrom.numpy()
-    count = min(_CENTRES, len(points))
-    centres, label = kmeans2(points, count, seed=0, minit="++")
+    count = min(most, len(points))
+    centres, label = kmeans2(points.numpy(), count, seed=0, minit="++")
     size = np.bincount(label, minlength=count)
     order = [one for one in np.argsort(-size).tolist() if size[one]]
     return torch.from_numpy(centres[order])
