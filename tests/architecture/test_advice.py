@@ -19,11 +19,14 @@ OF_COMMAND = re.compile(r"cryoinfer ([a-z]+)((?: (?!cryoinfer )[^;`]+)?)")
 
 READERS = (
     *("check", "abinitio", "refine", "reconstruct", "infer", "dynamics"),
-    *("convert", "flip", "evaluate", "select"),
+    *("convert", "flip", "evaluate", "select", "volumes"),
 )
 RUNS = ("abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
-WRITERS = (*RUNS, "demo", "simulate", "beads", "modes", "flip", "fsc", "convert")
-WRITERS += ("select",)
+WRITERS = (
+    *RUNS,
+    *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
+    "select",
+)
 
 SAID_BY: dict[str, tuple[str, ...]] = {
     # Of particles.
@@ -40,6 +43,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
     "cli/published_method.py": ("abinitio",),
+    "cli/volumes.py": ("volumes",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),
     "cli/particle_options.py": ("train", "flip", "evaluate", "select"),

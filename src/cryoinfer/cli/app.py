@@ -23,6 +23,7 @@ from cryoinfer.cli.particle_options import (
 from cryoinfer.cli.selection_command import select
 from cryoinfer.cli.simulation_command import simulate
 from cryoinfer.cli.structure_commands import beads, dynamics, modes
+from cryoinfer.cli.volume_command import volumes
 
 _MAPS, _ENCODERS = "From images to a map", "From many more images"
 _MOTIONS, _FILES = "Structures that move", "Results and files"
@@ -277,6 +278,11 @@ app.command(
     rich_help_panel=_MOTIONS,
     epilog="Example: cryoinfer modes adenylate-kinase-open --out modes",
 )(modes)
+app.command(
+    rich_help_panel=_MOTIONS,
+    epilog="Examples: cryoinfer volumes run1 --along 1 --out volumes; "
+    "cryoinfer volumes run1 --z 0.5 --z -1 --out volumes",
+)(volumes)
 
 
 @app.command(
