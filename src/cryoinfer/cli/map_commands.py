@@ -8,14 +8,20 @@ from rich.console import Console
 
 from cryoinfer.cli import inputs
 from cryoinfer.cli import options as opt
-from cryoinfer.cli.map_options import MapPixelSize, VoxelSize
+from cryoinfer.cli.map_options import (
+    FirstMap,
+    MapPixelSize,
+    Mask,
+    SecondMap,
+    VoxelSize,
+)
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions, reads_particles
 
 
 def fsc(
-    half1: opt.FirstMap,
-    half2: opt.SecondMap,
-    mask: opt.Mask = None,
+    half1: FirstMap,
+    half2: SecondMap,
+    mask: Mask = None,
     pixel_size: VoxelSize = None,
     out: Annotated[
         Path | None,

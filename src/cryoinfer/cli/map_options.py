@@ -1,10 +1,11 @@
-"""The voxel size of maps, where their headers have none or a wrong one."""
+"""Options about maps: which they are, and their voxel size if no header says it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cryoinfer.cli import numbers
+from cryoinfer.cli import inputs, numbers
 
 VoxelSize = Annotated[
     float | None,
@@ -23,6 +24,31 @@ MapPixelSize = Annotated[
         metavar="A",
         callback=numbers.pixel_size(),
         rich_help_panel="Input",
+        show_default=False,
+    ),
+]
+
+FirstMap = Annotated[
+    Path,
+    typer.Argument(
+        help="A half-map, or any map.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
+    ),
+]
+SecondMap = Annotated[
+    Path,
+    typer.Argument(
+        help="The other half-map, or any map of the same sampling.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
+    ),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        help="Soft mask, 0 to 1.",
+        callback=inputs.a_file("MRC file"),
         show_default=False,
     ),
 ]

@@ -300,30 +300,6 @@ Encoder = Annotated[
         show_default=False,
     ),
 ]
-FirstMap = Annotated[
-    Path,
-    typer.Argument(
-        help="A half-map, or any map.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
-]
-SecondMap = Annotated[
-    Path,
-    typer.Argument(
-        help="The other half-map, or any map of the same sampling.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
-]
-Mask = Annotated[
-    Path | None,
-    typer.Option(
-        help="Soft mask, 0 to 1.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
-]
 Unseen = Annotated[
     Path,
     typer.Argument(
