@@ -8,8 +8,6 @@ in a module of its own, which may move.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cryoinfer.matrix_library import ask_for_reproducible_products
-
 if TYPE_CHECKING:  # for type checkers and editors; the same places as below
     from cryoinfer.data.examples import named_structure as load_structure
     from cryoinfer.data.moving_model import MovingModel
@@ -24,6 +22,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the same places as below
     from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
     from cryoinfer.workflows.dynamics import infer_dynamics as dynamics
     from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
+    from cryoinfer.workflows.heterogeneity import heterogeneity
+    from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
     from cryoinfer.workflows.infer import InferConfig, infer
     from cryoinfer.workflows.motion_problem import DynamicsConfig
     from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same places as below
 
     load_particles = Particles.load
 
-ask_for_reproducible_products()
+import_module("cryoinfer.matrix_library").ask_for_reproducible_products()
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "AbinitioConfig",
     "DynamicsConfig",
     "EncoderConfig",
+    "HeterogeneityConfig",
     "InferConfig",
     "InputError",
     "Latents",
@@ -61,6 +62,7 @@ __all__ = [
     "dynamics",
     "evaluate",
     "fsc",
+    "heterogeneity",
     "infer",
     "load_encoder",
     "load_particles",
@@ -77,6 +79,7 @@ _PLACES = {
     "AbinitioConfig": "workflows.abinitio:AbinitioConfig",
     "DynamicsConfig": "workflows.motion_problem:DynamicsConfig",
     "EncoderConfig": "workflows.train:EncoderConfig",
+    "HeterogeneityConfig": "workflows.heterogeneity_config:HeterogeneityConfig",
     "InferConfig": "workflows.infer:InferConfig",
     "InputError": "errors:InputError",
     "Latents": "records:Latents",
@@ -96,6 +99,7 @@ _PLACES = {
     "dynamics": "workflows.dynamics:infer_dynamics",
     "evaluate": "results.truth:evaluate",
     "fsc": "evaluation.fsc:fourier_shell_correlation",
+    "heterogeneity": "workflows.heterogeneity:heterogeneity",
     "infer": "workflows.infer:infer",
     "load_encoder": "workflows.encoder_file:load_encoder",
     "load_particles": "data.particles:Particles.load",

@@ -7,6 +7,7 @@
     |   |-- MissingFileError
     |   |-- VoxelSizeError     a map does not say how large its voxels are
     |   `-- UnsupportedError   understood, but not honoured by this program
+    |-- NothingFoundError  the particles show no structure
     |-- OutputError       the run folder is taken, the disk is full
     `-- ResourceError     memory or time that the machine does not have
 
@@ -36,6 +37,10 @@ class VoxelSizeError(InputError):
 
 class UnsupportedError(InputError):
     """The input asks for physics that the program does not model."""
+
+
+class NothingFoundError(CryoinferError):
+    """The particles show no structure that the work could go on with."""
 
 
 class OutputError(CryoinferError):

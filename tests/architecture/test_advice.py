@@ -19,9 +19,11 @@ OF_COMMAND = re.compile(r"cryoinfer ([a-z]+)((?: (?!cryoinfer )[^;`]+)?)")
 
 READERS = (
     *("check", "abinitio", "refine", "reconstruct", "infer", "dynamics"),
+    "heterogeneity",
     *("convert", "flip", "evaluate", "select", "volumes"),
 )
 RUNS = ("abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
+RUNS += ("heterogeneity",)
 WRITERS = (
     *RUNS,
     *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
@@ -54,6 +56,9 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/new_particles.py": ("infer",),
     "cli/watching.py": ("infer",),
     "workflows/motion_problem.py": ("dynamics",),
+    "workflows/heterogeneity_config.py": ("heterogeneity",),
+    "report/scatter.py": ("select",),
+    "cli/heterogeneity_page.py": ("heterogeneity",),
     "workflows/amortize.py": ("abinitio", "refine"),
     # Of runs.
     "cli/runs.py": ("abinitio", "refine", "reconstruct"),

@@ -13,6 +13,7 @@ from cryoinfer.cli import inputs
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
+from cryoinfer.cli.heterogeneity_command import heterogeneity
 from cryoinfer.cli.map_commands import flip, fsc
 from cryoinfer.cli.map_options import MapPixelSize
 from cryoinfer.cli.particle_options import (
@@ -266,6 +267,10 @@ app.command(
     rich_help_panel=_ENCODERS,
     epilog="Example: cryoinfer infer encoder1 new.star --out new1",
 )(infer)
+app.command(
+    rich_help_panel=_MOTIONS,
+    epilog="Example: cryoinfer heterogeneity particles.star --out run",
+)(heterogeneity)
 app.command(
     rich_help_panel=_MOTIONS,
     epilog="Example: cryoinfer dynamics particles.star --structure model.cif --out run",

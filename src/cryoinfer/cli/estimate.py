@@ -43,6 +43,16 @@ _PUBLISHED_WEIGHT_BYTES = 4.0 * 512 * 128 / 64
 512 for each of 128 filters at a 64th of the pixels."""
 
 
+_SUBSPACE_SECONDS, _STATES_SECONDS, _SEARCHED_SECONDS = 0.03, 0.03, 0.025
+"""A particle, on one core, of: the iterations that learn a subspace of four
+components; ab initio runs of all particles and of four states; a search in five maps.
+By hand, to a factor of two, of 10,000 images at a radius of 12 Fourier pixels."""
+
+_SUBSPACE_RADIUS = 12.0
+_SUMS_BYTES = 8 * 8 * 2.0
+"""A voxel and pair of maps: of both half-sets, with what solving them takes."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a run takes, within a factor of about two.
@@ -235,6 +245,56 @@ def estimate_motions(work: MotionWork, n: int, box: int, threads: int) -> Estima
     seconds += _training_seconds(work.steps, work.side)
     return Estimate(
         memory_bytes=3 * _PROGRAM_BYTES + n * _PARTICLE_BYTES,
+        disk_bytes=like.disk_bytes,
+        seconds=_START_SECONDS + seconds / threads,
+    )
+
+
+@dataclass(frozen=True)
+class HeterogeneityWork:
+    """What decides how long conformations take to infer.
+
+    Attributes
+    ----------
+    learning : int
+        Particles that the subspace is learned from.
+    radius : float
+        Of conformations, in Fourier pixels.
+    dims : int
+        Components that are tried.
+    searches : bool
+        Whether poses are unknown.
+    """
+
+    learning: int
+    radius: float
+    dims: int
+    searches: bool
+
+
+def estimate_heterogeneity(
+    work: HeterogeneityWork, n: int, box: int, threads: int
+) -> Estimate:
+    """Count what an inference of conformations needs.
+
+    Parameters
+    ----------
+    work : HeterogeneityWork
+    n, box, threads : int
+        As for :func:`estimate_run`.
+    """
+    like = estimate_run("refine", n, box, threads)
+    seconds = _SUBSPACE_SECONDS * work.learning * (1 + work.dims) / 5
+    if work.searches:
+        seconds += _STATES_SECONDS * work.learning + _SEARCHED_SECONDS * n
+    seconds *= (work.radius / _SUBSPACE_RADIUS) ** 2
+    pairs = (1 + work.dims) * (2 + work.dims) / 2
+    # Padded twofold, half of a cube, to the radius of the last maps.
+    voxels = (4 * work.radius / 0.45) ** 3 / 2
+    return Estimate(
+        memory_bytes=3 * _PROGRAM_BYTES
+        + n * _PARTICLE_BYTES
+        + _SUMS_BYTES * pairs * voxels,
         disk_bytes=like.disk_bytes,
         seconds=_START_SECONDS + seconds / threads,
     )

@@ -29,7 +29,7 @@ from typer.exceptions import TyperException
 from cryoinfer.cli.aliases import in_own_words
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.cli.terminal import say, spelled
-from cryoinfer.errors import CryoinferError, is_out_of_memory
+from cryoinfer.errors import CryoinferError, NothingFoundError, is_out_of_memory
 
 NOTHING_FOUND = 3
 """Exit code of a run that came to its end and found no structure."""
@@ -138,7 +138,7 @@ def explain(error: Exception) -> tuple[str, int]:
     """
     message = mendable(error)
     if message is not None:
-        return message, 2
+        return message, NOTHING_FOUND if isinstance(error, NothingFoundError) else 2
     cause, log = error, None
     if isinstance(error, LoggedError) and isinstance(error.__cause__, Exception):
         cause, log = error.__cause__, error.log

@@ -69,6 +69,19 @@ def require_alone(world: World, method: str) -> None:
         )
 
 
+def require_one(world: World, command: str) -> None:
+    """Refuse several processes for a command that runs in one.
+
+    Raises
+    ------
+    InputError
+    """
+    if world.size > 1:
+        raise InputError(
+            f"{command} runs in one process, found {world.size}: leave torchrun out"
+        )
+
+
 def processes_on_this_machine() -> int:
     """Return how many share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -8,6 +8,7 @@ import torch
 
 from cryoinfer.cli.arguments import spelled_arguments
 from cryoinfer.cli.handedness import hand_words
+from cryoinfer.cli.heterogeneity_page import read_heterogeneity
 from cryoinfer.cli.nothing_found import (
     INHERITED,
     ONE_MAP,
@@ -26,6 +27,7 @@ from cryoinfer.report import (
     ReportContent,
     TrainingContent,
     render_dynamics_report,
+    render_heterogeneity_report,
     render_report,
     render_training_report,
 )
@@ -108,6 +110,10 @@ def write_report(folder: Path) -> Path:
         with record.trusted(folder):
             dynamics = read_dynamics(folder)
         page = render_dynamics_report(dynamics)
+    elif record.workflow == "heterogeneity":
+        with record.trusted(folder):
+            conformations = read_heterogeneity(folder)
+        page = render_heterogeneity_report(conformations)
     else:
         page = render_report(read_content(folder))
     path = folder / layout.REPORT

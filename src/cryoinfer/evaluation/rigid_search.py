@@ -149,6 +149,29 @@ def best_frame(pair: MapPair) -> Agreement | None:
     return found
 
 
+def likeliest_frame(pair: MapPair) -> GlobalAlignment:
+    """Return the rigid motion, in either hand, that brings two maps nearest.
+
+    Nothing is said of how near that is: for maps that are known to be of one molecule,
+    perhaps in different conformations.
+
+    Parameters
+    ----------
+    pair : MapPair
+        Of an even box; compared on at most 32 voxels along an edge.
+
+    Returns
+    -------
+    GlobalAlignment
+        The voxel at r of the fixed map is compared with the moving one at
+        ``S (rotation @ r + origin)``.
+    """
+    maps = pair.on(min(_FITTED_BOXES[0], pair.fixed.shape[-1]))
+    same, other = (_search(maps, mirrored) for mirrored in (False, True))
+    best = same if same.score >= other.score else other
+    return _fit(maps, best.alignment).alignment
+
+
 def _from_nothing(maps: MapPair) -> Agreement | None:
     """Return how far maps agree after the best of all motions, if any is likely."""
     same, other = (_search(maps, mirrored) for mirrored in (False, True))

@@ -46,6 +46,9 @@ class LinearConformation:
     ) -> ParticlePosterior:
         """Return the posteriors; pose and z are independent within a mode."""
         posed = self.poses.infer(images, projector, prior, start)
+        # Modes without weight in all particles need not be looked at.
+        weighs = torch.nonzero((posed.weight > 0).any(0))
+        posed = posed.best(int(weighs.max()) + 1 if len(weighs) else 1)
         n, count = posed.weight.shape
         modes, spreads, evidence = [], [], []
         for place in range(count):

@@ -76,7 +76,8 @@ class SubspaceProjector:
                 of_component.append(images.ctf * slices)
         if ctf_slope is not None:
             jacobian[:, 5] = ctf_slope * shown
-        jacobian = torch.cat([jacobian, torch.stack(of_component, 1)], 1)
+        if of_component:
+            jacobian = torch.cat([jacobian, torch.stack(of_component, 1)], 1)
         residual = images.moved_back(latents.pose.shift_angstrom) - images.ctf * shown
         return NormalEquations.of_residuals(residual, jacobian, prior.precision >= 0)
 
@@ -84,4 +85,4 @@ class SubspaceProjector:
 def _shares(latents: Latents) -> Tensor:
     """Return what each volume counts for, (n, 1 + q)."""
     conformation = latents.conformation
-    return torch.cat([torch.ones_like(conformation[:, :1]), conformation], 1)
+    return torch.cat([conformation.new_ones(len(conformation), 1), conformation], 1)

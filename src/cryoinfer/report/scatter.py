@@ -105,7 +105,7 @@ def scatter_section(content: ScatterContent, random: np.random.Generator) -> str
     return section(
         "Particles",
         f"{lead} Selections are saved as rows of `particles.star`, counted from 0: "
-        "`cryoinfer select` takes them.",
+        "`cryoinfer select RUN --rows FILE` takes them.",
         f'<p class="aside">{prose(_CAUTION)}</p>',
         scatter_view(content, random),
     )

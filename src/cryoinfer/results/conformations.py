@@ -62,7 +62,8 @@ def read_conformations(folder: Path) -> FoundConformations | None:
     if not names:
         raise InputError(
             f"{path} has no coordinates of conformations: expected columns z_1 and so "
-            f"on, or mode_1 and so on, found {', '.join(columns) or 'none'}"
+            f"on, or mode_1 and so on, found {', '.join(columns) or 'none'}. A run "
+            "whose z carries nothing has none"
         )
     _require_rows_of(folder, path, columns.get(IMAGE))
     try:

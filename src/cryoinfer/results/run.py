@@ -17,6 +17,7 @@ from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.files import require_file
 from cryoinfer.io.mrc import MapFile, read_cube
 from cryoinfer.results import layout
+from cryoinfer.results.conformation_files import read_conformation_posteriors
 from cryoinfer.results.flags import (
     LEFT_OUT,
     NOVELTY,
@@ -66,6 +67,8 @@ class Run:
         `infer`.
     motions : Motions or None
         Of every particle, of `dynamics`.
+    conformations : ParticlePosterior or None
+        Of every particle, of `heterogeneity`: pose and z at the most probable mode.
     """
 
     path: Path
@@ -73,6 +76,7 @@ class Run:
     reconstruction: Reconstruction | None = None
     result: RunResult | None = None
     motions: Motions | None = None
+    conformations: ParticlePosterior | None = None
 
     @property
     def summary(self) -> Mapping[str, Any]:
@@ -97,6 +101,8 @@ class Run:
             Of a run that has inferred no poses of a map: of `reconstruct`, whose poses
             were given, and of `dynamics`, which has :attr:`motions`.
         """
+        if self.conformations is not None:
+            return self.conformations
         if self.result is None:
             have = "motions" if self.motions is not None else "poses that were given"
             raise InputError(
@@ -117,7 +123,8 @@ def load_run(folder: Path | str) -> Run:
     Parameters
     ----------
     folder : path
-        Of a run of `abinitio`, `refine`, `reconstruct`, `infer` or `dynamics`.
+        Of a run of `abinitio`, `refine`, `reconstruct`, `infer`, `dynamics` or
+        `heterogeneity`.
 
     Returns
     -------
@@ -138,6 +145,11 @@ def load_run(folder: Path | str) -> Run:
         )
     if record.workflow == "dynamics":
         return Run(path, record, motions=read_motions(path))
+    if record.workflow == "heterogeneity":
+        with record.trusted(path):
+            maps = _reconstruction(path, record)
+            found = read_conformation_posteriors(path)
+        return Run(path, record, maps, conformations=found)
     with record.trusted(path):
         maps = _reconstruction(path, record)
         posteriors = Posteriors.read(path)

@@ -1,6 +1,6 @@
 """The M-step of a linear subspace: mean and principal volumes, solved together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -49,7 +49,8 @@ class SubspaceSums:
         posterior, at = one.placed, one.placed.mode()
         sums = self.second if one.half else self.first
         conformation = at.conformation
-        mean = torch.cat([torch.ones_like(conformation[:, :1]), conformation], 1)
+        one_each = conformation.new_ones(len(conformation), 1)
+        mean = torch.cat([one_each, conformation], 1)
         second = mean[:, :, None] * mean[:, None]
         second[:, 1:, 1:] += posterior.covariances[:, 0, 6:, 6:]
         images = one.images.prefix(sums.radius)
@@ -90,6 +91,10 @@ class Subspace:
 
     maps: Tensor
     fsc: Tensor
+
+    def first(self, count: int) -> Self:
+        """Return the mean with its first components."""
+        return replace(self, maps=self.maps[: 1 + count], fsc=self.fsc[: 1 + count])
 
     def projector(self, radius: int) -> SubspaceProjector:
         """Return the forward model, to a Fourier radius."""

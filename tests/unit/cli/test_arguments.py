@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cryoinfer.cli import dynamics, encoders, new_particles, runs
+from cryoinfer.cli import dynamics, encoders, heterogeneity, new_particles, runs
 from cryoinfer.cli.app import app
 from cryoinfer.cli.arguments import recorded_path, spelled_arguments, told_argument
 from cryoinfer.cli.dynamics import DynamicsOptions
 from cryoinfer.cli.encoders import TrainOptions
+from cryoinfer.cli.heterogeneity import HeterogeneityOptions
 from cryoinfer.cli.new_particles import InferOptions
 from cryoinfer.cli.options import RunOptions, Workflow
 from cryoinfer.cli.particle_options import ParticleOptions
@@ -117,6 +118,26 @@ def of_dynamics(
     )
 
 
+def of_heterogeneity(
+    simulated: Path, reading: ParticleOptions, **_: Path
+) -> HeterogeneityOptions:
+    return HeterogeneityOptions(
+        particles=simulated / "particles.star",
+        out=Path("out"),
+        dims=2,
+        poses="given",
+        resolution=12.0,
+        particle_diameter=60.0,
+        max_shift=4.0,
+        learn=500,
+        reading=reading,
+        seed=3,
+        threads=None,
+        resume=False,
+        overwrite=False,
+    )
+
+
 def arguments_of(options: Any) -> dict[str, Any]:
     if isinstance(options, InferOptions):
         assert options.symmetry is not None
@@ -133,6 +154,7 @@ KINDS = {
     "infer": (of_infer(False), (new_particles, "infer_unseen")),
     "infer --watch": (of_infer(True), (new_particles, "infer_unseen")),
     "dynamics": (of_dynamics, (dynamics, "dynamics")),
+    "heterogeneity": (of_heterogeneity, (heterogeneity, "find_conformations")),
 }
 
 

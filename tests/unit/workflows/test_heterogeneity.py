@@ -1,7 +1,7 @@
-"""Two states at known poses are told apart, from random z."""
+"""Conformations from nothing go on where they were interrupted."""
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -9,82 +9,80 @@ import torch
 from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
-from cryoinfer.interfaces import SILENT
-from cryoinfer.reconstruction.mask import soft_sphere
-from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.heterogeneity import (
-    SubspaceConfig,
-    SubspaceLoop,
-    SubspaceState,
-)
-from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.errors import InputError
+from cryoinfer.interfaces import SILENT, SilentMonitor
+from cryoinfer.workflows.heterogeneity import heterogeneity
+from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
 
-EACH, BOX, RADIUS = 150, 32, 10
+EACH = 220  # enough for two clusters
 
 
-def states(folder: Path, second: str) -> tuple[Particles, Latents]:
-    """Return particles of two structures, and their true poses."""
-    particles, poses = [], []
-    for number, name in enumerate(("adenylate-kinase-open", second)):
-        config = SimulationConfig(
-            name,
-            n=EACH,
-            box=BOX,
-            pixel_size_angstrom=3.6,
-            snr_db=0.0,
-            defocus_range_angstrom=(5000.0, 15000.0),
-            seed=number,
-        )
-        simulate(config, folder / str(number), SILENT)
-        particles.append(Particles.load(folder / str(number) / "particles.star"))
-        pose = Particles.load(folder / str(number) / "truth.star").pose
-        assert pose is not None
-        poses.append(pose)
-    truth = Latents.rigid(Pose.joined(poses), torch.zeros(2 * EACH)).double()
-    return join(particles).particles, truth
+class StoppedError(Exception):
+    """Raised at a stage, as Ctrl-C would."""
 
 
-def found(particles: Particles, truth: Latents, dims: int) -> SubspaceState:
-    generator = torch.Generator().manual_seed(0)
-    problem: Problem = define_problem(particles, "C1", None, 0.0, 0.0, generator)
-    prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * dims)
-    problem = replace(problem, prior=prior)
-    box = problem.map_box(RADIUS)
-    voxel = problem.grid.length_angstrom / box
-    mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, 2.0)
-    config = SubspaceConfig(dims, RADIUS, iterations=9, searches=0)
-    loop = SubspaceLoop(problem, initial_noise(problem), mask, config)
-    return loop.found(truth, SILENT)
+class Recorder(SilentMonitor):
+    """Keeps the last checkpoint, and stops where a stage of some name begins."""
+
+    def __init__(self, stop: str | None, kept: Mapping[str, Any] | None) -> None:
+        self.stop, self.kept = stop, kept
+
+    def stage(self, name: str, total: int) -> None:
+        """Stop there."""
+        if self.stop is not None and self.stop in name:
+            raise StoppedError
+
+    def save_checkpoint(self, state: Mapping[str, object]) -> None:
+        """Keep a copy: what is kept may grow."""
+        self.kept = dict(state)
+
+    def load_checkpoint(self) -> Mapping[str, Any] | None:
+        """Return the last one."""
+        return self.kept
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Particles, Latents]:
-    return states(tmp_path_factory.mktemp("two"), "adenylate-kinase-closed")
-
-
-@pytest.mark.parametrize("dims", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_two_states_are_told_apart(two: tuple[Particles, Latents], dims: int) -> None:
-    state = found(*two, dims)
-    z = state.posterior.mode().conformation[:, 0]
-    first, second = z[:EACH], z[EACH:]
-    middle = (first.mean() + second.mean()) / 2
-    wrong = ((first > middle) == (first.mean() < middle)).sum()
-    wrong += ((second > middle) == (second.mean() < middle)).sum()
-    # At known poses and 0 dB the states are many standard deviations apart.
-    assert int(wrong) <= 2
-    # The first component is the one along which particles spread most.
-    spread = state.posterior.mode().conformation.std(0)
-    assert bool((spread.diff() <= 0).all())
-    # Nobody knows z better than the spread of the particles, nor not at all.
-    sd = state.posterior.covariances[:, 0, 6, 6].sqrt()
-    assert 0 < float(sd.median()) < 0.3 * float(z.std())
+def particles(tmp_path_factory: pytest.TempPathFactory) -> Particles:
+    folder, parts = tmp_path_factory.mktemp("states"), []
+    for number, name in enumerate(("adenylate-kinase-open", "adenylate-kinase-closed")):
+        config = SimulationConfig(
+            name, n=EACH, box=24, pixel_size_angstrom=4.8, snr_db=5.0, seed=number
+        )
+        where = simulate(config, folder / str(number), SILENT)
+        parts.append(Particles.load(where))
+    return join(parts).particles
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_subspace(
-    two: tuple[Particles, Latents],
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(particles: Particles) -> None:
+    config = HeterogeneityConfig(dims=1, max_shift_angstrom=0.0)
+    whole = heterogeneity(particles, config, SILENT)
+    kept = None
+    for stop in (
+        "consensus: global search",
+        "state 2",
+        "joint refinement",
+    ):
+        recorder = Recorder(stop, kept)
+        with pytest.raises(StoppedError):
+            heterogeneity(particles, config, recorder)
+        kept = recorder.kept
+    again = heterogeneity(particles, config, Recorder(None, kept))
+    assert torch.equal(again.maps, whole.maps)
+    assert torch.equal(again.z, whole.z)
+    assert torch.equal(again.reconstruction.density, whole.reconstruction.density)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HeterogeneityConfig(dims=0, poses="given"),
+        HeterogeneityConfig(dims=10),
+        HeterogeneityConfig(dims=3, learning_particles=100),
+    ],
+)
+def test_more_components_than_particles_carry_are_refused(
+    particles: Particles, config: HeterogeneityConfig
 ) -> None:
-    once, again = (found(*two, 1) for _ in range(2))
-    assert once.subspace is not None
-    assert again.subspace is not None
-    assert torch.equal(once.subspace.maps, again.subspace.maps)
+    with pytest.raises(InputError, match="component"):
+        heterogeneity(particles, config)

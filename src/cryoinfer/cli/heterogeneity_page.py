@@ -1,0 +1,72 @@
+"""What the report of conformations shows, read from the folder of a run."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cryoinfer.cli.arguments import spelled_arguments
+from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, resolution_words
+from cryoinfer.errors import InputError
+from cryoinfer.io.mrc import read_cube
+from cryoinfer.report.heterogeneity import HeterogeneityContent
+from cryoinfer.results import layout
+from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.results.run_arrays import run_arrays
+from cryoinfer.results.run_files import CORRECTED, UNMASKED, read_fsc
+from cryoinfer.results.run_record import REMARKS, RunRecord
+
+
+def read_heterogeneity(path: Path) -> HeterogeneityContent:
+    """Collect what the report of conformations shows.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or one that has not come to its end.
+    """
+    record = RunRecord.read(path)
+    arrays_path = path / layout.POSTERIORS
+    if not record.results or not arrays_path.exists():
+        raise InputError(
+            f"the run in {path} has not been finished: there is nothing to report. "
+            "Resume it with `cryoinfer heterogeneity --resume`"
+        )
+    results, curves = record.results, read_fsc(path)
+    with run_arrays(arrays_path) as arrays:
+        known = ~np.isnan(arrays["weight"])
+        z, sd = arrays["mean"].astype(float), arrays["sd"].astype(float)
+        tilt = np.degrees(np.arccos(np.clip(arrays["rotation"][:, 2, 2], -1, 1)))
+        columns = {}
+        for number in range(z.shape[1]):
+            columns[f"z_{number + 1}"] = z[:, number]
+            columns[f"z_{number + 1}_sd"] = sd[:, number]
+        columns["view tilt"] = tilt.astype(float)
+        columns["log-likelihood"] = arrays["log_likelihood"].astype(float)
+        columns["entropy"] = arrays["entropy_nats"].astype(float)
+    names = [layout.MEAN] + [
+        layout.COMPONENT.format(number + 1) for number in range(z.shape[1])
+    ]
+    gain = {name: tuple(values) for name, values in results["held_out_gain"].items()}
+    return HeterogeneityContent(
+        title=path.absolute().name,
+        created=record.created,
+        columns=columns,
+        z=z[known],
+        z_sd=sd[known],
+        maps=np.stack([read_cube(path / name).density for name in names]),
+        pixel_size_angstrom=results["pixel_size_angstrom"],
+        gain=HeldOutGain(**gain),
+        chosen=record.arguments.get("dims") is not None,
+        pose_r2=tuple(results["pose_r2"]),
+        rigid_share=tuple(results["rigid_share"]),
+        fsc=curves[CORRECTED],
+        fsc_unmasked=curves[UNMASKED],
+        resolution=resolution_words(results, ONE_MAP),
+        poses_given=record.arguments.get("poses") == "given",
+        seed=record.seed,
+        stage_seconds=record.stage_seconds,
+        arguments=spelled_arguments(record.arguments),
+        versions=record.versions,
+        warnings=tuple(results.get(INHERITED, ())),
+        remarks=tuple(results.get(REMARKS, ())),
+    )

@@ -1,0 +1,300 @@
+"""The page about conformations: what z is worth, where particles are, what moves."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.evaluation.rigid_search import resampled
+from cryoinfer.report.figures import draw_fsc
+from cryoinfer.report.parts import (
+    Finding,
+    columns,
+    figure,
+    page,
+    remarks_section,
+    repeat_section,
+    section,
+    table,
+    tiles,
+    times,
+)
+from cryoinfer.report.scatter import ScatterContent, scatter_section
+from cryoinfer.report.style import BLUE, GREEN, GREY, ORANGE, figure_style, to_svg
+from cryoinfer.report.surface import surface_level
+from cryoinfer.report.volumes import AxisFrames, volumes_section
+from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.wording import format_duration
+
+_FOLLOWS_POSE = 0.3
+"""Share of the variance of z that the pose predicts, above which it is said."""
+
+_RIGID = 0.5
+_FRAMES, _EXTENT_QUANTILE = 7, 0.02
+_SHOWN_BOX = 40
+"""Voxels of the surfaces along an edge: pages stay small."""
+
+_PANEL = (4.6, 3.0)
+_COLOURS = (BLUE, ORANGE, GREEN, GREY)
+
+
+@dataclass(frozen=True)
+class HeterogeneityContent:
+    """All that the page shows, of n particles and q components.
+
+    Attributes
+    ----------
+    title, created : str
+    columns : mapping of str to ndarray, shape (n,)
+        Of the interactive picture: z and more.
+    z, z_sd : ndarray, shape (n, q)
+    maps : ndarray, shape (1 + q, m, m, m)
+        Mean and components.
+    pixel_size_angstrom : float
+    gain : HeldOutGain
+    chosen : bool
+        Whether the user chose the number of components.
+    pose_r2, rigid_share : tuple of float
+    fsc, fsc_unmasked : Tensor, shape (n // 2 + 1,)
+        Of the half-maps of all particles.
+    resolution : str
+        In words.
+    poses_given : bool
+    seed : int
+    stage_seconds : mapping from stage to seconds
+    arguments, versions : mapping
+    warnings, remarks : tuple of str
+    """
+
+    title: str
+    created: str
+    columns: Mapping[str, NDArray[np.float64]]
+    z: NDArray[np.float64]
+    z_sd: NDArray[np.float64]
+    maps: NDArray[np.float32]
+    pixel_size_angstrom: float
+    gain: HeldOutGain
+    chosen: bool
+    pose_r2: tuple[float, ...]
+    rigid_share: tuple[float, ...]
+    fsc: Tensor
+    fsc_unmasked: Tensor
+    resolution: str
+    poses_given: bool
+    seed: int
+    stage_seconds: Mapping[str, float]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def verdict_words(gain: HeldOutGain, dims: int) -> str:
+    """Say whether z carries anything."""
+    if dims == 0 or gain.significant == 0:
+        return (
+            "z carries nothing: components make images that they were not made of no "
+            "likelier than the mean map alone. At this resolution the particles show "
+            "one conformation, or too few of them show another."
+        )
+    last = min(dims, gain.significant)
+    mean, error = gain.mean_nats[last - 1], gain.se_nats[last - 1]
+    made = f"{last} components make" if last > 1 else "1 component makes"
+    return (
+        f"z carries something: {made} held-out images "
+        f"{mean:.2f} ± {error:.2f} nats likelier each than the mean map alone."
+    )
+
+
+def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
+    """Return what a user of the conformations should know."""
+    findings = [Finding("caution", text) for text in content.warnings]
+    dims, significant = content.z.shape[1], content.gain.significant
+    if significant == 0:
+        text = verdict_words(content.gain, dims)
+        if dims:
+            text += " Take what is shown of components for noise."
+        findings.append(Finding("caution", text))
+    elif dims > significant:
+        findings.append(
+            Finding(
+                "caution",
+                f"Of {dims} components that were asked for, {significant} say "
+                "something of held-out images; the others may be noise.",
+            )
+        )
+    else:
+        findings.append(Finding("good", verdict_words(content.gain, dims)))
+    for number, share in enumerate(content.pose_r2, 1):
+        if share > _FOLLOWS_POSE:
+            findings.append(
+                Finding(
+                    "caution",
+                    f"z {number} follows the pose: view, shift and defocus predict "
+                    f"{share:.0%} of its variance. It may stand for an error of the "
+                    "poses or the CTF, or states may be seen from their own sides.",
+                )
+            )
+    for number, share in enumerate(content.rigid_share, 1):
+        if share > _RIGID:
+            findings.append(
+                Finding(
+                    "caution",
+                    f"Component {number} is mostly a rigid motion of the whole "
+                    f"({share:.0%} of its power): poses that are off look like this.",
+                )
+            )
+    if dims:
+        findings.append(
+            Finding(
+                "caution",
+                "Both half-sets have z, and poses unless they were given, of one "
+                "subspace: their maps may agree on what is the subspace's. Posterior "
+                "widths of z take it as true, and are too small by what it has wrong.",
+            )
+        )
+    return findings
+
+
+def render_heterogeneity_report(content: HeterogeneityContent) -> str:
+    """Write the conformations of particles as a self-contained HTML page."""
+    n, dims = content.z.shape
+    by = "chosen" if content.chosen else "by held-out gain"
+    known = f"{np.median(content.z_sd[:, 0]):.2f}" if dims else "none"
+    return page(
+        title=content.title,
+        subtitle=f"Conformations in a linear subspace of maps · {content.created}",
+        verdict=verdict_words(content.gain, dims),
+        tiles=tiles(
+            ("Particles", f"{n:,}", "that were inferred"),
+            ("Components", f"{dims}", by),
+            ("z 1 known to", known, "median sd; spread of about 1"),
+            ("Mean map", content.resolution.split(",")[0].split(" (")[0], "half-maps"),
+            (
+                "Time",
+                format_duration(sum(content.stage_seconds.values())),
+                "all stages",
+            ),
+        ),
+        findings=assess_heterogeneity(content),
+        sections=_sections(content),
+    )
+
+
+def _sections(content: HeterogeneityContent) -> Iterator[str]:
+    random = np.random.default_rng(content.seed)
+    dims = content.z.shape[1]
+    if dims:
+        picture = ScatterContent(content.title, content.columns)
+        yield scatter_section(picture, random)
+        yield volumes_section(_axes(content))
+        yield section(
+            "Conformations",
+            "Histograms of posterior means are wider than the population by what is "
+            "not known of each particle, and narrower by what the prior pulls in: "
+            "they are not its density.",
+            columns(
+                figure(
+                    "means",
+                    _draw_histogram(content.z, "posterior mean of z"),
+                    "Histograms of z",
+                    shape="narrow",
+                ),
+                figure(
+                    "known",
+                    _draw_histogram(content.z_sd, "posterior sd of z"),
+                    "Histograms of the uncertainty of z",
+                    shape="narrow",
+                ),
+            ),
+            _component_table(content),
+        )
+    yield section(
+        "What components are worth",
+        "Each half-set was given a subspace of its own, from random z; the gain is of "
+        "the images of the other half. Noise that a component has learned makes it "
+        "negative.",
+        _gain_table(content.gain),
+    )
+    yield section(
+        "Mean map",
+        f"Half-maps of all particles, whatever their conformation: resolution "
+        f"{content.resolution}.",
+        figure(
+            "fsc",
+            draw_fsc(content.fsc, content.fsc_unmasked, content.pixel_size_angstrom),
+            "Fourier shell correlation of the half-maps",
+        ),
+    )
+    yield section("Course of the run", "", *times(content.stage_seconds))
+    yield remarks_section(content.remarks)
+    yield repeat_section(content.arguments, content.versions)
+
+
+def _axes(content: HeterogeneityContent) -> list[AxisFrames]:
+    """Return maps along each axis, between the outermost few per cent of particles."""
+    whole = content.maps.shape[-1]
+    box = min(_SHOWN_BOX, whole)
+    mean, *components = (
+        resampled(torch.from_numpy(one), box).numpy() for one in content.maps
+    )
+    voxel, found = content.pixel_size_angstrom * whole / box, []
+    for number, component in enumerate(components):
+        z = content.z[:, number]
+        low, high = np.quantile(z, (_EXTENT_QUANTILE, 1 - _EXTENT_QUANTILE)).tolist()
+        at = np.linspace(low, high, _FRAMES)
+        shown = mean + at[:, None, None, None] * component
+        level = surface_level(shown)
+        found.append(AxisFrames(f"z {number + 1}", at, "", shown, voxel, level))
+    return found
+
+
+def _draw_histogram(values: NDArray[np.float64], label: str) -> str:
+    with figure_style():
+        drawing = Figure(figsize=_PANEL)
+        axes = drawing.add_subplot()
+        for number in range(values.shape[1]):
+            axes.hist(
+                values[:, number],
+                bins=60,
+                histtype="step",
+                color=_COLOURS[number % len(_COLOURS)],
+                label=f"z {number + 1}",
+            )
+        axes.set(xlabel=label, ylabel="particles")
+        axes.legend(loc="upper right")
+        return to_svg(drawing)
+
+
+def _component_table(content: HeterogeneityContent) -> str:
+    rows = {
+        "Spread of particles": content.z.std(0),
+        "Known to (median sd)": np.median(content.z_sd, axis=0),
+        "Predicted by the pose": np.array(content.pose_r2),
+        "Rigid motion": np.array(content.rigid_share),
+    }
+    cells = [[name, *(f"{one:.2f}" for one in row)] for name, row in rows.items()]
+    heads = [f"z {number + 1}" for number in range(content.z.shape[1])]
+    return table(("", *heads), cells)
+
+
+def _gain_table(gain: HeldOutGain) -> str:
+    cells = [
+        [f"{number}", f"{mean:+.3f} ± {error:.3f}", f"{step:+.3f} ± {step_error:.3f}"]
+        for number, (mean, error, step, step_error) in enumerate(
+            zip(
+                gain.mean_nats,
+                gain.se_nats,
+                gain.step_nats,
+                gain.step_se_nats,
+                strict=True,
+            ),
+            1,
+        )
+    ]
+    heads = ("Components", "Gain over none (nats a particle)", "Of the last one")
+    return table(heads, cells)

@@ -1,0 +1,166 @@
+"""The files of a run about conformations: particles, z, mean and components."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.io.conventions.relion import RelionParticles
+from cryoinfer.io.conventions.relion_columns import IMAGE
+from cryoinfer.io.files import require_file
+from cryoinfer.io.latents import write_columns
+from cryoinfer.io.replacing import replace_file
+from cryoinfer.io.star import read_star
+from cryoinfer.records import Latents, Pose
+from cryoinfer.results import layout
+from cryoinfer.results.heterogeneity import Heterogeneity
+from cryoinfer.results.posterior_files import require_known, write_posteriors
+from cryoinfer.results.run_arrays import run_arrays
+from cryoinfer.results.run_files import save_map, save_particles, write_reconstruction
+
+_NOTES = {
+    "z_k": "posterior mean of the k-th coordinate of the conformation, of about unit "
+    "spread over the particles",
+    "z_k_sd": "its posterior standard deviation",
+}
+
+
+def write_heterogeneity(
+    folder: Path, particles: Particles, used: Tensor, found: Heterogeneity
+) -> None:
+    """Write particles, latents, posteriors, mean, components and half-maps.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    particles : Particles
+        All n of its file.
+    used : Tensor of bool, shape (n,)
+        Which were inferred. The others keep the pose that they came with, and no z.
+    found : Heterogeneity
+        Of those that were.
+    """
+    rows = _rows(used, found)
+    path = folder / layout.PARTICLES
+    save_particles(path, _with_results(particles, used, rows, found))
+    _write_latents(folder, rows)
+    pixel_size = found.reconstruction.pixel_size_angstrom
+    for number, one in enumerate(found.maps):
+        name = layout.COMPONENT.format(number) if number else layout.MEAN
+        save_map(folder / name, one, pixel_size)
+    write_reconstruction(folder, found.reconstruction)
+    write_posteriors(
+        folder / layout.POSTERIORS,
+        {name: value.float().numpy() for name, value in rows.items()},
+    )
+
+
+def _rows(used: Tensor, found: Heterogeneity) -> dict[str, Tensor]:
+    """Return what was found of each particle of the file; NaN of those left out."""
+    best = found.posterior.mode()
+    values = {
+        "rotation": best.pose.rotation,
+        "shift_angstrom": best.pose.shift_angstrom,
+        "defocus_offset_angstrom": best.defocus_offset_angstrom,
+        "conformation": best.conformation,
+        "weight": found.posterior.weight[:, 0],
+        "covariance": found.posterior.covariances[:, 0],
+        "mean": found.z,
+        "sd": found.z_sd,
+        "log_likelihood": found.posterior.log_likelihood,
+        "entropy_nats": found.posterior.entropy(),
+    }
+    rows = {}
+    for name, value in values.items():
+        whole = value.new_full((len(used), *value.shape[1:]), torch.nan)
+        whole[used] = value
+        rows[name] = whole
+    return rows
+
+
+def read_conformation_posteriors(folder: Path) -> ParticlePosterior:
+    """Return the most probable mode of every particle of a run, as all there is.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or of another version.
+    """
+    path = folder / layout.POSTERIORS
+    require_file(path, "file of posteriors")
+    with run_arrays(path) as arrays:
+        require_known(arrays, path)
+        found = {
+            name: torch.from_numpy(arrays[name]).double()
+            for name in (
+                *("rotation", "shift_angstrom", "defocus_offset_angstrom"),
+                *("conformation", "covariance", "log_likelihood"),
+            )
+        }
+    pose = Pose(found["rotation"], found["shift_angstrom"])
+    offset = found["defocus_offset_angstrom"]
+    latents = Latents(pose, offset, found["conformation"])
+    return ParticlePosterior.of_modes(
+        latents[:, None],
+        torch.ones(len(latents), 1, dtype=torch.float64),
+        found["covariance"][:, None],
+        found["log_likelihood"],
+    )
+
+
+def _with_results(
+    particles: Particles, used: Tensor, rows: Mapping[str, Tensor], found: Heterogeneity
+) -> Particles:
+    """Return the particles with poses, half-sets and what was found of z."""
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(used), 1, 1)
+    shift = torch.zeros(len(used), 2, dtype=torch.float64)
+    if particles.pose is not None:
+        rotation[~used] = particles.pose.rotation[~used].double()
+        shift[~used] = particles.pose.shift_angstrom[~used].double()
+    rotation[used] = rows["rotation"][used]
+    shift[used] = rows["shift_angstrom"][used]
+    half = 1 + torch.arange(len(used)) % 2
+    if particles.random_subset is not None:
+        half = particles.random_subset.clone()
+    half[used] = found.random_subset
+    variance = rows["covariance"].diagonal(dim1=1, dim2=2)
+    columns: dict[str, NDArray[Any]] = {
+        "cryoinferRotationSdDegrees": _numbers(
+            torch.rad2deg(variance[:, :3].mean(1).sqrt())
+        ),
+        "cryoinferShiftSdAngst": _numbers(variance[:, 3:5].mean(1).sqrt()),
+        "rlnLogLikeliContribution": _numbers(rows["log_likelihood"]),
+    }
+    for number in range(found.dims):
+        columns[f"cryoinferZ{number + 1}"] = _numbers(rows["mean"][:, number])
+        columns[f"cryoinferZ{number + 1}Sd"] = _numbers(rows["sd"][:, number])
+    return particles.with_results(
+        pose=Pose(rotation, shift), random_subset=half, columns=columns
+    )
+
+
+def _numbers(values: Tensor) -> NDArray[np.float64]:
+    return np.asarray(values.double().nan_to_num().numpy())
+
+
+def _write_latents(folder: Path, rows: Mapping[str, Tensor]) -> None:
+    """Write a row a particle."""
+    star = read_star(folder / layout.PARTICLES, only=[IMAGE])
+    words = RelionParticles(star).particles.columns[IMAGE]
+    columns: dict[str, NDArray[Any] | list[str]] = {
+        IMAGE: [str(one) for one in words.tolist()]
+    }
+    for number in range(rows["mean"].shape[1]):
+        columns[f"z_{number + 1}"] = rows["mean"][:, number].numpy()
+        columns[f"z_{number + 1}_sd"] = rows["sd"][:, number].numpy()
+    columns["entropy_nats"] = rows["entropy_nats"].numpy()
+    columns["log_likelihood"] = rows["log_likelihood"].numpy()
+    path = folder / layout.LATENTS
+    replace_file(path, lambda part: write_columns(part, columns, _NOTES))

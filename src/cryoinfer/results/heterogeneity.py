@@ -1,0 +1,93 @@
+"""What was found of conformations: a subspace of maps, and z of every particle."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.results.run_result import Reconstruction
+
+
+@dataclass(frozen=True)
+class HeldOutGain:
+    """How much likelier images of one half are in the subspace of the other.
+
+    Attributes
+    ----------
+    mean_nats : tuple of float
+        A particle, of the first k components over none, for k = 1 to q.
+    se_nats : tuple of float
+        Standard errors.
+    step_nats, step_se_nats : tuple of float
+        The same of the k-th component over those before it.
+    """
+
+    mean_nats: tuple[float, ...]
+    se_nats: tuple[float, ...]
+    step_nats: tuple[float, ...]
+    step_se_nats: tuple[float, ...]
+
+    SIGNIFICANT_SE = 3.0
+    """Standard errors of a mean gain that count as a gain."""
+
+    @property
+    def significant(self) -> int:
+        """How many components, the widest first, each say more than those before."""
+        steps = zip(self.step_nats, self.step_se_nats, strict=True)
+        for number, (step, error) in enumerate(steps):
+            if not step > self.SIGNIFICANT_SE * error:  # NaN is no gain
+                return number
+        return len(self.step_nats)
+
+
+@dataclass(frozen=True)
+class Heterogeneity:
+    """A linear subspace of maps, and the posterior of every particle in it.
+
+    Attributes
+    ----------
+    posterior : ParticlePosterior
+        Of n particles; the conformation is z, q numbers of about unit spread.
+    maps : Tensor, shape (1 + q, m, m, m)
+        The mean and the components, on the voxels of the particles.
+    reconstruction : Reconstruction
+        From all particles at their poses, whatever their conformation.
+    random_subset : Tensor of int64, shape (n,)
+        Half-set, 1 or 2.
+    gain : HeldOutGain
+    pose_r2 : tuple of float
+        Share of the variance of each z that the pose and the defocus predict, of
+        particles that the prediction was not fitted to.
+    rigid_share : tuple of float
+        Share of each component that a rigid motion of the mean would make.
+    """
+
+    posterior: ParticlePosterior
+    maps: Tensor
+    reconstruction: Reconstruction
+    random_subset: Tensor
+    gain: HeldOutGain
+    pose_r2: tuple[float, ...]
+    rigid_share: tuple[float, ...]
+
+    @property
+    def dims(self) -> int:
+        """Number of components, which may be 0."""
+        return len(self.maps) - 1
+
+    @cached_property
+    def z(self) -> Tensor:
+        """Posterior means over all modes, float64, shape (n, q)."""
+        weight = self.posterior.weight[..., None]
+        return (weight * self.posterior.modes.conformation).sum(1)
+
+    @cached_property
+    def z_sd(self) -> Tensor:
+        """Posterior standard deviations over all modes, float64, shape (n, q)."""
+        found = self.posterior
+        within = found.covariances[:, :, 6:, 6:].diagonal(dim1=-2, dim2=-1)
+        away = found.modes.conformation - self.z[:, None]
+        variance = (found.weight[..., None] * (within + away.square())).sum(1)
+        return torch.sqrt(variance)

@@ -1,0 +1,78 @@
+"""What may be chosen of an inference of conformations, and what cannot work."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cryoinfer.errors import InputError
+from cryoinfer.workflows.abinitio import AbinitioConfig
+from cryoinfer.workflows.random_start import require_many
+
+_MOST_DIMS = 4
+"""Components that are tried where the number is left open."""
+
+_FEWEST_EACH = 50
+"""Particles a component, below which noise makes components of its own."""
+
+
+@dataclass(frozen=True)
+class HeterogeneityConfig:
+    """What may be chosen; None leaves the choice to the program.
+
+    Attributes
+    ----------
+    dims : int, optional
+        Components; by default as many as say something of images that they were not
+        made of, at most 4.
+    poses : {"unknown", "given"}
+    resolution_angstrom : float
+        That conformations are inferred at.
+    particle_diameter_angstrom, max_shift_angstrom : float, optional
+        As of :class:`cryoinfer.workflows.abinitio.AbinitioConfig`.
+    learning_particles : int
+        Most particles that the subspace is learned from.
+    seed : int
+    """
+
+    dims: int | None = None
+    poses: Literal["unknown", "given"] = "unknown"
+    resolution_angstrom: float = 10.0
+    particle_diameter_angstrom: float | None = None
+    max_shift_angstrom: float | None = None
+    learning_particles: int = 10_000
+    seed: int = 0
+
+    def tried_dims(self, particles: int) -> int:
+        """Return how many components are looked for at first."""
+        if self.dims is not None:
+            return self.dims
+        learning = min(particles, self.learning_particles)
+        return max(1, min(_MOST_DIMS, learning // _FEWEST_EACH))
+
+    def abinitio(self, resolution_angstrom: float) -> AbinitioConfig:
+        """Return the configuration of ab initio runs to a resolution."""
+        return AbinitioConfig(
+            particle_diameter_angstrom=self.particle_diameter_angstrom,
+            resolution_angstrom=resolution_angstrom,
+            max_shift_angstrom=self.max_shift_angstrom,
+            starts=1,
+            seed=self.seed,
+        )
+
+
+def require_enough(particles: int, config: HeterogeneityConfig) -> None:
+    """Refuse more components than particles can carry.
+
+    Raises
+    ------
+    InputError
+    """
+    if config.poses == "unknown":
+        require_many(particles)
+    dims = config.tried_dims(particles)
+    needed, found = _FEWEST_EACH * dims, min(particles, config.learning_particles)
+    if dims < 1 or found < needed:
+        raise InputError(
+            f"expected at least one component, and {_FEWEST_EACH} particles to learn "
+            f"each from: {needed:,} for {dims}, found {found:,}; --dims and --learn "
+            "change this"
+        )

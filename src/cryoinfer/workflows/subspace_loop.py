@@ -1,0 +1,317 @@
+"""A linear subspace of maps, and the conformation z of every particle in it.
+
+Probabilistic principal component analysis of maps, from random z: images are inferred
+in the subspace as it is (E-step), and mean and components solved for from all of them
+(M-step). Noise that is overstated at first keeps posteriors wide until there is
+something to see. All poses can be searched again, with maps of several conformations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.conformation_search import ConformationSearch
+from cryoinfer.inference.linear_conformation import LinearConformation
+from cryoinfer.inference.local_refinement import reach_radian
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import (
+    GivenPoses,
+    LocalRefinement,
+    PoseInference,
+)
+from cryoinfer.inference.subspace_projector import SubspaceProjector
+from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents, Pose
+from cryoinfer.workflows.image_sources import StrictImages
+from cryoinfer.workflows.iteration import initial_search_plan
+from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
+from cryoinfer.workflows.problem import Problem, start_radius
+from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.workflows.structure_update import PADDING
+from cryoinfer.workflows.subspace_update import (
+    Subspace,
+    SubspaceSums,
+    solve_subspace,
+)
+
+FIRST_INFLATION = 8.0
+"""Of the noise, while nothing is known of the subspace."""
+
+_COOLING = 0.6  # factor of the inflation from one iteration to the next
+
+_FIRST_SNR, _GROWING = 30.0, 4
+"""Signal over noise of components before their halves are asked, and for so long."""
+
+_SEARCHED_MAPS = 5
+_SEARCHED_MODES = 3
+_SEARCHED_CELLS = 12  # of the coarse grid, that are looked at closer
+_STEPS = 4
+
+
+@dataclass(frozen=True)
+class SubspaceConfig:
+    """How a subspace is found.
+
+    Attributes
+    ----------
+    dims : int
+        Components, at least 1.
+    radius : int
+        Fourier radius that conformations are inferred and poses searched at.
+    map_radius : int
+        That of the maps, at least as large: poses are refined at it.
+    seed : int
+    """
+
+    dims: int
+    radius: int
+    map_radius: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SubspaceState:
+    """What one iteration hands to the next.
+
+    Attributes
+    ----------
+    posterior : ParticlePosterior
+        Of pose, shift and z of all particles, best modes first.
+    subspace : Subspace or None
+        None before the first iteration.
+    done : int
+        Iterations.
+    """
+
+    posterior: ParticlePosterior
+    subspace: Subspace | None = None
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class SubspaceLoop:
+    """What stays the same through all iterations.
+
+    Attributes
+    ----------
+    problem : Problem
+        Its prior has a spread of one for each component.
+    noise : tuple of Tensor
+        Noise power per optics group and ring.
+    mask : Tensor, shape (m, m, m)
+        Of the maps.
+    config : SubspaceConfig
+    checkpoints : StageCheckpoints, optional
+        Keep long passes, by the names of their stages, each of which comes once.
+    """
+
+    problem: Problem
+    noise: tuple[Tensor, ...]
+    mask: Tensor
+    config: SubspaceConfig
+    checkpoints: StageCheckpoints | None = None
+
+    def begun(self, poses: Latents) -> SubspaceState:
+        """Return the state before the first iteration: random z at given poses."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        z = torch.randn(len(poses), self.config.dims, generator=generator).double()
+        start = Latents(poses.pose, poses.defocus_offset_angstrom, z)
+        return SubspaceState(ParticlePosterior.at(start, _SEARCHED_MODES))
+
+    def at_poses(
+        self,
+        state: SubspaceState,
+        name: str,
+        iterations: int,
+        inflation: float,
+        monitor: Monitor,
+    ) -> SubspaceState:
+        """Alternate z and the subspace at the poses as they are.
+
+        Parameters
+        ----------
+        state : SubspaceState
+        name : str
+            Of the stage.
+        iterations : int
+        inflation : float
+            Of the noise in the first iteration; it falls to 1.
+        monitor : Monitor
+        """
+        for number in range(iterations):
+            now = max(1.0, inflation * _COOLING**number)
+            state = self._iterated(state, name, GivenPoses(), now, monitor)
+        return state
+
+    def _iterated(
+        self,
+        state: SubspaceState,
+        name: str,
+        poses: PoseInference[SubspaceProjector],
+        inflation: float,
+        monitor: Monitor,
+    ) -> SubspaceState:
+        """Infer all particles in the subspace as it is, and solve for the next."""
+        config = self.config
+        box = self.problem.grid.box
+        sums = SubspaceSums.empty(config.dims, box, config.map_radius)
+        inference: PoseInference[SubspaceProjector] = LinearConformation(
+            poses, inflation
+        )
+        if state.subspace is None:
+            inference = GivenPoses()
+        radius = config.radius
+        posterior = self._inferred(state, name, inference, radius, (sums,), monitor)
+        snr = _FIRST_SNR if state.done < _GROWING else None
+        subspace = solve_subspace(self.problem, sums, self.mask, snr)
+        return SubspaceState(posterior, subspace, state.done + 1)
+
+    def _inferred(
+        self,
+        state: SubspaceState,
+        name: str,
+        inference: PoseInference[SubspaceProjector],
+        radius: int,
+        accumulators: Sequence[SubspaceSums],
+        monitor: Monitor,
+    ) -> ParticlePosterior:
+        blank = state.posterior
+        # No image is compared with anything before the first iteration.
+        shown: Any = state.subspace and state.subspace.projector(radius)
+        step = ParticlePass(
+            name,
+            StrictImages(self.problem.grid, self.config.map_radius, self.noise),
+            (shown, shown),
+            self.problem.prior,
+            inference,
+            _kept,
+            accumulators,
+            radius=radius,
+        )
+        kept = None if self.checkpoints is None else self.checkpoints.monitor(name)
+        return run_pass(self.problem, step, state.posterior, blank, monitor, kept)
+
+    def searched(
+        self,
+        state: SubspaceState,
+        name: str,
+        monitor: Monitor,
+        known: Tensor | None = None,
+    ) -> SubspaceState:
+        """Search all poses with maps of several conformations of the subspace.
+
+        The subspace is then solved for again.
+
+        Parameters
+        ----------
+        state : SubspaceState
+        name : str
+            Of the stage.
+        monitor : Monitor
+        known : Tensor of float64, shape (k, q), optional
+            Conformations among which the maps lie; by default those of the state.
+        """
+        assert state.subspace is not None
+        projector = state.subspace.projector(self.config.radius)
+        z = state.posterior.mode().conformation if known is None else known
+        conformation = torch.zeros(1, self.config.dims).double()
+        if self.config.dims:
+            centres, _ = kmeans2(z.numpy(), _SEARCHED_MAPS, seed=0, minit="++")
+            conformation = torch.from_numpy(centres)
+        volumes = tuple(projector.at(one).volume for one in conformation)
+        search = self._search(conformation, volumes)
+        return self._iterated(state, name, search, 1.0, monitor)
+
+    def searched_in(
+        self, maps: Sequence[Tensor], conformation: Tensor, name: str, monitor: Monitor
+    ) -> SubspaceState:
+        """Search all poses with maps of states, and take z from the map that wins.
+
+        Parameters
+        ----------
+        maps : sequence of Tensor, each of shape (m, m, m)
+        conformation : Tensor of float64, shape (len(maps), q)
+            The z that each stands for.
+        name : str
+            Of the stage.
+        monitor : Monitor
+        """
+        radius = self.config.radius
+        volumes = tuple(FourierVolume.from_map(one, radius, PADDING) for one in maps)
+        search = self._search(conformation, volumes)
+        n, count = len(self.problem.particles), conformation.shape[1]
+        nowhere = Pose(torch.eye(3).expand(n, 3, 3), torch.zeros(n, 2))
+        blank = Latents(nowhere, torch.zeros(n), torch.zeros(n, count))
+        state = SubspaceState(ParticlePosterior.at(blank, _SEARCHED_MODES))
+        found = self._inferred(state, name, search, radius, (), monitor)
+        return SubspaceState(found)
+
+    def _search(
+        self, conformation: Tensor, volumes: tuple[FourierVolume, ...]
+    ) -> ConformationSearch:
+        problem, radius = self.problem, self.config.radius
+        coarse = min(radius, start_radius(problem))
+        step = problem.grid.resolution_at(coarse) / 3
+        shift_step = step if problem.max_shift_angstrom > 0 else 0.0
+        plan = initial_search_plan(coarse, shift_step, problem.symmetry_rotation)
+        return ConformationSearch(
+            conformation,
+            volumes,
+            replace(plan, radius=radius, cells=_SEARCHED_CELLS),
+            problem.max_shift_angstrom,
+            _SEARCHED_MODES,
+        )
+
+    def in_principal_axes(self, state: SubspaceState) -> SubspaceState:
+        """Make the components orthogonal, those that change the map most first.
+
+        z has unit spread in all directions, which leaves them free to turn.
+        """
+        if not self.config.dims:
+            return state
+        assert state.subspace is not None
+        posterior, maps = state.posterior, state.subspace.maps
+        z = posterior.mode().conformation
+        components = maps[1:].double().flatten(1)
+        axes = torch.linalg.eigh(components @ components.T).eigenvectors.flip(1)
+        # A sign that does not depend on the machine: the longer tail is positive.
+        skew = ((z @ axes) ** 3).mean(0)
+        axes = axes * torch.where(skew < 0, -1.0, 1.0)
+        turned = torch.einsum("kzyx,kl->lzyx", maps[1:], axes.to(maps))
+        whole = torch.eye(6 + len(axes), dtype=torch.float64)
+        whole[6:, 6:] = axes
+        modes = replace(
+            posterior.modes, conformation=posterior.modes.conformation @ axes
+        )
+        posterior = replace(
+            posterior, modes=modes, covariance=whole.mT @ posterior.covariance @ whole
+        )
+        subspace = replace(state.subspace, maps=torch.cat([maps[:1], turned]))
+        return replace(state, posterior=posterior, subspace=subspace)
+
+    def refined(self, state: SubspaceState, monitor: Monitor) -> SubspaceState:
+        """Infer z of all modes in the subspace as it is, then the first with its pose.
+
+        The posterior of the first mode is then of pose and z together.
+        """
+        state = self.conformed(state, monitor)
+        radius, name = self.config.map_radius, "joint refinement of pose and z"
+        refinement = LocalRefinement(_STEPS, reach_radian(radius))
+        posterior = self._inferred(state, name, refinement, radius, (), monitor)
+        return replace(state, posterior=posterior)
+
+    def conformed(self, state: SubspaceState, monitor: Monitor) -> SubspaceState:
+        """Infer z of all modes in the subspace as it is, at the radius of the maps."""
+        radius, name = self.config.map_radius, "conformations at the last poses"
+        inference = LinearConformation(GivenPoses())
+        posterior = self._inferred(state, name, inference, radius, (), monitor)
+        return replace(state, posterior=posterior)
+
+
+def _kept(one: InferredBatch[SubspaceProjector]) -> ParticlePosterior:
+    return one.placed.best(_SEARCHED_MODES).with_first_covariance()
