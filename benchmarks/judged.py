@@ -16,7 +16,7 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
 from cryoinfer.inference.pose_search import GlobalSearch
 from cryoinfer.records import Latents, ParticleBatch, Pose
-from cryoinfer.results.calibration_trial import CLIMBED, SEARCHED, CalibrationTrial
+from cryoinfer.results.calibration_trial import REFINED, SEARCHED, CalibrationTrial
 from cryoinfer.workflows.dynamics import Dynamics
 from cryoinfer.workflows.iteration import initial_search_plan
 from cryoinfer.workflows.train import TrainedEncoder
@@ -38,7 +38,7 @@ def batches_of(particles: Particles) -> Iterable[ParticleBatch]:
 
 def trial_of(found: Dynamics) -> CalibrationTrial:
     """Return the trial of the posteriors that motions were inferred by."""
-    return found.trials[SEARCHED if SEARCHED in found.trials else CLIMBED]
+    return found.trials[SEARCHED if SEARCHED in found.trials else REFINED]
 
 
 def searched_refinement(

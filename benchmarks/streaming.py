@@ -131,7 +131,7 @@ def by_program(kept: Kept, inference: str, count: int, folder: Path) -> Row:
     kept.seen.select(torch.arange(count) % len(kept.seen)).save(particles)
     command = [sys.executable, "-m", "cryoinfer", "infer", str(kept.file)]
     command += [str(particles), "--out", str(out)]
-    row = run_process(command + ["--no-climb"] * (inference == "encoder"))
+    row = run_process(command + ["--no-refinement"] * (inference == "encoder"))
     record = json.loads((out / RECORD).read_text())
     seconds = record["stage_seconds"][INFERENCE]
     return row | {"inference_seconds": seconds, "images_per_second": count / seconds}

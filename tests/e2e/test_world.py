@@ -117,7 +117,7 @@ def test_two_processes_find_the_motions_of_one(star: Path, tmp_path: Path) -> No
     require_same(tmp_path / "one", tmp_path / "two")
     first, second = (one["mode_1"].to_numpy() for one in found)
     sd = found[0]["mode_1_sd"].to_numpy()
-    # The same climbs of the same images, but for batches of other sizes.
+    # The same refinements of the same images, but for batches of other sizes.
     assert float(abs((first - second) / sd).max()) < 0.01
 
 
@@ -131,7 +131,7 @@ def test_a_process_that_dies_ends_all_and_the_run_goes_on_in_one(
         call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     log, deadline = out / "log.txt", time.monotonic() + 300
-    while not (log.exists() and "pass 2" in log.read_text()):
+    while not (log.exists() and "iteration 2" in log.read_text()):
         assert group.poll() is None, group.stderr
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -72,7 +72,7 @@ class DynamicsOptions:
     defocus_error : float
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
     steps, side, draws : int
-        Of the encoder's training, of its picture, and of starts of climbs.
+        Of the encoder's training, of its picture, and of starts of refinements.
     symmetry : str
         Point group of the model at rest.
     learn : int

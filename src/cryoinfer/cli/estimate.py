@@ -22,11 +22,11 @@ _STEP_SECONDS = 0.09
 (``benchmarks/README.md``, section 9)."""
 
 _TRIAL_SECONDS = 60.0  # of posteriors on simulated images, on one core
-_CLIMBED_MEGAPIXEL_SECONDS = 0.15
-"""Of encoder, climb and insertion, on one core."""
+_REFINED_MEGAPIXEL_SECONDS = 0.15
+"""Of encoder, local refinement and insertion, on one core."""
 
 _MOVING_MEGAPIXEL_SECONDS = 11.0
-"""Of search, climbs and trial of a structure of 1,656 atoms and three modes, on one
+"""Of search, refinement and trial of a structure of 1,656 atoms and three modes, on one
 core (section 20)."""
 
 _LEARNT_MEGAPIXEL_SECONDS = 2.5  # of one round of learning (section 22)
@@ -150,7 +150,7 @@ def estimate_inference(n: int, box: int, threads: int) -> Estimate:
         As for :func:`estimate_run`.
     """
     like = estimate_run("refine", n, box, threads)
-    seconds = n * box**2 / 1e6 * _CLIMBED_MEGAPIXEL_SECONDS
+    seconds = n * box**2 / 1e6 * _REFINED_MEGAPIXEL_SECONDS
     return Estimate(
         like.memory_bytes, like.disk_bytes, _START_SECONDS + seconds / threads
     )
@@ -172,7 +172,7 @@ def estimate_amortized(
     """
     whole = estimate_run(workflow, n, box, threads)
     part = estimate_run(workflow, min(n, searched), box, threads)
-    work = _training_seconds(steps, 32) + n * box**2 / 1e6 * _CLIMBED_MEGAPIXEL_SECONDS
+    work = _training_seconds(steps, 32) + n * box**2 / 1e6 * _REFINED_MEGAPIXEL_SECONDS
     return Estimate(whole.memory_bytes, whole.disk_bytes, part.seconds + work / threads)
 
 
@@ -214,7 +214,7 @@ class MotionWork:
     steps, side : int
         Of the training of an encoder; no steps for none.
     draws : int
-        Further starts of climbs.
+        Further starts of refinements.
     rounds : int
         Of learning.
     """

@@ -28,7 +28,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results import layout, run_files
-from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
+from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
 from cryoinfer.results.layout import RECORD
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.results.run_result import RunResult
@@ -50,7 +50,7 @@ class InferOptions:
         Folder of an encoder, or its file.
     particles, out : Path
         A file, or with ``watch`` a folder of files; and the folder of the run.
-    climb : bool
+    local_refinement : bool
     watch : bool
     until_idle : float or None
         Seconds without a new file after which watching ends; more than 0.
@@ -65,7 +65,7 @@ class InferOptions:
     encoder: Path
     particles: Path
     out: Path
-    climb: bool
+    local_refinement: bool
     watch: bool
     until_idle: float | None
     symmetry: str | None
@@ -82,7 +82,7 @@ class InferOptions:
             "encoder": recorded_path(encoder_file(self.encoder)),
             "particles": recorded_path(self.particles),
             "watch": self.watch,
-            "no-climb": not self.climb,
+            "no-refinement": not self.local_refinement,
             "symmetry": symmetry,
             **self.reading.arguments(),
             "seed": self.seed,
@@ -105,7 +105,11 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         trained = load_encoder(encoder_file(options.encoder))
         symmetry = options.symmetry or trained.symmetry
         symmetry_rotations(symmetry)
-        config = InferConfig(climb=options.climb, symmetry=symmetry, seed=options.seed)
+        config = InferConfig(
+            local_refinement=options.local_refinement,
+            symmetry=symmetry,
+            seed=options.seed,
+        )
         if options.watch:
             if world.size > 1:
                 raise InputError(
@@ -230,7 +234,9 @@ def _begin(
     monitor.message(f"The training of this encoder: {trained.verdict}")
     path = encoder_file(options.encoder)
     from_run = inherited(path)
-    trials, doubts = _trials_beside(path, CLIMBED if options.climb else ENCODER)
+    trials, doubts = _trials_beside(
+        path, REFINED if options.local_refinement else ENCODER
+    )
     for text in (*from_run, *doubts):
         monitor.message(f"Caution: {text}")
     return {

@@ -339,12 +339,12 @@ LearnedSymmetry = Annotated[
         show_default=False,
     ),
 ]
-Climb = Annotated[
+LocalRefinement = Annotated[
     bool,
     typer.Option(
-        "--climb/--no-climb",
+        "--refinement/--no-refinement",
         metavar="",
-        help="Refine each pose that the encoder names, to the top of its posterior.",
+        help="Refine each pose that the encoder proposes to the mode of its posterior.",
     ),
 ]
 

@@ -33,7 +33,7 @@ from cryoinfer.report import (
 )
 from cryoinfer.report.dynamics import HalfMaps
 from cryoinfer.results import layout
-from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
+from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
 from cryoinfer.results.evaluation_files import read_comparison
 from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
 from cryoinfer.results.map_numbers import STRUCTURE_FOUND
@@ -85,7 +85,7 @@ OWN_CAUTIONS = "own_cautions"
 """In the record of a run: what asks for caution in this run alone, not in what is made
 from it."""
 
-_USED = {"amortized": ENCODER, "semi-amortized": CLIMBED}
+_USED = {"amortized": ENCODER, "semi-amortized": REFINED}
 """Which trial speaks for the posteriors of a method."""
 
 

@@ -302,7 +302,7 @@ class _Job:
             return run_published(options, self.chosen, monitor, self.device)
         encoder = fitting_encoder(self.particles.box)
         chosen = AmortizeConfig(
-            climb=options.method == "semi-amortized",
+            local_refinement=options.method == "semi-amortized",
             resolution_angstrom=options.resolution,
             particle_diameter_angstrom=options.particle_diameter,
             encoder=replace(

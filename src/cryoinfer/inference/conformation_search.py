@@ -1,8 +1,8 @@
 """Searches of all poses in several conformations of atoms that move.
 
 One map, the mean of all conformations, loses particles that have moved far from it. So
-each of some conformations has a map of its own, of which the best poses are climbed to;
-the likeliest of all maps' are the modes that climbs with the atoms begin at.
+each of some conformations has a map of its own, of which the best poses are refined;
+the likeliest of all maps' are the modes that refinements with the atoms begin at.
 """
 
 from dataclasses import replace

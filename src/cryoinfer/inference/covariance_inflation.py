@@ -26,7 +26,7 @@ width should reach."""
 
 _LEVEL, _SDS_AT_LEVEL = 0.8, 1.2816
 """Share of the truths within as many standard deviations: far enough out for the tails
-to count, and of those that a climb led to another top no more than a few."""
+to count, and of those that refinement led to another mode no more than a few."""
 
 
 def fitted_narrowing(

@@ -28,7 +28,7 @@ from cryoinfer.records import Latents
 FALSE_ALARMS = 0.01
 """Share of the images of the map that are flagged."""
 
-_STEPS = 4  # of the climb
+_STEPS = 4  # of the local refinement
 _SD_OF_MAD = 1.4826  # of a Gaussian, over its median absolute deviation
 _LEAST_WEIGHT = 1e-6  # so that an empty slice still leaves power that can be told
 _TINY = 1e-12

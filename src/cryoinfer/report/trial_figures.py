@@ -21,7 +21,7 @@ from cryoinfer.report.style import (
 from cryoinfer.results.calibration_trial import BINS, LEVELS, CalibrationTrial
 
 _STYLES = ((ORANGE, (0, (5, 2))), (BLUE, "-"))
-"""Colour and dashes of the first trial, and of another: a climb from the first."""
+"""Colour and dashes of the first trial, and of another: refined from the first."""
 
 
 def draw_learning(

@@ -31,10 +31,10 @@ DRAWS = 199
 BINS = 20
 LEVELS = tuple(number / 20 for number in range(21))
 
-ENCODER, CLIMBED, SEARCHED = "encoder", "with a climb", "of a search"
+ENCODER, REFINED, SEARCHED = "encoder", "with local refinement", "of a search"
 VARIATIONAL = "by variational inference"
-"""What is tried: the encoder's own posteriors, those of the climbs from them, those of
-climbs from a search, and those of variational inference from either."""
+"""What is tried: the encoder's own posteriors, those of local refinements from them,
+those of refinements from a search, and those of variational inference from either."""
 
 
 @dataclass(frozen=True)

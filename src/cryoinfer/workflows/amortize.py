@@ -47,7 +47,7 @@ class AmortizeConfig:
 
     Attributes
     ----------
-    climb : bool
+    local_refinement : bool
         Whether Gauss-Newton takes the encoder's poses to the top of their posteriors
         (semi-amortized), or they stay as the encoder gives them (amortized).
     resolution_angstrom : float, optional
@@ -61,7 +61,7 @@ class AmortizeConfig:
         Of the halves, where the particles name none, and of the subset.
     """
 
-    climb: bool
+    local_refinement: bool
     resolution_angstrom: float | None = None
     particle_diameter_angstrom: float | None = None
     subset: int = SUBSET
@@ -162,7 +162,7 @@ def amortize(
     The subset is inferred again with all the others, so that every posterior is of
     one kind. Its halves stay what they were in the search, and the others join them.
 
-    The halves of the final map are *not* independent: encoder and climb pose both
+    The halves of the final map are *not* independent: encoder and refinement pose both
     against the one map of the subset, whose noise is in both. Their FSC may say too
     much wherever that map was mostly noise. The halves of the search were refined
     apart; ``searched.resolution_angstrom`` is their resolution, and the one to quote
@@ -217,7 +217,7 @@ def amortize(
         particles,
         trained,
         InferConfig(
-            climb=config.climb,
+            local_refinement=config.local_refinement,
             particle_diameter_angstrom=config.particle_diameter_angstrom,
             seed=config.seed,
         ),

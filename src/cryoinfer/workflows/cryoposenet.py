@@ -73,7 +73,7 @@ _CONFIRMED = 2
 """Radius that poses are confirmed at, over that of a start: right and wrong ones are
 farther apart than at that of a start (by hand; benchmarks, section 17)."""
 
-_CLIMB_STEPS = 10
+_REFINEMENT_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,8 @@ class _Posed:
         """
         some, start = self.some(), start_radius(self.problem)
         radius = min(_CONFIRMED * start, self.problem.grid.box // 2 - 1)
-        climb = LocalRefinement(_CLIMB_STEPS, 1 / radius)
-        near = some.infer("tops near the poses", radius, climb, monitor)
+        refinement = LocalRefinement(_REFINEMENT_STEPS, 1 / radius)
+        near = some.infer("modes near the poses", radius, refinement, monitor)
         plan = initial_search_plan(start, 0.0, self.problem.symmetry_rotation)
         search = GlobalSearch(replace(plan, radius=radius), 0.0)
         best = some.infer("all poses", radius, search, monitor)

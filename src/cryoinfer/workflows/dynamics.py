@@ -10,8 +10,8 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.calibration_trial import (
-    CLIMBED,
     ENCODER,
+    REFINED,
     SEARCHED,
     VARIATIONAL,
     CalibrationTrial,
@@ -139,7 +139,7 @@ def infer_dynamics(
     trials: dict[str, CalibrationTrial] = {}
     if config.poses != "given":
         others = {} if encoder is None else {ENCODER: encoder.encoder}
-        name = SEARCHED if encoder is None else CLIMBED
+        name = SEARCHED if encoder is None else REFINED
         if config.by_variation:
             name = VARIATIONAL
         inference, trials = tried(inference, name, others, monitor)

@@ -1,4 +1,4 @@
-"""An encoder, and the climb from it, put to the test on simulated images of its map."""
+"""An encoder, and local refinement from it, tried on simulated images of its map."""
 
 import torch
 
@@ -7,7 +7,7 @@ from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.pose_inference import PoseInference
 from cryoinfer.inference.training_images import drawn_batches
 from cryoinfer.interfaces import Monitor
-from cryoinfer.results.calibration_trial import CLIMBED, ENCODER, CalibrationTrial
+from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
 from cryoinfer.workflows.train import TrainedEncoder
 
 IMAGES = 1000
@@ -21,7 +21,7 @@ def calibrate_encoder(
     monitor: Monitor,
     images: int = IMAGES,
 ) -> dict[str, CalibrationTrial]:
-    """Try an encoder, and the climb from it, on simulated images of its map.
+    """Try an encoder, and local refinement from it, on simulated images of its map.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def calibrate_encoder(
     Returns
     -------
     dict of str to CalibrationTrial
-        :data:`ENCODER` and :data:`CLIMBED`.
+        :data:`ENCODER` and :data:`REFINED`.
     """
     generator = torch.Generator().manual_seed(seed)
     encoder, semi = trained.encoder, trained.semi_amortized()
     source = trained.like(particles, images, generator)
     drawn = list(drawn_batches(source, images, generator))
-    ways: dict[str, PoseInference[MapProjector]] = {ENCODER: encoder, CLIMBED: semi}
+    ways: dict[str, PoseInference[MapProjector]] = {ENCODER: encoder, REFINED: semi}
     monitor.stage("calibration", len(ways) * len(drawn))
     trials = {}
     for name, inference in ways.items():

@@ -35,8 +35,8 @@ class InferConfig:
 
     Attributes
     ----------
-    climb : bool
-        Whether Gauss-Newton takes the encoder's poses to the top of their posteriors.
+    local_refinement : bool
+        Whether the encoder's poses are refined locally.
     symmetry : str, optional
         Of the map that is made; by default that of the map that was learned.
     particle_diameter_angstrom : float, optional
@@ -45,7 +45,7 @@ class InferConfig:
         Of the halves, where the particles name none.
     """
 
-    climb: bool = True
+    local_refinement: bool = True
     symmetry: str | None = None
     particle_diameter_angstrom: float | None = None
     seed: int = 0
@@ -130,7 +130,7 @@ def infer_particles(
         preparations,
         (trained.projector, trained.projector),
         trained.prior,
-        trained.semi_amortized() if config.climb else trained.encoder,
+        trained.semi_amortized() if config.local_refinement else trained.encoder,
         lambda one: _record(trained, preparations, one),
         (sums,),
         used=lambda record: ~is_outlier(record.outlier_score_nats),

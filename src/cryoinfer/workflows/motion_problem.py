@@ -41,7 +41,7 @@ GIVEN_RADIUS = 12
 """Of the first refinement from given poses, in Fourier pixels."""
 
 _SHIFT_OF_BOX = 0.05  # sd of shifts, where nobody tells
-_MARCH = 1.35  # of radii of the climbs, from one to the next
+_MARCH = 1.35  # of radii of refinements, from one to the next
 _COARSE_SHARE = 0.8  # of the last radius, up to which beads stand for atoms
 _SHIFT_SD = 3.0  # that are searched
 
@@ -69,7 +69,7 @@ class DynamicsConfig:
     variational : VariationalConfig
         Of the fits, where inference is variational.
     draws : int
-        Starts of climbs from about what was found at a lower radius, where it is not.
+        Further starts of refinements, about what was found at a lower radius.
     symmetry : str
         Point group that the model at rest has, about the axes of its file. Poses are
         searched in one asymmetric unit; motions need not keep the symmetry.
@@ -186,7 +186,7 @@ class MotionProblem:
         return self.grid.box // 2 - 1
 
     def radii(self, first: int, last: int) -> tuple[int, ...]:
-        """Return the Fourier radii of climbs, from a first one to a last."""
+        """Return the Fourier radii of refinements, from a first one to a last."""
         steps = max(1, math.ceil(math.log(last / first) / math.log(_MARCH)))
         ratio = (last / first) ** (1 / steps)
         return tuple(sorted({round(first * ratio**k) for k in range(steps + 1)}))

@@ -19,7 +19,7 @@ def refined(problem: MotionProblem, parts: StageCheckpoints) -> MotionProblem:
     """Return the problem with the poses of a refinement from the model's map.
 
     All particles together become one map, a blurred one: poses are a few degrees off
-    for particles that have moved far, within reach of climbs at a low radius.
+    for particles that have moved far, within reach of refinements at a low radius.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def refined(problem: MotionProblem, parts: StageCheckpoints) -> MotionProblem:
     found = refine(problem.particles, start, config, monitor, problem.problem.world)
     pose = found.latents.pose
     if not problem.prior.shift_sd_angstrom:
-        # Particles are centred: no climb would take a shift back.
+        # Particles are centred: no refinement would take a shift back.
         pose = replace(pose, shift_angstrom=torch.zeros_like(pose.shift_angstrom))
     parts.drop(_REFINEMENT)
     parts.keep(_POSES, dict(vars(pose)))

@@ -1,4 +1,4 @@
-"""How wide the posteriors of climbs are to be, from images whose truth is known."""
+"""How wide refined posteriors are to be, from images whose truth is known."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def inflation_of_refinement(
     generator: torch.Generator,
     monitor: Monitor,
 ) -> Tensor:
-    """Return what the widths of climbs are to be multiplied by to hold the truths.
+    """Return what the widths of refinements are to be multiplied by to hold the truths.
 
     Where an image says little, the curvature of a top tells the posterior too narrow:
     by 2.5 per cent in rotation at -10 dB (benchmarks/README.md, section 10); never too
@@ -27,7 +27,7 @@ def inflation_of_refinement(
     ----------
     refinement : ModeRefinement
     images : TrainingImages
-        To the last radius of the climbs.
+        To the last radius of the refinements.
     count : int
         Of images that are drawn.
     generator : torch.Generator
@@ -36,9 +36,10 @@ def inflation_of_refinement(
     Returns
     -------
     Tensor of float64, shape (6,)
-        1 or more. Ones, if most climbs end at other tops: of those no width is true.
+        1 or more. Ones, if most refinements end at other modes: no width is true of
+        those.
     """
-    monitor.stage("widths of climbs", count)
+    monitor.stage("widths of refinements", count)
     modes, truths = [], []
     # Batch by batch: at 128 pixels 10,000 images would take a gigabyte.
     for batch, truth in drawn_batches(images, count, generator):

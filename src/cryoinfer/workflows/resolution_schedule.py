@@ -355,7 +355,7 @@ def _describe(problem: Problem, state: ScheduleState) -> str:
     nowhere = agree_nowhere(iteration.resolution_angstrom, box, pixel_size)
     reach = f"to {iteration.resolution_angstrom:.2f} A"
     return (
-        f"pass {len(state.iterations)}: {iteration.name}, halves agree "
+        f"iteration {len(state.iterations)}: {iteration.name}, halves agree "
         f"{'nowhere' if nowhere else reach}"
         f"{' (as the map that both began with)' if is_shared else ''}, poses moved by "
         f"{iteration.pose_change_degrees:.2f} degrees, {iteration.seconds:.1f} s"

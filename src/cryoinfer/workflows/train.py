@@ -39,19 +39,19 @@ wide the sets are to be."""
 
 _WIDER = 1.2  # than what was found, which is itself uncertain
 _FINE_PADDING, _LARGEST_FINE_BOX = 3.0, 256
-"""Of the map that is climbed. Interpolation bends slopes, which moves tops and makes
+"""Of the map of refinements. Interpolation bends slopes, which moves modes and makes
 them look sharper: with 3 in the place of 2, squared errors of rotations are 3 to 4 %
 smaller in units of their posteriors (sets D, F and G of cryoPoseNet; 4 gains 1 % more).
 A map of 256 takes 1.9 GB."""
 
 _FEWEST_FITTED, _MOST_FITTED = 1000, 10_000
-"""Simulated images that widths of climbs are fitted to, as many as there are particles:
-by 5,000 they are known to 1 %."""
+"""Simulated images that widths of refinements are fitted to, as many as there are
+particles: by 5,000 they are known to 1 %."""
 
 _LENT = 1000  # particles, whose CTFs and noise these have
 _LOWEST_RADIUS = 6
-_LIKELY_ERRORS = 1.5  # medians, that a first climb is to come back from
-_CLOSE = 0.75  # of a radius, from which a climb needs no stop in between
+_LIKELY_ERRORS = 1.5  # medians, that a first refinement is to come back from
+_CLOSE = 0.75  # of a radius, from which refinement needs no stop in between
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class TrainedEncoder:
     checks : tuple of Check
     verdict : str
     covariance_inflation : Tensor of float64, shape (6,)
-        What the standard deviations of climbs' posteriors are multiplied by.
+        What the standard deviations of refined posteriors are multiplied by.
     """
 
     encoder: PoseEncoder
@@ -169,7 +169,7 @@ class TrainedEncoder:
         Returns
         -------
         TrainingImages
-            To the last radius that is climbed at.
+            To the last radius that is refined at.
         """
         encoder, radius = self.encoder, self.refinement.radii[-1]
         lent = templates_of(
@@ -209,12 +209,12 @@ class TrainedEncoder:
 
 
 def refinement_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
-    """Return the Fourier radii of climbs from poses of a given error.
+    """Return the Fourier radii of refinements from poses of a given error.
 
     Parameters
     ----------
     median_degrees : float
-        Of the poses that are climbed from.
+        Of the poses that are refined.
     shown : int
         Radius that they were found at, in pixels.
     last : int
@@ -222,8 +222,8 @@ def refinement_radii(median_degrees: float, shown: int, last: int) -> tuple[int,
     Returns
     -------
     tuple of int
-        From the largest one, at most ``shown``, at which a climb reaches poses of one
-        and a half times that error, doubling until ``last`` is near, and ``last``.
+        From the largest one, at most ``shown``, at which refinement reaches poses of
+        one and a half times that error, doubling until ``last`` is near, and ``last``.
     """
     wrong = _LIKELY_ERRORS * max(math.radians(median_degrees), 1e-6)
     radius = min(max(int(reach_radian(1) / wrong), _LOWEST_RADIUS), shown)

@@ -77,7 +77,7 @@ def of_infer(watch: bool) -> Callable[..., InferOptions]:
             encoder=finished,
             particles=simulated if watch else simulated / "particles.star",
             out=Path("out"),
-            climb=False,
+            local_refinement=False,
             watch=watch,
             until_idle=None,
             symmetry="D2",
@@ -192,8 +192,8 @@ def test_no_argument_of_another_workflow_is_recorded(options: RunOptions) -> Non
 
 
 def test_flags_and_lists_are_told_as_they_are_given() -> None:
-    assert told_argument("no-climb", True) == "with --no-climb"
-    assert told_argument("no-climb", False) == "without --no-climb"
+    assert told_argument("no-refinement", True) == "with --no-refinement"
+    assert told_argument("no-refinement", False) == "without --no-refinement"
     assert told_argument("encoder", "/a b/e.pt") == "with encoder '/a b/e.pt'"
     assert told_argument("ignore", ["x", "y"]) == "with --ignore x --ignore y"
     assert told_argument("ignore", []) == "without --ignore"

@@ -8,9 +8,9 @@ import pytest
 from cryoinfer.cli.new_particles import _trials_beside
 from cryoinfer.results.calibration_trial import (
     BINS,
-    CLIMBED,
     ENCODER,
     LEVELS,
+    REFINED,
     CalibrationTrial,
 )
 from cryoinfer.results.layout import RECORD
@@ -27,9 +27,9 @@ def beside(folder: Path, trials: object) -> tuple[dict[str, object], list[str]]:
 
 
 def test_the_trial_of_the_posteriors_that_are_given_is_found(tmp_path: Path) -> None:
-    trials, doubts = beside(tmp_path, {ENCODER: TRIAL, CLIMBED: TRIAL})
+    trials, doubts = beside(tmp_path, {ENCODER: TRIAL, REFINED: TRIAL})
     assert (list(trials), doubts) == ([ENCODER], [])
-    for none in ({CLIMBED: TRIAL}, {}):
+    for none in ({REFINED: TRIAL}, {}):
         trials, (doubt,) = beside(tmp_path, none)
         assert trials == {}
         assert "have not been put to a test" in doubt

@@ -10,9 +10,9 @@ from cryoinfer.report.training import assess_training
 from cryoinfer.report.trials import judge_trials, trial_section
 from cryoinfer.results.calibration_trial import (
     BINS,
-    CLIMBED,
     ENCODER,
     LEVELS,
+    REFINED,
     SEARCHED,
     CalibrationTrial,
 )
@@ -49,7 +49,7 @@ def content() -> TrainingContent:
         verdict="converged: all is well",
         converged=True,
         checks=[Look(250, 5.0, 40.0), Look(500, 1.0, 3.0)],
-        trials={ENCODER: EVEN, CLIMBED: replace(EVEN, median_degrees=0.07)},
+        trials={ENCODER: EVEN, REFINED: replace(EVEN, median_degrees=0.07)},
         stage_seconds={"training": 61.0, "calibration": 9.0},
         arguments={"--steps": "500"},
         versions={"cryoinfer": "1.2.3"},
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_named(content: TrainingContent) -> None:
         content,
         verdict="still learning: more steps will help",
         converged=False,
-        trials={ENCODER: WIDE, CLIMBED: replace(WIDE, coverage=(0.0,) * len(LEVELS))},
+        trials={ENCODER: WIDE, REFINED: replace(WIDE, coverage=(0.0,) * len(LEVELS))},
     )
     findings = assess_training(wrong)
     assert {finding.level for finding in findings} == {"caution"}
@@ -102,12 +102,12 @@ def test_what_is_wrong_is_named(content: TrainingContent) -> None:
         "encoder alone: 100.0% of 1,000 simulated truths lie in the 90 % sets" in text
     )
     assert "wider than they need be" in text
-    assert "encoder with a climb: 0.0% of 1,000 simulated truths" in text
+    assert "encoder with local refinement: 0.0% of 1,000 simulated truths" in text
     assert "too narrow: trust them less" in text
     assert "ranks of the true rotation (p < 0.001) are less even" in text
 
 
-@pytest.mark.parametrize("names", [(ENCODER, CLIMBED), (SEARCHED,)])
+@pytest.mark.parametrize("names", [(ENCODER, REFINED), (SEARCHED,)])
 @pytest.mark.parametrize("unknowns", [2, 9])
 @pytest.mark.parametrize(("p_value", "level"), [(0.003, "caution"), (0.02, "good")])
 def test_one_rule_for_every_workflow(

@@ -32,7 +32,7 @@ ENCODER = EncoderConfig(
     network=PoseNetworkConfig(side=16, components=3, width=8),
     training=TrainingConfig(steps=6, batch=16, check_every=2),
 )
-CONFIG = AmortizeConfig(climb=True, subset=SUBSET, encoder=ENCODER)
+CONFIG = AmortizeConfig(local_refinement=True, subset=SUBSET, encoder=ENCODER)
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error
@@ -164,7 +164,7 @@ def test_an_encoder_alone_leaves_its_poses_as_they_are(whole, particles) -> None
     # From the end of the training: neither search nor training is repeated.
     _, monitor = whole
     again = FileMonitor(monitor.kept)
-    alone = amortize(particles, _never, replace(CONFIG, climb=False), again)
+    alone = amortize(particles, _never, replace(CONFIG, local_refinement=False), again)
     assert len(alone.result.latents.pose) == COUNT
     # The background of the encoder has some of every particle.
     assert (alone.result.inferred.weight.sum(1) < 1 - 1e-6).all()

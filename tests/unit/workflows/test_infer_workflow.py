@@ -67,11 +67,16 @@ def trained(made, taught) -> TrainedEncoder:
     return taught(made, torch.full((BOX // 2 + 1,), noise_variance(made.particles)))
 
 
-@pytest.mark.parametrize("climb", [True, False])
+@pytest.mark.parametrize("local_refinement", [True, False])
 def test_unseen_particles_come_back_with_poses_and_a_map(
-    trained, made, climb: bool
+    trained, made, local_refinement: bool
 ) -> None:
-    found = infer(made.particles, trained, InferConfig(climb=climb), SilentMonitor())
+    found = infer(
+        made.particles,
+        trained,
+        InferConfig(local_refinement=local_refinement),
+        SilentMonitor(),
+    )
     n = len(made.particles)
     assert found.reconstruction.density.shape == (BOX,) * 3
     assert found.latents.pose.rotation.shape == (n, 3, 3)
@@ -79,14 +84,19 @@ def test_unseen_particles_come_back_with_poses_and_a_map(
     total = found.inferred.weight.sum(1)
     # An encoder's background has some of it.
     assert (total <= 1 + 1e-9).all()
-    assert bool((total < 1 - 1e-6).all()) is not climb
+    assert bool((total < 1 - 1e-6).all()) is not local_refinement
     assert found.entropy().isfinite().all()
 
 
 def test_local_refinement_explains_the_images_better(trained, made) -> None:
     found = (
-        infer(made.particles, trained, InferConfig(climb=climb), SilentMonitor())
-        for climb in (False, True)
+        infer(
+            made.particles,
+            trained,
+            InferConfig(local_refinement=local_refinement),
+            SilentMonitor(),
+        )
+        for local_refinement in (False, True)
     )
     alone, refined = (one.inferred.log_likelihood for one in found)
     assert refined.median() > alone.median()
