@@ -42,6 +42,7 @@ ClassNumber = Annotated[
     typer.Option(
         "--class",
         metavar="NUMBER",
+        callback=numbers.whole(1),
         help="Those of a class, from 1.",
         show_default=False,
     ),

@@ -173,7 +173,7 @@ def write_star(path: Path | str, star: StarFile) -> None:
     ------
     OutputError
         If it cannot be written, or holds text that no STAR file can: with line breaks
-        in a loop, or both kinds of quotes before blanks.
+        in a loop, both kinds of quotes before blanks, or "/" in the name of a block.
     """
     try:
         with Path(path).open(
@@ -193,6 +193,14 @@ def text_column(values: NDArray[Any], pattern: str) -> NDArray[Any]:
         rows = slice(first, first + ROWS_AT_ONCE)
         text[rows] = [pattern % value for value in values[rows].tolist()]
     return text
+
+
+def _header(name: str) -> str:
+    """Return the line that begins a block."""
+    line = f"data_{name}"
+    if not HEADER.fullmatch(line):  # a row of one column, such as data_2019/a.mrc
+        raise _UnwritableError(f"the name of the block {line} holds '/'; rename it")
+    return line
 
 
 class _UnwritableError(ValueError):
@@ -254,7 +262,7 @@ def _lines(star: StarFile) -> Iterator[str]:
         if block.name != previous:
             if star.version is not None:
                 yield from ("", f"# version {star.version}")
-            yield from ("", f"data_{block.name}")
+            yield from ("", _header(block.name))
         previous = block.name
         yield ""
         yield from _lines_of_block(block)

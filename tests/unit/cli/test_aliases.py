@@ -17,6 +17,7 @@ WITHOUT_THREADS = {
     "flip": "it copies maps",
     "fsc": "two transforms",
     "report": "it draws",
+    "select": "it copies tables",
 }
 
 
@@ -96,4 +97,5 @@ def test_work_that_takes_long_takes_a_number_of_threads() -> None:
 
 def test_what_takes_long_can_be_tried_without_writing() -> None:
     long = {"abinitio", "refine", "reconstruct", "train", "infer", "dynamics"}
+    long |= {"heterogeneity"}
     assert {name for name in COMMANDS if "--dry-run" in names_of(name)} == long

@@ -160,7 +160,10 @@ def test_a_terminal_that_closes_takes_no_line_and_stops_nothing() -> None:
         "        time.sleep(30)\n"
         "    except KeyboardInterrupt:\n"
         "        print('kept', flush=True)\n"
-        "        open(sys.argv[1], 'w').write(str(ENDING.code))\n"
+        "        with open(sys.argv[1], 'w') as file:\n"
+        "            file.write(str(ENDING.code))\n"
+        # The system hangs up too, perhaps after signals have been handed back.
+        "        os._exit(0)\n"
     )
     leader, follower = pty.openpty()
     read, write = os.pipe()

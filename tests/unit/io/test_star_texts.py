@@ -185,3 +185,11 @@ def test_random_bytes_are_refused_or_read(tmp_path, raw) -> None:
     except OutputError:
         return
     read_star(tmp_path / "y.star")
+
+
+def test_a_block_that_no_reader_would_find_is_not_written(tmp_path) -> None:
+    path = tmp_path / "odd.star"
+    path.write_text("data_a/b\n\nloop_\n_x\n1\n")
+    star = read_star(path)
+    with pytest.raises(OutputError, match=r"data_a/b holds '/'; rename it"):
+        write_star(tmp_path / "again.star", star)

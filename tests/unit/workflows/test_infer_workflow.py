@@ -20,8 +20,7 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.star import read_star, write_star
 from cryoinfer.physics.noise import estimate_background_spectrum
 from cryoinfer.records import Latents
-from cryoinfer.workflows import infer as infer_workflow
-from cryoinfer.workflows import preparation
+from cryoinfer.workflows import postprocess, preparation
 from cryoinfer.workflows.infer import (
     InferConfig,
     infer,
@@ -67,16 +66,12 @@ def trained(made, taught) -> TrainedEncoder:
     return taught(made, torch.full((BOX // 2 + 1,), noise_variance(made.particles)))
 
 
-@pytest.mark.parametrize("local_refinement", [True, False])
+@pytest.mark.parametrize("refines", [True, False])
 def test_unseen_particles_come_back_with_poses_and_a_map(
-    trained, made, local_refinement: bool
+    trained, made, refines: bool
 ) -> None:
-    found = infer(
-        made.particles,
-        trained,
-        InferConfig(local_refinement=local_refinement),
-        SilentMonitor(),
-    )
+    config = InferConfig(local_refinement=refines)
+    found = infer(made.particles, trained, config, SilentMonitor())
     n = len(made.particles)
     assert found.reconstruction.density.shape == (BOX,) * 3
     assert found.latents.pose.rotation.shape == (n, 3, 3)
@@ -84,20 +79,13 @@ def test_unseen_particles_come_back_with_poses_and_a_map(
     total = found.inferred.weight.sum(1)
     # An encoder's background has some of it.
     assert (total <= 1 + 1e-9).all()
-    assert bool((total < 1 - 1e-6).all()) is not local_refinement
+    assert bool((total < 1 - 1e-6).all()) is not refines
     assert found.entropy().isfinite().all()
 
 
 def test_local_refinement_explains_the_images_better(trained, made) -> None:
-    found = (
-        infer(
-            made.particles,
-            trained,
-            InferConfig(local_refinement=local_refinement),
-            SilentMonitor(),
-        )
-        for local_refinement in (False, True)
-    )
+    configs = (InferConfig(local_refinement=refines) for refines in (False, True))
+    found = (infer(made.particles, trained, one, SilentMonitor()) for one in configs)
     alone, refined = (one.inferred.log_likelihood for one in found)
     assert refined.median() > alone.median()
 
@@ -325,7 +313,7 @@ def test_only_the_default_diameter_goes_with_the_box(
         seen.append(problem.particle_radius_angstrom)
         return torch.ones_like(density)
 
-    monkeypatch.setattr(infer_workflow, "find_mask", find_mask)
+    monkeypatch.setattr(postprocess, "find_mask", find_mask)
     unseen = InferredParticles.unseen(20, trained.prior)
     sums = HalfMapSums.empty(BOX, BOX // 2 - 1)
     blank = Inferred(unseen, torch.arange(20) % 2, (), sums)
