@@ -25,6 +25,7 @@ import dynamics
 import encoder
 import files
 import harder_sets
+import heterogeneity
 import known_view
 import low_snr
 import marching
@@ -66,6 +67,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "marching": marching.shown,
     "dynamics": dynamics.shown,
     "wrong_model": wrong_model.shown,
+    "heterogeneity": heterogeneity.shown,
     "real_motion": real_motion.shown,
 }
 CLAIMS = "claims"

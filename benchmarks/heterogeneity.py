@@ -1,0 +1,134 @@
+"""Conformations without a model, of two states of adenylate kinase, poses unknown.
+
+Shows, for open and closed adenylate kinase in equal numbers (64 x 64 pixels of 1.9 A,
+CTF, shifts to 4 A): how many components held-out images ask for and what the first is
+worth to them, how many particles are on the wrong side of the best threshold in z, the
+error of the view in each state's own frame, and the share of particles beyond 10
+degrees, with the seconds of the whole run. With ``--homogeneous`` all particles are of
+one state.
+
+    python benchmarks/heterogeneity.py
+    python benchmarks/heterogeneity.py --n 2000 --homogeneous
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+
+import torch
+from kept import Teller
+from measure import argument_parser, results_of, simulated
+from printed import Column, table
+from rows import Row
+
+from cryoinfer.data.joining import join
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import SimulationConfig
+from cryoinfer.evaluation.conformation import confusion_error
+from cryoinfer.evaluation.pose_error import align_poses, pose_errors
+from cryoinfer.records import Pose
+from cryoinfer.results.heterogeneity import Heterogeneity
+from cryoinfer.workflows.heterogeneity import heterogeneity
+from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
+
+STATES = ("adenylate-kinase-open", "adenylate-kinase-closed")
+LOST_DEGREES = 10.0
+COLUMNS = (
+    Column("states", "states"),
+    Column("signal (dB)", "snr_db", ".0f"),
+    Column("images", "images", ","),
+    Column("seed", "seed"),
+    Column("seconds", "seconds", ",.0f"),
+    Column("components kept", "components"),
+    Column("held-out gain of the first (nats)", "gain_nats", "+.2f"),
+    Column("confusion error", "confusion", ".2%"),
+    Column("view, median (deg): open", "view_first", ".2f"),
+    Column("second set", "view_second", ".2f"),
+    Column("off by more than 10 deg: open", "lost_first", ".1%"),
+    Column("second set", "lost_second", ".1%"),
+)
+
+
+def measure(options: argparse.Namespace, seed: int) -> Row:
+    """Return the row of one run."""
+    names = (STATES[0], STATES[0]) if options.homogeneous else STATES
+    each = (options.n or 10_000) // 2
+    parts, poses = [], []
+    for number, name in enumerate(names):
+        config = SimulationConfig(
+            name,
+            n=each,
+            box=options.box or 64,
+            pixel_size_angstrom=1.9 * 64 / (options.box or 64),
+            snr_db=options.snr_db,
+            defocus_range_angstrom=(5000.0, 15000.0),
+            max_shift_angstrom=4.0,
+            seed=2 * seed + number,
+        )
+        folder = simulated(config)
+        parts.append(Particles.load(folder / "particles.star"))
+        pose = Particles.load(folder / "truth.star").pose
+        assert pose is not None
+        poses.append(pose)
+    particles = join(parts).particles
+    started = time.perf_counter()
+    found = heterogeneity(particles, HeterogeneityConfig(seed=seed), Teller())
+    row: Row = {
+        "images": len(particles),
+        "seconds": time.perf_counter() - started,
+        "components": found.dims,
+        "gain_nats": found.gain.mean_nats[0],
+        "gain_se_nats": found.gain.se_nats[0],
+        "steps_nats": list(found.gain.step_nats),
+    }
+    return row | judged(found, poses, options.homogeneous)
+
+
+def judged(found: Heterogeneity, poses: Sequence[Pose], homogeneous: bool) -> Row:
+    """Compare what was found with the truth, each set in a frame of its own."""
+    row: Row = {}
+    each = len(poses[0])
+    if found.dims and not homogeneous:
+        state = torch.arange(2 * each) >= each
+        generator = torch.Generator().manual_seed(0)
+        row["confusion"] = confusion_error(found.z, state, generator)
+    pose = found.posterior.mode().pose
+    for number, (name, true) in enumerate(zip(("first", "second"), poses, strict=True)):
+        own = slice(number * each, (number + 1) * each)
+        here = Pose(pose.rotation[own], pose.shift_angstrom[own])
+        there = Pose(true.rotation.double(), true.shift_angstrom.double())
+        frame = align_poses(here, there, torch.Generator().manual_seed(0))
+        errors = pose_errors(here, there, frame)
+        row[f"view_{name}"] = float(errors.view_degrees.median())
+        far = errors.view_degrees > LOST_DEGREES
+        row[f"lost_{name}"] = float(far.double().mean())
+    return row
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS)
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--snr-db", type=float, default=-10.0, help="default: -10")
+    parser.add_argument("--seeds", type=int, default=1, help="default: 1")
+    parser.add_argument(
+        "--homogeneous", action="store_true", help="one state in place of two"
+    )
+    options = parser.parse_args()
+    results = results_of("heterogeneity", options)
+    for seed in range(options.seeds):
+        key: Row = {
+            "states": "open" if options.homogeneous else "open, closed",
+            "snr_db": options.snr_db,
+            "seed": seed,
+        }
+        if not options.table and (options.again or not results.has(key)):
+            results.put(key, measure(options, seed))
+    print(shown(results.rows()))
+
+
+if __name__ == "__main__":
+    main()
