@@ -13,7 +13,7 @@ from cryoinfer.cli.heterogeneity_page import read_heterogeneity
 from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
-from cryoinfer.cli.processes import joined_processes, require_one
+from cryoinfer.cli.processes import joined_processes, require_alone
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import (
     chosen_particles,
@@ -125,7 +125,7 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
         If the folder is taken or cannot be written.
     """
     with joined_processes() as world:
-        require_one(world, "heterogeneity")
+        require_alone(world, "heterogeneity")
     job = _Job.prepare(options)
     record = job.record()
     if is_done(options.out, record, options.resume, options.overwrite, console):

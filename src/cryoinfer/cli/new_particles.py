@@ -13,7 +13,12 @@ from cryoinfer.cli.inputs import encoder_file
 from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
-from cryoinfer.cli.processes import is_bidden, joined_processes, leading
+from cryoinfer.cli.processes import (
+    is_bidden,
+    joined_processes,
+    leading,
+    require_alone,
+)
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.cli.report_page import OWN_CAUTIONS
@@ -111,11 +116,7 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
             seed=options.seed,
         )
         if options.watch:
-            if world.size > 1:
-                raise InputError(
-                    f"--watch runs in one process, found {world.size}: start it "
-                    "without torchrun"
-                )
+            require_alone(world, "--watch")
             _watch(options, trained, config, console)
             return
         particles = options.reading.load(options.particles)

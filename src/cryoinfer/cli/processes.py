@@ -54,8 +54,16 @@ def is_bidden(world: World) -> bool:
     return world.of_first(False)
 
 
-def require_alone(world: World, method: str) -> None:
-    """Refuse several processes for a method that runs in one.
+def require_alone(world: World, what: str, instead: str = "") -> None:
+    """Refuse several processes for what runs in one.
+
+    Parameters
+    ----------
+    world : World
+    what : str
+        A command, or a method of one.
+    instead : str
+        What else can be done; follows the advice to leave torchrun out.
 
     Raises
     ------
@@ -63,22 +71,8 @@ def require_alone(world: World, method: str) -> None:
     """
     if world.size > 1:
         raise InputError(
-            f"the method {method} runs in one process, found {world.size}: leave "
-            "torchrun out, or train cryoinfer's own encoder in several (`cryoinfer "
-            "train`)"
-        )
-
-
-def require_one(world: World, command: str) -> None:
-    """Refuse several processes for a command that runs in one.
-
-    Raises
-    ------
-    InputError
-    """
-    if world.size > 1:
-        raise InputError(
-            f"{command} runs in one process, found {world.size}: leave torchrun out"
+            f"{what} runs in one process, found {world.size}: leave torchrun out"
+            f"{instead}"
         )
 
 

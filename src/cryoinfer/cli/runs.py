@@ -259,7 +259,8 @@ class _Job:
                 "begin with `cryoinfer abinitio`."
             )
         if options.method != "search":
-            require_alone(world, options.method)
+            own = ", or train cryoinfer's own encoder in several (`cryoinfer train`)"
+            require_alone(world, f"the method {options.method}", own)
             if options.method == PUBLISHED:
                 require_published(options, chosen_particles(particles, used))
             else:
