@@ -11,18 +11,21 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.files import require_file
 from cryoinfer.io.latents import write_columns
 from cryoinfer.io.replacing import replace_file
-from cryoinfer.io.star import read_star
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
 from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.results.posterior_files import require_known, write_posteriors
 from cryoinfer.results.run_arrays import run_arrays
-from cryoinfer.results.run_files import save_map, save_particles, write_reconstruction
+from cryoinfer.results.run_files import (
+    read_image_names,
+    save_map,
+    save_particles,
+    write_reconstruction,
+)
 
 _NOTES = {
     "z_k": "posterior mean of the k-th coordinate of the conformation, of about unit "
@@ -152,10 +155,8 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
 
 def _write_latents(folder: Path, rows: Mapping[str, Tensor]) -> None:
     """Write a row a particle."""
-    star = read_star(folder / layout.PARTICLES, only=[IMAGE])
-    words = RelionParticles(star).particles.columns[IMAGE]
     columns: dict[str, NDArray[Any] | list[str]] = {
-        IMAGE: [str(one) for one in words.tolist()]
+        IMAGE: [str(one) for one in read_image_names(folder).tolist()]
     }
     for number in range(rows["mean"].shape[1]):
         columns[f"z_{number + 1}"] = rows["mean"][:, number].numpy()

@@ -14,15 +14,14 @@ from cryoinfer.evaluation.conformation_against_truth import (
     FoundConformations,
     TrueConformation,
 )
-from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.files import require_file
 from cryoinfer.io.latents import read_columns
-from cryoinfer.io.star import read_star
 from cryoinfer.results import layout
 from cryoinfer.results.posterior_files import require_known
 from cryoinfer.results.run_arrays import run_arrays
+from cryoinfer.results.run_files import read_image_names
 
 _COORDINATE = re.compile(r"(?:z|mode)_([1-9]\d*)")
 _CLASS = "class"
@@ -88,8 +87,7 @@ def _require_rows_of(
     ------
     InputError
     """
-    star = read_star(folder / layout.PARTICLES, only=[IMAGE])
-    words = RelionParticles(star).particles.columns[IMAGE]
+    words = read_image_names(folder)
     if found is None:
         raise InputError(f"{path} has no column {IMAGE}: whose rows are these?")
     where = folder / layout.PARTICLES

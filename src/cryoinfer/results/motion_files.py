@@ -15,20 +15,18 @@ from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.clusters import cluster_centres
 from cryoinfer.io.atoms import AtomicModel
-from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.latents import write_columns
 from cryoinfer.io.nmd import write_nmd
 from cryoinfer.io.replacing import replace_file
-from cryoinfer.io.star import read_star
 from cryoinfer.records import Pose
 from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, UNREADABLE, given_flags
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.results.posterior_files import write_posteriors
-from cryoinfer.results.run_files import save_particles
+from cryoinfer.results.run_files import read_image_names, save_particles
 
 _FRAMES = 11  # along a mode
 _EXTENT_SD = 2.0  # of the particles' amplitudes, to either end of a mode's ensemble
@@ -191,9 +189,7 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
 
 def _write_latents(folder: Path, motions: Motions, flags: Tensor) -> None:
     """Write a row a particle; those that were not inferred have NaN and a flag."""
-    star = read_star(folder / layout.PARTICLES, only=[IMAGE])
-    words = RelionParticles(star).particles.columns[IMAGE]
-    names = [str(one) for one in words.tolist()]
+    names = [str(one) for one in read_image_names(folder).tolist()]
     columns: dict[str, NDArray[Any] | list[str]] = {IMAGE: names}
     for mode in range(motions.mean.shape[1]):
         name = f"mode_{mode + 1}"

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.relion import RelionParticles
+from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
@@ -90,6 +93,12 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         random_subset=result.random_subset,
         columns=columns,
     )
+
+
+def read_image_names(folder: Path) -> NDArray[Any]:
+    """Return ``rlnImageName`` of the particles that a run has written, shape (n,)."""
+    star = read_star(folder / layout.PARTICLES, only=[IMAGE])
+    return RelionParticles(star).particles.columns[IMAGE]
 
 
 def save_map(path: Path, density: Tensor, pixel_size_angstrom: float) -> None:
