@@ -19,7 +19,7 @@ from cryoinfer.evaluation.conformation_checks import predicted_share, rigid_shar
 from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.reconstruction.mask import soft_sphere
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
 from cryoinfer.workflows.abinitio import abinitio
 from cryoinfer.workflows.heterogeneity_config import (
@@ -27,6 +27,7 @@ from cryoinfer.workflows.heterogeneity_config import (
     require_enough,
 )
 from cryoinfer.workflows.image_sources import StrictImages
+from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses, insert_all
@@ -232,19 +233,18 @@ class _Run:
         loop = self._loop(
             problem, noise, config.tried_dims(len(problem.particles)), 1.0
         )
-        monitor = self.monitor
         state = loop.at_poses(
             loop.begun(poses),
             "first subspace",
             _FIRST_ITERATIONS,
             FIRST_INFLATION,
-            monitor,
+            self.monitor,
         )
         if consensus is not None:
             state = self._searched(loop, state, consensus)
         state = loop.in_principal_axes(state)
         assert state.subspace is not None
-        gain = held_out_gain(loop, state.posterior.mode(), monitor)
+        gain = held_out_gain(loop, state.posterior.mode(), self.monitor)
         kept = gain.significant if config.dims is None else config.dims
         self.monitor.message(_gain_words(gain, kept))
         z = state.posterior.mode().conformation
@@ -331,9 +331,7 @@ class _Run:
             )
             state = loop.conformed(state, self.monitor)
             return loop.in_principal_axes(state)
-        n = len(problem.particles)
-        nowhere = Pose(torch.eye(3).expand(n, 3, 3), torch.zeros(n, 2))
-        state = loop.begun(Latents.rigid(nowhere, torch.zeros(n)).double())
+        state = loop.begun(unknown_posterior(len(problem.particles)).mode())
         state = replace(state, subspace=learned.subspace, done=_FIRST_ITERATIONS)
         known = learned.z[:, :dims]
         state = loop.searched(state, "search of all particles", self.monitor, known)

@@ -26,9 +26,9 @@ from cryoinfer.inference.pose_inference import (
 )
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
-from cryoinfer.records import Latents, Pose
+from cryoinfer.records import Latents
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.iteration import initial_search_plan
+from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
@@ -244,10 +244,8 @@ class SubspaceLoop:
         radius = self.config.radius
         volumes = tuple(FourierVolume.from_map(one, radius, PADDING) for one in maps)
         search = self._search(conformation, volumes)
-        n, count = len(self.problem.particles), conformation.shape[1]
-        nowhere = Pose(torch.eye(3).expand(n, 3, 3), torch.zeros(n, 2))
-        blank = Latents(nowhere, torch.zeros(n), torch.zeros(n, count))
-        state = SubspaceState(ParticlePosterior.at(blank, _SEARCHED_MODES))
+        # The random z is not looked at.
+        state = self.begun(unknown_posterior(len(self.problem.particles)).mode())
         found = self._inferred(state, name, search, radius, (), monitor)
         return SubspaceState(found)
 
