@@ -11,6 +11,7 @@ from cryoinfer.io.mrc import read_cube
 from cryoinfer.report.heterogeneity import HeterogeneityContent
 from cryoinfer.results import layout
 from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.results.posterior_files import require_known
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_files import CORRECTED, UNMASKED, read_fsc
 from cryoinfer.results.run_record import REMARKS, RunRecord
@@ -33,6 +34,7 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         )
     results, curves = record.results, read_fsc(path)
     with run_arrays(arrays_path) as arrays:
+        require_known(arrays, arrays_path)
         known = ~np.isnan(arrays["weight"])
         z, sd = arrays["mean"].astype(float), arrays["sd"].astype(float)
         tilt = np.degrees(np.arccos(np.clip(arrays["rotation"][:, 2, 2], -1, 1)))
