@@ -59,7 +59,7 @@ def brute_force(
     count = len(prior.conformation_sd_angstrom)
     moving = prior.unknowns_sd_angstrom[3:] > 0
     known = bool((open_sd > 0).any()) or not bool(moving.all())
-    if prior.turns != IN_PLANE or known or not 1 <= count <= 2:
+    if prior.rotation_unknowns != IN_PLANE or known or not 1 <= count <= 2:
         raise ValueError(f"expected an angle and one or two amplitudes, got {prior}")
     grid, shape = _grid(prior, radius)
     low = images.prefix(radius)

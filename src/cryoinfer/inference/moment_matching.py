@@ -115,7 +115,7 @@ class MomentMatching(Generic[P]):
                 score = likelihood.log_likelihood(image, at) - log_base
                 score = score + prior.log_density(at)
                 score = score + log_share(near, own, at)
-                if prior.turns == ALL_TURNS:
+                if prior.rotation_unknowns == ALL_TURNS:
                     score = score + log_exponential_volume(step[:, :3].norm(dim=1))
                 log_volume = ellipsoid.root.diagonal().log().sum()
                 log_mass[row, mode] = torch.logsumexp(score, 0) + log_volume

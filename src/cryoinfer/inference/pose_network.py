@@ -184,7 +184,7 @@ class PoseNetwork(nn.Module):
         # Which of shift x, shift y, defocus and amplitudes are inferred.
         self.sd = prior.unknowns_sd_angstrom
         self.open = self.sd > 0
-        self.unknowns = prior.turns + int(self.open.sum())
+        self.unknowns = prior.rotation_unknowns + int(self.open.sum())
         halvings = round(math.log2(config.side / _LAST_SIDE)) - 1
         if _LAST_SIDE * 2 ** (halvings + 1) != config.side or halvings < 0:
             raise ValueError(f"side must be 8, 16, 32, .., got {config.side}")
@@ -226,7 +226,11 @@ class PoseNetwork(nn.Module):
         return self._mixture(self.last(self.head(values.flatten(1))))
 
     def _mixture(self, raw: Tensor) -> MixtureParameters:
-        k, d, turns = self.config.components, self.unknowns, self.prior.turns
+        k, d, turns = (
+            self.config.components,
+            self.unknowns,
+            self.prior.rotation_unknowns,
+        )
         parts = raw[:, :-1].unflatten(1, (k, self.per_component))
         log_weight = torch.cat([parts[..., 6], raw[:, -1:]], 1).log_softmax(1)
         rows, columns = torch.tril_indices(d, d)
@@ -248,7 +252,7 @@ class PoseNetwork(nn.Module):
 
     def _rotation(self, numbers: Tensor) -> Tensor:
         """Return rotations of six numbers each, shape (..., 3, 3)."""
-        if self.prior.turns == IN_PLANE:
+        if self.prior.rotation_unknowns == IN_PLANE:
             # The first two numbers are the cosine and the sine, but for their length.
             return turns_in_plane(torch.atan2(numbers[..., 1], numbers[..., 0]))
         return roma.special_gramschmidt(numbers.unflatten(-1, (3, 2)))
@@ -270,7 +274,7 @@ class PoseNetwork(nn.Module):
         others = len(self.sd)
         offset = torch.zeros(*order.shape, others, dtype=torch.float64)
         offset[..., self.open] = scaled * self.sd[self.open]
-        turned = torch.arange(3) >= 3 - self.prior.turns
+        turned = torch.arange(3) >= 3 - self.prior.rotation_unknowns
         free = torch.nonzero(torch.cat([turned, self.open])).squeeze(1)
         unit = torch.cat([torch.ones(3, dtype=torch.float64), self.sd])[free]
         inverse = torch.linalg.inv(factor)

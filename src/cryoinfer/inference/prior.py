@@ -21,7 +21,7 @@ class PosePrior:
         About the given defocus; 0 holds it.
     conformation_sd_angstrom : tuple of float
         Of each amplitude, about the structure at rest.
-    turns : int
+    rotation_unknowns : int
         How many directions of rotation are unknown: 3 for all, 1 where the view is
         known but for the angle in its plane, 0 where the rotation is.
     """
@@ -29,7 +29,7 @@ class PosePrior:
     shift_sd_angstrom: float
     defocus_sd_angstrom: float
     conformation_sd_angstrom: tuple[float, ...] = ()
-    turns: int = ALL_TURNS
+    rotation_unknowns: int = ALL_TURNS
 
     @property
     def rigid(self) -> "PosePrior":
@@ -50,7 +50,7 @@ class PosePrior:
         Those of an unknown that is held are -1, those of a free rotation 0.
         """
         turn = torch.full((3,), -1.0, dtype=torch.float64)
-        turn[3 - self.turns :] = 0.0
+        turn[3 - self.rotation_unknowns :] = 0.0
         sd = self.unknowns_sd_angstrom
         others = torch.where(sd > 0, 0.5 / sd.clamp(min=1e-300) ** 2, -1.0)
         return torch.cat([turn, others])

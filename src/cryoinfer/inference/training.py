@@ -218,7 +218,7 @@ class _Run:
         ]
         self._checks: list[Check] = []
         self._left_out = 0
-        self._lost_degrees = lost_degrees(network.prior.turns, symmetry)
+        self._lost_degrees = lost_degrees(network.prior.rotation_unknowns, symmetry)
         self.step = 0
 
     @property

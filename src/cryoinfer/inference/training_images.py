@@ -68,9 +68,9 @@ class TrainingImages(Generic[S]):
 
         sd = self.prior.unknowns_sd_angstrom
         drawn = normal(count, len(sd)) * sd
-        if self.prior.turns not in (ALL_TURNS, IN_PLANE):
+        if self.prior.rotation_unknowns not in (ALL_TURNS, IN_PLANE):
             raise ValueError("images of known rotations are not to be learned from")
-        if self.prior.turns == IN_PLANE:
+        if self.prior.rotation_unknowns == IN_PLANE:
             rotation = random_turns_in_plane(count, generator)
         else:
             rotation = random_rotations(count, generator)

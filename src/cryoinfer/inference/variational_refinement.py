@@ -151,7 +151,7 @@ class JointDensity:
         # Vectors of more than half a turn are rotations that shorter ones are.
         within = angle.clamp(max=math.pi)
         of_vectors = -0.5 * ((angle - within) / _WALL_RADIAN).square()
-        if self.prior.turns == ALL_TURNS:
+        if self.prior.rotation_unknowns == ALL_TURNS:
             of_vectors = of_vectors + log_exponential_volume(within)
         value = of_vectors + self._of_latents(step)
         return value.view(unknowns.shape[:2])

@@ -28,7 +28,6 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.inference.coarse import GRID_ORDER
 from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.named_poses import NamedPoses
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import (
     GivenPoses,
@@ -36,6 +35,7 @@ from cryoinfer.inference.pose_inference import (
     PoseInference,
 )
 from cryoinfer.inference.pose_search import GlobalSearch
+from cryoinfer.inference.proposed_poses import ProposedPoses
 from cryoinfer.inference.published_encoder import PoseChoice, pose_source
 from cryoinfer.inference.published_training import PublishedConfig, train_published
 from cryoinfer.interfaces import SILENT, Monitor
@@ -149,7 +149,7 @@ def cryoposenet(
     projector = MapUpdate(problem).projector(density, whole.radius)
     posed = _Posed(problem, named, projector, noise).with_noise_left(monitor)
     astray = posed.astray_share(monitor)
-    posterior = posed.infer("widths", whole.radius, NamedPoses(), monitor)
+    posterior = posed.infer("widths", whole.radius, ProposedPoses(), monitor)
     evidence = structure_evidence(problem, posed.noise, sums)
     if evidence is not None:  # most images may be none to ask
         evidence = replace(evidence, astray_share=astray)

@@ -20,7 +20,7 @@ from cryoinfer.io.torch_files import read_values, write_values
 from cryoinfer.workflows.acquisition import AcquisitionStatistics
 from cryoinfer.workflows.train import TrainedEncoder
 
-FORMAT = 9
+FORMAT = 10
 """Raised whenever the network or what stands in the file changes."""
 
 _FINITE = ("weights", "grid", "prior", "usual", "noise_power", "density", "widening")

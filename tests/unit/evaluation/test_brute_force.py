@@ -20,7 +20,7 @@ from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
 
 BOX, PIXEL, RADIUS = 32, 3.0, 8
 GRID = ReferenceGrid(BOX, PIXEL)
-PRIOR = PosePrior(0.0, 0.0, (2.0,), turns=1)
+PRIOR = PosePrior(0.0, 0.0, (2.0,), rotation_unknowns=1)
 TURNS, AMPLITUDES = 240, 41
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 
@@ -198,8 +198,8 @@ def test_two_amplitudes_and_a_lower_radius_will_do() -> None:
 @pytest.mark.parametrize(
     "prior",
     [
-        replace(PRIOR, turns=3),
-        replace(PRIOR, turns=0),
+        replace(PRIOR, rotation_unknowns=3),
+        replace(PRIOR, rotation_unknowns=0),
         replace(PRIOR, shift_sd_angstrom=1.0),
         replace(PRIOR, defocus_sd_angstrom=100.0),
         replace(PRIOR, conformation_sd_angstrom=()),

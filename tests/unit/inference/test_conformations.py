@@ -31,10 +31,10 @@ PRIOR_VARIANCE = torch.tensor([4.0, 4.0, 1.0, 9.0, 2.25], dtype=torch.float64)
 IN_PLANE_SD = torch.tensor([0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 1.5, 0.7]).double()
 
 PRIORS = [
-    PosePrior(0.0, 0.0, (2.0,), turns=1),
-    PosePrior(3.0, 0.0, (2.0, 5.0), turns=1),
-    PosePrior(3.0, 0.0, (2.0, 5.0), turns=3),
-    PosePrior(0.0, 500.0, (0.0, 5.0), turns=3),
+    PosePrior(0.0, 0.0, (2.0,), rotation_unknowns=1),
+    PosePrior(3.0, 0.0, (2.0, 5.0), rotation_unknowns=1),
+    PosePrior(3.0, 0.0, (2.0, 5.0), rotation_unknowns=3),
+    PosePrior(0.0, 500.0, (0.0, 5.0), rotation_unknowns=3),
 ]
 
 
@@ -200,10 +200,10 @@ def test_both_forms_of_the_network_are_the_same_density(prior: PosePrior) -> Non
     made = network(prior)
     with torch.no_grad():
         parameters = made(inputs(5))
-    count = prior.turns + int((prior.unknowns_sd_angstrom > 0).sum())
+    count = prior.rotation_unknowns + int((prior.unknowns_sd_angstrom > 0).sum())
     assert made.unknowns == count
     assert parameters.factor.shape == (5, 3, count, count)
-    assert parameters.offset.shape == (5, 3, count - prior.turns)
+    assert parameters.offset.shape == (5, 3, count - prior.rotation_unknowns)
     posterior = made.posterior(parameters)
     z = posterior.modes.conformation
     assert z.shape == (5, 3, len(prior.conformation_sd_angstrom))
@@ -277,9 +277,9 @@ def source(prior: PosePrior) -> TrainingImages[MovingProjector]:
 @pytest.mark.parametrize(
     "prior",
     [
-        PosePrior(0.0, 0.0, (2.0, 5.0), turns=1),
-        PosePrior(3.0, 0.0, (2.0, 5.0), turns=3),
-        PosePrior(3.0, 2000.0, (0.0, 5.0), turns=3),
+        PosePrior(0.0, 0.0, (2.0, 5.0), rotation_unknowns=1),
+        PosePrior(3.0, 0.0, (2.0, 5.0), rotation_unknowns=3),
+        PosePrior(3.0, 2000.0, (0.0, 5.0), rotation_unknowns=3),
     ],
 )
 def test_training_images_show_the_atoms_where_they_are_said_to_be(

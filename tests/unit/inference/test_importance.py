@@ -115,7 +115,7 @@ def off(truth: ParticlePosterior) -> ParticlePosterior:
 def test_known_mixtures_are_found_from_a_wide_gaussian(sd) -> None:
     truth = sums(5, 3, sd)
     turns = sum(value > 0 for value in sd[:3])
-    prior = PosePrior(1e6 * (sd[3] > 0), 1e6 * (sd[5] > 0), turns=turns)
+    prior = PosePrior(1e6 * (sd[3] > 0), 1e6 * (sd[5] > 0), rotation_unknowns=turns)
     sampling, start = ImportanceSampling(C1), off(truth)
     found = sampling.fit(blank(5), Known(truth, C1), prior, start)
     before, after = divergence(truth, start, C1), divergence(truth, found, C1)

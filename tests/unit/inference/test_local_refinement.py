@@ -48,7 +48,7 @@ def distance(found: Latents, other: Latents, information: Tensor) -> Tensor:
     [
         (2.0, PosePrior(3.0, 0.0)),
         (2.5, PosePrior(3.0, 0.0)),
-        (1.8, PosePrior(3.0, 0.0, turns=1)),
+        (1.8, PosePrior(3.0, 0.0, rotation_unknowns=1)),
         (2.0, PosePrior(3.0, 3000.0)),
         (2.5, PosePrior(0.0, 3000.0)),
         (1.8, PosePrior(3.0, 3000.0)),
@@ -241,7 +241,7 @@ def test_a_projector_of_one_s_own_is_refined_to_its_mode() -> None:
 
 
 def test_the_prior_of_all_but_the_rotation_pulls_as_far_as_it_should() -> None:
-    n, prior = 6, PosePrior(1.0, 150.0, (1.0, 2.0), turns=0)
+    n, prior = 6, PosePrior(1.0, 150.0, (1.0, 2.0), rotation_unknowns=0)
     made, images = quadratic(n), numbered(n)
     start = moved(made.centre, 8 * SD * normal(9, n, UNKNOWNS))
     start = replace(start, pose=replace(start.pose, rotation=made.centre.pose.rotation))
@@ -296,7 +296,7 @@ def test_steps_are_not_longer_than_allowed() -> None:
     # As long as it may be: what is promised lies farther off.
     torch.testing.assert_close(angle, torch.full_like(angle, 0.1), rtol=0, atol=1e-6)
     # Amplitudes move by a sd of their prior at most, here one of a single amplitude.
-    prior = PosePrior(0.0, 0.0, (0.5, 0.0), turns=0)
+    prior = PosePrior(0.0, 0.0, (0.5, 0.0), rotation_unknowns=0)
     step = torch.tensor([0, 0, 0, 0, 0, 0, 8.0, 0]).double()
     far = moved(made.centre, step.expand(6, 8))
     once = refine_locally(made, images, far, prior, 1, 0.1)

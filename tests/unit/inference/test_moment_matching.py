@@ -149,7 +149,7 @@ def problem(unknowns: list[int], n: int = 2) -> Problem:
         3 * float(SD[4]) if opened[3] else 0.0,
         3 * float(SD[5]) if opened[5] else 0.0,
         (2 * float(SD[6]) * opened[6], 2 * float(SD[7]) * opened[7]),
-        turns=sum(opened[:3]),
+        rotation_unknowns=sum(opened[:3]),
     )
     likeliest = centres(n, 1)
     precision = inverse(covariances(unknowns, n, 1), unknowns)
@@ -252,7 +252,10 @@ def test_weights_follow_the_evidence(unknowns: list[int], error: float) -> None:
     likelihood = Gaussians(centre, inverse(covariance, unknowns), height)
     opened = [k in unknowns for k in range(8)]
     prior = PosePrior(
-        FLAT * opened[3], 0.0, (FLAT, FLAT * opened[7]), turns=sum(opened[:3])
+        FLAT * opened[3],
+        0.0,
+        (FLAT, FLAT * opened[7]),
+        rotation_unknowns=sum(opened[:3]),
     )
     found = MomentMatching(GivenPoses(), points=1024).match(
         images(n), likelihood, prior, mixture(centre, covariance)
@@ -284,7 +287,7 @@ def test_what_two_modes_share_counts_once(share: float, apart_sd: float) -> None
     centre = moved(start[:, [0, 0]], step)
     height = torch.tensor([[1 - share, share]], dtype=torch.float64).log()
     likelihood = Gaussians(centre, inverse(covariance, [6]), height)
-    prior = PosePrior(0.0, 0.0, (FLAT, 0.0), turns=0)
+    prior = PosePrior(0.0, 0.0, (FLAT, 0.0), rotation_unknowns=0)
     found = MATCHING.match(images(1), likelihood, prior, mixture(centre, covariance))
     mean, spread = amplitude_moments(found)
     expected = share * apart_sd * sd
@@ -333,7 +336,10 @@ class Skew:
 
 
 def test_a_skew_mode_moves_to_its_mean() -> None:
-    likelihood, prior = Skew(2.0, 1.5), PosePrior(0.0, 0.0, (4.0, 0.0), turns=0)
+    likelihood, prior = (
+        Skew(2.0, 1.5),
+        PosePrior(0.0, 0.0, (4.0, 0.0), rotation_unknowns=0),
+    )
     z = torch.linspace(-25, 12, 20_001, dtype=torch.float64)
     pose = Pose(torch.eye(3).double().expand(len(z), 3, 3), torch.zeros(len(z), 2))
     at = Latents(pose, torch.zeros(len(z)), torch.stack([z, 0 * z], 1))

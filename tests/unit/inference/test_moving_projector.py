@@ -196,7 +196,7 @@ def test_a_refinement_of_no_steps_stays_and_tells_what_is_there() -> None:
 def test_a_narrow_prior_pulls_the_mode_towards_rest() -> None:
     made = make(4)
     # Of a fiftieth of the amplitudes, and a few of the likelihood's widths.
-    prior = PosePrior(0.0, 0.0, (0.05, 0.05), turns=0)
+    prior = PosePrior(0.0, 0.0, (0.05, 0.05), rotation_unknowns=0)
     found = refined(made, made.truth, prior)
 
     def log_posterior(at: Latents) -> Tensor:
@@ -246,9 +246,9 @@ def test_information_is_the_curvature_of_the_loss_and_of_the_prior() -> None:
 @pytest.mark.parametrize(
     ("prior", "open_unknowns"),
     [
-        (PosePrior(0.0, 0.0, (5.0, 5.0), turns=1), [2, 6, 7]),
-        (PosePrior(10.0, 0.0, (5.0, 5.0), turns=0), [3, 4, 6, 7]),
-        (PosePrior(10.0, 1000.0, (5.0, 5.0), turns=1), [2, 3, 4, 5, 6, 7]),
+        (PosePrior(0.0, 0.0, (5.0, 5.0), rotation_unknowns=1), [2, 6, 7]),
+        (PosePrior(10.0, 0.0, (5.0, 5.0), rotation_unknowns=0), [3, 4, 6, 7]),
+        (PosePrior(10.0, 1000.0, (5.0, 5.0), rotation_unknowns=1), [2, 3, 4, 5, 6, 7]),
     ],
 )
 def test_what_is_held_stays(prior: PosePrior, open_unknowns: list[int]) -> None:

@@ -161,8 +161,8 @@ def test_the_information_of_atoms_is_the_squared_slope_of_what_they_show(
 PRIORS = [
     PosePrior(0.0, 0.0),
     PosePrior(0.0, 300.0),
-    PosePrior(2.0, 0.0, turns=1),
-    PosePrior(2.0, 300.0, turns=0),
+    PosePrior(2.0, 0.0, rotation_unknowns=1),
+    PosePrior(2.0, 300.0, rotation_unknowns=0),
 ]
 
 

@@ -239,7 +239,7 @@ def slope_by_differences(
     [
         PosePrior(2.0, 300.0, (2.0,)),
         PosePrior(2.0, 0.0, (2.0,)),
-        PosePrior(0.0, 0.0, (2.0,), turns=1),
+        PosePrior(0.0, 0.0, (2.0,), rotation_unknowns=1),
     ],
 )
 def test_slopes_of_the_joint_are_those_of_its_values(scene, prior: PosePrior) -> None:
@@ -249,7 +249,9 @@ def test_slopes_of_the_joint_are_those_of_its_values(scene, prior: PosePrior) ->
     free = torch.nonzero(prior.precision >= 0).squeeze(1)
     # Far from the centre: turns of 0.6 radian and more are no vectors any more.
     at = 2 * sd * torch.ones(1, 3, len(free)).double()
-    at[..., free < 3] = torch.tensor([0.4, -0.5, 0.6]).double()[-int(prior.turns) :]
+    at[..., free < 3] = torch.tensor([0.4, -0.5, 0.6]).double()[
+        -int(prior.rotation_unknowns) :
+    ]
     guide = at.clone().requires_grad_()
     (slope,) = torch.autograd.grad(joint(guide).sum(), guide)
     differences = slope_by_differences(joint, at, 0.1 * sd)
@@ -286,7 +288,7 @@ def test_a_map_has_the_slopes_too(scene) -> None:
 
 def test_posteriors_and_evidence_are_those_of_sums_over_all_unknowns(scene) -> None:
     """An angle in the plane and an amplitude: two unknowns are summed on a grid."""
-    prior = PosePrior(0.0, 0.0, (1.0,), turns=1)
+    prior = PosePrior(0.0, 0.0, (1.0,), rotation_unknowns=1)
     made = moving(scene, 4, torch.float64, prior)
     images = made.images.prefix(6)
     joint = JointDensity(made.projector, images, prior, made.truth)

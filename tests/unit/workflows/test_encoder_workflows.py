@@ -117,7 +117,7 @@ def test_files_that_are_no_encoder_are_refused(trained, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short"):
         load_encoder(path)
     torch.save({"format": 99}, path)
-    with pytest.raises(InputError, match="format 99, expected format 9"):
+    with pytest.raises(InputError, match="format 99, expected format 10"):
         load_encoder(path)
 
 

@@ -1,4 +1,4 @@
-"""Poses that something without widths has named, such as cryoPoseNet's encoder."""
+"""Widths for poses that were proposed without any, as by cryoPoseNet's encoder."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from cryoinfer.inference.whitening import WhitenedImages
 
 
 @dataclass(frozen=True)
-class NamedPoses:
+class ProposedPoses:
     """Gives poses the widths that an image has about them; a :class:`PoseInference`.
 
     Those of Laplace's approximation, by the normal equations where the pose is. They
@@ -31,11 +31,11 @@ class NamedPoses:
         start: ParticlePosterior | None,
     ) -> ParticlePosterior:
         """Return the start with widths about its first mode."""
-        named = required(start)
-        at = named.mode()
+        proposed = required(start)
+        at = proposed.mode()
         found = projector.normal_equations(images, at, prior)
         of_any_turn = torch.zeros_like(prior.precision)
         of_any_turn[:3] = (prior.precision[:3] >= 0) / VARIANCE_OF_ANY_TURN
         known = prior.information + torch.diag(of_any_turn)
         information = found.information + known.to(found.information)
-        return named.with_mode(PosteriorModes(at, information, found.log_likelihood))
+        return proposed.with_mode(PosteriorModes(at, information, found.log_likelihood))

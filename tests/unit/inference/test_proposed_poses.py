@@ -1,4 +1,4 @@
-"""Widths about poses that something without widths has named."""
+"""Widths about poses that were proposed without any."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.geometry.rotations import random_rotations, rotation_vector
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.modes import covariance_of
-from cryoinfer.inference.named_poses import NamedPoses
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.proposed_poses import ProposedPoses
 
 TURNS_ONLY = PosePrior(0.0, 0.0)
 
@@ -18,7 +18,7 @@ def test_poses_stay_and_widths_are_those_of_their_normal_equations(scene) -> Non
     made = scene(5, noise_sd=1.0)
     prior = PosePrior(4.0, 0.0)
     start = ParticlePosterior.at(made.truth, 2)
-    found = NamedPoses().infer(made.images, made.projector, prior, start)
+    found = ProposedPoses().infer(made.images, made.projector, prior, start)
     assert torch.equal(found.modes.pose.rotation, start.modes.pose.rotation)
     equations = made.projector.normal_equations(made.images, made.truth, prior)
     expected = covariance_of(equations.information + prior.information)
@@ -33,7 +33,7 @@ def test_a_map_that_shows_nothing_leaves_any_turn(scene) -> None:
     made = scene(3, noise_sd=1.0)
     empty = FourierVolume.from_map(torch.zeros(32, 32, 32), 12)
     start = ParticlePosterior.at(made.truth, 1)
-    found = NamedPoses().infer(made.images, MapProjector(empty), TURNS_ONLY, start)
+    found = ProposedPoses().infer(made.images, MapProjector(empty), TURNS_ONLY, start)
     turn = rotation_vector(random_rotations(20_000, torch.Generator().manual_seed(0)))
     # The variance of a square of up to pi squared, over 20,000: 0.02.
     expected = float(turn.square().mean())
@@ -41,7 +41,7 @@ def test_a_map_that_shows_nothing_leaves_any_turn(scene) -> None:
     assert variance[:, :3].tolist() == [[pytest.approx(expected, abs=0.06)] * 3] * 3
     assert not variance[:, 3:].any()
     # A view that is known stays known.
-    in_plane = PosePrior(0.0, 0.0, turns=1)
-    flat = NamedPoses().infer(made.images, MapProjector(empty), in_plane, start)
+    in_plane = PosePrior(0.0, 0.0, rotation_unknowns=1)
+    flat = ProposedPoses().infer(made.images, MapProjector(empty), in_plane, start)
     assert not flat.covariance[..., :2, :2].any()
     assert flat.covariance[..., 2, 2].min() > 1
