@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     simulate(config, folder, SilentMonitor())
     truth = Particles.load(folder / "truth.star")
     written = truth.with_results(
-        columns={"cryoinferNovelty": torch.linspace(0, 6, config.n)}
+        columns={"cryoinferOutlierScore": torch.linspace(0, 6, config.n)}
     )
     written.save(folder / "particles.star")
     return folder

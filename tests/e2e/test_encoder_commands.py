@@ -100,7 +100,7 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     results = Particles.load(run / "particles.star").table.results
     flag = results["cryoinferFlag"]
     assert flag.tolist() == [2 if row in (7, 9) else 0 for row in range(COUNT)]
-    assert (results["cryoinferNovelty"] == 1e9).tolist() == (flag == 2).tolist()
+    assert (results["cryoinferOutlierScore"] == 1e9).tolist() == (flag == 2).tolist()
     page = (run / "report.html").read_text()
     assert "NaN or infinite pixels" in page
     # What is known of the encoder stands on the screen, on the page and in the record.

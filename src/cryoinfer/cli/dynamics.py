@@ -334,7 +334,7 @@ def _numbers(job: _Job, found: Dynamics) -> dict[str, Any]:
         "amplitude_sd_angstrom": motions.sd[known].median(0).values.tolist(),
         "identifiability": asdict(amplitude_identifiability(motions.covariance[known])),
         "verdict": found.verdict,
-        "posterior_widening": found.inference.covariance_inflation.tolist(),
+        "covariance_inflation": found.inference.covariance_inflation.tolist(),
         "trials": {name: asdict(trial) for name, trial in found.trials.items()},
     }
 

@@ -58,7 +58,7 @@ def write_encoder(
         "verdict": trained.verdict,
         "loss_nats": last.loss_nats,
         "median_degrees": last.median_degrees,
-        "posterior_widening": trained.covariance_inflation.tolist(),
+        "covariance_inflation": trained.covariance_inflation.tolist(),
         "trials": {name: asdict(trial) for name, trial in trials.items()},
         CAUTIONS: cautions(judge_trials(trials)),
     }

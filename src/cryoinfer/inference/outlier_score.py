@@ -4,7 +4,7 @@ Noise, ice, carbon and other molecules all get a pose. What gives them away is h
 map fits there: by how much its slice has to be scaled (the contrast, 1 if the image
 shows the map, near 0 if it shows nothing), and how much power that leaves (1 if it is
 noise alone). Both have a known error, so that together they make a p-value, whose
-negative logarithm is the novelty.
+negative logarithm is the outlier score.
 
 The test is made at a low radius. What tells molecules apart has its signal there, and
 neither the map's own errors nor those of the noise spectrum have grown large.
@@ -109,7 +109,8 @@ def fit(
     """Refine the poses of an inference, and fit the map's slices there.
 
     A few steps make it indifferent how sharp the inference was, and at
-    which radius; at a high signal, the error of an encoder's pose is novelty enough.
+    which radius; at a high signal, the error of an encoder's pose is enough to make an
+    outlier.
 
     Parameters
     ----------

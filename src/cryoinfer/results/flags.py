@@ -10,10 +10,13 @@ from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.results.run_record import RunRecord
 
 UNREADABLE = 2
-NOVELTY, FLAG = "cryoinferNovelty", "cryoinferFlag"
+OUTLIER_SCORE, FLAG = "cryoinferOutlierScore", "cryoinferFlag"
 """How little an image is like one of the encoder's map, in nats, and what follows: 0 in
-the map, 1 novel and left out, 2 without a pose, as the image holds NaN or infinite
-pixels."""
+the map, 1 an outlier that is left out, 2 without a pose, as the image holds NaN or
+infinite pixels."""
+
+OUTLIER_SCORES = (OUTLIER_SCORE, "cryoinferNovelty")
+"""The column of outlier scores, and what earlier versions called it in their files."""
 
 LEFT_OUT = "left_out"
 """Key of the record: counts of what its own encoder left out of the map."""
@@ -37,8 +40,8 @@ def has_flags(record: RunRecord) -> bool:
 def is_posed(record: RunRecord, flags: Tensor) -> Tensor:
     """Return which particles of a run have poses in its map, a mask.
 
-    An encoder has posed what it flags as novel, too; where flags were given, what they
-    leave out has the pose that it had.
+    An encoder gives outliers poses too; where flags were given, what they leave out has
+    the pose that it had.
     """
     return flags == 0 if OBEYED in record.results else flags != UNREADABLE
 

@@ -17,11 +17,12 @@ from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.cryodrgn import read_latents
 from cryoinfer.io.cryosparc import field_names, native_field
 from cryoinfer.io.latents import read_columns
-from cryoinfer.results.flags import FLAG, NOVELTY
+from cryoinfer.results.flags import FLAG, OUTLIER_SCORES
 
 CLASS = "class"
-_SHORT = {"outlier": NOVELTY, "flag": FLAG}
-"""Names by which reports and people call columns, where latents have none of them."""
+_SHORT = {"outlier": OUTLIER_SCORES, "flag": (FLAG,)}
+"""Names by which reports and people call columns, of which the first is taken that the
+particles have, where latents have none of them."""
 
 _MOST_NAMES = 60
 """That a message lists."""
@@ -93,10 +94,11 @@ class ParticleNumbers:
 
     def names(self) -> list[str]:
         """Return the names of all columns that have numbers."""
-        short = [name for name, long in _SHORT.items() if long in self._metadata()]
+        known = self._metadata()
+        short = [name for name, long in _SHORT.items() if set(long) & set(known)]
         if self.particles.table.class_number is not None:
             short.append(CLASS)
-        return list(dict.fromkeys([*self.latents, *short, *self._metadata()]))
+        return list(dict.fromkeys([*self.latents, *short, *known]))
 
     def column(self, name: str) -> NDArray[np.float64]:
         """Return the numbers of one column, NaN where a particle has none, (n,).
@@ -111,7 +113,8 @@ class ParticleNumbers:
         number = self.particles.table.class_number
         if name == CLASS and number is not None:
             return number.double().numpy()
-        values = self._numbers(_SHORT.get(name, name))
+        every = (self._numbers(one) for one in _SHORT.get(name, (name,)))
+        values = next((one for one in every if one is not None), None)
         if values is None:
             raise InputError(f"There is no column {name}{self._instead(name)}")
         if np.isnan(values).all():

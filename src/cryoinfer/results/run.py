@@ -20,7 +20,7 @@ from cryoinfer.results import layout
 from cryoinfer.results.conformation_files import read_conformation_posteriors
 from cryoinfer.results.flags import (
     LEFT_OUT,
-    NOVELTY,
+    OUTLIER_SCORES,
     UNREADABLE,
     read_flags,
 )
@@ -227,7 +227,7 @@ def _result(
             f"{len(table):,}. Copy both again, or make the run anew"
         )
     require_file(path / layout.NOISE, "noise of a run")
-    novelty, unreadable = _tested(record, table)
+    outlier_score, unreadable = _tested(record, table)
     return RunResult(
         reconstruction=maps,
         inferred=posteriors.modes(),
@@ -235,7 +235,7 @@ def _result(
         noise_power=tuple(read_spectra(path)),
         iterations=read_iterations(record),
         entropy_nats=_double(posteriors.entropy_nats),
-        outlier_score_nats=novelty,
+        outlier_score_nats=outlier_score,
         unreadable=unreadable,
     )
 
@@ -243,13 +243,13 @@ def _result(
 def _tested(
     record: RunRecord, table: ParticleTable
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return novelties, and which images were unreadable, if the run tested them."""
-    values = table.results.get(NOVELTY)
-    if LEFT_OUT not in record.results or values is None:
+    """Return outlier scores, and which images were unreadable, if the run has them."""
+    found = [table.results[one] for one in OUTLIER_SCORES if one in table.results]
+    if LEFT_OUT not in record.results or not found:
         return None, None
-    novelty = torch.from_numpy(values.astype("float64"))
-    novelty = torch.where(novelty >= INFINITE_NATS, torch.inf, novelty)
-    return novelty, read_flags(record, table) == UNREADABLE
+    score = torch.from_numpy(found[0].astype("float64"))
+    score = torch.where(score >= INFINITE_NATS, torch.inf, score)
+    return score, read_flags(record, table) == UNREADABLE
 
 
 def _double(values: Any) -> Tensor:

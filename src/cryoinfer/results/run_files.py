@@ -20,7 +20,7 @@ from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.results import layout
-from cryoinfer.results.flags import FLAG, NOVELTY, UNREADABLE
+from cryoinfer.results.flags import FLAG, OUTLIER_SCORE, UNREADABLE
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
@@ -82,7 +82,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         strange = result.outlier_score_nats
         flag = is_outlier(strange).int()
         flag[result.unreadable] = UNREADABLE
-        columns[NOVELTY] = _finite(strange.nan_to_num(nan=INFINITE_NATS))
+        columns[OUTLIER_SCORE] = _finite(strange.nan_to_num(nan=INFINITE_NATS))
         columns[FLAG] = flag.numpy()
     defocus_was_inferred = bool((variance[:, 5] > 0).any())
     return particles.with_results(

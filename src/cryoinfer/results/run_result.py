@@ -165,7 +165,7 @@ class RunResult:
         How little each image is like one of the map, where that was tested; infinite
         for an image that is not finite.
     unreadable : Tensor of bool, shape (n,), optional
-        Which images hold NaN or infinite pixels, where the novelty was tested.
+        Which images hold NaN or infinite pixels, where there are outlier scores.
     prepared : Tensor of bool, shape (n,), optional
         Which were made like those that an encoder had learned: noise and map are not
         in their units.

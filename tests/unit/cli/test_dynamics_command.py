@@ -202,7 +202,7 @@ def test_motions_are_inferred_by_variational_inference(
     record = json.loads((out / "run.json").read_text())
     assert record["arguments"]["inference"] == "variational"
     # Widths are as they were fitted.
-    assert set(record["results"]["posterior_widening"]) == {1.0}
+    assert set(record["results"]["covariance_inflation"]) == {1.0}
     table = pd.read_parquet(out / "latents.parquet")
     assert len(table) == 12
     assert (table["mode_1_sd"] > 0).all()

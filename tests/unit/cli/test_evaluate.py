@@ -56,14 +56,14 @@ def test_particles_without_a_pose_are_not_judged(
     simulated: Path, result: RunResult, screen: Console, tmp_path: Path
 ) -> None:
     unreadable = torch.arange(120) < 40
-    novelty = torch.zeros(120).masked_fill(unreadable, torch.inf)
+    score = torch.zeros(120).masked_fill(unreadable, torch.inf)
     rotation = result.latents.pose.rotation.clone()
     rotation[unreadable] = torch.eye(3).double()
     pose = replace(result.latents.pose, rotation=rotation)
     found = replace(
         result,
         inferred=result.inferred.with_first_mode(replace(result.latents, pose=pose)),
-        outlier_score_nats=novelty,
+        outlier_score_nats=score,
         unreadable=unreadable,
     )
     run = tmp_path / "run"

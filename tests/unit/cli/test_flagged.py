@@ -134,11 +134,11 @@ def test_an_encoder_answers_for_no_flag_of_an_earlier_run(
 
     def refined(particles: Particles, *_: object) -> RunResult:
         rows = torch.from_numpy(particles.table.images.row)
-        novelty = torch.zeros(48)
-        novelty[7] = 20.0
+        score = torch.zeros(48)
+        score[7] = 20.0
         none = torch.zeros(48).bool()
         made = some(result, rows)
-        return replace(made, outlier_score_nats=novelty, unreadable=none, prepared=none)
+        return replace(made, outlier_score_nats=score, unreadable=none, prepared=none)
 
     monkeypatch.setattr(runs, "refine", refined)
     runs.run(replace(options, workflow="refine", particles=path), screen)

@@ -13,21 +13,21 @@ from cryoinfer.results.run_record import RunRecord
 
 def test_counts_and_what_they_mean() -> None:
     # Flagged above -log(0.01) = 4.6 nats.
-    novelty = torch.tensor([0.1, 4.5, 4.7, math.inf, 1.0, math.inf])
+    score = torch.tensor([0.1, 4.5, 4.7, math.inf, 1.0, math.inf])
     unreadable = torch.arange(6) % 2 == 1
     unreadable[1] = False
-    found = LeftOut.of(novelty, unreadable)
+    found = LeftOut.of(score, unreadable)
     assert found == LeftOut(6, 1, 2, 4)
     assert found.share == 0.25
     assert "1 of 4 (25.0%) are flagged" in found.novel_words()
     # What has overflowed is novel, and not an image without numbers.
-    assert LeftOut.of(novelty, torch.zeros(6).bool()) == LeftOut(6, 3, 0, 0)
+    assert LeftOut.of(score, torch.zeros(6).bool()) == LeftOut(6, 3, 0, 0)
     assert "2 with NaN or infinite pixels, the first in row 4" in (
         found.unreadable_words()
     )
     # Of what an earlier run has flagged, this encoder says nothing.
     used = torch.tensor([True, True, True, False, False, True])
-    assert LeftOut.of(novelty, unreadable, used) == LeftOut(4, 1, 1, 6)
+    assert LeftOut.of(score, unreadable, used) == LeftOut(4, 1, 1, 6)
     assert LeftOut.of_results(found.numbers()) == found
     assert LeftOut.of_results({}) is None
 

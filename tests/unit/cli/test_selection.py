@@ -183,16 +183,20 @@ def test_columns_of_any_run_and_file(plain: Path, tmp_path: Path) -> None:
         assert found == np.flatnonzero((sd > middle) & half).tolist()
 
 
-def test_short_names_of_outliers_and_flags(simulated: Path, tmp_path: Path) -> None:
+# The second is what earlier versions called the column in their files.
+@pytest.mark.parametrize("score", ["cryoinferOutlierScore", "cryoinferNovelty"])
+def test_short_names_of_outliers_and_flags(
+    simulated: Path, tmp_path: Path, score: str
+) -> None:
     particles = Particles.load(simulated / "truth.star")
     flags = torch.arange(COUNT) % 2
-    columns = {"cryoinferFlag": flags, "cryoinferNovelty": torch.linspace(0, 5, COUNT)}
+    columns = {"cryoinferFlag": flags, score: torch.linspace(0, 5, COUNT)}
     for name in ("in.star", "in.cs"):
         particles.with_results(columns=columns).save(tmp_path / name)
         out = tmp_path / f"out-{name}"
         found = ask(tmp_path / name, "--where", "outlier < 3 and flag == 0", "-o", out)
         assert found.code == 0, found.said
-        kept = Particles.load(out).table.results["cryoinferNovelty"]
+        kept = Particles.load(out).table.results[score]
         assert len(kept) == 36  # every second of those below 3/5 of 119
         assert kept.max() < 3
 

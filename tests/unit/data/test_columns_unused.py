@@ -145,7 +145,7 @@ def test_the_split_of_cryosparc(sparc, cryosparc_table, split, halves):
         ("alignments3D/class", np.full(3, -1)),
         ("alignments3D/class", np.zeros((3, 2))),
         ("location/micrograph_path", np.zeros(3)),
-        ("cryoinfer/cryoinferNovelty", np.full(3, np.nan)),
+        ("cryoinfer/cryoinferOutlierScore", np.full(3, np.nan)),
         ("cryoinfer/odd", np.zeros((3, 2))),
     ],
 )

@@ -112,29 +112,34 @@ def test_posteriors_are_those_of_the_result(
     )
 
 
+# The second is what earlier versions called the column in their files.
+@pytest.mark.parametrize("column", ["cryoinferOutlierScore", "cryoinferNovelty"])
 def test_what_an_encoder_has_tested_comes_back(
-    tmp_path: Path, simulated: Path, result: RunResult
+    tmp_path: Path, simulated: Path, result: RunResult, column: str
 ) -> None:
     n = len(result.latents)
-    novelty = torch.linspace(0.0, 9.0, n, dtype=torch.float64)
-    novelty[3] = torch.inf
+    score = torch.linspace(0.0, 9.0, n, dtype=torch.float64)
+    score[3] = torch.inf
     unreadable = torch.zeros(n, dtype=torch.bool)
     unreadable[3] = True
     likelihood = result.inferred.log_likelihood.clone()
     likelihood[3] = -torch.inf
     tested = replace(
         result,
-        outlier_score_nats=novelty,
+        outlier_score_nats=score,
         unreadable=unreadable,
         inferred=replace(result.inferred, log_likelihood=likelihood),
         prepared=torch.zeros(n, dtype=torch.bool),
     )
-    found = load_run(written(tmp_path, simulated, tested, "infer")).result
+    folder = written(tmp_path, simulated, tested, "infer")
+    star = folder / "particles.star"
+    star.write_text(star.read_text().replace("cryoinferOutlierScore", column))
+    found = load_run(folder).result
     assert found is not None
     assert found.unreadable is not None
     assert torch.equal(found.unreadable, unreadable)
     assert found.outlier_score_nats is not None
-    torch.testing.assert_close(found.outlier_score_nats, novelty, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.outlier_score_nats, score, rtol=1e-6, atol=1e-6)
     assert torch.equal(found.inferred.log_likelihood.isinf(), likelihood.isinf())
     assert found.prepared is None
 

@@ -81,15 +81,15 @@ def test_flags_tell_what_is_strange_from_what_is_unreadable(
     tmp_path: Path, simulated: Path, result: RunResult
 ) -> None:
     particles = Particles.load(simulated / "particles.star")
-    novelty = torch.zeros(len(particles))
-    novelty[:4] = torch.tensor([5.0, torch.inf, torch.nan, torch.inf])
+    score = torch.zeros(len(particles))
+    score[:4] = torch.tensor([5.0, torch.inf, torch.nan, torch.inf])
     unreadable = torch.zeros(len(particles), dtype=torch.bool)
     unreadable[3] = True
-    flagged = replace(result, outlier_score_nats=novelty, unreadable=unreadable)
+    flagged = replace(result, outlier_score_nats=score, unreadable=unreadable)
     found = run_files.with_posteriors(particles, flagged).table.results
     assert found[FLAG][:5].tolist() == [1, 1, 1, 2, 0]
     # Other programs read neither infinities nor NaN.
-    assert found[run_files.NOVELTY][:5].tolist() == [5.0, 1e9, 1e9, 1e9, 0.0]
+    assert found[run_files.OUTLIER_SCORE][:5].tolist() == [5.0, 1e9, 1e9, 1e9, 0.0]
 
 
 def test_images_resolve_from_the_run_folder(
