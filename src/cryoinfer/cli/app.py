@@ -27,13 +27,13 @@ from cryoinfer.cli.structure_commands import beads, dynamics, modes
 from cryoinfer.cli.volume_command import volumes
 
 _MAPS, _ENCODERS = "From images to a map", "From many more images"
-_MOTIONS, _FILES = "Structures that move", "Results and files"
+_MOTIONS, _FILES = "Conformations and motion", "Results and files"
 
 app = typer.Typer(
     cls=GuardedGroup,
-    help="Posteriors over what is unknown in cryo-EM particle images, and the maps.",
+    help="Maps, poses and conformations from cryo-EM particle images, with error bars.",
     epilog="Begin with: cryoinfer demo. Options of RELION and cryoDRGN that mean the "
-    "same (--i, --o, --sym, --j, --outdir, ..) are understood.",
+    "same (--i, --o, --sym, --j, --outdir, ...) are accepted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -102,7 +102,7 @@ def check(
     particle_diameter: opt.ParticleDiameter = None,
     threads: opt.Threads = None,
 ) -> None:
-    """Look for everything that could spoil a run.
+    """Check a particle file for anything that could spoil a run.
 
     Exit code 0: no errors; 1: errors; 2: not a particle file.
     """
@@ -178,7 +178,7 @@ def refine(
     map: Annotated[
         Path | None,
         typer.Option(
-            help="Map to begin from; without it the poses of the particles.",
+            help="Starting map; without it, poses of the particles are the start.",
             callback=inputs.a_file("MRC file"),
             show_default=False,
         ),
@@ -198,7 +198,7 @@ def refine(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Refine poses and map from a map or from poses that exist."""
+    """Refine poses and map, from a starting map or from given poses."""
     _run(
         opt.RunOptions(
             workflow="refine",
@@ -241,7 +241,7 @@ def reconstruct(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Make the map, its halves and their FSC from particles with poses."""
+    """Reconstruct map, half-maps and FSC from particles with poses."""
     _run(
         opt.RunOptions(
             workflow="reconstruct",
@@ -310,7 +310,7 @@ def evaluate(
     reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
 ) -> None:
-    """Compare a run on simulated particles with what they were made of."""
+    """Compare a run on simulated particles with the truth."""
     from cryoinfer.cli import evaluate as evaluation
     from cryoinfer.cli.threads import use_threads
 
@@ -347,7 +347,7 @@ def convert(
     reading: ParticleOptions = AS_WRITTEN,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Write particles for another program."""
+    """Convert particles of RELION, cryoSPARC or cryoDRGN to .star or .cs."""
     from cryoinfer.cli import particle_files
 
     particle_files.convert(
@@ -369,7 +369,7 @@ app.command(
 
 @app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer selfcheck")
 def selfcheck(threads: opt.Threads = None) -> None:
-    """Compare the compiled loops with plain versions of them on this machine.
+    """Test on this machine that compiled kernels agree with plain versions.
 
     Exit code 0: all agree; 1: one differs.
     """

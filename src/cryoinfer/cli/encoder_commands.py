@@ -25,7 +25,7 @@ def train(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Teach an encoder the map of a run, for particles like its own in one pass."""
+    """Train an encoder on the map of a run, to infer new particles quickly."""
     from cryoinfer.cli import encoders
 
     encoders.train(
@@ -62,7 +62,7 @@ def infer(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Find the poses of unseen particles with an encoder, and a map from them."""
+    """Infer the poses of new particles with an encoder, and make a map of them."""
     require_unseen(particles, watch, until_idle, dry_run)
     from cryoinfer.cli import new_particles
 

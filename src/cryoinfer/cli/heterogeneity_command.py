@@ -19,8 +19,8 @@ Dims = Annotated[
         "--dims",
         callback=numbers.whole(1, 20),
         metavar="COUNT",
-        help="Components of the subspace; by default as many as make images that they "
-        "were not made of likelier, at most 4.",
+        help="Components of the subspace; by default as many as raise the likelihood "
+        "of held-out images, at most 4.",
         show_default=False,
     ),
 ]
@@ -28,7 +28,7 @@ Poses = Annotated[
     Literal["unknown", "given"],
     typer.Option(
         "--poses",
-        help="Whether poses are found, or taken from the file as they are.",
+        help="Whether poses are inferred (unknown), or kept as in the file (given).",
     ),
 ]
 Resolution = Annotated[
@@ -36,8 +36,8 @@ Resolution = Annotated[
     typer.Option(
         callback=numbers.length(),
         metavar="A",
-        help="Resolution in A that conformations are inferred at; poses are refined "
-        "and maps made at 0.45 of it.",
+        help="Resolution, in A, at which conformations are inferred. Poses are refined "
+        "and maps made to 0.45 times this value.",
     ),
 ]
 Learn = Annotated[
@@ -45,8 +45,8 @@ Learn = Annotated[
     typer.Option(
         callback=numbers.whole(200, 10_000_000),
         metavar="COUNT",
-        help="Most particles that the subspace is learned from, drawn at random; all "
-        "are inferred in it, and add to the last maps.",
+        help="Number of particles, drawn at random, that the subspace is learned from, "
+        "if there are more. All are inferred, and used in the final maps.",
     ),
 ]
 
@@ -68,10 +68,10 @@ def heterogeneity(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Find what conformations particles have, and which of them each one has.
+    """Infer pose and conformation of every particle, without an atomic model.
 
-    Without a model: a mean map and components, poses, and for every particle its
-    coordinates z along the components with their uncertainty.
+    Finds a mean map and components (a linear subspace), and for every particle its
+    pose and its coordinates z along the components, with their uncertainty.
     """
     from cryoinfer.cli import heterogeneity as command
 

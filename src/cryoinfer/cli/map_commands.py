@@ -29,7 +29,7 @@ def fsc(
     ] = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Measure to what resolution two maps agree."""
+    """Compute the FSC of two maps, and the resolution to which they agree."""
     from cryoinfer.cli.half_maps import CompareOptions, compare
 
     options = CompareOptions(half1, half2, mask, out, pixel_size, overwrite)

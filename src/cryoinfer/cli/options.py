@@ -153,7 +153,7 @@ Resolution = Annotated[
 MaxShift = Annotated[
     float | None,
     typer.Option(
-        help="How far from the centre of its box a particle may be, in A; by "
+        help="Largest distance of a particle from the centre of its box, in A; by "
         "default 7 % of the box.",
         metavar="A",
         callback=numbers.distance(),
@@ -164,16 +164,16 @@ MaxShift = Annotated[
 Starts = Annotated[
     int,
     typer.Option(
-        help="Random starts (initial models), of which the best goes on.",
+        help="Random starts (initial models); the best one is refined.",
         metavar="COUNT",
         callback=numbers.whole(1),
         rich_help_panel=_PARTICLE,
     ),
 ]
 _METHODS = (
-    "search: every particle. amortized: some are searched, an encoder learns their "
-    "map, and infers all in one pass; semi-amortized: and refines what it names. For "
-    "many particles."
+    "search: exhaustive search for every particle. amortized, for many particles: some "
+    "are searched, an encoder is trained on their map and infers all in one pass. "
+    "semi-amortized: the same, then local refinement."
 )
 Method = Annotated[
     RefinementMethod, typer.Option(help=_METHODS, rich_help_panel=_PARTICLE)
@@ -181,17 +181,17 @@ Method = Annotated[
 AbinitioMethod = Annotated[
     PoseMethod,
     typer.Option(
-        help=f"{_METHODS} cryoposenet: the auto-encoder of Nashed et al. 2021 as "
-        "published, to compare with: 0 of 30 runs converged on images without noise.",
+        help=f"{_METHODS} cryoposenet: a baseline, the auto-encoder of Nashed et al. "
+        "2021 as published; 0 of 30 runs converged on images without noise.",
         rich_help_panel=_PARTICLE,
     ),
 ]
 Head = Annotated[
     PublishedHead | None,
     typer.Option(
-        help="With --method cryoposenet, what names poses: an encoder with one of "
-        "three heads, by default s2s2; known: the poses of the particles; free: "
-        "numbers of each particle, learned like the map.",
+        help="With --method cryoposenet, where poses come from: an encoder with one of "
+        "three heads (s2s2 by default); known: the particles' file; free: parameters "
+        "of each particle, optimised like the map.",
         rich_help_panel=_PARTICLE,
         show_default=False,
     ),
@@ -201,7 +201,7 @@ PublishedSteps = Annotated[
     typer.Option(
         "--steps",
         metavar="COUNT",
-        help="With --method cryoposenet, steps of the training; by default 10,000.",
+        help="With --method cryoposenet, training steps; by default 10,000.",
         callback=numbers.whole(1),
         rich_help_panel=_PARTICLE,
         show_default=False,
@@ -216,7 +216,7 @@ Out = Annotated[
 Overwrite = Annotated[
     bool,
     typer.Option(
-        "--overwrite", metavar="", help="Replace what is there.", rich_help_panel=_RUN
+        "--overwrite", metavar="", help="Replace existing output.", rich_help_panel=_RUN
     ),
 ]
 Resume = Annotated[
@@ -224,7 +224,7 @@ Resume = Annotated[
     typer.Option(
         "--resume",
         metavar="",
-        help="Go on with the interrupted run in the folder.",
+        help="Continue the interrupted run in the folder.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -233,7 +233,7 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run",
         metavar="",
-        help="Say what would be done and what it would take, and write nothing.",
+        help="Print what would be done, with time, memory and disk; write nothing.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -252,8 +252,9 @@ Threads = Annotated[
 Device = Annotated[
     DeviceName,
     typer.Option(
-        help="Where images are searched and added up: cuda takes a GPU, on which no "
-        "run has been measured yet; auto is the CPU. Encoders stay on the CPU.",
+        help="Where images are searched and inserted into maps: cuda uses a GPU, on "
+        "which no run has been measured yet; auto is the CPU. Encoders stay on the "
+        "CPU.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -261,7 +262,7 @@ Seed = Annotated[
     int,
     typer.Option(
         metavar="NUMBER",
-        help="Seed of all that is random.",
+        help="Seed of all random numbers.",
         callback=numbers.whole(0, numbers.LARGEST_SEED),
         rich_help_panel=_RUN,
     ),
@@ -269,16 +270,14 @@ Seed = Annotated[
 
 Steps = Annotated[
     int,
-    typer.Option(
-        metavar="COUNT", help="Steps of the training.", callback=numbers.whole(1)
-    ),
+    typer.Option(metavar="COUNT", help="Training steps.", callback=numbers.whole(1)),
 ]
 Side = Annotated[
     int,
     typer.Option(
         metavar="PIXELS",
-        help="Side of the picture that the encoder is shown: 16, 32, 64, ..; it "
-        "sees as far in frequency as so many pixels over the box hold.",
+        help="Box size that images are Fourier-cropped to for the encoder: 16, 32, "
+        "64, ...",
         callback=numbers.whole(8, numbers.LARGEST_BOX),
     ),
 ]
@@ -286,8 +285,8 @@ DefocusError = Annotated[
     float,
     typer.Option(
         metavar="A",
-        help="How far the given defoci are off, as a standard deviation (300, say): "
-        "that of each particle is inferred. 0 takes them as they are.",
+        help="Standard deviation of the errors of the given defoci, in A (300, for "
+        "example): the defocus of each particle is then inferred. 0 keeps them fixed.",
         callback=numbers.distance(),
         rich_help_panel=_PARTICLE,
     ),
@@ -295,7 +294,7 @@ DefocusError = Annotated[
 Encoder = Annotated[
     Path,
     typer.Argument(
-        help="Folder of an encoder, as train writes it.",
+        help="Folder of an encoder, as written by `cryoinfer train`.",
         callback=inputs.encoder,
         show_default=False,
     ),
@@ -315,8 +314,8 @@ Watch = Annotated[
     typer.Option(
         "--watch",
         metavar="",
-        help="Infer the files of a folder as they arrive, and renew the map when "
-        "none waits, until Ctrl-C. --resume goes on later.",
+        help="Infer the files of a folder as they arrive, and update the map when "
+        "none is waiting, until Ctrl-C. --resume continues later.",
         rich_help_panel=_INPUT,
     ),
 ]
@@ -324,7 +323,7 @@ UntilIdle = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Stop watching when nothing has arrived for so long; more than 0.",
+        help="Stop watching when no file has arrived for this long; more than 0.",
         callback=numbers.between(0.0, 1e9, above=True),
         rich_help_panel=_INPUT,
         show_default=False,

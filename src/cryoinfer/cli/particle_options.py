@@ -45,7 +45,7 @@ Ignore = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Physics to go without although the metadata ask for it, such as "
+        help="Physics in the metadata that is not modelled, to be ignored, such as "
         "beam-tilt; may be repeated.",
         rich_help_panel=_PANEL,
         show_default=False,

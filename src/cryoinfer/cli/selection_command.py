@@ -14,8 +14,8 @@ Where = Annotated[
     str | None,
     typer.Option(
         metavar="CONDITION",
-        help='What they are to be, such as "z_1 > 0.5 and outlier < 3": comparisons of '
-        "columns with numbers, and, or, not, parentheses.",
+        help='Condition, such as "z_1 > 0.5 and outlier < 3": comparisons of columns '
+        "with numbers, joined by and, or, not and parentheses.",
         show_default=False,
     ),
 ]
@@ -23,8 +23,7 @@ Near = Annotated[
     str | None,
     typer.Option(
         metavar="Z",
-        help="A point in z, such as 0.5,-1.2: those nearest to it, as many as --count "
-        "says.",
+        help="A point in z, such as 0.5,-1.2: the --count particles nearest to it.",
         show_default=False,
     ),
 ]
@@ -32,7 +31,8 @@ Nearest = Annotated[
     int | None,
     typer.Option(
         metavar="COUNT",
-        help="How many particles, of those that are all the rest that is asked for.",
+        help="With --near: number of particles, of those that satisfy the other "
+        "options.",
         callback=numbers.whole(1),
         show_default=False,
     ),
@@ -43,7 +43,7 @@ ClassNumber = Annotated[
         "--class",
         metavar="NUMBER",
         callback=numbers.whole(1),
-        help="Those of a class, from 1.",
+        help="Particles of this class, counted from 1.",
         show_default=False,
     ),
 ]
@@ -51,7 +51,7 @@ Rows = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Those that a file lists: a .txt or .json of their numbers from 0 or of "
+        help="Particles listed in a file: a .txt or .json with row numbers from 0 or "
         "rlnImageName, as a report saves it, or a .pkl of cryoDRGN's indices.",
         callback=inputs.a_file("file of particles' numbers"),
         show_default=False,
@@ -61,7 +61,7 @@ ForeignLatents = Annotated[
     Path | None,
     typer.Option(
         metavar="Z.pkl",
-        help="File of cryoDRGN's z, a row a particle, in place of the run's latents.",
+        help="Coordinates z of cryoDRGN, one row per particle, in place of the run's.",
         callback=inputs.a_file("file of cryoDRGN"),
         show_default=False,
     ),
@@ -96,15 +96,17 @@ def select(
     rows: Rows = None,
     invert: Annotated[
         bool,
-        typer.Option("--invert", metavar="", help="All others instead."),
+        typer.Option(
+            "--invert", metavar="", help="Select all other particles instead."
+        ),
     ] = False,
     latents: ForeignLatents = None,
     reading: ParticleOptions = AS_WRITTEN,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Write some particles of a run to a file of their own.
+    """Write some particles of a run to a new file.
 
-    Where several options say which, particles are to be all of it.
+    Where several options are given, the particles satisfy all of them.
     """
     from cryoinfer.cli.selection import SelectOptions, select_particles
 

@@ -21,7 +21,7 @@ Structure = Annotated[
         "--structure",
         metavar="NAME",
         help="A built-in structure (such as adenylate-kinase-open), or an mmCIF or PDB "
-        "file: what the particles are of, in one conformation.",
+        "file: the imaged molecule, in one conformation.",
         callback=inputs.structure,
         show_default=False,
     ),
@@ -41,7 +41,8 @@ Amplitude = Annotated[
     typer.Option(
         callback=numbers.between(0.01, 1000.0),
         metavar="A",
-        help="Expected spread of the softest mode, in A RMSD; others by stiffness.",
+        help="Expected standard deviation along the softest mode, in A RMSD; those of "
+        "the others follow from their stiffness.",
     ),
 ]
 Cutoff = Annotated[
@@ -56,10 +57,10 @@ KnownPoses = Annotated[
     Literal["unknown", "in-plane", "given", "searched"],
     typer.Option(
         "--poses",
-        help="Whether poses are searched with maps of several conformations, unknown "
-        "to an encoder that learns them (one pass an image, for very many), known but "
-        "for the angle in the plane (all seen along the structure's z), or those of "
-        "the particles' file.",
+        help="Where poses come from. searched: a search of all poses with maps of "
+        "several conformations. unknown: an encoder, for very many particles. given: "
+        "the particles' file. in-plane: all particles are seen along the structure's z "
+        "axis, and only the in-plane angle is inferred.",
     ),
 ]
 Shift = Annotated[
@@ -77,9 +78,9 @@ Inference = Annotated[
     Literal["refinement", "variational"],
     typer.Option(
         "--inference",
-        help="How posteriors are inferred: refinement finds their tops and the widths "
-        "there, and corrects these by simulated images; variational fits Gaussians to "
-        "them by random draws (stochastic variational inference), at ever higher "
+        help="How posteriors are inferred. refinement: their modes and the widths "
+        "there (Laplace), corrected with simulated images. variational: Gaussians "
+        "fitted to them (stochastic variational inference), from low to high "
         "resolution.",
     ),
 ]
@@ -88,8 +89,9 @@ Draws = Annotated[
     typer.Option(
         metavar="COUNT",
         callback=numbers.whole(0),
-        help="Starts beside what was found at a lower resolution: for images of so "
-        "little signal that posteriors have several tops (6, below -15 dB).",
+        help="Additional starts at each resolution, drawn around the modes found at "
+        "the previous one: for images of so little signal that posteriors have several "
+        "modes (6 below -15 dB).",
     ),
 ]
 Learn = Annotated[
@@ -98,7 +100,8 @@ Learn = Annotated[
         callback=numbers.whole(0),
         metavar="ROUNDS",
         help="Rounds in which the model at rest and its modes are learned from the "
-        "particles, where the structure may be wrong or moves otherwise: 8, say.",
+        "particles (8, for example), where the structure may be wrong or the particles "
+        "move along other modes.",
     ),
 ]
 
@@ -140,7 +143,7 @@ def modes(
     threads: opt.Threads = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Show in which ways a structure moves most easily (elastic network)."""
+    """Compute the normal modes of a structure (elastic network)."""
     from cryoinfer.cli.modes import ModesOptions, show_modes
     from cryoinfer.cli.threads import use_threads
 
@@ -180,8 +183,8 @@ def beads(
         typer.Option(
             metavar="DENSITY",
             callback=numbers.finite(),
-            help="Density below which there is none of the molecule; three tenths of "
-            "the highest by default.",
+            help="Density below which is no molecule; by default three tenths of the "
+            "highest.",
             show_default=False,
         ),
     ] = None,
@@ -190,7 +193,7 @@ def beads(
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Spread pseudo-atoms over a map, for modes and dynamics without a model."""
+    """Model a map by pseudo-atoms, for modes and dynamics without an atomic model."""
     from cryoinfer.cli.beads import BeadsOptions, write_beads
     from cryoinfer.cli.threads import use_threads
 
@@ -225,7 +228,7 @@ def dynamics(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Find how far every particle has moved along the modes of a structure."""
+    """Infer the motion of every particle along the normal modes of a structure."""
     from cryoinfer.cli import dynamics as command
 
     command.dynamics(

@@ -18,7 +18,7 @@ Z = Annotated[
     typer.Option(
         "--z",
         metavar="Z",
-        help="A conformation, its numbers separated by commas; may be repeated.",
+        help="A point in z, its coordinates separated by commas; may be repeated.",
         show_default=False,
     ),
 ]
@@ -27,7 +27,8 @@ Along = Annotated[
     typer.Option(
         callback=numbers.whole(1),
         metavar="AXIS",
-        help="Conformations along an axis of z, from 5 to 95 % of the particles.",
+        help="Points along this axis of z, from the 5th to the 95th percentile of the "
+        "particles.",
         show_default=False,
     ),
 ]
@@ -36,7 +37,7 @@ Ends = Annotated[
     typer.Option(
         "--path",
         metavar="Z Z",
-        help="Conformations on the straight line from one to another.",
+        help="Points on the straight line between two points in z.",
         show_default=False,
     ),
 ]
@@ -45,7 +46,7 @@ Kmeans = Annotated[
     typer.Option(
         callback=numbers.whole(1, 1000),
         metavar="COUNT",
-        help="Conformations at the centres of so many clusters, the largest first.",
+        help="Points at the centres of this many clusters, the largest first.",
         show_default=False,
     ),
 ]
@@ -55,7 +56,7 @@ Maps = Annotated[
         "--count",
         callback=numbers.whole(1, 1000),
         metavar="COUNT",
-        help="How many maps along an axis or a path; 5 by default.",
+        help="Number of maps along an axis or a path; 5 by default.",
         show_default=False,
     ),
 ]
@@ -64,8 +65,8 @@ Memory = Annotated[
     typer.Option(
         callback=numbers.between(0.0, 1e6, above=True),
         metavar="GB",
-        help="Memory for sums; with less of it the particles are read more often, and "
-        "the maps are the same.",
+        help="Memory for accumulating maps, in GB; with less, the particles are read "
+        "more often. The maps do not depend on it.",
     ),
 ]
 
@@ -85,7 +86,7 @@ def volumes(
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Make maps of conformations from the particles near each, with half-maps."""
+    """Make maps at points in z from the particles near each, with half-maps."""
     from cryoinfer.cli.volumes import VolumesOptions, make_volumes
 
     make_volumes(

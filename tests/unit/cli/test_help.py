@@ -39,7 +39,7 @@ def test_commands_stand_by_what_they_are_for() -> None:
         "Options",
         "From images to a map",
         "From many more images",
-        "Structures that move",
+        "Conformations and motion",
         "Results and files",
     ]
     assert all(re.search(rf"│ {name} ", text) for name in COMMANDS)
