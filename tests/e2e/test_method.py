@@ -62,7 +62,7 @@ def test_all_particles_come_back_from_a_search_of_some(
     stages = [name.partition(":")[0] for name in record["stage_seconds"]]
     assert set(stages) == {"subset", "encoder", "all particles"}
     # What the halves prove is said beside the number.
-    assert "of halves that were posed against one map" in answer.output
+    assert "of half-maps with poses from one map" in answer.output
     assert "of halves refined apart" in answer.output
     assert record["results"]["verdict"] in answer.output
     assert "--method" in (run / "report.html").read_text()

@@ -263,8 +263,8 @@ def _trials_beside(encoder: Path, used: str) -> tuple[dict[str, Any], list[str]]
     if trials:
         return trials, []
     return {}, [
-        "The uncertainties of this encoder have not been put to a test, or the record "
-        "of it is not beside its file."
+        "The uncertainties of this encoder have not been tested, or the record "
+        "of the test is not beside its file."
     ]
 
 

@@ -16,7 +16,7 @@ INHERITED = "inherited"
 """Key of the record: what is to be known of the runs that this one was made from."""
 
 
-ONE_MAP = "halves that were posed against one map"
+ONE_MAP = "half-maps with poses from one map"
 """Half-maps of an encoder's run, whose agreement says too much."""
 
 
@@ -35,8 +35,8 @@ def resolution_words(results: Mapping[str, Any], halves: str) -> str:
     if resolution is None:
         return "none: the half-maps agree nowhere"
     box, pixel_size = results["box"], results["pixel_size_angstrom"]
-    told = format_resolution(resolution, box, pixel_size)
-    return f"{told} (FSC 0.143 of {halves})"
+    reached = format_resolution(resolution, box, pixel_size)
+    return f"{reached} (FSC 0.143 of {halves})"
 
 
 def searched_words(results: Mapping[str, Any]) -> str:
@@ -60,18 +60,17 @@ def nothing_words(results: Mapping[str, Any]) -> str:
     found = Evidence(**results[EVIDENCE])
     if found.is_seen and found.astray_share is not None:
         return (
-            "No structure was found: the poses are not those of the map. Of the images "
-            f"that were looked at, {found.astray_share:.0%} fit it better from "
-            "elsewhere than from near the pose that they were given, as where a "
-            "training has not converged. Do not use the map or the poses. Another seed "
-            "may end elsewhere; `cryoinfer abinitio` searches all poses unless told "
-            "otherwise."
+            "No structure was found: the poses do not fit the map. Of the tested "
+            f"images {found.astray_share:.0%} fit it better at another pose than at "
+            "the one found for them, as when the training has not converged. Do not "
+            "use the map or the poses. Another seed may converge; `cryoinfer abinitio` "
+            "without --method searches all poses."
         )
     return (
-        "No structure was found: images fit the map of the half that they are not in "
-        f"no better than maps of noise. They gain {found.excess_nats:.2f} nats each "
+        "No structure was found: images fit the map of the other half-set no better "
+        f"than maps of noise. They gain {found.excess_nats:.2f} nats each "
         f"({found.images:,} images), and {found.needed_nats:.2f} are needed. Where the "
-        "half-maps agree, it is in what both began with. Do not use the map or the "
+        "half-maps agree, they owe it to their common start. Do not use the map or the "
         "poses. Are there particles in the images, white on black, with the right "
         "pixel size and CTF? If so, more of them may help."
     )
@@ -96,8 +95,8 @@ def inherited(*inputs: Path | None) -> list[str]:
             continue  # of another program, or damaged: the file itself will tell
         if results.get(STRUCTURE_FOUND) is False:
             said.append(
-                f"The run in {folder} found no structure: what is made from it shows "
-                "none, whatever its numbers say."
+                f"The run in {folder} found no structure: nor does anything made from "
+                "it show one, whatever its numbers say."
             )
         said += results.get(INHERITED, [])
     return list(dict.fromkeys(said))

@@ -63,22 +63,22 @@ _INDEPENDENCE = {
     "abinitio": "The half-maps come from two halves of the particles. Both began with "
     "the same coarse map and were refined against maps of their own from then on.",
     "refine": "The half-maps come from two halves of the particles, refined against "
-    "maps of their own. What the map or the poses that they began with had in common "
-    "is in both.",
+    "maps of their own. Both still contain what they shared at the start, in the map "
+    "or the poses.",
     "reconstruct": "The half-maps come from two halves of the particles. Their poses "
-    "were given: the halves are as independent as the run that found them kept them.",
-    "infer": "The half-maps come from two halves of the particles. Both were posed by "
-    "one encoder and against one map, whose features are in both.",
+    "were given: the halves are as independent as in the run that found these.",
+    "infer": "The half-maps come from two halves of the particles. The poses of both "
+    "come from one encoder and one map, whose features are in both.",
 }
 _TRAINED_TOGETHER = (
     "The half-maps come from two halves of the particles. Poses of both were learned "
     "together with one map, whose features and noise are in both. The widths of "
-    "posteriors say how sharply an image tells a pose from its neighbours, not how far "
-    "the encoder errs."
+    "posteriors are those of the image around the pose; they do not include the errors "
+    "of the encoder."
 )
 _NOT_ASKED = (
-    "Whether the images show a structure at all was not asked: of fewer than "
-    f"{FEWEST_IMAGES} it cannot be told."
+    "Whether the images show a structure at all was not tested, since fewer than "
+    f"{FEWEST_IMAGES} images cannot show it."
 )
 _CONVERGED = "converged"
 OWN_CAUTIONS = "own_cautions"
@@ -332,4 +332,4 @@ def _warnings(record: RunRecord) -> tuple[str, ...]:
     verdict = found.get("verdict", _CONVERGED)
     if verdict.startswith(_CONVERGED):
         return cautions
-    return (f"The encoder that posed the particles: {verdict}.", *cautions)
+    return (f"The encoder that inferred the poses: {verdict}.", *cautions)

@@ -25,9 +25,9 @@ _VISIBLE = (
 _RESERVE = {
     "apart": "",
     "given": "",
-    "one map": ", by halves that were posed against one map",
+    "one map": ", with the poses of both halves from one map",
 }
-_BEGUN = ", which is no finer than what both halves began with"
+_BEGUN = ", no finer than the map from which both halves began"
 
 _FAR_DEGREES = 10.0
 """Median error of an encoder's poses, on images of its own map, that blurs any map."""
@@ -121,7 +121,7 @@ def _judge_curve(content: ReportContent) -> list[Finding]:
             Finding(
                 "good",
                 "The FSC falls to zero and stays there. Poses were given: the halves "
-                "are as independent as whatever found them has kept them.",
+                "are as independent as they were when the poses were found.",
             )
         ]
     return [
@@ -153,14 +153,14 @@ def _judge_independence(content: ReportContent) -> Iterator[str]:
     """Yield what the halves have in common that is no structure."""
     if content.halves == "one map":
         yield (
-            "Both halves were posed against one map, whose features and noise are in "
-            "both: their FSC says too much wherever that map was wrong."
+            "The poses of both halves come from one map, whose features and noise are "
+            "in both: their FSC is too high wherever that map is wrong."
         )
     elif content.agrees_as_begun:
         yield (
-            "The half-maps agree no farther than the map that both began with makes "
-            f"them agree, {content.shared_resolution_angstrom:.2f} Å: their FSC proves "
-            "nothing of what they found apart."
+            "The half-maps agree only to the resolution of the map from which both "
+            f"began, {content.shared_resolution_angstrom:.2f} Å: their FSC proves "
+            "nothing about what they found independently."
         )
 
 
@@ -172,8 +172,9 @@ def _judge_encoder(trials: Mapping[str, CalibrationTrial]) -> list[Finding]:
             findings.append(
                 Finding(
                     "caution",
-                    f"Poses of the {spoken(name)} are wrong: of images simulated from "
-                    f"its own map half are off by {trial.median_degrees:.0f}° or more.",
+                    f"Poses of the {spoken(name)} are wrong: half of the images that "
+                    "were simulated from its own map are off by "
+                    f"{trial.median_degrees:.0f}° or more.",
                 )
             )
     return findings

@@ -150,8 +150,8 @@ def render_dynamics_report(content: DynamicsContent) -> str:
         subtitle=f"Motions along {'learned' if learned else 'elastic-network'} modes · "
         f"{content.created}",
         verdict=f"{n:,} particles spread over {spread[0]:.2f} Å along the "
-        f"{'widest' if learned else 'softest'} mode; where each of them is, is known "
-        f"to {sd[0]:.2f} Å (median).",
+        f"{'widest' if learned else 'softest'} mode; the median uncertainty of a "
+        f"particle is {sd[0]:.2f} Å.",
         tiles=tiles(
             ("Particles", f"{n:,}", _left_out(content)),
             ("Modes", f"{modes}", "learned" if learned else "the softest"),
@@ -190,8 +190,8 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
         findings.append(
             Finding(
                 "caution",
-                "Uncertainties take the learned model as true: they are too small by "
-                "what it still has wrong, which views make up for differently.",
+                "Uncertainties take the learned model as true, and are too small where "
+                "it is still wrong.",
             )
         )
     if content.unreadable:
@@ -210,8 +210,8 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
         findings.append(
             Finding(
                 "caution",
-                f"The images say next to nothing of mode {', '.join(vague)}: its "
-                "posteriors are nearly as wide as what was believed before.",
+                f"The images say next to nothing about mode {', '.join(vague)}: its "
+                "posteriors are nearly as wide as the prior.",
             )
         )
     findings += _told_apart(content.identifiability)
@@ -220,8 +220,8 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
         findings.append(
             Finding(
                 "caution",
-                "The uncertainties were not put to a test: given poses have no "
-                "distribution that simulated ones could be drawn from.",
+                "The uncertainties were not tested: given poses have no distribution "
+                "that simulated ones could be drawn from.",
             )
         )
     return findings
@@ -249,7 +249,7 @@ def _explained(left: float, sd: float) -> Finding:
     if left + 2 * sd > EXPLAINED_WELL:
         return Finding(
             "caution",
-            f"{text}: the images looked at are too noisy to tell whether it is wrong.",
+            f"{text}: the tested images are too noisy to show whether it is wrong.",
         )
     return Finding("good", f"{text}.")
 
@@ -260,8 +260,8 @@ def _told_apart(found: Identifiability) -> Iterator[Finding]:
         if ratio > _WIDENED:
             yield Finding(
                 "caution",
-                f"Rotation, shift and defocus make up for mode {mode}: it would be "
-                f"known {ratio:.1f} times as well if they were known. Motions that "
+                f"Rotation, shift and defocus can imitate mode {mode}: its posterior "
+                f"would be {ratio:.1f} times narrower if they were known. Motions that "
                 "turn most of the structure are hard to tell from its rotation.",
             )
     modes = len(found.widened_by_pose)
@@ -295,7 +295,7 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
     )
     yield section(
         "Amplitudes",
-        "In Å of root mean square displacement (RMSD), of one atom a residue: the "
+        "In Å of root mean square displacement (RMSD), of one atom per residue: the "
         "alpha carbon of an amino acid, the phosphorus of a nucleotide.",
         _amplitude_table(content),
         figure(
@@ -319,9 +319,9 @@ def _half_map_section(halves: HalfMaps) -> str:
     return section(
         "Half-maps",
         f"Maps of the two half-sets from the poses found: resolution "
-        f"{halves.resolution}. One model has posed all particles, so that they may "
-        "agree on what is the model's; and all conformations are in one map, where "
-        "what moves is blurred.",
+        f"{halves.resolution}. The poses of all particles come from one model, whose "
+        "errors the half-maps may share; and all conformations are in one map, where "
+        "moving parts are blurred.",
         figure(
             "fsc",
             draw_fsc(halves.fsc, halves.fsc_unmasked, halves.pixel_size_angstrom),

@@ -54,8 +54,8 @@ def free_energy_section(
                 "free-energy-plane",
                 draw_plane(plane, centre_angstrom if several else None),
                 "Free energy by the amplitudes of modes 1 and 2",
-                f"Of the first two modes, kernels of {h[0]:.2f} and {h[1]:.2f} Å. How "
-                "well it is known is drawn along each mode only."
+                f"Of the first two modes, kernels of {h[0]:.2f} and {h[1]:.2f} Å. Its "
+                "uncertainty is drawn along each mode only."
                 + (" Crosses are centres of clusters, not minima." if several else ""),
                 "narrow",
             )
@@ -63,17 +63,17 @@ def free_energy_section(
     return section(
         "Free energy",
         "Minus the logarithm of the particles' density, in units of kT. Each particle "
-        "is spread out as its posterior, or as a kernel where that is wider: what is "
-        "not known of the particles blurs it. Grey, a band that holds 95 of 100 curves "
-        "of particles drawn anew (bootstrap). Nothing is drawn where fewer than five "
+        "is spread out as its posterior, or as a kernel where that is wider, so that "
+        "uncertainty blurs the curve. Grey: the band of 95 of 100 curves of resampled "
+        "particles (bootstrap). Nothing is drawn where fewer than five "
         "particles lie under a kernel. `centres.cif` holds centres of clusters "
-        "(k-means): conformations that stand for the particles, no states.",
+        "(k-means): conformations typical of the particles, not states.",
         columns(*drawn),
     )
 
 
 def _told_minima(energy: FreeEnergy, known_angstrom: float) -> str:
-    """Say which minima survive, and how wide what was added up is."""
+    """Say which minima survive, and how wide the kernels are."""
     places = ", ".join(f"{one:.1f}" for one in sorted(energy.minima))
     count = len(energy.minima)
     said = {
@@ -81,8 +81,8 @@ def _told_minima(energy: FreeEnergy, known_angstrom: float) -> str:
         1: "One minimum survives resampling.",
     }.get(count, f"{count} minima survive resampling: at {places} Å.")
     return (
-        f"{said} Kernel {energy.bandwidth:.2f} Å; particles are known to "
-        f"{known_angstrom:.2f} Å (median)."
+        f"{said} Kernel {energy.bandwidth:.2f} Å; the median uncertainty of a "
+        f"particle is {known_angstrom:.2f} Å."
     )
 
 

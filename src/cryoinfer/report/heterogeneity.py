@@ -97,16 +97,16 @@ def verdict_words(gain: HeldOutGain, dims: int) -> str:
     """Say whether z carries anything."""
     if dims == 0 or gain.significant == 0:
         return (
-            "z carries nothing: components make images that they were not made of no "
-            "likelier than the mean map alone. At this resolution the particles show "
-            "one conformation, or too few of them show another."
+            "z carries nothing: with components, held-out images are no more likely "
+            "than with the mean map alone. At this resolution the particles have one "
+            "conformation, or too few of them have another."
         )
     last = min(dims, gain.significant)
     mean, error = gain.mean_nats[last - 1], gain.se_nats[last - 1]
-    made = f"{last} components make" if last > 1 else "1 component makes"
+    made = f"{last} components raise" if last > 1 else "1 component raises"
     return (
-        f"z carries something: {made} held-out images "
-        f"{mean:.2f} ± {error:.2f} nats likelier each than the mean map alone."
+        f"z carries information: {made} the log-likelihood of a held-out image by "
+        f"{mean:.2f} ± {error:.2f} nats over the mean map alone."
     )
 
 
@@ -117,14 +117,14 @@ def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
     if significant == 0:
         text = verdict_words(content.gain, dims)
         if dims:
-            text += " Take what is shown of components for noise."
+            text += " Regard the components as noise."
         findings.append(Finding("caution", text))
     elif dims > significant:
         findings.append(
             Finding(
                 "caution",
-                f"Of {dims} components that were asked for, {significant} say "
-                "something of held-out images; the others may be noise.",
+                f"Of the {dims} components requested, {significant} raise the "
+                "likelihood of held-out images; the others may be noise.",
             )
         )
     else:
@@ -136,7 +136,7 @@ def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
                     "caution",
                     f"z {number} follows the pose: view, shift and defocus predict "
                     f"{share:.0%} of its variance. It may stand for an error of the "
-                    "poses or the CTF, or states may be seen from their own sides.",
+                    "poses or the CTF, or states may differ in their preferred views.",
                 )
             )
     for number, share in enumerate(content.rigid_share, 1):
@@ -145,16 +145,16 @@ def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
                 Finding(
                     "caution",
                     f"Component {number} is mostly a rigid motion of the whole "
-                    f"({share:.0%} of its power): poses that are off look like this.",
+                    f"structure ({share:.0%} of its power), as pose errors make one.",
                 )
             )
     if dims:
         findings.append(
             Finding(
                 "caution",
-                "Both half-sets have z, and poses unless they were given, of one "
-                "subspace: their maps may agree on what is the subspace's. Posterior "
-                "widths of z take it as true, and are too small by what it has wrong.",
+                "z of both half-sets, and their poses unless these were given, come "
+                "from one subspace: the half-maps may share its errors. Posteriors of "
+                "z take the subspace as true, and are too narrow where it is wrong.",
             )
         )
     return findings
@@ -170,9 +170,9 @@ def render_heterogeneity_report(content: HeterogeneityContent) -> str:
         subtitle=f"Conformations in a linear subspace of maps · {content.created}",
         verdict=verdict_words(content.gain, dims),
         tiles=tiles(
-            ("Particles", f"{n:,}", "that were inferred"),
+            ("Particles", f"{n:,}", "inferred"),
             ("Components", f"{dims}", by),
-            ("z 1 known to", known, "median sd; spread of about 1"),
+            ("Uncertainty of z 1", known, "median sd; sd of all particles about 1"),
             ("Mean map", content.resolution.split(",")[0].split(" (")[0], "half-maps"),
             (
                 "Time",
@@ -194,9 +194,8 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
         yield volumes_section(_axes(content))
         yield section(
             "Conformations",
-            "Histograms of posterior means are wider than the population by what is "
-            "not known of each particle, and narrower by what the prior pulls in: "
-            "they are not its density.",
+            "These are posterior means. Noise makes their histograms wider than the "
+            "population, and the prior makes them narrower: they are not its density.",
             columns(
                 figure(
                     "means",
@@ -214,10 +213,10 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
             _component_table(content),
         )
     yield section(
-        "What components are worth",
-        "Each half-set was given a subspace of its own, from random z; the gain is of "
-        "the images of the other half. Noise that a component has learned makes it "
-        "negative.",
+        "Held-out gain of the components",
+        "Each half-set has a subspace of its own, from random z. The gain is how much "
+        "the components raise the log-likelihood of the other half's images. Where a "
+        "component has learned noise, it is negative.",
         _gain_table(content.gain),
     )
     yield section(
@@ -273,7 +272,7 @@ def _draw_histogram(values: NDArray[np.float64], label: str) -> str:
 def _component_table(content: HeterogeneityContent) -> str:
     rows = {
         "Spread of particles": content.z.std(0),
-        "Known to (median sd)": np.median(content.z_sd, axis=0),
+        "Median posterior sd": np.median(content.z_sd, axis=0),
         "Predicted by the pose": np.array(content.pose_r2),
         "Rigid motion": np.array(content.rigid_share),
     }
@@ -296,5 +295,5 @@ def _gain_table(gain: HeldOutGain) -> str:
             1,
         )
     ]
-    heads = ("Components", "Gain over none (nats a particle)", "Of the last one")
+    heads = ("Components", "Gain over none (nats per particle)", "Of the last one")
     return table(heads, cells)

@@ -87,7 +87,7 @@ def _reserve(content: ReportContent) -> str:
         return "no structure found"
     if content.halves == "one map":
         return "FSC 0.143, one map for both"
-    return "FSC 0.143, as begun" if content.agrees_as_begun else "FSC 0.143"
+    return "FSC 0.143, shared start" if content.agrees_as_begun else "FSC 0.143"
 
 
 def _sections(content: ReportContent) -> Iterator[str]:
@@ -190,9 +190,9 @@ def _pose_section(content: ReportContent) -> str:
                 "uncertainty",
                 pose_figures.draw_uncertainty(inferred),
                 "Histograms of the posterior standard deviations",
-                "How well each particle's own parameters are known: the standard "
-                "deviation of its posterior, about or along one axis. The last bar "
-                "holds the one percent beyond the scale.",
+                "Uncertainty of each particle: the standard deviation of its "
+                "posterior, about or along one axis. The last bar holds the one "
+                "percent beyond the scale.",
                 "panels" if len(inferred) > 1 else "narrow",
             )
         )
@@ -248,7 +248,7 @@ def _noise_section(spectrum: Tensor, content: ReportContent) -> str:
     return section(
         "Noise",
         "Power of the noise in each ring of Fourier space, as estimated by the run; "
-        "one line an optics group.",
+        "one line for each optics group.",
         figure("noise", drawn, "Noise power by resolution", shape="middle"),
     )
 
@@ -262,8 +262,8 @@ def _course_section(content: ReportContent) -> str:
                 figures.draw_progress(content.iterations),
                 "Agreement of halves, and how far poses moved, by iteration",
                 "A run has settled when poses move by less than they are known to, and "
-                "the resolution stays. The gain below is by how much the map explains "
-                "the images better than no map does: fitted noise is in it too.",
+                "the resolution stays. The gain below is how many nats more likely an "
+                "image is with the map than without; fitted noise adds to it.",
                 shape="panels",
             )
         )
@@ -289,7 +289,7 @@ def _iteration_table(iterations: Sequence[Iteration]) -> str:
         "Iteration",
         "Halves agree to (Å)",
         "Radius (Fourier px)",
-        "Gain over no map (nats a particle)",
+        "Gain over no map (nats per particle)",
         "Pose change (°)",
         "Time",
     )

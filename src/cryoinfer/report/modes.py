@@ -105,7 +105,7 @@ def render_modes_report(content: ModesContent) -> str:
             (
                 "Springs",
                 f"{content.springs:,}",
-                f"{2 * content.springs / n:.0f} a node",
+                f"{2 * content.springs / n:.0f} per node",
             ),
             ("Modes", f"{k}", "the softest"),
             (
@@ -155,7 +155,7 @@ def assess_modes(content: ModesContent) -> list[Finding]:
             Finding(
                 "caution",
                 f"Fluctuations and B-factors are correlated by {correlation:.2f} only: "
-                "the B-factors may tell of the crystal or of the fit, or the network "
+                "the B-factors may reflect the crystal or the fit, or the network "
                 "of another state.",
             )
         )
@@ -184,7 +184,7 @@ def _sections(content: ModesContent) -> Iterator[str]:
     yield section(
         "Stiffness",
         "In units of one spring. The thermal amplitude of a mode goes with the inverse "
-        "root of its stiffness. The residue that moves most is named by its chain.",
+        "root of its stiffness. The residue that moves most is given with its chain.",
         table([head.capitalize() for head in MODE_HEADS], mode_rows(content)),
     )
     yield section(

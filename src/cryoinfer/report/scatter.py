@@ -19,13 +19,12 @@ MOST_SHOWN = 1_000_000
 _STOPS = 33  # of the colour map: between them, straight lines are within a level of it
 _SD = "_sd"  # ends the name of the column with another's posterior sd
 
-_COUNT = "particles on a dot (log)"
+_COUNT = "particles in a dot (log)"
 
 _CAUTION = (
-    "Points are means of posteriors, not particles' true conformations. Their cloud is "
-    "narrower than the population where posteriors are drawn to the prior, and wider "
-    "where noise moves the means: see the density, and how large the median sd is "
-    "beside the cloud. Gaps and clumps smaller than it say nothing."
+    "Points are posterior means, not the particles' true conformations. The prior "
+    "makes their cloud narrower than the population, and noise makes it wider. Compare "
+    "it with the median sd: gaps and clumps smaller than that mean nothing."
 )
 _KEYS = (
     "Drag to move the picture, or to draw a lasso (also with Shift held). After a "
@@ -99,7 +98,7 @@ def scatter_section(content: ScatterContent, random: np.random.Generator) -> str
     lead = "A point a particle."
     if count > MOST_SHOWN:
         lead = (
-            f"A point a particle, of {MOST_SHOWN:,} drawn at random from {count:,}: "
+            f"One point per particle, {MOST_SHOWN:,} drawn at random from {count:,}: "
             "the others are neither shown nor selected."
         )
     return section(

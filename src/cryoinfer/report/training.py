@@ -110,8 +110,8 @@ def assess_training(content: TrainingContent) -> list[Finding]:
 def _sections(content: TrainingContent) -> Iterator[str]:
     yield section(
         "Learning",
-        "Simulated images of the map that are never learned from. A nat less is a "
-        "posterior that holds the truth 2.7 times as densely.",
+        "On simulated images of the map that the encoder does not learn from. One nat "
+        "less means a posterior density 2.7 times as high at the truth.",
         figure(
             "learning",
             draw_learning(

@@ -57,8 +57,8 @@ def _judge(name: str, trial: CalibrationTrial, unexplained: float) -> Finding:
     if unexplained > EXPLAINED_WELL:
         wrong.append(
             "the images were simulated from the model, which leaves "
-            f"{unexplained:.0%} of the particles' signal unexplained: particles are "
-            "known less well than that"
+            f"{unexplained:.0%} of the particles' signal unexplained: the true "
+            "uncertainties of the particles are larger"
         )
     if not wrong:
         return Finding("good", f"{text}.")
@@ -76,7 +76,7 @@ def _judge_width(trial: CalibrationTrial) -> Iterator[str]:
     if not missed:
         return
     narrow = min(missed) < 0
-    advice = "too narrow: trust them less" if narrow else "wider than they need be"
+    advice = "too narrow: trust them less" if narrow else "wider than necessary"
     yield f"the sets are {advice}"
 
 
@@ -90,7 +90,7 @@ def _judge_ranks(trial: CalibrationTrial) -> Iterator[str]:
     if uneven:
         yield (
             f"the ranks of the true {_listed(uneven)} are less even than chance "
-            "allows, its posteriors too narrow, too wide or to one side (see the ranks "
+            "allows: its posteriors are too narrow, too wide or biased (see the ranks "
             "in the report)"
         )
 
@@ -114,16 +114,16 @@ def trial_section(
     images = next(iter(trials.values())).images
     return section(
         "Are the uncertainties true?",
-        f"{images:,} images were simulated, of random poses and through the particles' "
-        "own CTFs and noise, and inferred. What is left out here is the error of the "
-        f"map, or of the model, itself{leaves}.",
+        f"{images:,} images were simulated at random poses, with the particles' own "
+        "CTFs and noise, and inferred. This does not test the error of the map, or of "
+        f"the model, itself{leaves}.",
         figure(
             "trial-coverage",
             draw_shares(trials),
             "Share of truths in credible sets by level",
-            "Of exact posteriors, the sets of every level hold that share of the "
-            "truths: the diagonal; grey, what 95 of 100 such tests would show. Below "
-            "it, sets are too small, above it too large.",
+            "For exact posteriors, the sets of each level contain that share of the "
+            "truths: the diagonal. Grey: 95 of 100 such tests. Below it, sets are too "
+            "small, above it too large.",
             "narrow",
         ),
         figure(

@@ -20,7 +20,7 @@ MOST_FRAMES = 9
 """Of an axis on a page."""
 
 _KEYS = (
-    "A slider moves along its axis; the others rest. Drag the picture to turn it, or "
+    "Each slider moves along one axis. Drag the picture to turn it, or "
     "use the arrow keys; plus and minus zoom."
 )
 
@@ -76,11 +76,11 @@ def volumes_section(axes: Sequence[AxisFrames]) -> str:
     levels = ", ".join(f"{one.level:.3g} for {one.name}" for one in axes)
     return section(
         "Volumes along each axis",
-        "Maps of the subspace at the places that are told beside the sliders, at one "
-        f"level of density an axis: {levels}. Surfaces are simplified for the page.",
+        "Maps of the subspace at the values of z beside the sliders. One density level "
+        f"for each axis: {levels}. Surfaces are simplified for the page.",
         '<p class="aside">'
-        "A map at a place is what the subspace says of it, whether particles are there "
-        "or not: see where they are. What grows or fades at one level may have become "
+        "The subspace gives a map for every z, whether or not particles are there: see "
+        "the particles above. What grows or fades at one density level may have become "
         "more or less occupied, or have moved.</p>",
         volumes_view(axes),
     )

@@ -71,7 +71,7 @@ def finished(particles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_states_have_one_component(finished: Path) -> None:
     results = json.loads((finished / "run.json").read_text())["results"]
     assert results["components"] == 1
-    assert results["verdict"].startswith("z carries something")
+    assert results["verdict"].startswith("z carries information")
     latents = pd.read_parquet(finished / "latents.parquet")
     z = latents["z_1"].drop(index=LEFT).to_numpy()
     is_second = np.delete(np.arange(2 * EACH) >= EACH, LEFT)
@@ -109,7 +109,7 @@ def test_a_run_is_read_back(finished: Path) -> None:
 
 def test_the_page_says_what_is_known(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert "z carries something" in page
+    assert "z carries information" in page
     assert "Volumes along each axis" in page
     assert "scatter-about" in page
 

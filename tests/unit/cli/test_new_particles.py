@@ -32,7 +32,7 @@ def test_the_trial_of_the_posteriors_that_are_given_is_found(tmp_path: Path) -> 
     for none in ({REFINED: TRIAL}, {}):
         trials, (doubt,) = beside(tmp_path, none)
         assert trials == {}
-        assert "have not been put to a test" in doubt
+        assert "have not been tested" in doubt
     (tmp_path / RECORD).unlink()
     trials, (doubt,) = _trials_beside(tmp_path / "encoder.pt", ENCODER)
     assert "not beside its file" in doubt

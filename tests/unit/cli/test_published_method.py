@@ -111,7 +111,7 @@ def test_a_report_says_what_the_halves_prove(
     assert runs.run(replace(published, head=head), screen) == 0
     assert isinstance(screen.file, io.StringIO)
     text, content = screen.file.getvalue(), read_content(published.out)
-    assert ("of halves that were posed against one map" in text) == (head == "s2s2")
+    assert ("of half-maps with poses from one map" in text) == (head == "s2s2")
     assert content.halves == ("one map" if head == "s2s2" else "given")
     assert content.workflow == "Ab initio, cryoposenet"
     own = "learned together with one map" in content.independence

@@ -99,8 +99,10 @@ def test_whether_there_is_a_structure_was_not_asked_of_few_images(
     # A result without evidence, as of fewer images than it takes.
     found = require_finished(finished).results
     assert "structure_found" not in found
-    assert any("was not asked: of fewer than 20" in one for one in found["cautions"])
-    assert "was not asked" in (finished / "report.html").read_text()
+    assert any(
+        "was not tested, since fewer than 20" in one for one in found["cautions"]
+    )
+    assert "was not tested" in (finished / "report.html").read_text()
 
 
 def test_a_run_that_found_nothing_says_so_everywhere(

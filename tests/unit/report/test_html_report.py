@@ -117,7 +117,7 @@ def test_what_cannot_be_compared_is_not_drawn(content: ReportContent) -> None:
     # It falls whenever the radius grows, over the best of runs.
     assert "log likelihood by iteration" not in page
     assert "how far poses moved, by iteration" in page
-    assert "Gain over no map (nats a particle)" in page
+    assert "Gain over no map (nats per particle)" in page
 
 
 def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
@@ -222,7 +222,7 @@ def test_each_fault_raises_its_caution(content: ReportContent) -> None:
     # What the halves share is said of those too.
     alike = cautions(replace(still_agrees, halves="one map"))
     assert "at Nyquist (3.00 Å)" in alike
-    assert "Both halves were posed against one map" in alike
+    assert "The poses of both halves come from one map" in alike
     # A run's own curve is zero in its last shell, in which nothing is measured.
     last = still_agrees.fsc.clone()
     last[-1] = 0.0
@@ -250,8 +250,12 @@ def test_each_fault_raises_its_caution(content: ReportContent) -> None:
 @pytest.mark.parametrize(
     ("change", "reserve", "caution"),
     [
-        ({"halves": "one map"}, "one map for both", "posed against one map"),
-        ({"shared_resolution_angstrom": 4.8}, "as begun", "no farther than the map"),
+        (
+            {"halves": "one map"},
+            "one map for both",
+            "poses of both halves come from one map",
+        ),
+        ({"shared_resolution_angstrom": 4.8}, "shared start", "only to the resolution"),
         ({"nothing_found": "No structure."}, "no structure found", "No structure."),
     ],
 )
@@ -282,7 +286,7 @@ def test_given_poses_are_no_better_than_what_found_them(
     content: ReportContent,
 ) -> None:
     page = render_report(replace(content, halves="given"))
-    assert "whatever found them has kept them" in page
+    assert "as they were when the poses were found" in page
     assert "independent halves" not in page
 
 
@@ -293,7 +297,7 @@ def test_an_encoder_is_judged_where_it_has_posed(content: ReportContent) -> None
     assert cautions(replace(content, trials={"encoder": good})) == ""
     lost = replace(good, median_degrees=40.0)
     said = cautions(replace(content, trials={"encoder": lost}))
-    assert "half are off by 40° or more" in said
+    assert "off by 40° or more" in said
     narrow = replace(good, coverage=tuple(0.4 * level for level in coverage))
     assert "too narrow" in cautions(replace(content, trials={"encoder": narrow}))
 

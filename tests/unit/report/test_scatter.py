@@ -61,7 +61,7 @@ def test_the_first_two_that_are_no_sd_are_shown_first() -> None:
 
 def test_the_page_says_what_the_points_are_not() -> None:
     html = drawn(content_of())
-    assert "Points are means of posteriors" in html
+    assert "Points are posterior means" in html
     assert "narrower than the population" in html
     assert "drawn at random" not in html
     # Nothing from elsewhere, and colours that the page can exchange.
@@ -75,7 +75,7 @@ def test_of_too_many_a_part_is_shown_and_that_is_said(
 ) -> None:
     monkeypatch.setattr(scatter, "MOST_SHOWN", 20)
     html = drawn(content_of(100))
-    assert "of 20 drawn at random from 100" in html
+    assert "20 drawn at random from 100" in html
     assert about(html)["total"] == 100
     rows = array(html, "rows", "<u4")
     assert len(rows) == 20

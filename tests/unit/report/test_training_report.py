@@ -101,7 +101,7 @@ def test_what_is_wrong_is_named(content: TrainingContent) -> None:
     assert (
         "encoder alone: 100.0% of 1,000 simulated truths lie in the 90 % sets" in text
     )
-    assert "wider than they need be" in text
+    assert "wider than necessary" in text
     assert "encoder with local refinement: 0.0% of 1,000 simulated truths" in text
     assert "too narrow: trust them less" in text
     assert "ranks of the true rotation (p < 0.001) are less even" in text
@@ -134,4 +134,4 @@ def test_sets_that_chance_explains_are_called_neither_narrow_nor_wide() -> None:
     # deviations, and says nothing of sets whose 90 % hold all truths (3.3 deviations).
     coverage = tuple({0.5: 0.4, 0.9: 1.0}.get(level, level) for level in LEVELS)
     (finding,) = judge_trials({SEARCHED: replace(EVEN, images=100, coverage=coverage)})
-    assert finding.text.endswith("the sets are wider than they need be.")
+    assert finding.text.endswith("the sets are wider than necessary.")

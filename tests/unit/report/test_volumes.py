@@ -27,7 +27,7 @@ def growing(frames: int = 3, box: int = 24, name: str = "PC1") -> AxisFrames:
 def test_the_page_says_at_which_levels() -> None:
     html = volumes_section([growing(), growing(name="PC<2>")])
     assert "0 for PC1, 0 for PC&lt;2&gt;" in html
-    assert "whether particles are there" in html
+    assert "whether or not particles are there" in html
     assert "http" not in html
     assert not any(colour in html for colour in THEME_COLOURS)
 
