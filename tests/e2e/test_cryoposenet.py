@@ -66,7 +66,7 @@ def test_a_run_that_has_not_converged_has_found_nothing(
     answer = train(particles, run, *words)
     assert "variance is left" in answer.output
     assert answer.exit_code == 3, answer.output
-    assert "the poses are not those of the map" in answer.output
+    assert "the poses do not fit the map" in answer.output
     assert "Resolution  none" in answer.output
     # Before the training, and in the summary.
     assert answer.output.count("Caution: 0 of 10 runs of free poses converged") == 2
@@ -74,7 +74,7 @@ def test_a_run_that_has_not_converged_has_found_nothing(
     assert record["results"]["structure_found"] is False
     assert record["results"]["resolution_angstrom"] is None
     page = (run / "report.html").read_text()
-    assert "the poses are not those of the map" in page
+    assert "the poses do not fit the map" in page
     assert "learned together with one map" in page
     assert "0 of 10 runs of free poses converged" in page
     # So does the same command when it is asked again.
