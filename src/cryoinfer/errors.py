@@ -70,7 +70,7 @@ def state_of_this_version() -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(
-            "the state that was kept is of another version of cryoinfer: begin anew "
+            "the checkpoint is of another version of cryoinfer: start again "
             "with --overwrite, or resume with that version"
         ) from error
 

@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *RUN,
     )
     assert done.exit_code == 0, done.output
-    assert "particles spread over" in done.output
+    assert "A over particles" in done.output
     return folder / "run"
 
 

@@ -43,8 +43,8 @@ def device_words(device: torch.device) -> list[str]:
         return []
     plain = ", ".join(without_kernel(device.type))
     return [
-        f"Images are searched and added up on {torch.cuda.get_device_name(device)} "
-        f"({device}). Without a kernel of their own there, as plain PyTorch, run: "
-        f"{plain}. Two runs differ in their last digits, and times that are told "
-        "beforehand are the CPU's; --device cpu computes on it."
+        f"Images are searched and inserted on {torch.cuda.get_device_name(device)} "
+        f"({device}). These operations have no CUDA kernel and run as plain "
+        f"PyTorch: {plain}. Two runs differ in their last digits, and estimated times "
+        "are the CPU's; --device cpu computes there."
     ]

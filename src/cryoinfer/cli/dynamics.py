@@ -357,7 +357,8 @@ def _summary(folder: Path, job: _Job, found: Dynamics) -> list[str]:
         spread = float(motions.mean[known, mode].std())
         sd = float(motions.sd[known, mode].median())
         rows[f"Mode {mode + 1}"] = (
-            f"particles spread over {spread:.2f} A, each known to {sd:.2f} A (median)"
+            f"standard deviation {spread:.2f} A over particles, {sd:.2f} A of one "
+            "(median)"
         )
     for name, trial in found.trials.items():
         rows[f"Posteriors, {name}"] = (

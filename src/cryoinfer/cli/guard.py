@@ -186,4 +186,4 @@ def _of_the_system(error: OSError) -> str:
             f"Cannot reach {name}: {cause}. Try again when the file system answers. "
             + _ADVICE["--resume"]
         )
-    return f"Cannot use {name}: {cause}. Give another one, or mend it."
+    return f"Cannot use {name}: {cause}. Give another one, or repair it."

@@ -210,7 +210,7 @@ class _Job:
         )
         estimate = estimate_heterogeneity(work, n, self.chosen.box, threads)
         dims = (
-            "as many components as say something"
+            "as many components as held-out images support"
             if options.dims is None
             else (f"{options.dims} component{'s' if options.dims > 1 else ''}")
         )
@@ -261,7 +261,7 @@ def _summary(folder: RunFolder, found: Heterogeneity) -> list[str]:
         spread = float(found.z[:, number].std())
         sd = float(found.z_sd[:, number].median())
         rows[f"z {number + 1}"] = (
-            f"particles spread over {spread:.2f}, each known to {sd:.2f} (median sd)"
+            f"standard deviation {spread:.2f} over particles, {sd:.2f} of one (median)"
         )
     rows["Results"] = str(folder.path)
     rows["Report"] = str(folder.path / layout.REPORT)

@@ -78,19 +78,19 @@ class FlipOptions:
         """
         if self.source.is_dir() and self.particles is not None:
             raise InputError(
-                f"{self.source} is a run and has its own particles: name none."
+                f"{self.source} is a run and has its own particles: give none."
             )
         if self.source.is_dir() and self.map_pixel_size is not None:
             raise InputError(
                 f"{MAP_OPTION} goes with a map, and {self.source} is a run, whose maps "
-                "say theirs. Leave it out."
+                "have theirs. Leave it out."
             )
         # The pixel size of particles is that of a map which has none.
         of_particles = replace(self.reading, pixel_size=None)
         alone = self.particles is None and not self.source.is_dir()
         if alone and of_particles != AS_WRITTEN:
             raise InputError(
-                "options about particles are given, and no particles. Name them after "
+                "options about particles are given, and no particles. Give them after "
                 f"{self.source}, or leave the options out."
             )
 
@@ -128,7 +128,7 @@ def flip(options: FlipOptions, console: Console) -> None:
         write_file(out, lambda part: write_map(part, density, pixel_size))
     elif out.suffix in _MAP_ENDINGS:
         raise OutputError(
-            f"{out} is a map, but particles are given too: name a folder."
+            f"{out} is a map, but particles are given too: give a folder."
         )
     else:
         _flip_files(options)

@@ -293,7 +293,7 @@ def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:
     time = format_duration(sum(folder.record.stage_seconds.values()))
     # Of what was resumed neither images nor seconds are known; a watch tells of files.
     if images := monitor.stage_steps.get(INFERENCE):
-        time += f", {images / monitor.stage_seconds[INFERENCE]:,.0f} images a second"
+        time += f", {images / monitor.stage_seconds[INFERENCE]:,.0f} images per second"
     rows = {
         "Resolution": resolution_words(found, ONE_MAP),
         "Encoder": found["verdict"],

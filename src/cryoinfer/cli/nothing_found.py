@@ -64,7 +64,7 @@ def nothing_words(results: Mapping[str, Any]) -> str:
             f"images {found.astray_share:.0%} fit it better at another pose than at "
             "the one found for them, as when the training has not converged. Do not "
             "use the map or the poses. Another seed may converge; `cryoinfer abinitio` "
-            "without --method searches all poses."
+            "searches all poses by default."
         )
     return (
         "No structure was found: images fit the map of the other half-set no better "

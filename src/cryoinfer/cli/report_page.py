@@ -186,7 +186,7 @@ def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
         raise InputError(
             f"the training in {folder} has not been finished, or was made by another "
             "version of cryoinfer: there is nothing to report. Resume it with "
-            "`cryoinfer train --resume`, or train anew"
+            "`cryoinfer train --resume`, or train again"
         )
     return TrainingContent(
         title=folder.absolute().name,

@@ -276,14 +276,14 @@ def _require_same(earlier: RunRecord, record: RunRecord, folder: Path) -> None:
         if before != now:
             raise OutputError(
                 f"The run in {folder} was started {told_argument(name, before)}, now "
-                f"{told_argument(name, now)}. Resume it with what it was started with, "
-                "or give --overwrite to begin anew."
+                f"{told_argument(name, now)}. Resume it with the same options, or give "
+                "--overwrite to start again."
             )
     for name, now in record.inputs.items():
         if earlier.inputs.get(name) != now:
             raise OutputError(
                 f"The input ({name}) has changed since the run in {folder} was "
-                "started. Restore it, or give --overwrite to begin anew."
+                "started. Restore it, or give --overwrite to start again."
             )
 
 

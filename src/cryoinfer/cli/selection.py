@@ -68,7 +68,7 @@ class SelectOptions:
         asked = (self.where, self.near, self.class_number, self.rows)
         if all(one is None for one in asked):
             raise InputError(
-                "Nothing says which particles: give --where, --near, --class or --rows"
+                "No condition is given: expected --where, --near, --class or --rows"
             )
         if (self.near is None) != (self.count is None):
             raise InputError(
@@ -153,7 +153,7 @@ def _require_some(found: Selected) -> None:
     if not found.mask.any():
         raise InputError(
             f"None of {len(found.mask):,} particles is selected{_unknown(found)}: "
-            "nothing was written. Ask for less"
+            "nothing was written. Relax the conditions"
         )
 
 
@@ -183,8 +183,8 @@ def _as_it_came(
     except InputError as error:
         say(
             console,
-            f"Caution: the particles that the run began with cannot be used ({error}): "
-            "fields that only they have, uid among them, are left out.",
+            f"Caution: the input particles of the run cannot be used ({error}): fields "
+            "that only they have, such as uid, are left out.",
         )
         return particles
     own = particles.optics.defocus_u_angstrom

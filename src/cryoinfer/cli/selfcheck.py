@@ -42,8 +42,8 @@ def check_machine(console: Console) -> int:
         return DONE
     say(
         console,
-        f"{', '.join(wrong)}: computed otherwise than written. Do not trust results of "
-        "this machine. Remove compiled kernels (*.nbi and *.nbc in the program's "
+        f"{', '.join(wrong)}: differ from their plain versions. Do not trust results "
+        "of this machine. Remove compiled kernels (*.nbi and *.nbc in the program's "
         "__pycache__ folders), install the versions of constraints.txt, and run it "
         "again; if it still differs, please report it with the lines above.",
     )

@@ -10,7 +10,7 @@ from cryoinfer.io.replacing import replace_file
 FORMAT = 1
 """Raised whenever what stands in the file around the state changes."""
 
-_ANEW = "Delete it to begin anew with --resume"
+_ANEW = "Delete it to start again with --resume"
 
 
 class StateFile:

@@ -202,7 +202,7 @@ class _Job:
             raise InputError(
                 f"{options.run / layout.PARTICLES} does not go with "
                 f"{layout.POSTERIORS}: expected {len(posterior):,} particles, found "
-                f"{len(particles):,}. Copy both again, or make the run anew"
+                f"{len(particles):,}. Copy both again, or repeat the run"
             )
         used = posterior.known & (given_flags(particles) == 0)
         if not bool(used.any()):

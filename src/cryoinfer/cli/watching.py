@@ -349,7 +349,7 @@ class Watch:
         if lost > 0:
             raise InputError(
                 f"{path} lacks {lost:,} particles that were inferred: put it back as "
-                "it was, or begin anew with --overwrite"
+                "it was, or start again with --overwrite"
             )
         # Particles are written before the state: there may be more of them.
         known = particles.select(torch.arange(len(kept.inferred)))

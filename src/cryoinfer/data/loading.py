@@ -78,9 +78,9 @@ def tables_not_used(
     if not names:
         return ()
     return (
-        f"{path} has no CTF, and {', '.join(names)} beside it has none either, or does "
-        "not hold all of its particles: the images are taken to have no CTF at all. "
-        "Give the table that has it with --passthrough.",
+        f"{path} has no CTF, and {', '.join(names)} in its folder has none either, or "
+        "does not hold all of its particles: the images are taken to have no CTF at "
+        "all. Give the table that has it with --passthrough.",
     )
 
 

@@ -25,7 +25,7 @@ class _Rule:
     hint: str
 
 
-_MENDED = "Remove or mend these rows."
+_MENDED = "Remove or correct these rows."
 
 # Generous ranges: what lies outside has another unit or is a slip.
 _RULES = (

@@ -266,8 +266,8 @@ def _require_places(
             f"first is atom {row + 1:,}, {columns.names[row]} of "
             f"{columns.residue_names[row]} {columns.residue_numbers[row]}, at "
             f"({x:g}, {y:g}, {z:g}): expected angstrom, within "
-            f"{FARTHEST_ANGSTROM:g} of the origin. Remove these atoms, or write the "
-            "file anew"
+            f"{FARTHEST_ANGSTROM:g} of the origin. Remove these atoms, or correct "
+            "the file"
         )
 
 

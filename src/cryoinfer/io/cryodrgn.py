@@ -373,8 +373,8 @@ def _numbers(
     if len(found) == 0 or any(x != y if y else x == 0 for x, y in pairs):
         expected = " x ".join("any" if side is None else str(side) for side in shape)
         raise InputError(
-            f"{path} holds no {what}: expected {expected} numbers a particle, found an "
-            f"array of the shape {found.shape}"
+            f"{path} holds no {what}: expected {expected} numbers per particle, found "
+            f"an array of the shape {found.shape}"
         )
     values = found.astype(np.float64)
     bad: NDArray[np.bool_] = ~np.isfinite(values).reshape(len(values), -1)

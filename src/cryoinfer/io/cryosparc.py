@@ -71,9 +71,8 @@ def read_with_tables(
             other = _load(other_path)
         except InputError as error:
             remarks.append(
-                f"{error}. It was looked at as it lies beside {path.name}, and is "
-                "passed over: name the passthrough tables that are meant with "
-                "--passthrough."
+                f"{error}. It is in the folder of {path.name}, and is skipped: give "
+                "the right passthrough tables with --passthrough."
             )
             continue
         covers = _has_uids(other) and _has_uids(table)
@@ -126,7 +125,7 @@ def native_field(
     if values.dtype.kind not in "iufb" or values.shape[1:] != shape:
         expected = f"{math.prod(shape)} numbers" if shape else "a number"
         raise InputError(
-            f"{name} must hold {expected} a particle, found {values.dtype.name} of "
+            f"{name} must hold {expected} per particle, found {values.dtype.name} of "
             f"shape {values.shape[1:]}. Is it a table of particles?"
         )
     return np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
@@ -148,7 +147,7 @@ def number_field(
     if len(bad):
         raise InputError(
             f"{name} must hold finite numbers, but row {bad[0] + 1} holds "
-            f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
+            f"{values[bad[0]]} ({len(bad)} such rows). Remove or correct these rows."
         )
     return values
 
@@ -160,7 +159,7 @@ def integer_field(table: NDArray[Any], name: str) -> NDArray[np.int64]:
     if len(bad):
         raise InputError(
             f"{name} must hold whole numbers, but row {bad[0] + 1} holds "
-            f"{values[bad[0]]:g} ({len(bad)} such rows). Remove or mend these rows."
+            f"{values[bad[0]]:g} ({len(bad)} such rows). Remove or correct these rows."
         )
     return values.astype(np.int64)
 
@@ -176,8 +175,8 @@ def text_field(table: NDArray[Any], name: str) -> NDArray[Any]:
     values = table[name]
     if values.dtype.kind not in "SU" or values.ndim != 1:
         raise InputError(
-            f"{name} must hold a text a particle, found {values.dtype.name} of shape "
-            f"{values.shape[1:]}. Is it a table of particles?"
+            f"{name} must hold one text per particle, found {values.dtype.name} of "
+            f"shape {values.shape[1:]}. Is it a table of particles?"
         )
     words, inverse = np.unique(values, return_inverse=True)
     text = [

@@ -62,7 +62,7 @@ def read_columns(path: Path | str) -> dict[str, NDArray[Any]]:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{path} is damaged, or no parquet file: expected a table, a row a "
-            "particle. Copy it again, or make the run anew"
+            "particle. Copy it again, or repeat the run"
         ) from error
 
 

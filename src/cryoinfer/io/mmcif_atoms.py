@@ -94,7 +94,7 @@ def _residue_numbers(words: Texts) -> np.ndarray[Any, np.dtype[np.int64]]:
             raise InputError(
                 f"atom {row + 1:,} has the residue number {number}: expected one "
                 f"within {_LARGEST_RESIDUE_NUMBER:,} of 0, as other programs read. "
-                "Number the residues anew"
+                "Renumber the residues"
             )
     return np.array(numbers, dtype=np.int64)
 

@@ -135,7 +135,7 @@ class StackFile:
         if header.order != (1, 2, 3):
             raise InputError(
                 f"{path}: images must be stored with x fastest (axis order 1, 2, 3), "
-                f"found {header.order}. Write the stack anew with mrcfile or RELION."
+                f"found {header.order}. Rewrite the stack with mrcfile or RELION."
             )
         if found < header.file_bytes and not header.is_marked:
             raise InputError(
@@ -297,7 +297,7 @@ def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
     if bad:
         raise InputError(
             f"{path}: expected finite values, found {bad:,} of {density.size:,} voxels "
-            "that are NaN or infinite. Write the map anew, or set them to 0"
+            "that are NaN or infinite. Rewrite the map, or set them to 0"
         )
     if float(np.abs(density).max(initial=0.0)) > _LARGEST:
         raise InputError(

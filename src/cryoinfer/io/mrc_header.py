@@ -227,7 +227,7 @@ def _values(
     if int(flags) & _HALF_BYTES:
         raise InputError(
             f"{path}: expected a value a byte, found two (IMOD's 4-bit values). "
-            "Write it anew with newstack -mode 2"
+            "Rewrite it with newstack -mode 2"
         )
     if int(flags) & _SIGNED_BYTES:
         return "i1", 128.0  # IMOD's bytes mean 0 to 255, however they are stored

@@ -93,7 +93,7 @@ class StarBlock:
             raise InputError(
                 f"{label} must hold {what}, but row {bad[0] + 1} of data_{self.name} "
                 f"holds {str(self.columns[label][bad[0]])[:100]!r} ({len(bad)} such "
-                "rows). Remove or mend these rows."
+                "rows). Remove or correct these rows."
             )
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> Self:
@@ -247,7 +247,7 @@ def _tables(
             if loop is None or item.loop.length() != min(1, loop.rows):
                 raise InputError(
                     f"{path}, line {item.line_number}: expected every row of the loop "
-                    "on a line of its own, below the labels. Write the table anew."
+                    "on a line of its own, below the labels. Rewrite the table."
                 )
             yield StarBlock(name, loop.columns())
     if pairs:

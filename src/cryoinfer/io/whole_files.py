@@ -49,7 +49,7 @@ def require_whole_dcd(path: Path) -> None:
     if held < numbers[_FRAMES]:
         raise InputError(
             f"the header of {path} promises {numbers[_FRAMES]:,} frames, the file "
-            f"holds {held:,}: it is cut short; copy it again, or write it anew"
+            f"holds {held:,}: it is cut short; copy it again, or write it again"
         )
     if more or not whole:
         raise _cut_short(path, held)
@@ -58,7 +58,7 @@ def require_whole_dcd(path: Path) -> None:
 def _cut_short(path: Path, whole: int) -> InputError:
     return InputError(
         f"{path} is cut short, or damaged, in frame {whole + 1:,}; {whole:,} are "
-        "whole. Copy it again, or write it anew"
+        "whole. Copy it again, or write it again"
     )
 
 

@@ -94,7 +94,7 @@ def _require_rows_of(
     if len(found) != len(words):
         raise InputError(
             f"{path} has {len(found):,} rows, {where} {len(words):,}: expected a row "
-            "for each particle. Copy both again, or make the run anew"
+            "for each particle. Copy both again, or repeat the run"
         )
     other = [
         row for row, name in enumerate(words.tolist()) if str(name) != str(found[row])
@@ -104,7 +104,7 @@ def _require_rows_of(
         raise InputError(
             f"{path} is not of the particles of {where}: row {first + 1} is "
             f"{str(found[first])[:100]}, expected {str(words[first])[:100]} "
-            f"({len(other):,} such rows). Copy both again, or make the run anew"
+            f"({len(other):,} such rows). Copy both again, or repeat the run"
         )
 
 

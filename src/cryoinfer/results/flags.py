@@ -83,7 +83,7 @@ def _flags(table: ParticleTable) -> Tensor:
     if len(bad):
         raise InputError(
             f"{FLAG} must hold 0, 1 or 2, but row {bad[0] + 1} holds "
-            f"{str(found[bad[0]])[:100]} ({len(bad)} such rows). Mend these rows, or "
-            "take the column out of the file"
+            f"{str(found[bad[0]])[:100]} ({len(bad)} such rows). Correct them, or "
+            "remove the column from the file"
         )
     return torch.from_numpy(found.astype(np.int64))

@@ -215,8 +215,8 @@ def require_known(arrays: NpzFile, path: Path) -> None:
     if found != VERSION:
         raise InputError(
             f"{path} has the layout of version {found}, expected version {VERSION}: it "
-            "was made by another version of cryoinfer. Use that one, or make the run "
-            "anew."
+            "was made by another version of cryoinfer. Use that one, or repeat the "
+            "run."
         )
 
 

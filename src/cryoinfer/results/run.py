@@ -158,7 +158,7 @@ def load_run(folder: Path | str) -> Run:
         if posteriors is None:
             raise InputError(
                 f"{path} holds no {layout.POSTERIORS}, which every run of `cryoinfer "
-                f"{record.workflow}` has: copy it again, or make the run anew"
+                f"{record.workflow}` has: copy it again, or repeat the run"
             )
         return Run(path, record, maps, _result(path, record, maps, posteriors))
 
@@ -224,7 +224,7 @@ def _result(
         raise InputError(
             f"{path / layout.PARTICLES} does not go with {layout.POSTERIORS}: expected "
             f"{len(posteriors.rotation):,} particles with half-sets, found "
-            f"{len(table):,}. Copy both again, or make the run anew"
+            f"{len(table):,}. Copy both again, or repeat the run"
         )
     require_file(path / layout.NOISE, "noise of a run")
     outlier_score, unreadable = _tested(record, table)

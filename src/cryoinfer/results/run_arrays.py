@@ -29,5 +29,5 @@ def run_arrays(path: Path) -> Iterator[NpzFile]:
     except Exception as error:  # zip and numpy have errors of many kinds
         raise InputError(
             f"{path} is damaged, or of another version of cryoinfer. Copy it again, "
-            "or make the run anew."
+            "or repeat the run."
         ) from error

@@ -151,7 +151,7 @@ class RunRecord:
             raise InputError(
                 f"{folder / RECORD} is damaged, or of another version of cryoinfer: "
                 "what was expected in it is missing or of another kind. Copy it "
-                "again, or make the run anew."
+                "again, or repeat the run."
             ) from error
 
     def key(self) -> str:

@@ -198,7 +198,7 @@ def require_modelled(particles: Particles, head: PoseChoice) -> None:
     if pixels > _CENTRED_PIXELS:
         raise InputError(
             f"cryoPoseNet models particles in the middle of their images, found shifts "
-            f"of up to {pixels:.1f} pixels: extract the particles anew, centred on "
+            f"of up to {pixels:.1f} pixels: extract the particles again, centred on "
             "these shifts, or search them"
         )
 

@@ -65,7 +65,7 @@ def load_encoder(path: Path) -> TrainedEncoder:
         if found != FORMAT:
             raise _OtherVersionError(
                 f"{path} is an encoder of format {found}, expected format {FORMAT}: it "
-                "was made by another version of cryoinfer. Train anew, or use that "
+                "was made by another version of cryoinfer. Train again, or use that "
                 "version."
             )
         _require_finite({name: values[name] for name in _FINITE})
@@ -78,7 +78,7 @@ def load_encoder(path: Path) -> TrainedEncoder:
             raise
         raise InputError(
             f"{path} is not an encoder, or is cut short or damaged: expected a file "
-            "written by `cryoinfer train`. Copy it again, or train anew."
+            "written by `cryoinfer train`. Copy it again, or train again."
         ) from error
     return trained
 

@@ -159,7 +159,7 @@ class Inferred:
             if any(one.shape != sums.first.sums.shape for one in kept):
                 raise InputError(
                     f"the state is of maps of another box than the encoder's {box}: "
-                    "begin anew with --overwrite"
+                    "start again with --overwrite"
                 )
             for own, one in zip(sums.tensors, kept, strict=True):
                 own.copy_(one)

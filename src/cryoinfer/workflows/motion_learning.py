@@ -237,7 +237,7 @@ def _searched_again(
     )
     others = int((geodesic_angle(before, after) > reach_radian(radius)).sum())
     return replace(state, posterior=found.posterior), (
-        f"a search with what has been learned found likelier poses of {others:,} of "
+        f"a search with the learned model found more likely poses of {others:,} of "
         f"{len(state.rows):,} particles"
     )
 

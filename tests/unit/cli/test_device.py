@@ -91,7 +91,7 @@ def test_a_run_on_a_gpu_says_so_once_and_records_it(
     runs.run(replace(options, device="cuda"), screen)
     assert seen == [torch.device("cuda", 0)]
     assert isinstance(screen.file, io.StringIO)
-    assert screen.file.getvalue().count("added up on H100") == 1
+    assert screen.file.getvalue().count("inserted on H100") == 1
     log = (options.out / "log.txt").read_text()
     assert "symmetry of sums" in log
     record = RunRecord.read(options.out)

@@ -94,7 +94,7 @@ def test_what_cannot_be_flipped_is_refused(tmp_path: Path, simulated: Path) -> N
     truth, particles = simulated / "truth.mrc", simulated / "particles.star"
     with pytest.raises(InputError, match="no poses"):
         flip(FlipOptions(truth, tmp_path / "a", particles), console())
-    with pytest.raises(OutputError, match="name a folder"):
+    with pytest.raises(OutputError, match="give a folder"):
         flip(FlipOptions(truth, tmp_path / "a.mrc", particles), console())
     with pytest.raises(InputError, match="not the folder of a run"):
         flip(FlipOptions(simulated, tmp_path / "b"), console())

@@ -258,7 +258,7 @@ def test_a_table_that_has_changed_is_not_taken(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Nothing says which particles"),
+        ([], "No condition is given"),
         (["--where", "z_1 > 99"], "None of 120 particles is selected; 3 lack"),
         (["--where", "z_3 > 0"], "no column z_3: expected one of z_"),
         (["--where", "outlir > 0"], "no column outlir: expected one of outlier, "),

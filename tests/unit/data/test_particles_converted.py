@@ -193,7 +193,7 @@ def test_a_ctf_in_a_table_that_is_not_used_is_told(sparc, cryosparc_table):
     particles = Particles.load(path)
     assert not particles.has_ctf
     (remark,) = particles.remarks
-    assert "J1_passthrough_particles.cs beside it" in remark
+    assert "J1_passthrough_particles.cs in its folder" in remark
     assert remark in [f.message for f in check(path) if f.severity == "warning"]
     with pytest.raises(InputError, match="does not hold every particle"):
         Particles.load(path, passthrough=[beside])
@@ -316,7 +316,7 @@ def test_a_damaged_table_beside_particles_is_passed_over_and_told(sparc):
     assert len(particles) == 3
     (remark,) = particles.remarks
     assert "J1_passthrough_particles.cs is not a cryoSPARC .cs table" in remark
-    assert "looked at as it lies beside p.cs, and is passed over" in remark
+    assert "is in the folder of p.cs, and is skipped" in remark
     assert remark in [f.message for f in check(path) if f.severity == "warning"]
     assert particles.select(rows(0)).remarks == (remark,)
     # One that the user names must be whole.

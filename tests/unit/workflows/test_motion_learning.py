@@ -168,8 +168,8 @@ def test_particles_that_begin_at_a_wrong_pose_are_found(
     )
     listener = Listener()
     learned_model(astray(problem, measured), 2, listener)
-    (told,) = [text for text in listener.told if "likelier poses" in text]
-    found = int(told.split("likelier poses of ")[1].split()[0])
+    (told,) = [text for text in listener.told if "more likely poses" in text]
+    found = int(told.split("more likely poses of ")[1].split()[0])
     # Random poses of a protein of two unlike domains; and one or two that had moved.
     assert 8 <= found <= 14
 

@@ -132,7 +132,7 @@ class CryosparcParticles:
             if bad.any():
                 raise InputError(
                     f"Row {bad.argmax() + 1} of the particles has {what} "
-                    f"({bad.sum()} such rows). Remove or mend these rows."
+                    f"({bad.sum()} such rows). Remove or correct these rows."
                 )
         return ImageReferences.of(names, row)
 

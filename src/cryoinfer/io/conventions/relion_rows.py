@@ -132,7 +132,7 @@ class RelionRows:
                 raise InputError(
                     f"rlnMagnification must be above 0, but row {bad[0] + 1} of the "
                     f"particles has {magnification[bad[0]]:g} ({len(bad)} such rows). "
-                    "Mend these rows, or remove the column and give --pixel-size."
+                    "Correct these rows, or remove the column and give --pixel-size."
                 )
             return self.numbers("rlnDetectorPixelSize") * 1e4 / magnification
         return np.full(len(self), np.nan)

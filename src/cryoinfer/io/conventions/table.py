@@ -183,7 +183,7 @@ def require_within(label: str, values: NDArray[np.float64], limit: float) -> Non
     if len(bad):
         raise InputError(
             f"{label} must lie within {limit:g} of 0, but row {bad[0] + 1} holds "
-            f"{values[bad[0]]} ({len(bad)} such rows). Remove or mend these rows."
+            f"{values[bad[0]]} ({len(bad)} such rows). Remove or correct these rows."
         )
 
 
@@ -236,8 +236,8 @@ class Halves:
             what = "no number" if np.isnan(value) else f"{value:g}"
             found = f"holds {what} in row {bad[0] + 1} ({len(bad)} such rows)"
         return cls(
-            remark=f"{label} names no two halves of the data: expected {first} and "
-            f"{first + 1}, it {found}. Halves are drawn at random instead."
+            remark=f"{label} does not divide the data into two halves: expected "
+            f"{first} and {first + 1}, it {found}. Halves are drawn at random instead."
         )
 
 
@@ -348,9 +348,9 @@ def refuse_features(features: Iterable[Feature], ignore: Collection[str]) -> Non
     names = " ".join(f"--ignore {f.name}" for f in left if f.ignorable)
     cure = " ".join(f.cure for f in left if f.cure)
     if not cure:
-        cure = f"Go on without modelling it with {names}, or correct the images first."
+        cure = f"Ignore it with {names}, or correct the images first."
     raise UnsupportedError(
-        f"The particles ask for physics that is not modelled:\n{lines}\n{cure}"
+        f"The particles require physics that is not modelled:\n{lines}\n{cure}"
     )
 
 
