@@ -112,19 +112,82 @@ def conformation_at(
     noise_inflation : float
         As of :class:`LinearConformation`.
     """
-    images = images.at_defocus_offset(latents.defocus_offset_angstrom)
-    slices = projector.slices(latents.pose.rotation, images)
-    shown = torch.view_as_real(images.ctf[:, None] * slices).flatten(2)
-    seen = torch.view_as_real(images.moved_back(latents.pose.shift_angstrom)).flatten(1)
-    left, along = seen - shown[:, 0], shown[:, 1:]
-    information = 2 * (along @ along.mT).double() / noise_inflation
-    slope = 2 * (along @ left[..., None]).double()[..., 0] / noise_inflation
+    likelihood = _Likelihood.at(projector, images, latents, noise_inflation)
+    return likelihood.posterior(prior.unknowns_sd_angstrom[3:])
+
+
+def evidence_of_first_components(
+    projector: SubspaceProjector,
+    images: WhitenedImages,
+    latents: Latents,
+    prior: PosePrior,
+) -> Tensor:
+    """Return the log evidence of images with none, one, .., all q of the components.
+
+    Parameters
+    ----------
+    projector, images, latents, prior
+        As for :func:`conformation_at`.
+
+    Returns
+    -------
+    Tensor of float64, shape (n, 1 + q)
+        Up to a constant of the image.
+    """
+    likelihood = _Likelihood.at(projector, images, latents, 1.0)
     sd = prior.unknowns_sd_angstrom[3:]
-    precision = information + torch.diag(sd**-2)
-    root = torch.linalg.cholesky(precision)
-    covariance = torch.cholesky_inverse(root)
-    mean = (covariance @ slope[..., None])[..., 0]
-    log_volume = root.diagonal(dim1=1, dim2=2).log().sum(1) + sd.log().sum()
-    power = left.square().sum(1).double() / noise_inflation
-    evidence = 0.5 * (slope * mean).sum(1) - power - log_volume
-    return ConformationPosterior(mean, covariance, evidence)
+    counts = range(1 + len(projector.components))
+    each = [likelihood.of_first(one).posterior(sd[:one]) for one in counts]
+    return torch.stack([one.log_evidence for one in each], 1)
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """The log-likelihood of n images as a parabola in z.
+
+    Attributes
+    ----------
+    information : Tensor of float64, shape (n, q, q)
+    slope : Tensor of float64, shape (n, q)
+        At z of 0.
+    power : Tensor of float64, shape (n,)
+        Squared residual there.
+    """
+
+    information: Tensor
+    slope: Tensor
+    power: Tensor
+
+    @classmethod
+    def at(
+        cls,
+        projector: SubspaceProjector,
+        images: WhitenedImages,
+        latents: Latents,
+        noise_inflation: float,
+    ) -> "_Likelihood":
+        images = images.at_defocus_offset(latents.defocus_offset_angstrom)
+        slices = projector.slices(latents.pose.rotation, images)
+        shown = torch.view_as_real(images.ctf[:, None] * slices).flatten(2)
+        moved = images.moved_back(latents.pose.shift_angstrom)
+        seen = torch.view_as_real(moved).flatten(1)
+        left, along = seen - shown[:, 0], shown[:, 1:]
+        information = 2 * (along @ along.mT).double() / noise_inflation
+        slope = 2 * (along @ left[..., None]).double()[..., 0] / noise_inflation
+        power = left.square().sum(1).double() / noise_inflation
+        return cls(information, slope, power)
+
+    def of_first(self, count: int) -> "_Likelihood":
+        """Return that of the first components alone."""
+        information = self.information[:, :count, :count]
+        return _Likelihood(information, self.slope[:, :count], self.power)
+
+    def posterior(self, sd: Tensor) -> ConformationPosterior:
+        """Return the posterior under a normal prior of widths (q,)."""
+        precision = self.information + torch.diag(sd**-2)
+        root = torch.linalg.cholesky(precision)
+        covariance = torch.cholesky_inverse(root)
+        mean = (covariance @ self.slope[..., None])[..., 0]
+        log_volume = root.diagonal(dim1=1, dim2=2).log().sum(1) + sd.log().sum()
+        evidence = 0.5 * (self.slope * mean).sum(1) - self.power - log_volume
+        return ConformationPosterior(mean, covariance, evidence)

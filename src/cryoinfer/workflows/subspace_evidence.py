@@ -10,12 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.linear_conformation import conformation_at
+from cryoinfer.inference.linear_conformation import evidence_of_first_components
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
 from cryoinfer.workflows.image_sources import StrictImages
+from cryoinfer.workflows.particle_pass import ImageSource
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.subspace_loop import FIRST_INFLATION, SubspaceLoop
 
@@ -49,8 +50,14 @@ def held_out_gain(loop: SubspaceLoop, poses: Latents, monitor: Monitor) -> HeldO
         state = own.in_principal_axes(state)
         assert state.subspace is not None
         projector = state.subspace.projector(loop.config.radius)
-        gains.append(_gains(loop, projector, others, poses, monitor))
-    gain = torch.cat(gains)
+        images = StrictImages(loop.problem.grid, loop.config.radius, loop.noise)
+        judged = loop.problem.of_rows(others)
+        gains.append(_gains(judged, images, projector, poses[others], monitor))
+    return _summary(torch.cat(gains))
+
+
+def _summary(gain: Tensor) -> HeldOutGain:
+    """Return means and standard errors of gains of n particles, (n, q)."""
     step = torch.diff(gain, dim=1, prepend=torch.zeros_like(gain[:, :1]))
     root = len(gain) ** 0.5
     return HeldOutGain(
@@ -68,28 +75,46 @@ def _divided(problem: Problem, seed: int) -> Problem:
     return replace(problem, half=order % 2)
 
 
-def _gains(
-    loop: SubspaceLoop,
+def gain_of_unseen(
+    problem: Problem,
+    source: ImageSource,
     projector: SubspaceProjector,
-    rows: Tensor,
+    poses: Latents,
+    monitor: Monitor,
+) -> HeldOutGain:
+    """Try a subspace on particles that it was not made of.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of these particles.
+    source : ImageSource
+        To the projector's radius or farther.
+    projector : SubspaceProjector
+    poses : Latents
+    monitor : Monitor
+    """
+    return _summary(_gains(problem, source, projector, poses, monitor))
+
+
+def _gains(
+    problem: Problem,
+    source: ImageSource,
+    projector: SubspaceProjector,
     poses: Latents,
     monitor: Monitor,
 ) -> Tensor:
     """Return the gain of the first k components over none, nats, (n, q)."""
-    problem = loop.problem.of_rows(rows)
-    source = StrictImages(problem.grid, loop.config.radius, loop.noise)
-    q, found = len(projector.components), []
-    monitor.stage("held-out evidence", len(rows))
-    for batch in problem.batches(torch.arange(len(rows))):
-        images = source.prepare(batch).images
-        at = batch.rows_of(poses[rows])
-        evidence = []
-        for count in range(q + 1):
-            shown = SubspaceProjector(projector.mean, projector.components[:count])
-            sd = problem.prior.conformation_sd_angstrom[:count]
-            prior = replace(problem.prior, conformation_sd_angstrom=sd)
-            evidence.append(conformation_at(shown, images, at, prior).log_evidence)
-        gains = torch.stack(evidence, 1)
-        found.append(gains[:, 1:] - gains[:, :1])
+    found = []
+    monitor.stage("held-out evidence", len(problem.particles))
+    for batch in problem.batches(torch.arange(len(problem.particles))):
+        prepared = source.prepare(batch)
+        if prepared is not None:
+            at = prepared.batch.rows_of(poses)
+            images = prepared.images.prefix(projector.radius)
+            evidence = evidence_of_first_components(
+                projector, images, at, problem.prior
+            )
+            found.append(evidence[:, 1:] - evidence[:, :1])
         monitor.advance(len(batch))
     return torch.cat(found)

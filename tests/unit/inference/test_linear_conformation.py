@@ -10,6 +10,7 @@ from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.linear_conformation import (
     LinearConformation,
     conformation_at,
+    evidence_of_first_components,
 )
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses
@@ -76,3 +77,21 @@ def test_evidence_weighs_the_modes_of_the_pose(scene, subspace) -> None:
     torch.testing.assert_close(
         found.covariances[apart, 0, 6:, 6:], at_truth.covariance[apart]
     )
+
+
+def test_evidence_of_the_first_components_is_that_of_them_alone(scene) -> None:
+    one = blob_map()
+    maps = [one, 0.02 * one.flip(0), 0.03 * one.flip(1), 0.01 * one.flip(2)]
+    whole = SubspaceProjector.of_maps(maps, RADIUS)
+    prior = replace(PRIOR, conformation_sd_angstrom=(1.0, 0.5, 2.0))
+    made = scene(5, noise_sd=1.0)
+    found = evidence_of_first_components(whole, made.images, made.truth, prior)
+    for count in range(4):
+        first = SubspaceProjector(whole.mean, whole.components[:count])
+        sd = prior.conformation_sd_angstrom[:count]
+        own = replace(prior, conformation_sd_angstrom=sd)
+        alone = conformation_at(first, made.images, made.truth, own)
+        # Products of other shapes round otherwise, to a millionth of some 1,000 nats.
+        torch.testing.assert_close(
+            found[:, count], alone.log_evidence, rtol=0, atol=2e-3
+        )
