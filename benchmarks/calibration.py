@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from judged import CHUNK, batches_of, coverage, infer_all, modes, seeded
+from judged import CHUNK, batches_of, coverage, infer_all, map_of, modes, seeded
 from kept import Case, Kept, kept_encoder
 from measure import LEVELS, argument_parser, results_of, simulated
 from printed import HALF_PRECISION, Column, table
@@ -41,7 +41,7 @@ from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.records import Latents
 from cryoinfer.results.calibration_trial import CalibrationTrial
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 SIMULATED = 5000
 EXACT = 100
@@ -236,7 +236,7 @@ def measure_simulated(
     chunks = in_chunks(len(images))
     found = {
         name: [
-            one.infer(images.select(rows), model.projector, model.prior, None)
+            one.infer(images.select(rows), map_of(model), model.prior, None)
             for rows in chunks
         ]
         for name, one in ways.items()

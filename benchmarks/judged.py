@@ -11,6 +11,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.calibration import coverage_curve
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.outlier_score import Fit, fit, outlier_score
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
@@ -19,7 +20,7 @@ from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.results.calibration_trial import REFINED, SEARCHED, CalibrationTrial
 from cryoinfer.workflows.dynamics import Dynamics
 from cryoinfer.workflows.iteration import initial_search_plan
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 CHUNK = 250
 DRAWS = 399
@@ -41,6 +42,12 @@ def trial_of(found: Dynamics) -> CalibrationTrial:
     return found.trials[SEARCHED if SEARCHED in found.trials else REFINED]
 
 
+def map_of(model: TrainedEncoder) -> MapProjector:
+    """Return the map of an encoder that has learned one, and no conformations."""
+    assert isinstance(model.projector, MapProjector)
+    return model.projector
+
+
 def searched_refinement(
     model: TrainedEncoder, coarse_radius: int
 ) -> PoseInference[MapProjector]:
@@ -54,7 +61,9 @@ def searched_refinement(
     plan = initial_search_plan(coarse_radius, step, refinement.symmetry)
     plan = replace(plan, radius=max(refinement.radii[0], coarse_radius))
     search = GlobalSearch(plan, 2 * model.prior.shift_sd_angstrom)
-    found = replace(refinement, proposal=search)
+    found = ModeRefinement(
+        search, refinement.radii, refinement.lever_angstrom, refinement.symmetry
+    )
     return InflatedCovariance(found, model.covariance_inflation)
 
 
@@ -65,10 +74,11 @@ def infer_all(
 ) -> list[ParticlePosterior]:
     """Return the posteriors of every batch, on the map of an encoder."""
     alone = inference is model.encoder
+    projector = map_of(model)
     radius = model.encoder.radius if alone else model.refinement.radii[-1]
     return [
         inference.infer(
-            model.encoder.whitened(batch, radius), model.projector, model.prior, None
+            model.encoder.whitened(batch, radius), projector, model.prior, None
         )
         for batch in batches
     ]
@@ -103,8 +113,8 @@ def novelty_of(
     posteriors: list[ParticlePosterior],
 ) -> torch.Tensor:
     """Return how little images are like one of the map, at their posteriors' modes."""
-    volume, parts = model.shown_volume, []
+    shown, parts = model.shown_projector, []
     for batch, posterior in zip(batches, posteriors, strict=True):
-        images = model.encoder.whitened(batch, volume.radius)
-        parts.append(fit(volume, images, posterior.mode(), model.prior))
+        images = model.encoder.whitened(batch, shown.radius)
+        parts.append(fit(shown, images, posterior.mode(), model.prior))
     return outlier_score(Fit.joined(parts), model.inliers)

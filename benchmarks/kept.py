@@ -20,12 +20,8 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
-from cryoinfer.workflows.train import (
-    EncoderConfig,
-    TrainedEncoder,
-    TrainingData,
-    train_encoder,
-)
+from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 HELD_BACK = 1000
 """Last particles of a set, which neither the run nor the encoder sees."""

@@ -30,7 +30,7 @@ from calibration import (
     measure_simulated,
     refined_modes,
 )
-from judged import seeded
+from judged import map_of, seeded
 from kept import Teller
 from measure import argument_parser, results_of
 from printed import HALF_PRECISION, Column, table
@@ -48,6 +48,7 @@ from cryoinfer.inference.outlier_score import InlierStatistics
 from cryoinfer.inference.pose_inference import InflatedCovariance, PoseInference
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.subspace_projector import MapsProjector
 from cryoinfer.inference.training import TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import (
@@ -60,7 +61,7 @@ from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch
 from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
 from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 BOX, PIXEL_SIZE = 64, 2.4
 APART_ANGSTROM = 24.0
@@ -146,6 +147,8 @@ def trained(density: Tensor, snr_db: float, steps: int) -> TrainedEncoder:
     return TrainedEncoder(
         encoder,
         density,
+        (),
+        BOX // 2 - 1,
         PRIOR,
         "C1",
         InlierStatistics(),
@@ -172,7 +175,7 @@ def masses(
         modes = refined_modes(model, images, Latents.rigid(turned, zero), radii)
         values.append(modes.log_likelihood)
     lesser = torch.stack(values, 1).softmax(1).amin(1)
-    found = inference.infer(images, model.projector, model.prior, None).weight
+    found = inference.infer(images, map_of(model), model.prior, None).weight
     return {
         "lesser_mode": float(lesser.mean()),
         "lesser_mode_found": float(found[:, 1].mean()),
@@ -180,7 +183,7 @@ def masses(
 
 
 def more_p_values(
-    inference: PoseInference[MapProjector], source: TrainingImages[MapProjector]
+    inference: PoseInference[MapsProjector], source: TrainingImages[MapsProjector]
 ) -> Row:
     """Return p-values of rotations' ranks on further images."""
     found = []

@@ -11,7 +11,7 @@ from cryoinfer.cli.app import app
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.workflows.encoder_file import load_encoder
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 STEPS = 12
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")

@@ -18,7 +18,7 @@ from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.io.mrc import read_map
 from cryoinfer.workflows.acquisition import AcquisitionStatistics
 from cryoinfer.workflows.encoder_file import save_encoder
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 BOX, PIXEL_SIZE_ANGSTROM, N = 16, 6.4, 100
 
@@ -44,6 +44,8 @@ def make_encoder(folder: Path) -> None:
     trained = TrainedEncoder(
         encoder=PoseEncoder(network, grid, noise, symmetry_rotations("C1")),
         density=density,
+        components=(),
+        last_radius=BOX // 2 - 1,
         prior=prior,
         symmetry="C1",
         # So that its map is not empty: nothing is flagged.

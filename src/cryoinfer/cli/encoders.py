@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.estimate import estimate_training
@@ -26,19 +27,21 @@ from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.io.mrc import MapFile, read_cube
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.flags import read_flags
+from cryoinfer.results.heterogeneity import LAST_RADIUS
 from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.workflows.encoder_calibration import calibrate_encoder
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    TrainedEncoder,
     TrainingData,
     help_training,
     require_picture,
     train_encoder,
 )
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,7 @@ def _read_training_data(
     InputError
         If there are none, the run measured no noise, or its map has another grid.
     """
-    found = run_files.read_run_map(folder)
-    mask = run_files.read_run_mask(folder)
+    found, maps = _read_maps(folder, record)
     noise = run_files.read_spectra(folder)
     if not noise:
         raise InputError(
@@ -256,11 +258,25 @@ def _read_training_data(
     assert particles.pose is not None
     shift = particles.pose.shift_angstrom
     training_data = TrainingData(
-        torch.tensor(found.density * mask.density),
+        maps[0],
         # That of the map is rounded to single precision.
         float(sizes[same][0]),
         tuple(spectrum.float() for spectrum in noise),
         float(shift.square().mean().sqrt()),
         record.symmetry(folder),
+        tuple(maps[1:]),
+        record.results.get(LAST_RADIUS),
     )
     return particles, training_data
+
+
+def _read_maps(folder: Path, record: RunRecord) -> tuple[MapFile, list[Tensor]]:
+    """Return a map on the run's grid, and the map or the subspace to be learned."""
+    if not record.has_conformations:
+        found = run_files.read_run_map(folder)
+        mask = run_files.read_run_mask(folder)
+        return found, [torch.tensor(found.density * mask.density)]
+    count = int(record.results["components"])
+    names = [layout.MEAN, *(layout.COMPONENT.format(k + 1) for k in range(count))]
+    maps = [read_cube(folder / name) for name in names]
+    return maps[0], [torch.tensor(one.density) for one in maps]

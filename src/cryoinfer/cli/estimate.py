@@ -264,12 +264,15 @@ class HeterogeneityWork:
         Components that are tried.
     searches : bool
         Whether poses are unknown.
+    steps : int
+        Of the training of an encoder; 0 for a search of all particles.
     """
 
     learning: int
     radius: float
     dims: int
     searches: bool
+    steps: int
 
 
 def estimate_heterogeneity(
@@ -286,8 +289,12 @@ def estimate_heterogeneity(
     like = estimate_run("refine", n, box, threads)
     seconds = _SUBSPACE_SECONDS * work.learning * (1 + work.dims) / 5
     if work.searches:
-        seconds += _STATES_SECONDS * work.learning + _SEARCHED_SECONDS * n
+        searched = min(n, work.learning) if work.steps else n
+        seconds += _STATES_SECONDS * work.learning + _SEARCHED_SECONDS * searched
     seconds *= (work.radius / _SUBSPACE_RADIUS) ** 2
+    if work.steps:
+        seconds += _training_seconds(work.steps, 32) + _TRIAL_SECONDS
+        seconds += n * box**2 / 1e6 * _REFINED_MEGAPIXEL_SECONDS * (1 + work.dims)
     pairs = (1 + work.dims) * (2 + work.dims) / 2
     # Padded twofold, half of a cube, to the radius of the last maps.
     voxels = (4 * work.radius / 0.45) ** 3 / 2

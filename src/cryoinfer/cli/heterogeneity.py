@@ -1,6 +1,6 @@
 """The conformations of particles, in a subspace of maps."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -8,9 +8,10 @@ from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli.arguments import recorded_path
+from cryoinfer.cli.conformation_run import finish_conformations
 from cryoinfer.cli.estimate import HeterogeneityWork, estimate_heterogeneity
-from cryoinfer.cli.heterogeneity_page import read_heterogeneity
-from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
+from cryoinfer.cli.nothing_found import INHERITED, inherited
+from cryoinfer.cli.options import RefinementMethod
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import joined_processes, require_alone
@@ -20,24 +21,23 @@ from cryoinfer.cli.rejected_particles import (
     flag_words,
     used_particles,
 )
-from cryoinfer.cli.report_page import write_report
+from cryoinfer.cli.results import write_encoder
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.runs import explained_interruption, is_done
-from cryoinfer.cli.terminal import aligned, say
+from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
+from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor
-from cryoinfer.report.heterogeneity import (
-    assess_heterogeneity,
-    verdict_words,
-)
-from cryoinfer.report.parts import cautions
-from cryoinfer.results import layout, run_files
-from cryoinfer.results.conformation_files import write_heterogeneity
-from cryoinfer.results.flags import OBEYED
-from cryoinfer.results.heterogeneity import Heterogeneity
-from cryoinfer.results.map_numbers import map_numbers
+from cryoinfer.results import run_files
+from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, Heterogeneity
 from cryoinfer.results.run_record import REMARKS, RunRecord
+from cryoinfer.workflows.amortize import fitting_encoder, require_teachable
+from cryoinfer.workflows.amortized_conformations import (
+    AmortizedConformations,
+    amortize_conformations,
+)
 from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
@@ -58,6 +58,8 @@ class HeterogeneityOptions:
     dims : int or None
         Components; None for as many as held-out images ask for.
     poses : {"unknown", "given"}
+    method : {"search", "amortized", "semi-amortized"}
+        By which all particles are inferred in what some of them have taught.
     resolution : float
         That conformations are inferred at, in angstrom.
     particle_diameter, max_shift : float or None
@@ -74,6 +76,7 @@ class HeterogeneityOptions:
     out: Path
     dims: int | None
     poses: Poses
+    method: RefinementMethod
     resolution: float
     particle_diameter: float | None
     max_shift: float | None
@@ -91,6 +94,7 @@ class HeterogeneityOptions:
             "particles": recorded_path(self.particles),
             "dims": self.dims,
             "poses": self.poses,
+            "method": self.method,
             "resolution": self.resolution,
             "particle-diameter": self.particle_diameter,
             "max-shift": self.max_shift,
@@ -149,8 +153,11 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
                 found = job.infer(monitor)
         finally:
             folder.add_times(monitor.stage_seconds)
-        write_heterogeneity(options.out, job.particles, job.used, found)
-        for line in _finish(folder, job, found):
+        told: dict[str, Any] = {REMARKS: job.remarks, INHERITED: job.inherited}
+        if isinstance(found, AmortizedConformations):
+            told[ENCODER_NUMBERS] = write_encoder(folder, found.trained, found.trials)
+            found = found.found
+        for line in finish_conformations(folder, job.particles, job.used, found, told):
             monitor.message(line)
 
 
@@ -173,6 +180,13 @@ class _Job:
         require_enough(len(chosen), options.config())
         if options.poses == "given":
             given_poses(chosen)
+        if options.method != "search":
+            if options.poses == "given":
+                raise InputError(
+                    f"--method {options.method} infers poses, --poses given takes them "
+                    "from the file: leave out one of the two"
+                )
+            require_teachable(chosen, fitting_encoder(chosen.box))
         return cls(options, particles, used, chosen)
 
     @property
@@ -207,6 +221,7 @@ class _Job:
             length / options.resolution,
             options.config().tried_dims(n),
             options.poses == "unknown",
+            0 if options.method == "search" else TrainingConfig().steps,
         )
         estimate = estimate_heterogeneity(work, n, self.chosen.box, threads)
         dims = (
@@ -217,52 +232,11 @@ class _Job:
         told = f"heterogeneity, {dims}, poses {options.poses}"
         return Plan(told, self.particles, options.out, threads, estimate)
 
-    def infer(self, monitor: Monitor) -> Heterogeneity:
+    def infer(self, monitor: Monitor) -> Heterogeneity | AmortizedConformations:
         """Return what is found, of the particles that are used."""
-        config = self.options.config()
-        return heterogeneity(self.chosen, config, monitor)
-
-
-def _finish(folder: RunFolder, job: _Job, found: Heterogeneity) -> list[str]:
-    """Write record and report of a run, and return what is to be said of it."""
-    numbers = _numbers(job, found)
-    folder.describe(numbers, [])
-    content = read_heterogeneity(folder.path)
-    numbers["cautions"] = warned = cautions(assess_heterogeneity(content))
-    folder.describe(numbers, [])
-    write_report(folder.path)
-    folder.finish()
-    return [*_summary(folder, found), *(f"Caution: {text}" for text in warned)]
-
-
-def _numbers(job: _Job, found: Heterogeneity) -> dict[str, Any]:
-    """Return what the record of the run holds."""
-    left = len(job.particles) - len(job.chosen)
-    return {
-        "particles": len(job.chosen),
-        REMARKS: job.remarks,
-        INHERITED: job.inherited,
-        **({OBEYED: left} if left else {}),
-        **map_numbers(found.reconstruction),
-        "components": found.dims,
-        "verdict": verdict_words(found.gain, found.dims),
-        "held_out_gain": asdict(found.gain),
-        "pose_r2": list(found.pose_r2),
-        "rigid_share": list(found.rigid_share),
-        "z_sd": found.z_sd.median(0).values.tolist() if found.dims else [],
-    }
-
-
-def _summary(folder: RunFolder, found: Heterogeneity) -> list[str]:
-    """Return what a finished run has led to."""
-    rows = {"Conformations": verdict_words(found.gain, found.dims)}
-    rows["Mean map"] = resolution_words(map_numbers(found.reconstruction), ONE_MAP)
-    for number in range(found.dims):
-        spread = float(found.z[:, number].std())
-        sd = float(found.z_sd[:, number].median())
-        rows[f"z {number + 1}"] = (
-            f"standard deviation {spread:.2f} over particles, {sd:.2f} of one (median)"
-        )
-    rows["Results"] = str(folder.path)
-    rows["Report"] = str(folder.path / layout.REPORT)
-    return aligned(rows)
+        config, method = self.options.config(), self.options.method
+        if method == "search":
+            return heterogeneity(self.chosen, config, monitor)
+        encoder = replace(fitting_encoder(self.chosen.box), seed=self.options.seed)
+        refines = method == "semi-amortized"
+        return amortize_conformations(self.chosen, config, encoder, refines, monitor)

@@ -31,6 +31,14 @@ Poses = Annotated[
         help="Whether poses are inferred (unknown), or kept as in the file (given).",
     ),
 ]
+Method = Annotated[
+    opt.RefinementMethod,
+    typer.Option(
+        help="How all particles are inferred in what some have taught. search: all "
+        "poses of each. amortized: an encoder that learns the subspace finds pose and "
+        "z in one pass; semi-amortized: local refinement of both from there.",
+    ),
+]
 Resolution = Annotated[
     float,
     typer.Option(
@@ -57,6 +65,7 @@ def heterogeneity(
     out: opt.Out,
     dims: Dims = None,
     poses: Poses = "unknown",
+    method: Method = "search",
     resolution: Resolution = 10.0,
     particle_diameter: opt.ParticleDiameter = None,
     max_shift: opt.MaxShift = None,
@@ -81,6 +90,7 @@ def heterogeneity(
             out=out,
             dims=dims,
             poses=poses,
+            method=method,
             resolution=resolution,
             particle_diameter=particle_diameter,
             max_shift=max_shift,

@@ -5,12 +5,20 @@ from pathlib import Path
 import numpy as np
 
 from cryoinfer.cli.arguments import spelled_arguments
-from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, resolution_words
+from cryoinfer.cli.nothing_found import (
+    INHERITED,
+    ONE_MAP,
+    OWN_CAUTIONS,
+    resolution_words,
+)
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.errors import InputError
+from cryoinfer.inference.convergence import CONVERGED
 from cryoinfer.io.mrc import read_cube
 from cryoinfer.report.heterogeneity import HeterogeneityContent
 from cryoinfer.results import layout
-from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.results.calibration_trial import CalibrationTrial
+from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, HeldOutGain
 from cryoinfer.results.posterior_files import require_known
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_files import CORRECTED, UNMASKED, read_fsc
@@ -58,7 +66,8 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         maps=np.stack([read_cube(path / name).density for name in names]),
         pixel_size_angstrom=results["pixel_size_angstrom"],
         gain=HeldOutGain(**gain),
-        chosen=record.arguments.get("dims") is not None,
+        counted=_counted(record),
+        unseen=record.workflow == "infer",
         pose_r2=tuple(results["pose_r2"]),
         rigid_share=tuple(results["rigid_share"]),
         fsc=curves[CORRECTED],
@@ -69,6 +78,32 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         stage_seconds=record.stage_seconds,
         arguments=spelled_arguments(record.arguments),
         versions=record.versions,
-        warnings=tuple(results.get(INHERITED, ())),
+        warnings=_warnings(record),
         remarks=tuple(results.get(REMARKS, ())),
+        trials={
+            name: CalibrationTrial.of_record(values)
+            for name, values in results.get(ENCODER_NUMBERS, {})
+            .get("trials", {})
+            .items()
+        },
     )
+
+
+def _counted(record: RunRecord) -> str:
+    if record.workflow == "infer":
+        return "as learned"
+    chosen = record.arguments.get("dims") is not None
+    return "chosen" if chosen else "by held-out gain"
+
+
+def _warnings(record: RunRecord) -> tuple[str, ...]:
+    """Return what is wrong with what the run was given, its encoder and its images."""
+    found = record.results
+    said = [*found.get(INHERITED, ()), *found.get(OWN_CAUTIONS, ())]
+    counts = LeftOut.of_results(found)
+    if counts is not None:
+        said += counts.cautions()
+    verdict = found.get(ENCODER_NUMBERS, {}).get("verdict", CONVERGED)
+    if not verdict.startswith(CONVERGED):
+        said.append(f"The encoder that inferred the particles: {verdict}.")
+    return tuple(said)

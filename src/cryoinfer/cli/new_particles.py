@@ -5,12 +5,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from cryoinfer.cli.arguments import recorded_path
+from cryoinfer.cli.conformation_run import finish_conformations
 from cryoinfer.cli.estimate import estimate_inference
 from cryoinfer.cli.inputs import encoder_file
-from cryoinfer.cli.nothing_found import INHERITED, ONE_MAP, inherited, resolution_words
+from cryoinfer.cli.nothing_found import (
+    INHERITED,
+    ONE_MAP,
+    OWN_CAUTIONS,
+    inherited,
+    resolution_words,
+)
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import (
@@ -21,7 +29,6 @@ from cryoinfer.cli.processes import (
 )
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import LeftOut
-from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import CAUTIONS, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere
 from cryoinfer.cli.runs import explained_interruption, is_done
@@ -34,14 +41,16 @@ from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
+from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, Heterogeneity
 from cryoinfer.results.layout import RECORD
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.wording import format_duration
+from cryoinfer.workflows.amortized_conformations import infer_conformations
 from cryoinfer.workflows.encoder_file import load_encoder
 from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
 from cryoinfer.workflows.preparation import require_alike
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 from cryoinfer.world import World
 
 
@@ -115,6 +124,11 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
             symmetry=symmetry,
             seed=options.seed,
         )
+        if options.watch and trained.components:
+            raise InputError(
+                "--watch knows one map, and this encoder has learned conformations: "
+                "infer a file of particles at a time"
+            )
         if options.watch:
             require_alone(world, "--watch")
             _watch(options, trained, config, console)
@@ -141,9 +155,10 @@ class _Job:
     config: InferConfig
     world: World
 
-    def infer(self, monitor: Monitor) -> RunResult:
+    def infer(self, monitor: Monitor) -> RunResult | Heterogeneity:
         """Do this process's share."""
-        return infer(self.particles, self.trained, self.config, monitor, self.world)
+        work = infer_conformations if self.trained.components else infer
+        return work(self.particles, self.trained, self.config, monitor, self.world)
 
 
 def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
@@ -174,10 +189,24 @@ def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
                     result = job.infer(monitor)
             finally:
                 folder.add_times(monitor.stage_seconds)
-            remarks = {REMARKS: list(particles.remarks)}
-            write_results(folder, particles, result, told | remarks)
-        for line in _summary(folder, monitor):
+            told |= {REMARKS: list(particles.remarks)}
+            if isinstance(result, Heterogeneity):
+                said = _finish_conformations(folder, particles, result, told)
+            else:
+                write_results(folder, particles, result, told)
+                said = _summary(folder, monitor)
+        for line in said:
             monitor.message(line)
+
+
+def _finish_conformations(
+    folder: RunFolder, particles: Particles, found: Heterogeneity, told: dict[str, Any]
+) -> list[str]:
+    """Write what an encoder of a subspace has found, and return what is to be said."""
+    own = {name: told.pop(name) for name in ("verdict", "median_degrees", "trials")}
+    every = torch.ones(len(particles), dtype=torch.bool)
+    numbers = {**told, ENCODER_NUMBERS: own}
+    return finish_conformations(folder, particles, every, found, numbers)
 
 
 def _watch(

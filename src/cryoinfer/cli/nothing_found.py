@@ -15,6 +15,10 @@ from cryoinfer.wording import format_resolution
 INHERITED = "inherited"
 """Key of the record: what is to be known of the runs that this one was made from."""
 
+OWN_CAUTIONS = "own_cautions"
+"""Key of the record: what asks for caution in this run alone, not in what is made from
+it."""
+
 
 ONE_MAP = "half-maps with poses from one map"
 """Half-maps of an encoder's run, whose agreement says too much."""

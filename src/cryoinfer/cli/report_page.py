@@ -12,6 +12,7 @@ from cryoinfer.cli.heterogeneity_page import read_heterogeneity
 from cryoinfer.cli.nothing_found import (
     INHERITED,
     ONE_MAP,
+    OWN_CAUTIONS,
     nothing_words,
     resolution_words,
     searched_words,
@@ -19,7 +20,7 @@ from cryoinfer.cli.nothing_found import (
 from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.identifiability import Identifiability
-from cryoinfer.inference.convergence import Check
+from cryoinfer.inference.convergence import CONVERGED, Check
 from cryoinfer.io.mrc import read_cube
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.report import (
@@ -80,10 +81,6 @@ _NOT_ASKED = (
     "Whether the images show a structure at all was not tested, since fewer than "
     f"{FEWEST_IMAGES} images cannot show it."
 )
-_CONVERGED = "converged"
-OWN_CAUTIONS = "own_cautions"
-"""In the record of a run: what asks for caution in this run alone, not in what is made
-from it."""
 
 _USED = {"amortized": ENCODER, "semi-amortized": REFINED}
 """Which trial speaks for the posteriors of a method."""
@@ -110,7 +107,7 @@ def write_report(folder: Path) -> Path:
         with record.trusted(folder):
             dynamics = read_dynamics(folder)
         page = render_dynamics_report(dynamics)
-    elif record.workflow == "heterogeneity":
+    elif record.has_conformations:
         with record.trusted(folder):
             conformations = read_heterogeneity(folder)
         page = render_heterogeneity_report(conformations)
@@ -192,7 +189,7 @@ def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
         title=folder.absolute().name,
         created=record.created,
         verdict=verdict,
-        converged=verdict.startswith(_CONVERGED),
+        converged=verdict.startswith(CONVERGED),
         checks=[Check(**values) for values in record.iterations],
         trials=_trials(record),
         stage_seconds=record.stage_seconds,
@@ -329,7 +326,7 @@ def _warnings(record: RunRecord) -> tuple[str, ...]:
     cautions = (*said, *cautions)
     if record.workflow != "infer" and STRUCTURE_FOUND not in found:
         cautions = (*cautions, _NOT_ASKED)
-    verdict = found.get("verdict", _CONVERGED)
-    if verdict.startswith(_CONVERGED):
+    verdict = found.get("verdict", CONVERGED)
+    if verdict.startswith(CONVERGED):
         return cautions
     return (f"The encoder that inferred the poses: {verdict}.", *cautions)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from cryoinfer.cli.nothing_found import OWN_CAUTIONS
 from cryoinfer.cli.rejected_particles import LeftOut
-from cryoinfer.cli.report_page import OWN_CAUTIONS, read_content, write_report
+from cryoinfer.cli.report_page import read_content, write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
 from cryoinfer.io.replacing import replace_file
@@ -20,7 +21,7 @@ from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.encoder_file import save_encoder
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 CAUTIONS = "cautions"
 """In the record of a run: what asks for caution, as in its report."""

@@ -15,6 +15,7 @@ from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
     INHERITED,
+    OWN_CAUTIONS,
     exit_code,
     inherited,
     nothing_words,
@@ -41,7 +42,6 @@ from cryoinfer.cli.rejected_particles import (
     flag_words,
     used_particles,
 )
-from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
 from cryoinfer.cli.run_summary import summary

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.cli.guard import mendable
-from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words
+from cryoinfer.cli.nothing_found import ONE_MAP, OWN_CAUTIONS, resolution_words
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import LeftOut
-from cryoinfer.cli.report_page import OWN_CAUTIONS
 from cryoinfer.cli.results import put_own_cautions, write_found
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.signals import ENDING
@@ -40,7 +39,7 @@ from cryoinfer.workflows.infer import (
     reconstruct_inferred,
 )
 from cryoinfer.workflows.inferred import Inferred
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 _LOOK_SECONDS = 2.0
 """Between two looks at the folder."""

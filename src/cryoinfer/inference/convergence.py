@@ -23,6 +23,9 @@ _RANDOM_POSES = 10_000
 _FEWEST_CHECKS = 4
 """Looks at the images held back before anything is said of convergence."""
 
+CONVERGED = "converged"
+"""How the verdict on a training begins that needs no more steps."""
+
 _SETTLED_NATS = 0.5
 """Gain an image over the second half of a training that counts as none."""
 
@@ -114,6 +117,6 @@ def verdict(checks: list[Check], lost_degrees: float) -> str:
             f"{gained:.1f} nats an image; more steps will help"
         )
     return (
-        f"converged: median error {last.median_degrees:.2f} degrees on simulated "
+        f"{CONVERGED}: median error {last.median_degrees:.2f} degrees on simulated "
         "images held back"
     )

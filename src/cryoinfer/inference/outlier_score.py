@@ -11,19 +11,17 @@ neither the map's own errors nor those of the noise spectrum have grown large.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.slices import FourierVolume, extract_slices
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
-from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.records import Latents
+from cryoinfer.records import Indexable, Latents
 
 FALSE_ALARMS = 0.01
 """Share of the images of the map that are flagged."""
@@ -35,7 +33,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Indexable):
     """How the map fits n images at their poses.
 
     Attributes
@@ -54,12 +52,6 @@ class Fit:
     contrast_sd: Tensor
     power: Tensor
     power_sd: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Return the fits of all parts as one."""
-        names = ("contrast", "contrast_sd", "power", "power_sd")
-        return cls(*(torch.cat([getattr(one, x) for one in parts]) for x in names))
 
 
 @dataclass(frozen=True)
@@ -103,10 +95,20 @@ class InlierStatistics:
         return cls(contrast, contrast_spread, power, power_spread)
 
 
+class _RadialProjector(Projector, Protocol):
+    @property
+    def radius(self) -> int:
+        """Largest Fourier radius of its maps."""
+        ...
+
+
 def fit(
-    volume: FourierVolume, images: WhitenedImages, near: Latents, prior: PosePrior
+    projector: _RadialProjector,
+    images: WhitenedImages,
+    near: Latents,
+    prior: PosePrior,
 ) -> Fit:
-    """Refine the poses of an inference, and fit the map's slices there.
+    """Refine the latents of an inference, and fit the map's slices there.
 
     A few steps make it indifferent how sharp the inference was, and at
     which radius; at a high signal, the error of an encoder's pose is enough to make an
@@ -114,9 +116,10 @@ def fit(
 
     Parameters
     ----------
-    volume : FourierVolume
+    projector : MapProjector or SubspaceProjector
+        Of the map, or of the maps of conformations.
     images : WhitenedImages
-        Of n images, within the volume's radius.
+        Of n images, within the projector's radius.
     near : Latents
         Of the same images: the best mode of each posterior.
     prior : PosePrior
@@ -127,13 +130,12 @@ def fit(
         The pose fits some of the noise too: it lowers the power by half a coefficient
         for each of its numbers.
     """
-    longest = reach_radian(volume.radius)
-    projector = MapProjector(volume)
+    longest = reach_radian(projector.radius)
     found = refine_locally(projector, images, near, prior, _STEPS, longest)
-    return fit_at(volume, images, found.latents)
+    return fit_at(projector, images, found.latents)
 
 
-def fit_at(volume: FourierVolume, images: WhitenedImages, latents: Latents) -> Fit:
+def fit_at(projector: Projector, images: WhitenedImages, latents: Latents) -> Fit:
     """Fit the map's slices at given latents to whitened images.
 
     Power is weighted by ``P / (1 + P)``, with P the power of the slice in its ring
@@ -142,9 +144,9 @@ def fit_at(volume: FourierVolume, images: WhitenedImages, latents: Latents) -> F
 
     Parameters
     ----------
-    volume : FourierVolume
+    projector : Projector
     images : WhitenedImages
-        Of n images, within the volume's radius.
+        Of n images, within the projector's radius.
     latents : Latents
         Of the same images.
 
@@ -153,9 +155,8 @@ def fit_at(volume: FourierVolume, images: WhitenedImages, latents: Latents) -> F
     Fit
     """
     images = images.at_defocus_offset(latents.defocus_offset_angstrom)
-    pose = latents.pose
-    slices = extract_slices(volume, pose.rotation, images.disc, images.scale)
-    seen = images.moved_back(pose.shift_angstrom)
+    slices = projector.coefficients(latents, images)
+    seen = images.moved_back(latents.pose.shift_angstrom)
     expected = images.ctf * slices
     own = expected.abs().square()
     information = own.sum(1).clamp(min=_TINY)

@@ -1,11 +1,17 @@
 """A mean map and principal volumes as a forward model: maps linear in a latent z."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.fourier.slices import (
+    DEFAULT_PADDING,
+    FourierVolume,
+    extract_slices,
+)
 from cryoinfer.inference.map_equations import slices_and_slopes
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.prior import PosePrior
@@ -30,6 +36,21 @@ class SubspaceProjector:
 
     mean: FourierVolume
     components: tuple[FourierVolume, ...]
+
+    @classmethod
+    def of_maps(
+        cls, maps: Sequence[Tensor], radius: int, padding: float = DEFAULT_PADDING
+    ) -> Self:
+        """Return the forward model of a mean map and components, to a radius."""
+        mean, *components = (
+            FourierVolume.from_map(one, radius, padding) for one in maps
+        )
+        return cls(mean, tuple(components))
+
+    @property
+    def radius(self) -> int:
+        """Largest Fourier radius of the maps."""
+        return self.mean.radius
 
     def at(self, conformation: Tensor) -> MapProjector:
         """Return the map of one conformation (q,) as a forward model."""
@@ -80,6 +101,26 @@ class SubspaceProjector:
             jacobian = torch.cat([jacobian, torch.stack(of_component, 1)], 1)
         residual = images.moved_back(latents.pose.shift_angstrom) - images.ctf * shown
         return NormalEquations.of_residuals(residual, jacobian, prior.precision >= 0)
+
+
+MapsProjector = MapProjector | SubspaceProjector
+
+
+def maps_projector(
+    maps: Sequence[Tensor], radius: int, padding: float = DEFAULT_PADDING
+) -> MapsProjector:
+    """Return the forward model of one map, or of a mean map and components.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor, each of shape (n, n, n)
+        One of them has the compiled refinement of a map.
+    radius : int
+    padding : float, optional
+    """
+    if len(maps) == 1:
+        return MapProjector(FourierVolume.from_map(maps[0], radius, padding))
+    return SubspaceProjector.of_maps(maps, radius, padding)
 
 
 def _shares(latents: Latents) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cryoinfer.evaluation.free_energy import FEWEST, FreeEnergy, FreeEnergyPlane
 from cryoinfer.evaluation.identifiability import Identifiability
+from cryoinfer.inference.convergence import CONVERGED
 from cryoinfer.report.figures import draw_fsc
 from cryoinfer.report.free_energy import draw_uncertainties, free_energy_section
 from cryoinfer.report.parts import (
@@ -30,7 +31,6 @@ from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.wording import format_duration
 
 _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
-_CONVERGED = "converged"
 _WIDENED = 2.0  # by the pose, of what would be known without it
 _ALIKE = 0.9  # posterior correlation of two modes
 
@@ -202,7 +202,7 @@ def assess_dynamics(content: DynamicsContent) -> list[Finding]:
                 "too bright for single precision: nothing is known of these particles.",
             )
         )
-    if content.verdict and not content.verdict.startswith(_CONVERGED):
+    if content.verdict and not content.verdict.startswith(CONVERGED):
         findings.append(Finding("caution", f"The encoder: {content.verdict}."))
     share = np.median(content.sd, axis=0) / content.prior_sd_angstrom
     vague = [str(k + 1) for k in np.flatnonzero(share > _HARDLY_KNOWN).tolist()]

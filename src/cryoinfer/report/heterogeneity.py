@@ -26,7 +26,9 @@ from cryoinfer.report.parts import (
 from cryoinfer.report.scatter import ScatterContent, scatter_section
 from cryoinfer.report.style import BLUE, GREEN, GREY, ORANGE, figure_style, to_svg
 from cryoinfer.report.surface import surface_level
+from cryoinfer.report.trials import judge_trials
 from cryoinfer.report.volumes import AxisFrames, volumes_section
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.heterogeneity import HeldOutGain
 from cryoinfer.wording import format_duration
 
@@ -56,8 +58,10 @@ class HeterogeneityContent:
         Mean and components.
     pixel_size_angstrom : float
     gain : HeldOutGain
-    chosen : bool
-        Whether the user chose the number of components.
+    counted : str
+        What the number of components comes of.
+    unseen : bool
+        Whether the subspace was learned from other particles.
     pose_r2, rigid_share : tuple of float
     fsc, fsc_unmasked : Tensor, shape (n // 2 + 1,)
         Of the half-maps of all particles.
@@ -68,6 +72,8 @@ class HeterogeneityContent:
     stage_seconds : mapping from stage to seconds
     arguments, versions : mapping
     warnings, remarks : tuple of str
+    trials : mapping of str to CalibrationTrial
+        Of an encoder that has inferred the particles.
     """
 
     title: str
@@ -78,7 +84,8 @@ class HeterogeneityContent:
     maps: NDArray[np.float32]
     pixel_size_angstrom: float
     gain: HeldOutGain
-    chosen: bool
+    counted: str
+    unseen: bool
     pose_r2: tuple[float, ...]
     rigid_share: tuple[float, ...]
     fsc: Tensor
@@ -91,6 +98,7 @@ class HeterogeneityContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    trials: Mapping[str, CalibrationTrial] = field(default_factory=dict)
 
 
 def verdict_words(gain: HeldOutGain, dims: int) -> str:
@@ -148,6 +156,7 @@ def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
                     f"structure ({share:.0%} of its power), as pose errors make one.",
                 )
             )
+    findings += judge_trials(content.trials)
     if dims:
         findings.append(
             Finding(
@@ -163,7 +172,6 @@ def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
 def render_heterogeneity_report(content: HeterogeneityContent) -> str:
     """Write the conformations of particles as a self-contained HTML page."""
     n, dims = content.z.shape
-    by = "chosen" if content.chosen else "by held-out gain"
     known = f"{np.median(content.z_sd[:, 0]):.2f}" if dims else "none"
     return page(
         title=content.title,
@@ -171,7 +179,7 @@ def render_heterogeneity_report(content: HeterogeneityContent) -> str:
         verdict=verdict_words(content.gain, dims),
         tiles=tiles(
             ("Particles", f"{n:,}", "inferred"),
-            ("Components", f"{dims}", by),
+            ("Components", f"{dims}", content.counted),
             ("Uncertainty of z 1", known, "median sd; sd of all particles about 1"),
             ("Mean map", content.resolution.split(",")[0].split(" (")[0], "half-maps"),
             (
@@ -212,10 +220,18 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
             ),
             _component_table(content),
         )
+    made = (
+        "Each half-set has a subspace of its own, from random z, and is judged by the "
+        "images of the other half."
+    )
+    if content.unseen:
+        made = (
+            "The subspace was learned from other particles, unless the encoder had seen "
+            "these, and is judged by some of them."
+        )
     yield section(
         "Held-out gain of the components",
-        "Each half-set has a subspace of its own, from random z. The gain is how much "
-        "the components raise the log-likelihood of the other half's images. Where a "
+        f"{made} The gain is how much the components raise the log-likelihood. Where a "
         "component has learned noise, it is negative.",
         _gain_table(content.gain),
     )

@@ -17,13 +17,17 @@ from cryoinfer.io.latents import write_columns
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
+from cryoinfer.results.flags import FLAG, given_flags
 from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.results.posterior_files import require_known, write_posteriors
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_files import (
+    INFINITE_NATS,
+    flag_columns,
     read_image_names,
     save_map,
     save_particles,
+    write_noise,
     write_reconstruction,
 )
 
@@ -59,6 +63,7 @@ def write_heterogeneity(
         name = layout.COMPONENT.format(number) if number else layout.MEAN
         save_map(folder / name, one, pixel_size)
     write_reconstruction(folder, found.reconstruction)
+    write_noise(folder / layout.NOISE, found.run.noise_power)
     write_posteriors(
         folder / layout.POSTERIORS,
         {name: value.float().numpy() for name, value in rows.items()},
@@ -78,7 +83,7 @@ def _rows(used: Tensor, found: Heterogeneity) -> dict[str, Tensor]:
         "mean": found.z,
         "sd": found.z_sd,
         "log_likelihood": found.posterior.log_likelihood,
-        "entropy_nats": found.posterior.entropy(),
+        "entropy_nats": found.run.entropy().double(),
     }
     rows = {}
     for name, value in values.items():
@@ -132,7 +137,7 @@ def _with_results(
     half = 1 + torch.arange(len(used)) % 2
     if particles.random_subset is not None:
         half = particles.random_subset.clone()
-    half[used] = found.random_subset
+    half[used] = found.run.random_subset
     variance = rows["covariance"].diagonal(dim1=1, dim2=2)
     columns: dict[str, NDArray[Any]] = {
         "cryoinferRotationSdDegrees": _numbers(
@@ -144,9 +149,19 @@ def _with_results(
     for number in range(found.dims):
         columns[f"cryoinferZ{number + 1}"] = _numbers(rows["mean"][:, number])
         columns[f"cryoinferZ{number + 1}Sd"] = _numbers(rows["sd"][:, number])
+    for name, own in flag_columns(found.run).items():
+        # What was left out had been flagged before.
+        before = given_flags(particles).numpy() if name == FLAG else INFINITE_NATS
+        columns[name] = np.where(used.numpy(), _among(used, own), before)
     return particles.with_results(
         pose=Pose(rotation, shift), random_subset=half, columns=columns
     )
+
+
+def _among(used: Tensor, own: NDArray[Any]) -> NDArray[Any]:
+    whole = np.zeros(len(used), own.dtype)
+    whole[used.numpy()] = own
+    return whole
 
 
 def _numbers(values: Tensor) -> NDArray[np.float64]:

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.results.run_result import Reconstruction
+from cryoinfer.results.run_result import Reconstruction, RunResult
+
+ENCODER_NUMBERS, LAST_RADIUS = "encoder", "last_radius"
+"""Keys of a run's record: the encoder that has inferred its particles; and the Fourier
+radius that its maps reach."""
 
 
 @dataclass(frozen=True)
@@ -48,34 +52,42 @@ class Heterogeneity:
 
     Attributes
     ----------
-    posterior : ParticlePosterior
-        Of n particles; the conformation is z, q numbers of about unit spread.
+    run : RunResult
+        Posteriors of n particles, whose conformation is z, q numbers of about unit
+        spread; and the map of all that show it, whatever their conformation.
     maps : Tensor, shape (1 + q, m, m, m)
         The mean and the components, on the voxels of the particles.
-    reconstruction : Reconstruction
-        From all particles at their poses, whatever their conformation.
-    random_subset : Tensor of int64, shape (n,)
-        Half-set, 1 or 2.
     gain : HeldOutGain
     pose_r2 : tuple of float
         Share of the variance of each z that the pose and the defocus predict, of
         particles that the prediction was not fitted to.
     rigid_share : tuple of float
         Share of each component that a rigid motion of the mean would make.
+    last_radius : int
+        Fourier radius that the maps reach.
     """
 
-    posterior: ParticlePosterior
+    run: RunResult
     maps: Tensor
-    reconstruction: Reconstruction
-    random_subset: Tensor
     gain: HeldOutGain
     pose_r2: tuple[float, ...]
     rigid_share: tuple[float, ...]
+    last_radius: int
 
     @property
     def dims(self) -> int:
         """Number of components, which may be 0."""
         return len(self.maps) - 1
+
+    @property
+    def reconstruction(self) -> Reconstruction:
+        """The map of all particles, whatever their conformation."""
+        return self.run.reconstruction
+
+    @cached_property
+    def posterior(self) -> ParticlePosterior:
+        """The posteriors of pose and z, the weights of their modes adding up to one."""
+        return self.run.posterior
 
     @cached_property
     def z(self) -> Tensor:

@@ -68,7 +68,8 @@ class Run:
     motions : Motions or None
         Of every particle, of `dynamics`.
     conformations : ParticlePosterior or None
-        Of every particle, of `heterogeneity`: pose and z at the most probable mode.
+        Of every particle, of `heterogeneity` and of `infer` with its encoder: pose
+        and z at the most probable mode.
     """
 
     path: Path
@@ -145,7 +146,7 @@ def load_run(folder: Path | str) -> Run:
         )
     if record.workflow == "dynamics":
         return Run(path, record, motions=read_motions(path))
-    if record.workflow == "heterogeneity":
+    if record.has_conformations:
         with record.trusted(path):
             maps = _reconstruction(path, record)
             found = read_conformation_posteriors(path)

@@ -56,7 +56,7 @@ def write_reconstruction(folder: Path, reconstruction: Reconstruction) -> None:
 
 def write_inference(folder: Path, particles: Particles, result: RunResult) -> None:
     """Write the posteriors, the noise, and the particles with what was found."""
-    _write_noise(folder / layout.NOISE, result.noise_power)
+    write_noise(folder / layout.NOISE, result.noise_power)
     Posteriors.of(result).write(folder)
     save_particles(folder / layout.PARTICLES, with_posteriors(particles, result))
 
@@ -66,8 +66,6 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
 
     The defocus changes only where it was inferred.
     """
-    from cryoinfer.inference.outlier_score import is_outlier
-
     found = result.inferred
     latents = found.mode()
     variance = found.covariance[:, 0].diagonal(dim1=-2, dim2=-1).detach().cpu().double()
@@ -78,12 +76,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         "cryoinferPosteriorEntropy": _float32(result.entropy()),
         "rlnLogLikeliContribution": _finite(found.log_likelihood),
     }
-    if result.outlier_score_nats is not None and result.unreadable is not None:
-        strange = result.outlier_score_nats
-        flag = is_outlier(strange).int()
-        flag[result.unreadable] = UNREADABLE
-        columns[OUTLIER_SCORE] = _finite(strange.nan_to_num(nan=INFINITE_NATS))
-        columns[FLAG] = flag.numpy()
+    columns |= flag_columns(result)
     defocus_was_inferred = bool((variance[:, 5] > 0).any())
     return particles.with_results(
         pose=latents.pose,
@@ -93,6 +86,19 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
         random_subset=result.random_subset,
         columns=columns,
     )
+
+
+def flag_columns(result: RunResult) -> dict[str, NDArray[Any]]:
+    """Return the outlier scores and what follows, if the run asked for them."""
+    from cryoinfer.inference.outlier_score import is_outlier
+
+    if result.outlier_score_nats is None or result.unreadable is None:
+        return {}
+    strange = result.outlier_score_nats
+    flag = is_outlier(strange).int()
+    flag[result.unreadable] = UNREADABLE
+    score = _finite(strange.nan_to_num(nan=INFINITE_NATS))
+    return {OUTLIER_SCORE: score, FLAG: flag.numpy()}
 
 
 def read_image_names(folder: Path) -> NDArray[Any]:
@@ -177,7 +183,7 @@ def read_spectra(folder: Path) -> list[Tensor]:
     return [torch.from_numpy(b.numbers(_NOISE)) for b in read_star(path).blocks]
 
 
-def _write_noise(path: Path, spectra: Sequence[Tensor]) -> None:
+def write_noise(path: Path, spectra: Sequence[Tensor]) -> None:
     """Write one block an optics group, under RELION's names."""
     blocks = tuple(
         StarBlock(

@@ -64,6 +64,11 @@ class RunRecord:
     iterations: list[dict[str, Any]] = field(default_factory=list)
     mirrored: bool = False
 
+    @property
+    def has_conformations(self) -> bool:
+        """Whether it is a run whose particles have z: by itself, or by its encoder."""
+        return self.workflow == "heterogeneity" or "held_out_gain" in self.results
+
     @classmethod
     def of_now(
         cls,

@@ -21,11 +21,11 @@ from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    TrainedEncoder,
     TrainingData,
     require_picture,
     train_encoder,
 )
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 Search = Callable[[Particles, Monitor], RunResult]
 """A workflow that finds poses and map of the particles that it is given."""

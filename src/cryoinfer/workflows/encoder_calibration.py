@@ -3,12 +3,12 @@
 import torch
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.pose_inference import PoseInference
+from cryoinfer.inference.subspace_projector import MapsProjector
 from cryoinfer.inference.training_images import drawn_batches
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 IMAGES = 1000
 """That tell a share of a half to within 1.6 points (a standard deviation)."""
@@ -42,7 +42,7 @@ def calibrate_encoder(
     encoder, semi = trained.encoder, trained.semi_amortized()
     source = trained.like(particles, images, generator)
     drawn = list(drawn_batches(source, images, generator))
-    ways: dict[str, PoseInference[MapProjector]] = {ENCODER: encoder, REFINED: semi}
+    ways: dict[str, PoseInference[MapsProjector]] = {ENCODER: encoder, REFINED: semi}
     monitor.stage("calibration", len(ways) * len(drawn))
     trials = {}
     for name, inference in ways.items():

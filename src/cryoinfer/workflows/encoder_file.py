@@ -18,12 +18,15 @@ from cryoinfer.inference.whitening import ReferenceGrid
 from cryoinfer.io.files import require_file
 from cryoinfer.io.torch_files import read_values, write_values
 from cryoinfer.workflows.acquisition import AcquisitionStatistics
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 FORMAT = 10
 """Raised whenever the network or what stands in the file changes."""
 
-_FINITE = ("weights", "grid", "prior", "usual", "noise_power", "density", "widening")
+_FINITE = (
+    *("weights", "grid", "prior", "usual", "noise_power"),
+    *("density", "components", "widening"),
+)
 
 
 def save_encoder(path: Path, trained: TrainedEncoder) -> None:
@@ -40,6 +43,8 @@ def save_encoder(path: Path, trained: TrainedEncoder) -> None:
         "imaging": [one and asdict(one) for one in trained.imaging],
         "noise_power": list(encoder.noise_power),
         "density": trained.density,
+        "components": list(trained.components),
+        "last_radius": trained.last_radius,
         "checks": [asdict(check) for check in trained.checks],
         "verdict": trained.verdict,
         "widening": trained.covariance_inflation,
@@ -103,10 +108,13 @@ def _require_one_box(trained: TrainedEncoder) -> None:
     """Raise ValueError unless map, noise and widths are of one box."""
     box = trained.encoder.grid.box
     rings = {tuple(one.shape) for one in trained.encoder.noise_power}
-    same = tuple(trained.density.shape) == (box, box, box) and len(rings) == 1
+    shapes = {tuple(one.shape) for one in trained.maps}
+    unknowns = 6 + len(trained.components)
     if (
-        not same
-        or tuple(trained.covariance_inflation.shape) != (6,)
+        shapes != {(box, box, box)}
+        or len(rings) != 1
+        or tuple(trained.covariance_inflation.shape) != (unknowns,)
+        or not 0 < trained.last_radius < box // 2
         or not trained.checks
     ):
         raise ValueError(f"not of a box of {box}")
@@ -122,6 +130,8 @@ def _trained(values: dict[str, Any]) -> TrainedEncoder:
     return TrainedEncoder(
         encoder=encoder,
         density=values["density"],
+        components=tuple(values["components"]),
+        last_radius=values["last_radius"],
         prior=prior,
         symmetry=values["symmetry"],
         inliers=InlierStatistics(**values["usual"]),

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.outlier_score import fit, is_outlier, outlier_score
 from cryoinfer.inference.projector import residual
+from cryoinfer.inference.subspace_projector import MapsProjector
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.inferred import (
@@ -22,7 +22,7 @@ from cryoinfer.workflows.preparation import Preparations, prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.structure_update import HalfMapSums
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 from cryoinfer.world import ALONE, World
 
 INFERENCE = "inference"
@@ -144,12 +144,12 @@ def infer_particles(
 def _record(
     trained: TrainedEncoder,
     preparations: Preparations,
-    one: InferredBatch[MapProjector],
+    one: InferredBatch[MapsProjector],
 ) -> InferredParticles:
     """Return what is kept of a batch: posteriors, and whether they show the map."""
     near, mode = one.images.prefix(trained.encoder.radius), one.posterior.mode()
-    fitted = fit(trained.shown_volume, near, mode, trained.prior)
-    left = residual(MapProjector(trained.shown_volume), near, mode)
+    fitted = fit(trained.shown_projector, near, mode, trained.prior)
+    left = residual(trained.shown_projector, near, mode)
     posterior = replace(
         one.posterior, log_likelihood=-left.abs().square().sum(1).double()
     )

@@ -61,10 +61,12 @@ class InferredParticles(Indexable):
         """
         variance = [VARIANCE_OF_ANY_TURN] * 3 + [prior.shift_sd_angstrom**2] * 2
         variance.append(prior.defocus_sd_angstrom**2)
+        variance += [sd**2 for sd in prior.conformation_sd_angstrom]
         covariance = torch.diag(torch.tensor(variance, dtype=torch.float64))
         zero = torch.zeros(1, MODES, 2, dtype=torch.float64)
         eye = torch.eye(3, dtype=torch.float64).expand(1, MODES, 3, 3)
-        modes = Latents.rigid(Pose(eye, zero), zero[..., 0])
+        z = zero.new_zeros(1, MODES, len(prior.conformation_sd_angstrom))
+        modes = Latents(Pose(eye, zero), zero[..., 0], z)
         nothing = ParticlePosterior(
             modes,
             zero[..., 0],
@@ -89,9 +91,10 @@ def single_precision(posterior: ParticlePosterior) -> ParticlePosterior:
     best = posterior.best(MODES).with_first_covariance()
     pose = best.modes.pose
     return ParticlePosterior.of_modes(
-        Latents.rigid(
+        Latents(
             Pose(pose.rotation.float(), pose.shift_angstrom.float()),
             best.modes.defocus_offset_angstrom.float(),
+            best.modes.conformation.float(),
         ),
         best.weight.float(),
         best.covariance.float(),

@@ -15,7 +15,7 @@ from cryoinfer.workflows.motion_inference import MotionInference
 from cryoinfer.workflows.motion_problem import MotionProblem
 from cryoinfer.workflows.noise_and_scale import NoiseAndScale
 from cryoinfer.workflows.simulated_images import templates_of
-from cryoinfer.workflows.train import refinement_radii
+from cryoinfer.workflows.trained_encoder import refinement_radii
 
 _MODES = 4  # of the encoder, that are refined
 

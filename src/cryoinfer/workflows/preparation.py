@@ -34,7 +34,7 @@ from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.acquisition import AcquisitionStatistics, is_usual
 from cryoinfer.workflows.image_sources import readable
 from cryoinfer.workflows.particle_pass import PreparedBatch
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 _BACKGROUNDS = 600
 """Images a kind that the noise is measured around: it is known to 1 % a ring."""
@@ -355,8 +355,9 @@ class _CalibrationSubset:
     def strangeness(self, preparation: Preparation) -> float:
         """Return how far the usual contrast is from that of these images, as a log."""
         images, mode = self._inferred(preparation)
-        volume = self.trained.shown_volume
-        found = fit(volume, images.prefix(volume.radius), mode, self.trained.prior)
+        shown = self.trained.shown_projector
+        near = images.prefix(shown.radius)
+        found = fit(shown, near, mode, self.trained.prior)
         contrast = float(found.contrast.median()) / self.trained.inliers.contrast
         return abs(math.log(max(contrast, _LEAST_CONTRAST)))
 

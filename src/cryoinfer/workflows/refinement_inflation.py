@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.covariance_inflation import fitted_inflation, nearest_modes
-from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.mode_refinement import ModeRefinement
+from cryoinfer.inference.subspace_projector import MapsProjector
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.interfaces import Monitor
 
 
 def inflation_of_refinement(
-    refinement: ModeRefinement[MapProjector],
-    images: TrainingImages[MapProjector],
+    refinement: ModeRefinement[MapsProjector],
+    images: TrainingImages[MapsProjector],
     count: int,
     generator: torch.Generator,
     monitor: Monitor,
@@ -35,7 +35,7 @@ def inflation_of_refinement(
 
     Returns
     -------
-    Tensor of float64, shape (6,)
+    Tensor of float64, shape (6 + q,)
         1 or more. Ones, if most refinements end at other modes: no width is true of
         those.
     """
@@ -49,5 +49,5 @@ def inflation_of_refinement(
         truths.append(near)
         monitor.advance(len(batch))
     if 2 * sum(len(mode) for mode in modes) < count:
-        return torch.ones(6, dtype=torch.float64)
+        return torch.ones(len(images.prior.precision)).double()
     return fitted_inflation(modes, truths).clamp(min=1.0)

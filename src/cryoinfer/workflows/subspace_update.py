@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
-from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.reconstruction.backproject import signal_to_noise
 from cryoinfer.reconstruction.coupled import CoupledSlices, CoupledSums, solve_coupled
@@ -98,10 +97,7 @@ class Subspace:
 
     def projector(self, radius: int) -> SubspaceProjector:
         """Return the forward model, to a Fourier radius."""
-        mean, *components = (
-            FourierVolume.from_map(one, radius, PADDING) for one in self.maps
-        )
-        return SubspaceProjector(mean, tuple(components))
+        return SubspaceProjector.of_maps(list(self.maps), radius, PADDING)
 
 
 def solve_subspace(

@@ -1,8 +1,6 @@
 """From a map and the optics of particles to an encoder that knows both."""
 
-import math
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Self
 
 import torch
@@ -10,18 +8,13 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.fourier.slices import DEFAULT_PADDING, FourierVolume
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.amortized import SAME_AREA, PoseEncoder
-from cryoinfer.inference.convergence import Check
 from cryoinfer.inference.encoder_inputs import picture_radius
-from cryoinfer.inference.local_refinement import reach_radian
-from cryoinfer.inference.map_projector import MapProjector
-from cryoinfer.inference.mode_refinement import ModeRefinement
 from cryoinfer.inference.outlier_score import Fit, InlierStatistics, fit
-from cryoinfer.inference.pose_inference import InflatedCovariance
 from cryoinfer.inference.pose_network import PoseNetwork, PoseNetworkConfig
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.subspace_projector import MapsProjector, maps_projector
 from cryoinfer.inference.training import Training, TrainingConfig, train
 from cryoinfer.inference.training_images import TrainingImages
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages
@@ -31,6 +24,7 @@ from cryoinfer.workflows.acquisition import AcquisitionStatistics
 from cryoinfer.workflows.problem import CHUNK
 from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
 from cryoinfer.workflows.simulated_images import templates_of
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 _NARROWEST_SHIFT_PIXEL = 0.25
 """Of the shifts' prior. Where particles turned out to be centred, a narrower one would
@@ -38,20 +32,11 @@ draw their shifts to the centre, and only whoever knew that it is right could sa
 wide the sets are to be."""
 
 _WIDER = 1.2  # than what was found, which is itself uncertain
-_FINE_PADDING, _LARGEST_FINE_BOX = 3.0, 256
-"""Of the map of refinements. Interpolation bends slopes, which moves modes and makes
-them look sharper: with 3 in the place of 2, squared errors of rotations are 3 to 4 %
-smaller in units of their posteriors (sets D, F and G of cryoPoseNet; 4 gains 1 % more).
-A map of 256 takes 1.9 GB."""
-
 _FEWEST_FITTED, _MOST_FITTED = 1000, 10_000
 """Simulated images that widths of refinements are fitted to, as many as there are
 particles: by 5,000 they are known to 1 %."""
 
 _LENT = 1000  # particles, whose CTFs and noise these have
-_LOWEST_RADIUS = 6
-_LIKELY_ERRORS = 1.5  # medians, that a first refinement is to come back from
-_CLOSE = 0.75  # of a radius, from which refinement needs no stop in between
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ class TrainingData:
     Attributes
     ----------
     density : Tensor, shape (n, n, n)
-        The map, masked.
+        The map, masked; the mean, where there are components.
     pixel_size_angstrom : float
     noise_power : tuple of Tensor, each shape (rings,)
         Per optics group and ring, of the particles.
@@ -88,6 +73,10 @@ class TrainingData:
         Spread of the particles' shifts about the centres of their boxes.
     symmetry : str
         Point group of the map.
+    components : tuple of Tensor, each of shape (n, n, n)
+        Of a linear subspace of maps, in which z has unit spread.
+    last_radius : int, optional
+        That the maps reach, by default that of the box.
     """
 
     density: Tensor
@@ -95,6 +84,8 @@ class TrainingData:
     noise_power: tuple[Tensor, ...]
     shift_sd_angstrom: float
     symmetry: str
+    components: tuple[Tensor, ...] = ()
+    last_radius: int | None = None
 
     @classmethod
     def of_run(cls, run: RunResult) -> Self:
@@ -108,129 +99,6 @@ class TrainingData:
             float(shift.square().mean().sqrt()),
             maps.symmetry,
         )
-
-
-@dataclass(frozen=True)
-class TrainedEncoder:
-    """An encoder and the map that it has learned.
-
-    Attributes
-    ----------
-    encoder : PoseEncoder
-    density : Tensor, shape (n, n, n)
-        Of the run, masked.
-    prior : PosePrior
-        Of shifts and defoci.
-    symmetry : str
-        Point group of the map.
-    inliers : InlierStatistics
-        How the map fits the particles that it was made of.
-    imaging : tuple of AcquisitionStatistics or None
-        By optics group; None of a group without particles.
-    checks : tuple of Check
-    verdict : str
-    covariance_inflation : Tensor of float64, shape (6,)
-        What the standard deviations of refined posteriors are multiplied by.
-    """
-
-    encoder: PoseEncoder
-    density: Tensor
-    prior: PosePrior
-    symmetry: str
-    inliers: InlierStatistics
-    imaging: tuple[AcquisitionStatistics | None, ...]
-    checks: tuple[Check, ...]
-    verdict: str
-    covariance_inflation: Tensor
-
-    @cached_property
-    def shown_volume(self) -> FourierVolume:
-        """The map, to the radius that the encoder is shown."""
-        return FourierVolume.from_map(self.density, self.encoder.radius)
-
-    def knows(self, group: int) -> bool:
-        """Tell whether particles of an optics group have been learned from."""
-        return group < len(self.imaging) and self.imaging[group] is not None
-
-    def like(
-        self, particles: Particles, most: int, generator: torch.Generator
-    ) -> TrainingImages[MapProjector]:
-        """Return the source of images of the map that are simulated like particles.
-
-        Parameters
-        ----------
-        particles : Particles
-            Whose CTFs and noise are lent; of areas that the encoder knows.
-        most : int
-            Particles that lend.
-        generator : torch.Generator
-            Of the choice of these.
-
-        Returns
-        -------
-        TrainingImages
-            To the last radius that is refined at.
-        """
-        encoder, radius = self.encoder, self.refinement.radii[-1]
-        lent = templates_of(
-            particles, encoder.grid, radius, encoder.noise_power, generator, most
-        )
-        return TrainingImages(self.projector, lent, self.prior)
-
-    @cached_property
-    def projector(self) -> MapProjector:
-        """The map to its last radius, for local refinement."""
-        # A watch asks for every file, and transforming the map takes a while.
-        box = self.density.shape[-1]
-        padding = _FINE_PADDING if box <= _LARGEST_FINE_BOX else DEFAULT_PADDING
-        last = self.refinement.radii[-1]
-        return MapProjector(FourierVolume.from_map(self.density, last, padding))
-
-    @property
-    def refinement(self) -> ModeRefinement[MapProjector]:
-        """Local refinement of what the encoder proposes.
-
-        First at the radius of the encoder's picture, or at a lower one if the encoder
-        errs too much to be refined from there; then at twice that, and so on to the
-        last one of the box.
-        """
-        degrees = self.checks[-1].median_degrees
-        last = self.density.shape[-1] // 2 - 1
-        return ModeRefinement(
-            self.encoder,
-            refinement_radii(degrees, self.encoder.radius, last),
-            self.encoder.grid.lever_angstrom,
-            self.encoder.symmetry,
-        )
-
-    def semi_amortized(self) -> InflatedCovariance[MapProjector]:
-        """Return the inference by encoder and local refinement, its widths fitted."""
-        return InflatedCovariance(self.refinement, self.covariance_inflation)
-
-
-def refinement_radii(median_degrees: float, shown: int, last: int) -> tuple[int, ...]:
-    """Return the Fourier radii of refinements from poses of a given error.
-
-    Parameters
-    ----------
-    median_degrees : float
-        Of the poses that are refined.
-    shown : int
-        Radius that they were found at, in pixels.
-    last : int
-
-    Returns
-    -------
-    tuple of int
-        From the largest one, at most ``shown``, at which refinement reaches poses of
-        one and a half times that error, doubling until ``last`` is near, and ``last``.
-    """
-    wrong = _LIKELY_ERRORS * max(math.radians(median_degrees), 1e-6)
-    radius = min(max(int(reach_radian(1) / wrong), _LOWEST_RADIUS), shown)
-    radii = [min(radius, last)]
-    while 2 * radii[-1] < _CLOSE * last:
-        radii.append(2 * radii[-1])
-    return tuple(sorted({*radii, last}))
 
 
 _DEFAULTS = EncoderConfig()
@@ -271,13 +139,15 @@ def train_encoder(
     trained = TrainedEncoder(
         encoder=encoder,
         density=training_data.density,
+        components=training_data.components,
+        last_radius=training_data.last_radius or grid.box // 2 - 1,
         prior=images.prior,
         symmetry=training_data.symmetry,
         inliers=inliers,
         imaging=_imaging(particles, grid, generator),
         checks=done.checks,
         verdict=done.verdict,
-        covariance_inflation=torch.ones(6, dtype=torch.float64),
+        covariance_inflation=torch.ones(len(images.prior.precision)).double(),
     )
     alike = trained.like(particles, _LENT, generator)
     count = min(max(len(particles), _FEWEST_FITTED), _MOST_FITTED)
@@ -307,7 +177,7 @@ class _Beginning:
     """What a training begins with, the same in every process that shares it."""
 
     network: PoseNetwork
-    images: TrainingImages[MapProjector]
+    images: TrainingImages[MapsProjector]
     grid: ReferenceGrid
     symmetry: Tensor
     generator: torch.Generator
@@ -322,11 +192,12 @@ class _Beginning:
         _require_one_area(particles, grid)
         least = _NARROWEST_SHIFT_PIXEL * grid.pixel_size_angstrom
         shift_sd = max(_WIDER * training_data.shift_sd_angstrom, least)
-        prior = PosePrior(shift_sd, config.defocus_sd_angstrom)
+        unit = (1.0,) * len(training_data.components)
+        prior = PosePrior(shift_sd, config.defocus_sd_angstrom, unit)
         generator = torch.Generator().manual_seed(config.seed)
         radius = picture_radius(config.network.side)
         images = TrainingImages(
-            MapProjector(FourierVolume.from_map(density, radius)),
+            maps_projector((density, *training_data.components), radius),
             templates_of(particles, grid, radius, training_data.noise_power, generator),
             prior,
         )
@@ -363,14 +234,14 @@ def _imaging(
 
 
 def _fit(
-    encoder: PoseEncoder, source: TrainingImages[MapProjector], real: WhitenedImages
+    encoder: PoseEncoder, source: TrainingImages[MapsProjector], real: WhitenedImages
 ) -> Fit:
     """Return how the map fits particles of one optics group."""
     parts = []
     for rows in torch.arange(len(real)).split(CHUNK):
         images = real.select(rows)
         mode = encoder.posterior(images).mode()
-        parts.append(fit(source.projector.volume, images, mode, source.prior))
+        parts.append(fit(source.projector, images, mode, source.prior))
     return Fit.joined(parts)
 
 

@@ -125,6 +125,67 @@ def test_other_commands_go_on_from_it(finished: Path, tmp_path: Path) -> None:
     assert (tmp_path / "maps" / "volume_002.mrc").exists()
 
 
+@pytest.fixture(scope="module")
+def unseen(
+    finished: Path, particles: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a run that an encoder of a few steps, which knows nothing, has made."""
+    folder = tmp_path_factory.mktemp("unseen")
+    short = ("--steps", 20, "--side", 8, "--out", folder / "encoder")
+    code, said = run("train", finished, *short)
+    assert code == 0, said
+    stack = particles.parent / "1" / "particles.star"
+    code, said = run("infer", folder / "encoder", stack, "--out", folder / "out")
+    assert code == 0, said
+    assert "z 1" in said
+    return folder / "out"
+
+
+def test_an_encoder_infers_z_of_unseen_particles(unseen: Path) -> None:
+    latents = pd.read_parquet(unseen / "latents.parquet")
+    assert len(latents) == EACH
+    assert latents["z_1"].notna().all()
+    assert latents["z_1_sd"].between(1e-3, 2.0).all()
+    found = ci.load_run(unseen)
+    assert found.posterior.modes.conformation.shape == (EACH, 1, 1)
+    results = json.loads((unseen / "run.json").read_text())["results"]
+    assert results["encoder"]["verdict"].startswith("not converged")
+    assert any("encoder" in one for one in results["cautions"])
+
+
+def test_the_page_of_unseen_particles_says_whose_subspace_it_is(unseen: Path) -> None:
+    page = (unseen / "report.html").read_text(encoding="utf-8")
+    assert "learned from other particles" in page
+    assert "as learned" in page
+
+
+def test_commands_of_one_map_refuse_an_encoder_of_conformations(
+    unseen: Path, tmp_path: Path
+) -> None:
+    encoder = unseen.parent / "encoder"
+    watched = ("--watch", "--until-idle", 1, "--out", tmp_path / "out")
+    code, said = run("infer", encoder, unseen.parent, *watched)
+    assert code == 2
+    assert "has learned conformations" in said.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_one_pass_finds_the_states_of_unseen_particles(
+    particles: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = ("--dims", 1, "--method", "semi-amortized", "--out", out)
+    code, said = run("heterogeneity", particles, *options)
+    assert code == 0, said
+    assert (out / "encoder.pt").exists()
+    z = pd.read_parquet(out / "latents.parquet")["z_1"].drop(index=LEFT).to_numpy()
+    is_second = np.delete(np.arange(2 * EACH) >= EACH, LEFT)
+    found = z > np.median(z)
+    wrong = min((found != is_second).sum(), (found == is_second).sum())
+    # As of a search: a few particles whose poses are lost have any z.
+    assert wrong <= 0.05 * len(z)
+
+
 @pytest.mark.slow
 def test_a_homogeneous_set_has_no_conformations(tmp_path: Path) -> None:
     particles = two_states(tmp_path, "adenylate-kinase-open")
@@ -168,6 +229,8 @@ def test_noise_has_no_conformations(particles: Path, tmp_path: Path) -> None:
         (("--dims", 0), "--dims"),
         (("--poses", "searched"), "--poses"),
         (("--resolution", -1), "--resolution"),
+        (("--method", "amortized", "--poses", "given"), "infers poses"),
+        (("--method", "encoder"), "--method"),
     ],
 )
 def test_wrong_options_are_refused_with_one_message(

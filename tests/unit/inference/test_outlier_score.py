@@ -33,10 +33,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def volume(seed: int = 0, radius: int = RADIUS) -> FourierVolume:
+def shown(seed: int = 0, radius: int = RADIUS) -> MapProjector:
     coordinates = torch.randn(60, 3, generator=seeded(seed), dtype=torch.float64) * 12
     atoms = GaussianAtoms.from_elements(coordinates, ["C"] * 60, 200.0)
-    return FourierVolume.from_map(atoms.to_map(BOX, PIXEL).float(), radius)
+    density = atoms.to_map(BOX, PIXEL).float()
+    return MapProjector(FourierVolume.from_map(density, radius))
 
 
 def blank(n: int, radius: int, noise_power: float, with_ctf: bool) -> WhitenedImages:
@@ -58,7 +59,7 @@ def blank(n: int, radius: int, noise_power: float, with_ctf: bool) -> WhitenedIm
 
 def drawn(
     n: int,
-    molecule: FourierVolume,
+    molecule: MapProjector,
     *,
     noise_power: float = 0.005,
     with_ctf: bool = False,
@@ -66,7 +67,7 @@ def drawn(
 ) -> tuple[WhitenedImages, Latents]:
     """Return images of a molecule; by default contrasts are known to 0.05."""
     template = blank(500, molecule.radius, noise_power, with_ctf)
-    return TrainingImages(MapProjector(molecule), (template,), prior).draw(n, seeded(1))
+    return TrainingImages(molecule, (template,), prior).draw(n, seeded(1))
 
 
 def noise_alone(images: WhitenedImages) -> WhitenedImages:
@@ -81,8 +82,8 @@ def flagged(nats: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("with_ctf", [False, True])
 def test_noise_has_no_contrast_and_the_power_of_noise(with_ctf: bool) -> None:
-    images, latents = drawn(4000, volume(), with_ctf=with_ctf)
-    found = fit_at(volume(), noise_alone(images), latents)
+    images, latents = drawn(4000, shown(), with_ctf=with_ctf)
+    found = fit_at(shown(), noise_alone(images), latents)
     score = found.contrast / found.contrast_sd
     # Four standard errors of a mean and of a standard deviation of 4,000.
     assert abs(float(score.mean())) < 4 / math.sqrt(4000)
@@ -94,8 +95,8 @@ def test_noise_has_no_contrast_and_the_power_of_noise(with_ctf: bool) -> None:
 
 @pytest.mark.parametrize("with_ctf", [False, True])
 def test_novelty_of_images_of_the_map_is_exponential(with_ctf: bool) -> None:
-    images, latents = drawn(4000, volume(), with_ctf=with_ctf)
-    nats = outlier_score(fit_at(volume(), images, latents), InlierStatistics())
+    images, latents = drawn(4000, shown(), with_ctf=with_ctf)
+    nats = outlier_score(fit_at(shown(), images, latents), InlierStatistics())
     chance = torch.exp(-nats).sort().values
     steps = (torch.arange(4000) + 0.5) / 4000
     # Kolmogorov and Smirnov at a level of 1e-4: 2.2 / sqrt(n).
@@ -105,7 +106,7 @@ def test_novelty_of_images_of_the_map_is_exponential(with_ctf: bool) -> None:
 
 @pytest.mark.parametrize("radius", [2, 4])
 def test_rate_holds_for_a_few_coefficients(radius: int) -> None:
-    molecule = volume(radius=radius)
+    molecule = shown(radius=radius)
     images, latents = drawn(20_000, molecule)
     nats = outlier_score(fit_at(molecule, images, latents), InlierStatistics())
     # 6 or 24 coefficients; 1.5 % of 6 without the cube root, 10 standard errors away.
@@ -113,7 +114,7 @@ def test_rate_holds_for_a_few_coefficients(radius: int) -> None:
 
 
 def test_local_refinement_makes_up_for_rough_poses() -> None:
-    images, latents = drawn(2000, volume(), noise_power=0.0005)
+    images, latents = drawn(2000, shown(), noise_power=0.0005)
     turn = torch.randn(2000, 3, generator=seeded(3), dtype=torch.float64) * 0.04
     rough = Latents.rigid(
         Pose(
@@ -122,20 +123,20 @@ def test_local_refinement_makes_up_for_rough_poses() -> None:
         ),
         latents.defocus_offset_angstrom,
     )
-    at_once = outlier_score(fit_at(volume(), images, rough), InlierStatistics())
-    refined = outlier_score(fit(volume(), images, rough, PRIOR), InlierStatistics())
+    at_once = outlier_score(fit_at(shown(), images, rough), InlierStatistics())
+    refined = outlier_score(fit(shown(), images, rough, PRIOR), InlierStatistics())
     assert flagged(at_once) > 0.2
     assert 0.002 < flagged(refined) < 0.02
 
 
 def test_wrong_defocus_is_no_novelty() -> None:
     images, latents = drawn(
-        1000, volume(), noise_power=0.0001, with_ctf=True, prior=FREE_DEFOCUS
+        1000, shown(), noise_power=0.0001, with_ctf=True, prior=FREE_DEFOCUS
     )
     zero = torch.zeros(1000, dtype=torch.float64)
     given = Latents.rigid(latents.pose, zero)
-    held = outlier_score(fit(volume(), images, given, PRIOR), InlierStatistics())
-    free = outlier_score(fit(volume(), images, given, FREE_DEFOCUS), InlierStatistics())
+    held = outlier_score(fit(shown(), images, given, PRIOR), InlierStatistics())
+    free = outlier_score(fit(shown(), images, given, FREE_DEFOCUS), InlierStatistics())
     assert flagged(held) > 0.2
     assert flagged(free) < 0.02
 
@@ -155,8 +156,8 @@ def test_power_of_few_coefficients_follows_the_gamma_distribution() -> None:
 
 @pytest.mark.parametrize("foreign", ["noise", "molecule", "double", "blank"])
 def test_what_the_map_does_not_explain_is_flagged(foreign: str) -> None:
-    other, latents = drawn(300, volume(seed=5))
-    images, own = drawn(300, volume())
+    other, latents = drawn(300, shown(seed=5))
+    images, own = drawn(300, shown())
     foreigner = {
         "noise": noise_alone(images),
         "molecule": other,
@@ -169,20 +170,20 @@ def test_what_the_map_does_not_explain_is_flagged(foreign: str) -> None:
         "blank": replace(images, coefficients=images.coefficients * 0),
     }[foreign]
     start = latents if foreign == "molecule" else own
-    found = outlier_score(fit(volume(), foreigner, start, PRIOR), InlierStatistics())
+    found = outlier_score(fit(shown(), foreigner, start, PRIOR), InlierStatistics())
     assert bool(torch.isfinite(found).all())
     assert flagged(found) > 0.9
 
 
 def test_usual_contrast_is_learned_from_particles() -> None:
-    images, latents = drawn(4000, volume())
-    slices = extract_slices(volume(), latents.pose.rotation, images.disc)
+    images, latents = drawn(4000, shown())
+    slices = extract_slices(shown().volume, latents.pose.rotation, images.disc)
     centred = replace(images, coefficients=images.ctf * slices)
     signal = centred.moved_back(-latents.pose.shift_angstrom)
     factor = 0.9 + 0.15 * torch.randn(4000, 1, generator=seeded(4))
     noise = noise_alone(images).coefficients * math.sqrt(1.1)
     weaker = replace(images, coefficients=signal * factor + noise)
-    found = fit_at(volume(), weaker, latents)
+    found = fit_at(shown(), weaker, latents)
     inliers = InlierStatistics.of(found)
     # Errors of medians of 4,000: 0.003 and 0.002.
     assert inliers.contrast == pytest.approx(0.9, abs=0.012)
@@ -194,9 +195,9 @@ def test_usual_contrast_is_learned_from_particles() -> None:
 
 
 def test_a_fifth_of_junk_hardly_moves_what_is_usual() -> None:
-    images, latents = drawn(2000, volume())
-    clean = fit_at(volume(), images, latents)
-    junk = fit_at(volume(), noise_alone(images), latents)
+    images, latents = drawn(2000, shown())
+    clean = fit_at(shown(), images, latents)
+    junk = fit_at(shown(), noise_alone(images), latents)
     rows = torch.arange(500)
     few = Fit(
         junk.contrast[rows],
@@ -213,7 +214,8 @@ def test_a_fifth_of_junk_hardly_moves_what_is_usual() -> None:
 
 
 def test_an_empty_map_says_nothing() -> None:
-    empty = FourierVolume.from_map(torch.zeros(BOX, BOX, BOX), RADIUS)
+    nothing = torch.zeros(BOX, BOX, BOX)
+    empty = MapProjector(FourierVolume.from_map(nothing, RADIUS))
     images = noise_alone(blank(50, RADIUS, 1.0, with_ctf=False))
     rotation = random_rotations(50, seeded())
     zero = torch.zeros(50, dtype=torch.float64)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.outlier_score import InlierStatistics, fit
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
@@ -18,12 +19,8 @@ from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import StackWriter, read_map
 from cryoinfer.records import Latents, Pose
-from cryoinfer.workflows.train import (
-    EncoderConfig,
-    TrainedEncoder,
-    TrainingData,
-    train_encoder,
-)
+from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,10 @@ def taught() -> Callable[..., TrainedEncoder]:
         encoder = trained.encoder
         images = whiten(batch, encoder.grid, encoder.radius, spectrum)
         volume = FourierVolume.from_map(made.density, encoder.radius)
+        shown = MapProjector(volume)
         at = Latents.rigid(made.true_pose, torch.zeros(len(made.true_pose)).double())
         return replace(
-            trained, inliers=InlierStatistics.of(fit(volume, images, at, trained.prior))
+            trained, inliers=InlierStatistics.of(fit(shown, images, at, trained.prior))
         )
 
     return teach

@@ -21,12 +21,11 @@ from cryoinfer.workflows.refinement_inflation import inflation_of_refinement
 from cryoinfer.workflows.simulated_images import templates_of
 from cryoinfer.workflows.train import (
     EncoderConfig,
-    TrainedEncoder,
     TrainingData,
-    refinement_radii,
     require_picture,
     train_encoder,
 )
+from cryoinfer.workflows.trained_encoder import TrainedEncoder, refinement_radii
 
 BOX, PIXEL_SIZE = 24, 3.8
 CONFIG = EncoderConfig(
@@ -59,6 +58,45 @@ def test_an_encoder_survives_its_file(trained, simulated, tmp_path: Path) -> Non
     assert (loaded.prior, loaded.checks) == (trained.prior, trained.checks)
     assert loaded.verdict == trained.verdict
     assert torch.equal(loaded.covariance_inflation, trained.covariance_inflation)
+
+
+@pytest.fixture(scope="module")
+def of_subspace(simulated) -> TrainedEncoder:
+    """Return an encoder that was shown a mean and two components."""
+    made = simulated()
+    noise = (torch.full((BOX // 2 + 1,), 0.1),)
+    others = (0.2 * made.density.flip(0), 0.1 * made.density.flip(1))
+    training_data = TrainingData(
+        made.density, PIXEL_SIZE, noise, 1.0, "C1", others, last_radius=8
+    )
+    return train_encoder(made.particles, training_data, CONFIG, SilentMonitor())
+
+
+def test_an_encoder_of_a_subspace_infers_z(of_subspace, simulated, tmp_path) -> None:
+    save_encoder(tmp_path / "encoder.pt", of_subspace)
+    loaded = load_encoder(tmp_path / "encoder.pt")
+    batch = simulated().particles.batch(torch.arange(5))
+    found = posterior_of(loaded.encoder, batch)
+    assert found.modes.conformation.shape == (5, 3, 2)
+    assert found.covariance.shape == (5, 3, 8, 8)
+    assert loaded.refinement.radii[-1] == 8
+    assert loaded.covariance_inflation.shape == (8,)
+    images = loaded.encoder.whitened(batch, 8)
+    refined = loaded.semi_amortized().infer(
+        images, loaded.projector, loaded.prior, None
+    )
+    assert refined.mode().conformation.shape == (5, 2)
+    # A likelihood can only narrow the prior's unit spread.
+    spread = refined.covariance[:, 0, 6:, 6:].diagonal(dim1=1, dim2=2)
+    inflation = loaded.covariance_inflation[6:].square()
+    assert bool((spread <= inflation * (1 + 1e-9)).all())
+
+
+def test_components_of_another_box_are_no_encoder(of_subspace, tmp_path) -> None:
+    wrong = replace(of_subspace, components=(torch.zeros(12, 12, 12),) * 2)
+    save_encoder(tmp_path / "encoder.pt", wrong)
+    with pytest.raises(InputError, match="damaged"):
+        load_encoder(tmp_path / "encoder.pt")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from cryoinfer.workflows.infer import (
 from cryoinfer.workflows.inferred import Inferred, InferredParticles
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.structure_update import HalfMapSums
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 BOX, PIXEL_SIZE, RADIUS = 36, 2.8, 7
 COMMON = 12  # within the reach of all pixel sizes here
@@ -197,7 +197,7 @@ def poses_near_the_truth(trained, made) -> tuple[float, float, float]:
     found = refine_locally(projector, near, at, trained.prior, 8, 0.2).pose
     angle = geodesic_angle(found.rotation, made.true_pose.rotation)
     moved = (found.shift_angstrom - made.true_pose.shift_angstrom).norm(dim=1)
-    low = FourierVolume.from_map(trained.density, RADIUS)
+    low = MapProjector(FourierVolume.from_map(trained.density, RADIUS))
     fitted = fit(low, images.prefix(RADIUS), at, trained.prior)
     strange = is_outlier(outlier_score(fitted, trained.inliers))
     flagged = float(strange.double().mean())

@@ -14,7 +14,7 @@ from cryoinfer.workflows import particle_pass
 from cryoinfer.workflows.infer import InferConfig, infer, infer_particles
 from cryoinfer.workflows.inferred import Inferred
 from cryoinfer.workflows.particle_pass import ParticlePass
-from cryoinfer.workflows.train import TrainedEncoder
+from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 BOX = 36
 SET = {"pixel_size_angstrom": 2.8, "max_shift_angstrom": 2.0, "snr_db": 0.0}

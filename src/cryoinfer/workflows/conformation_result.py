@@ -1,0 +1,107 @@
+"""What a run about conformations returns, once pose and z of particles are known."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.evaluation.conformation_checks import predicted_share, rigid_share
+from cryoinfer.evaluation.rigid_search import resampled
+from cryoinfer.inference.outlier_score import (
+    Fit,
+    InlierStatistics,
+    fit_at,
+    outlier_score,
+)
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import GivenPoses
+from cryoinfer.inference.subspace_projector import SubspaceProjector
+from cryoinfer.interfaces import Monitor
+from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
+from cryoinfer.results.run_result import RunResult
+from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
+from cryoinfer.workflows.problem import Problem
+
+
+def outlier_scores(
+    problem: Problem,
+    source: ImageSource,
+    projector: SubspaceProjector,
+    posterior: ParticlePosterior,
+    monitor: Monitor,
+) -> Tensor:
+    """Return how little each image is like one of its own conformation, nats, (n,).
+
+    What is usual is measured on the same particles, most of which show the maps.
+
+    Parameters
+    ----------
+    problem : Problem
+    source : ImageSource
+        To the projector's radius or farther.
+    projector : SubspaceProjector
+        To the low radius of the test.
+    posterior : ParticlePosterior
+        Of all particles: the test is made at its first modes.
+    monitor : Monitor
+    """
+    step = ParticlePass(
+        "outlier scores",
+        source,
+        (projector, projector),
+        problem.prior,
+        GivenPoses(),
+        lambda one: fit_at(one.projector, one.images, one.posterior.mode()),
+    )
+    zero = torch.zeros(len(problem.particles), dtype=torch.float64)
+    found = run_pass(problem, step, posterior, Fit(zero, zero, zero, zero), monitor)
+    return outlier_score(found, InlierStatistics.of(found))
+
+
+def conformation_result(
+    particles: Particles,
+    run: RunResult,
+    maps: Sequence[Tensor],
+    last_radius: int,
+    gain: HeldOutGain,
+) -> Heterogeneity:
+    """Return a run with its maps, and what pose and z have to do with each other.
+
+    Parameters
+    ----------
+    particles : Particles
+    run : RunResult
+        Of the same particles.
+    maps : sequence of Tensor
+        The mean and the components, on any voxels.
+    last_radius : int
+        That they reach.
+    gain : HeldOutGain
+    """
+    poses, pose = run.latents, run.latents.pose
+    optics, box = particles.optics, run.reconstruction.density.shape[-1]
+    defocus = (optics.defocus_u_angstrom + optics.defocus_v_angstrom) / 2
+    follows: tuple[float, ...] = ()
+    rigid: tuple[float, ...] = ()
+    if len(maps) > 1:
+        follows = predicted_share(
+            poses.conformation.double(),
+            pose.rotation.double(),
+            pose.shift_angstrom.double(),
+            defocus,
+        )
+        rigid = rigid_share(torch.stack(list(maps)))
+    shown = torch.stack([on_voxels(one, box) for one in maps])
+    return Heterogeneity(run, shown, gain, follows, rigid, last_radius)
+
+
+def on_voxels(density: Tensor, box: int) -> Tensor:
+    """Return a map on the voxels of the particles.
+
+    A Fourier coefficient that maps of another box hold is theirs times the square of
+    the ratio of the boxes, by the convention of slices.
+    """
+    if density.shape[-1] == box:
+        return density
+    return (resampled(density, box) * (density.shape[-1] / box) ** 2).float()

@@ -1,0 +1,318 @@
+"""A subspace of maps, learned from some particles, with poses unknown or given.
+
+A consensus map by ab initio; a rough subspace at its poses; maps of the states that the
+particles form in it, each from nothing (:mod:`cryoinfer.workflows.state_maps`); all
+poses searched again with these maps; the subspace from there; and how many of its
+components say anything of images that they were not made of.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.errors import NothingFoundError, state_of_this_version
+from cryoinfer.interfaces import Monitor
+from cryoinfer.reconstruction.mask import soft_sphere
+from cryoinfer.records import Latents
+from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.workflows.abinitio import abinitio
+from cryoinfer.workflows.heterogeneity_config import (
+    HeterogeneityConfig,
+    require_enough,
+)
+from cryoinfer.workflows.iteration import unknown_posterior
+from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.reconstruct import given_poses
+from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
+from cryoinfer.workflows.subspace_evidence import held_out_gain
+from cryoinfer.workflows.subspace_loop import (
+    FIRST_INFLATION,
+    SubspaceConfig,
+    SubspaceLoop,
+    SubspaceState,
+)
+from cryoinfer.workflows.subspace_update import Subspace
+
+_CONSENSUS, _LEARNED = "consensus", "subspace"
+
+_STATES = 4
+_FIRST_ITERATIONS, _LATER_ITERATIONS = 12, 6
+_LATER_INFLATION = 3.0
+_CONSENSUS_FINER, _LAST_FINER = 0.65, 0.45
+"""Resolutions over that of the conformations: of the consensus, whose poses the first
+subspace is at, and of the last maps and poses."""
+
+_SOFT_EDGE = 2.0  # voxels of the mask
+
+
+@dataclass(frozen=True)
+class LearnedSubspace:
+    """What the learning particles have taught.
+
+    Attributes
+    ----------
+    subspace : Subspace
+        Of as many components as are kept.
+    noise : tuple of Tensor
+    gain : HeldOutGain
+    z : Tensor of float64, shape (k, tried components)
+        Of the learning particles.
+    shift_sd_angstrom : float
+        Spread of their shifts about the centres of their boxes.
+    """
+
+    subspace: Subspace
+    noise: tuple[Tensor, ...]
+    gain: HeldOutGain
+    z: Tensor
+    shift_sd_angstrom: float
+
+    @property
+    def dims(self) -> int:
+        """Number of components that are kept, which may be 0."""
+        return len(self.subspace.maps) - 1
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "subspace": dict(vars(self.subspace)),
+            "noise": list(self.noise),
+            "gain": asdict(self.gain),
+            "z": self.z,
+            "shift_sd_angstrom": self.shift_sd_angstrom,
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        """Invert :meth:`to_state`."""
+        with state_of_this_version():
+            return cls(
+                Subspace(**state["subspace"]),
+                tuple(state["noise"]),
+                HeldOutGain(**state["gain"]),
+                state["z"],
+                state["shift_sd_angstrom"],
+            )
+
+
+@dataclass(frozen=True)
+class SubspaceLearning:
+    """What stays the same while a subspace is learned.
+
+    Attributes
+    ----------
+    problem : Problem
+        Of all particles.
+    rows : Tensor of int64
+        Of the learning particles.
+    config : HeterogeneityConfig
+    parts : StageCheckpoints
+    monitor : Monitor
+    """
+
+    problem: Problem
+    rows: Tensor
+    config: HeterogeneityConfig
+    parts: StageCheckpoints
+    monitor: Monitor
+
+    @classmethod
+    def begun(
+        cls,
+        particles: Particles,
+        config: HeterogeneityConfig,
+        monitor: Monitor,
+    ) -> Self:
+        """Return a run before its first stage; refuse what cannot work."""
+        require_enough(len(particles), config)
+        generator = torch.Generator().manual_seed(config.seed)
+        problem = define_problem(
+            particles,
+            "C1",
+            config.particle_diameter_angstrom,
+            config.max_shift_angstrom,
+            0.0,
+            generator,
+        )
+        drawn = torch.randperm(len(particles), generator=generator)
+        rows = drawn[: config.learning_particles].sort().values
+        return cls(problem, rows, config, StageCheckpoints(monitor), monitor)
+
+    @property
+    def particles(self) -> Particles:
+        """The learning particles."""
+        return self.problem.particles.select(self.rows)
+
+    def radius_at(self, resolution_angstrom: float) -> int:
+        """Return the Fourier radius of a resolution, within the box."""
+        last = self.problem.grid.box // 2 - 1
+        return min(last, self.problem.grid.radius_at(resolution_angstrom))
+
+    @property
+    def map_radius(self) -> int:
+        """Fourier radius of the last maps and poses."""
+        return self.radius_at(self.config.resolution_angstrom * _LAST_FINER)
+
+    def loop(
+        self, problem: Problem, noise: tuple[Tensor, ...], dims: int, finer: float
+    ) -> SubspaceLoop:
+        """Return a loop whose maps go farther than conformations, or as far."""
+        resolution = self.config.resolution_angstrom
+        radius = self.radius_at(resolution)
+        map_radius = self.radius_at(resolution * finer)
+        prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * dims)
+        box = problem.map_box(map_radius)
+        voxel = problem.grid.length_angstrom / box
+        mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+        config = SubspaceConfig(dims, radius, map_radius, self.config.seed)
+        return SubspaceLoop(replace(problem, prior=prior), noise, mask, config)
+
+    def learned(self) -> LearnedSubspace:
+        """Return what the learning particles have taught, perhaps before."""
+        kept = self.parts.kept(_LEARNED)
+        if kept is None:
+            learned = self._found()
+            self.parts.keep(_LEARNED, learned.to_state())
+            return learned
+        return LearnedSubspace.of_state(kept)
+
+    def _found(self) -> LearnedSubspace:
+        """Return the subspace of some of the particles."""
+        config, problem = self.config, self.problem.of_rows(self.rows)
+        poses, noise, consensus = self._consensus(problem)
+        loop = self.loop(problem, noise, config.tried_dims(len(problem.particles)), 1.0)
+        state = loop.at_poses(
+            loop.begun(poses),
+            "first subspace",
+            _FIRST_ITERATIONS,
+            FIRST_INFLATION,
+            self.monitor,
+        )
+        if consensus is not None:
+            state = self._searched(loop, state, consensus)
+        state = loop.in_principal_axes(state)
+        assert state.subspace is not None
+        gain = held_out_gain(loop, state.posterior.mode(), self.monitor)
+        kept = gain.significant if config.dims is None else config.dims
+        self.monitor.message(_gain_words(gain, kept))
+        found = state.posterior.mode()
+        return LearnedSubspace(
+            state.subspace.first(kept),
+            noise,
+            gain,
+            found.conformation,
+            float(found.pose.shift_angstrom.square().mean().sqrt()),
+        )
+
+    def _consensus(
+        self, problem: Problem
+    ) -> tuple[Latents, tuple[Tensor, ...], Tensor | None]:
+        """Return poses, noise, and the map of the poses if they were not given."""
+        if self.config.poses == "given":
+            # Of all particles: few of those that noise is measured on are here.
+            return given_poses(problem.particles), initial_noise(self.problem), None
+        kept = self.parts.kept(_CONSENSUS)
+        if kept is None or "poses" not in kept:
+            found = abinitio(
+                problem.particles,
+                self.config.abinitio(
+                    self.config.resolution_angstrom * _CONSENSUS_FINER
+                ),
+                self.parts.monitor(_CONSENSUS),
+            )
+            evidence = found.reconstruction.evidence
+            if evidence is not None and not evidence.is_structure:
+                raise NothingFoundError(
+                    "no structure was found in these particles: there is nothing that "
+                    "could have conformations. See what `cryoinfer abinitio` says"
+                )
+            kept = {
+                "poses": found.latents.to_state(),
+                "noise": list(self._of_all_groups(found.noise_power)),
+                "map": found.reconstruction.density,
+            }
+            self.parts.keep(_CONSENSUS, kept)
+        return Latents.of_state(kept["poses"]), tuple(kept["noise"]), kept["map"]
+
+    def _of_all_groups(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the noise of all groups: nothing may be learned from some."""
+        group = self.problem.particles.optics.group
+        known = set(group[self.rows].tolist())
+        if len(known) == int(group.max()) + 1:
+            return noise
+        first = initial_noise(self.problem)
+        return tuple(
+            noise[number] if number in known else one
+            for number, one in enumerate(first)
+        )
+
+    def _searched(
+        self, loop: SubspaceLoop, state: SubspaceState, consensus: Tensor
+    ) -> SubspaceState:
+        """Return the subspace at poses that maps of several states have found."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        z = state.posterior.mode().conformation
+        clusters = Clusters.of(z, _STATES, generator)
+        if len(clusters.rows) > 1:
+            config = self.config.abinitio(self.config.resolution_angstrom)
+            maps = maps_of_clusters(
+                loop.problem, clusters, consensus, config, self.parts
+            )
+            name = "search with maps of several states"
+            state = loop.searched_in(maps, clusters.centre, name, self.monitor)
+            state = loop.at_poses(
+                state,
+                "subspace of the states",
+                _LATER_ITERATIONS,
+                _LATER_INFLATION,
+                self.monitor,
+            )
+        state = loop.searched(state, "search in the subspace", self.monitor)
+        return loop.at_poses(
+            state, "last subspace", _LATER_ITERATIONS // 2, 1.0, self.monitor
+        )
+
+    def last(self, problem: Problem, learned: LearnedSubspace) -> SubspaceState:
+        """Search particles in what was learned, and refine pose and z of each.
+
+        Parameters
+        ----------
+        problem : Problem
+            Of all particles, or of some.
+        learned : LearnedSubspace
+
+        Returns
+        -------
+        SubspaceState
+            With a subspace of these particles, to the radius of the last maps.
+        """
+        loop = self.loop(problem, learned.noise, learned.dims, _LAST_FINER)
+        loop = replace(loop, checkpoints=self.parts)
+        if self.config.poses == "given":
+            state = loop.begun(given_poses(problem.particles))
+            state = replace(state, subspace=learned.subspace, done=_FIRST_ITERATIONS)
+            name = "subspace of all particles"
+            state = loop.at_poses(state, name, 1, 1.0, self.monitor)
+            state = loop.conformed(state, self.monitor)
+            return loop.in_principal_axes(state)
+        state = loop.begun(unknown_posterior(len(problem.particles)).mode())
+        state = replace(state, subspace=learned.subspace, done=_FIRST_ITERATIONS)
+        known = learned.z[:, : learned.dims]
+        state = loop.searched(state, "search of all particles", self.monitor, known)
+        state = loop.refined(state, self.monitor)
+        return loop.in_principal_axes(state)
+
+
+def _gain_words(gain: HeldOutGain, kept: int) -> str:
+    """Say what components are worth to images that they were not made of."""
+    steps = zip(gain.step_nats, gain.step_se_nats, strict=True)
+    said = ", ".join(f"{step:+.2f} ({error:.2f})" for step, error in steps)
+    return (
+        f"held-out images gain by each component in turn {said} nats a particle (se); "
+        f"{kept} kept"
+    )
