@@ -5,15 +5,20 @@ CTF, shifts to 4 A): how many components held-out images ask for and what the fi
 worth to them, how many particles are on the wrong side of the best threshold in z, the
 error of the view in each state's own frame, and the share of particles beyond 10
 degrees, with the seconds of the whole run. With ``--homogeneous`` all particles are of
-one state.
+one state. With ``--method semi-amortized`` an encoder infers all particles after a
+subspace has been learned from 10,000 of them, and then 10,000 that it has not seen, of
+which the same is told.
 
     python benchmarks/heterogeneity.py
+    python benchmarks/heterogeneity.py --images 50000
+    python benchmarks/heterogeneity.py --images 50000 --method semi-amortized
     python benchmarks/heterogeneity.py --n 2000 --homogeneous
 """
 
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from kept import Teller
@@ -28,15 +33,23 @@ from cryoinfer.evaluation.conformation import confusion_error
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.records import Pose
 from cryoinfer.results.heterogeneity import Heterogeneity
+from cryoinfer.workflows.amortize import fitting_encoder
+from cryoinfer.workflows.amortized_conformations import (
+    amortize_conformations,
+    infer_conformations,
+)
 from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
+from cryoinfer.workflows.infer import InferConfig
 
+UNSEEN = 10_000
 STATES = ("adenylate-kinase-open", "adenylate-kinase-closed")
 LOST_DEGREES = 10.0
 COLUMNS = (
     Column("states", "states"),
     Column("signal (dB)", "snr_db", ".0f"),
     Column("images", "images", ","),
+    Column("inferred by", "method"),
     Column("seed", "seed"),
     Column("seconds", "seconds", ",.0f"),
     Column("components kept", "components"),
@@ -46,42 +59,70 @@ COLUMNS = (
     Column("second set", "view_second", ".2f"),
     Column("off by more than 10 deg: open", "lost_first", ".1%"),
     Column("second set", "lost_second", ".1%"),
+    Column("unseen: seconds", "unseen_seconds", ",.0f"),
+    Column("confusion error", "unseen_confusion", ".2%"),
+    Column("view (deg): open", "unseen_view_first", ".2f"),
+    Column("second set", "unseen_view_second", ".2f"),
 )
 
 
 def measure(options: argparse.Namespace, seed: int) -> Row:
     """Return the row of one run."""
-    names = (STATES[0], STATES[0]) if options.homogeneous else STATES
-    each = (options.n or 10_000) // 2
-    parts, poses = [], []
-    for number, name in enumerate(names):
-        config = SimulationConfig(
-            name,
-            n=each,
-            box=options.box or 64,
-            pixel_size_angstrom=1.9 * 64 / (options.box or 64),
-            snr_db=options.snr_db,
-            defocus_range_angstrom=(5000.0, 15000.0),
-            max_shift_angstrom=4.0,
-            seed=2 * seed + number,
-        )
-        folder = simulated(config)
-        parts.append(Particles.load(folder / "particles.star"))
-        pose = Particles.load(folder / "truth.star").pose
-        assert pose is not None
-        poses.append(pose)
-    particles = join(parts).particles
+    count = options.n or options.images
+    particles, poses = simulated_states(options, count, 2 * seed)
+    config = HeterogeneityConfig(seed=seed)
     started = time.perf_counter()
-    found = heterogeneity(particles, HeterogeneityConfig(seed=seed), Teller())
+    if options.method == "search":
+        found = heterogeneity(particles, config, Teller())
+        trained = None
+    else:
+        refines = options.method == "semi-amortized"
+        encoder = replace(fitting_encoder(particles.box), seed=seed)
+        done = amortize_conformations(particles, config, encoder, refines, Teller())
+        found, trained = done.found, done.trained
     row: Row = {
-        "images": len(particles),
         "seconds": time.perf_counter() - started,
         "components": found.dims,
         "gain_nats": found.gain.mean_nats[0],
         "gain_se_nats": found.gain.se_nats[0],
         "steps_nats": list(found.gain.step_nats),
     }
-    return row | judged(found, poses, options.homogeneous)
+    row |= judged(found, poses, options.homogeneous)
+    if trained is not None and trained.components:
+        unseen, poses = simulated_states(options, min(count, UNSEEN), 2 * seed + 1000)
+        started = time.perf_counter()
+        how = InferConfig(local_refinement=options.method == "semi-amortized")
+        found = infer_conformations(unseen, trained, how, Teller())
+        seconds = time.perf_counter() - started
+        own = judged(found, poses, options.homogeneous)
+        own |= {"images": len(unseen), "seconds": seconds}
+        row |= {f"unseen_{name}": value for name, value in own.items()}
+    return row
+
+
+def simulated_states(
+    options: argparse.Namespace, count: int, seed: int
+) -> tuple[Particles, list[Pose]]:
+    """Return particles of both states, half each, and their true poses."""
+    names = (STATES[0], STATES[0]) if options.homogeneous else STATES
+    parts, poses = [], []
+    for number, name in enumerate(names):
+        config = SimulationConfig(
+            name,
+            n=count // 2,
+            box=options.box or 64,
+            pixel_size_angstrom=1.9 * 64 / (options.box or 64),
+            snr_db=options.snr_db,
+            defocus_range_angstrom=(5000.0, 15000.0),
+            max_shift_angstrom=4.0,
+            seed=seed + number,
+        )
+        folder = simulated(config)
+        parts.append(Particles.load(folder / "particles.star"))
+        pose = Particles.load(folder / "truth.star").pose
+        assert pose is not None
+        poses.append(pose)
+    return join(parts).particles, poses
 
 
 def judged(found: Heterogeneity, poses: Sequence[Pose], homogeneous: bool) -> Row:
@@ -114,6 +155,13 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--snr-db", type=float, default=-10.0, help="default: -10")
     parser.add_argument("--seeds", type=int, default=1, help="default: 1")
+    parser.add_argument("--images", type=int, default=10_000, help="default: 10,000")
+    parser.add_argument(
+        "--method",
+        choices=("search", "amortized", "semi-amortized"),
+        default="search",
+        help="by which all particles are inferred; default: search",
+    )
     parser.add_argument(
         "--homogeneous", action="store_true", help="one state in place of two"
     )
@@ -123,6 +171,8 @@ def main() -> None:
         key: Row = {
             "states": "open" if options.homogeneous else "open, closed",
             "snr_db": options.snr_db,
+            "images": options.n or options.images,
+            "method": options.method,
             "seed": seed,
         }
         if not options.table and (options.again or not results.has(key)):

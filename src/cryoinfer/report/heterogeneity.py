@@ -226,8 +226,8 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
     )
     if content.unseen:
         made = (
-            "The subspace was learned from other particles, unless the encoder had seen "
-            "these, and is judged by some of them."
+            "The subspace was learned from other particles, unless these are the ones "
+            "that the encoder was trained on; some of these judge it."
         )
     yield section(
         "Held-out gain of the components",
