@@ -29,7 +29,7 @@ PACKED = 28
 
 
 @compiled
-def _slice_and_slopes(
+def slice_and_slopes(
     volume: Array,
     centre: float,
     r: Array,
@@ -205,7 +205,7 @@ def _normal_equations(
     out[:] = 0.0
     for first in range(0, kx.shape[0], PIECE):
         last = min(first + PIECE, kx.shape[0])
-        _slice_and_slopes(
+        slice_and_slopes(
             volume, centre, r, kx[first:last], ky[first:last], cells, slices
         )
         _add_normal_equations(

@@ -12,10 +12,13 @@ from cryoinfer.fourier.slices import (
     FourierVolume,
     extract_slices,
 )
-from cryoinfer.inference.map_equations import slices_and_slopes
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.projector import NormalEquations, images_at_defocus
+from cryoinfer.inference.projector import NormalEquations
+from cryoinfer.inference.subspace_equations import (
+    shares,
+    subspace_normal_equations,
+)
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
 
@@ -69,7 +72,7 @@ class SubspaceProjector:
     def coefficients(self, latents: Latents, images: WhitenedImages) -> Tensor:
         """Return the slices of each particle's own map."""
         slices = self.slices(latents.pose.rotation, images)
-        return (_shares(latents)[..., None].to(slices) * slices).sum(1)
+        return (shares(latents)[..., None].to(slices) * slices).sum(1)
 
     def log_likelihood(self, images: WhitenedImages, latents: Latents) -> Tensor:
         """Return minus the squared residual of each whitened image, float64, (n,)."""
@@ -82,25 +85,9 @@ class SubspaceProjector:
         self, images: WhitenedImages, latents: Latents, prior: PosePrior
     ) -> NormalEquations:
         """Return the likelihood and its derivatives at latents of n images."""
-        images, ctf_slope = images_at_defocus(images, latents, prior)
-        share = _shares(latents)
-        rigid = latents.without_conformation()
-        shown = images.coefficients.new_zeros(images.coefficients.shape)
-        jacobian = shown.new_zeros(len(shown), 6, shown.shape[1])
-        of_component = []
-        for number, volume in enumerate((self.mean, *self.components)):
-            slices, slopes = slices_and_slopes(volume, images, rigid)
-            own = share[:, number, None].to(slices)
-            shown += own * slices
-            jacobian += own[:, None] * slopes
-            if number:
-                of_component.append(images.ctf * slices)
-        if ctf_slope is not None:
-            jacobian[:, 5] = ctf_slope * shown
-        if of_component:
-            jacobian = torch.cat([jacobian, torch.stack(of_component, 1)], 1)
-        residual = images.moved_back(latents.pose.shift_angstrom) - images.ctf * shown
-        return NormalEquations.of_residuals(residual, jacobian, prior.precision >= 0)
+        return subspace_normal_equations(
+            self.mean, self.components, images, latents, prior
+        )
 
 
 MapsProjector = MapProjector | SubspaceProjector
@@ -121,9 +108,3 @@ def maps_projector(
     if len(maps) == 1:
         return MapProjector(FourierVolume.from_map(maps[0], radius, padding))
     return SubspaceProjector.of_maps(maps, radius, padding)
-
-
-def _shares(latents: Latents) -> Tensor:
-    """Return what each volume counts for, (n, 1 + q)."""
-    conformation = latents.conformation
-    return torch.cat([conformation.new_ones(len(conformation), 1), conformation], 1)

@@ -8,6 +8,7 @@ from tests.scenes import RADIUS, blob_map
 
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.subspace_equations import subspace_normal_equations
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.records import Latents
 
@@ -83,3 +84,31 @@ def test_normal_equations_of_z_are_its_quadratic_form(scene, subspace) -> None:
     )
     # The likelihood is quadratic in z: only rounding is left.
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("components", [0, 1, 3])
+@pytest.mark.parametrize("defocus_error", [0.0, 300.0])
+def test_compiled_equations_are_the_plain_ones(
+    scene, components: int, defocus_error: float
+) -> None:
+    made = scene(7, noise_sd=0.3, defocus_error_angstrom=defocus_error)
+    one = blob_map()
+    others = (0.5 * one.flip(0), 0.5 * one.transpose(0, 2), 0.2 * one.flip(1))
+    shown = SubspaceProjector.of_maps((one, *others[:components]), RADIUS)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(7, components, generator=generator).double()
+    latents = replace(made.truth, conformation=z)
+    prior = PosePrior(10.0, defocus_error, (1.0,) * components)
+    given = shown.mean, shown.components, made.images, latents, prior
+    found = subspace_normal_equations(*given)
+    expected = subspace_normal_equations.plain(*given)
+    root = expected.information.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    scale = root[:, :, None] * root[:, None]
+    # Sums of some hundred products of single precision, in another order.
+    assert float(((found.information - expected.information) / scale).abs().max()) < (
+        1e-4
+    )
+    assert float(((found.gradient - expected.gradient) / root).abs().max()) < 1e-2
+    torch.testing.assert_close(
+        found.log_likelihood, expected.log_likelihood, rtol=1e-5, atol=1e-3
+    )
