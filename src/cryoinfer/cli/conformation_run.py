@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cryoinfer.cli.heterogeneity_page import read_heterogeneity
 from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words
-from cryoinfer.cli.rejected_particles import LeftOut
+from cryoinfer.cli.rejected_particles import OWN_CONFORMATIONS, LeftOut
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import CAUTIONS, PREPARED
 from cryoinfer.cli.run_folder import RunFolder
@@ -90,7 +90,7 @@ def _summary(folder: RunFolder, found: Heterogeneity) -> list[str]:
             f"standard deviation {spread:.2f} over particles, {sd:.2f} of one (median)"
         )
     if counts := _left_out(found):
-        rows["Flagged"] = counts.novel_words()
+        rows["Flagged"] = counts.novel_words(OWN_CONFORMATIONS)
         if counts.unreadable:
             rows["Unreadable"] = counts.unreadable_words()
     rows["Results"] = str(folder.path)

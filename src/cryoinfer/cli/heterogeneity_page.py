@@ -11,7 +11,7 @@ from cryoinfer.cli.nothing_found import (
     OWN_CAUTIONS,
     resolution_words,
 )
-from cryoinfer.cli.rejected_particles import LeftOut
+from cryoinfer.cli.rejected_particles import OWN_CONFORMATIONS, LeftOut
 from cryoinfer.errors import InputError
 from cryoinfer.inference.convergence import CONVERGED
 from cryoinfer.io.mrc import read_cube
@@ -102,7 +102,7 @@ def _warnings(record: RunRecord) -> tuple[str, ...]:
     said = [*found.get(INHERITED, ()), *found.get(OWN_CAUTIONS, ())]
     counts = LeftOut.of_results(found)
     if counts is not None:
-        said += counts.cautions()
+        said += counts.cautions(OWN_CONFORMATIONS)
     verdict = found.get(ENCODER_NUMBERS, {}).get("verdict", CONVERGED)
     if not verdict.startswith(CONVERGED):
         said.append(f"The encoder that inferred the particles: {verdict}.")

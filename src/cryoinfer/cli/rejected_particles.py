@@ -13,6 +13,8 @@ from cryoinfer.errors import InputError
 from cryoinfer.inference.outlier_score import FALSE_ALARMS, is_outlier
 from cryoinfer.results.flags import FLAG, LEFT_OUT, UNREADABLE, given_flags
 
+OWN_CONFORMATIONS = "the maps of their conformations"
+
 _MANY = 0.5
 """Share of novel particles from which the encoder itself is in doubt."""
 
@@ -71,11 +73,11 @@ class LeftOut:
         """Return what the record of a run is to hold."""
         return {LEFT_OUT: asdict(self)}
 
-    def novel_words(self) -> str:
-        """Say how many are flagged, and what that means."""
+    def novel_words(self, reference: str = "the encoder's map") -> str:
+        """Say how many are flagged as unlike a reference, and what that means."""
         return (
             f"{self.novel:,} of {self.readable:,} ({self.share:.1%}) are flagged as "
-            "unlike the encoder's map, and left out of the new one; of particles that "
+            f"unlike {reference}, and left out of the new one; of particles that "
             f"do show it, {FALSE_ALARMS:.0%} are flagged by chance"
         )
 
@@ -97,12 +99,12 @@ class LeftOut:
             "these poses, nor the map."
         )
 
-    def cautions(self) -> tuple[str, ...]:
-        """Return what the report should warn of."""
+    def cautions(self, reference: str = "the encoder's map") -> tuple[str, ...]:
+        """Return what the report should warn of; as :meth:`novel_words`."""
         said = []
         by_chance = FALSE_ALARMS * self.readable
         if self.novel > by_chance + _CHANCE_DEVIATIONS * math.sqrt(by_chance):
-            said.append(f"{self.novel_words()}.")
+            said.append(f"{self.novel_words(reference)}.")
         if self.unreadable:
             said.append(f"Images: {self.unreadable_words()}.")
         doubt = self.doubt()
