@@ -14,6 +14,7 @@ from cryoinfer.cli.nothing_found import (
 from cryoinfer.cli.rejected_particles import OWN_CONFORMATIONS, LeftOut
 from cryoinfer.errors import InputError
 from cryoinfer.inference.convergence import CONVERGED
+from cryoinfer.io.latents import read_columns
 from cryoinfer.io.mrc import read_cube
 from cryoinfer.report.heterogeneity import HeterogeneityContent
 from cryoinfer.results import layout
@@ -53,6 +54,9 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         columns["view tilt"] = tilt.astype(float)
         columns["log-likelihood"] = arrays["log_likelihood"].astype(float)
         columns["entropy"] = arrays["entropy_nats"].astype(float)
+    latents = read_columns(path / layout.LATENTS)
+    if "outlier_score" in latents:
+        columns["outlier score"] = latents["outlier_score"].astype(float)
     names = [layout.MEAN] + [
         layout.COMPONENT.format(number + 1) for number in range(z.shape[1])
     ]

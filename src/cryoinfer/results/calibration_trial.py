@@ -168,7 +168,7 @@ def _ranks(
         "defocus": lambda latents: latents.defocus_offset_angstrom,
     }
     for mode in range(posterior.modes.conformation.shape[-1]):
-        numbers[f"amplitude {mode + 1}"] = functools.partial(_amplitude, mode)
+        numbers[f"conformation {mode + 1}"] = functools.partial(_conformation, mode)
     for column, (name, number) in enumerate(numbers.items(), 3):
         if bool((variance[:, column] > 0).all()):
             ranks[name] = posterior_ranks(number(truth), number(drawn), generator)
@@ -177,7 +177,7 @@ def _ranks(
     return ranks
 
 
-def _amplitude(mode: int, latents: Latents) -> Tensor:
+def _conformation(mode: int, latents: Latents) -> Tensor:
     return latents.conformation[..., mode]
 
 

@@ -35,6 +35,7 @@ _NOTES = {
     "z_k": "posterior mean of the k-th coordinate of the conformation, of about unit "
     "spread over the particles",
     "z_k_sd": "its posterior standard deviation",
+    "outlier_score": "minus the log p-value of an image of that conformation, in nats",
 }
 
 
@@ -57,7 +58,7 @@ def write_heterogeneity(
     rows = _rows(used, found)
     path = folder / layout.PARTICLES
     save_particles(path, _with_results(particles, used, rows, found))
-    _write_latents(folder, rows)
+    _write_latents(folder, rows, used, found.run.outlier_score_nats)
     pixel_size = found.reconstruction.pixel_size_angstrom
     for number, one in enumerate(found.maps):
         name = layout.COMPONENT.format(number) if number else layout.MEAN
@@ -168,7 +169,12 @@ def _numbers(values: Tensor) -> NDArray[np.float64]:
     return np.asarray(values.double().nan_to_num().numpy())
 
 
-def _write_latents(folder: Path, rows: Mapping[str, Tensor]) -> None:
+def _write_latents(
+    folder: Path,
+    rows: Mapping[str, Tensor],
+    used: Tensor,
+    outlier_score_nats: Tensor | None,
+) -> None:
     """Write a row a particle."""
     columns: dict[str, NDArray[Any] | list[str]] = {
         IMAGE: [str(one) for one in read_image_names(folder).tolist()]
@@ -178,5 +184,9 @@ def _write_latents(folder: Path, rows: Mapping[str, Tensor]) -> None:
         columns[f"z_{number + 1}_sd"] = rows["sd"][:, number].numpy()
     columns["entropy_nats"] = rows["entropy_nats"].numpy()
     columns["log_likelihood"] = rows["log_likelihood"].numpy()
+    if outlier_score_nats is not None:
+        score = torch.full((len(used),), torch.nan, dtype=torch.float64)
+        score[used] = outlier_score_nats.double()
+        columns["outlier_score"] = score.numpy()
     path = folder / layout.LATENTS
     replace_file(path, lambda part: write_columns(part, columns, _NOTES))

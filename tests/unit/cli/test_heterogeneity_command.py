@@ -186,6 +186,20 @@ def test_one_pass_finds_the_states_of_unseen_particles(
     assert wrong <= 0.05 * len(z)
 
 
+def test_outliers_can_be_left_out(finished: Path, tmp_path: Path) -> None:
+    latents = pd.read_parquet(finished / "latents.parquet")
+    score = latents["outlier_score"].drop(index=LEFT)
+    # Exponential with mean 1 for images of the maps, and less where spreads beyond that
+    # of the noise, which are never below 0, have been measured on so few.
+    assert 0.3 < score.mean() < 1.3
+    code, said = run(
+        *("select", finished, "--where", "outlier_score < 3"),
+        *("--out", tmp_path / "usual.star"),
+    )
+    assert code == 0, said
+    assert len(Particles.load(tmp_path / "usual.star")) == (score < 3).sum()
+
+
 @pytest.mark.slow
 def test_a_homogeneous_set_has_no_conformations(tmp_path: Path) -> None:
     particles = two_states(tmp_path, "adenylate-kinase-open")
