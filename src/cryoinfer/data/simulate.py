@@ -1,6 +1,5 @@
 """Simulated particles whose truth is known."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,17 @@ from torch import Tensor
 from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
+from cryoinfer.data.simulated_acquisition import (
+    Views,
+    draw_optics,
+    draw_poses,
+    noise_of_variance,
+    with_defocus_error,
+)
 from cryoinfer.data.simulated_structure import SimulatedStructure
 from cryoinfer.data.simulation_rules import require_possible, require_room
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError
-from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.conventions.relion import table_to_relion
@@ -26,14 +31,10 @@ from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.mrc import StackWriter, write_map
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.noise import GaussianNoise
-from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
-
-Views = Literal["uniform", "preferred", "one"]
-"""What directions particles are seen from."""
+from cryoinfer.records import Latents, Optics, ParticleBatch
 
 _BATCH = 250
 _IMAGES_FOR_SIGNAL = 1000
-_PREFERRED_CONE_RADIAN = math.radians(30)
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,16 @@ class Simulation:
         """
         generator = torch.Generator().manual_seed(config.seed)
         shown = _shown(config)
-        optics = _draw_optics(config, generator)
-        latents = _draw_latents(config, shown, generator)
+        optics = draw_optics(
+            config.n,
+            config.optics_groups,
+            config.pixel_size_angstrom,
+            config.defocus_range_angstrom,
+            generator,
+        )
+        pose = draw_poses(config.n, config.views, config.max_shift_angstrom, generator)
+        zero = torch.zeros(config.n, dtype=torch.float64)
+        latents = Latents(pose, zero, shown.draw(config.n, generator))
         noise_seed = int(torch.randint(2**62, (), generator=generator))
         silent = GaussianNoise.white(0.0, config.box)
         model = ImageModel(shown.structure, silent, config.box)
@@ -188,7 +197,7 @@ class Simulation:
         if config.snr_db is None:
             return simulation
         variance = simulation._signal_variance() / 10 ** (config.snr_db / 10)
-        noise = GaussianNoise(_spectrum(config, variance))
+        noise = noise_of_variance(config.noise, config.box, variance)
         return replace(simulation, model=replace(model, noise=noise))
 
     def batches(self) -> Iterator[ParticleBatch]:
@@ -279,7 +288,8 @@ def simulate(
     columns = simulation.shown.columns(simulation.latents.conformation)
     truth = replace(table, pose=simulation.latents.pose, results=columns)
     table_to_relion(truth).write(out / "truth.star")
-    given = replace(table, optics=_with_defocus_error(table.optics, config))
+    off = with_defocus_error(table.optics, config.defocus_error_angstrom, config.seed)
+    given = replace(table, optics=off)
     table_to_relion(given).write(star)
     return star
 
@@ -298,79 +308,6 @@ def _shown(config: SimulationConfig) -> SimulatedStructure:
             f"{side / 2:.1f} A: use a larger box or pixel."
         )
     return shown
-
-
-def _draw_latents(
-    config: SimulationConfig, shown: SimulatedStructure, generator: torch.Generator
-) -> Latents:
-    rotation = random_rotations(config.n, generator)
-    if config.views == "one":
-        rotation = random_turns_in_plane(config.n, generator)
-    if config.views == "preferred":
-        near = torch.rand(config.n, generator=generator) < 0.5
-        rotation[near] = _rotations_near_z(int(near.sum()), generator)
-    uniform = torch.rand(config.n, 2, generator=generator, dtype=torch.float64)
-    shift = (2 * uniform - 1) * config.max_shift_angstrom
-    zero = torch.zeros(config.n, dtype=torch.float64)
-    return Latents(Pose(rotation, shift), zero, shown.draw(config.n, generator))
-
-
-def _rotations_near_z(n: int, generator: torch.Generator) -> Tensor:
-    """Draw rotations whose view, uniform in its cone, is near the reference's +z.
-
-    The view is the third row of the rotation: what is turned onto the optical axis.
-    """
-    import roma
-
-    uniform = torch.rand(n, 3, generator=generator, dtype=torch.float64)
-    azimuth, in_plane = (2 * torch.pi * uniform[:, :2]).unbind(-1)
-    least = math.cos(_PREFERRED_CONE_RADIAN)
-    tilt = torch.acos(least + (1 - least) * uniform[:, 2])
-    angles = torch.stack((azimuth, tilt, in_plane), dim=-1)
-    return roma.euler_to_rotmat("ZYZ", angles).mT
-
-
-def _draw_optics(config: SimulationConfig, generator: torch.Generator) -> Optics:
-    group = torch.arange(config.n) % config.optics_groups
-    pixel_size = config.pixel_size_angstrom * (1 + 0.1 * group.double())
-    bare = Optics.without_ctf(config.n, config.pixel_size_angstrom)
-    optics = replace(bare, group=group, pixel_size_angstrom=pixel_size)
-    if config.defocus_range_angstrom is None:
-        return optics
-    low, high = config.defocus_range_angstrom
-    uniform = torch.rand(config.n, generator=generator, dtype=torch.float64)
-    defocus = low + (high - low) * uniform
-    return replace(
-        optics,
-        voltage_kv=300.0 - 100.0 * (group % 2).double(),
-        cs_mm=torch.full_like(defocus, 2.7),
-        amplitude_contrast=torch.full_like(defocus, 0.1),
-        defocus_u_angstrom=defocus,
-        defocus_v_angstrom=defocus,
-    )
-
-
-def _with_defocus_error(optics: Optics, config: SimulationConfig) -> Optics:
-    """Return the optics as a file gives them, whose defoci are estimates."""
-    if config.defocus_error_angstrom == 0:
-        return optics
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    uniform = torch.rand(config.n, generator=generator, dtype=torch.float64)
-    error = (2 * uniform - 1) * config.defocus_error_angstrom
-    return replace(
-        optics,
-        defocus_u_angstrom=optics.defocus_u_angstrom + error,
-        defocus_v_angstrom=optics.defocus_v_angstrom + error,
-    )
-
-
-def _spectrum(config: SimulationConfig, variance: float) -> Tensor:
-    """Return a noise spectrum whose pixels have the given variance."""
-    ring = torch.arange(config.box // 2 + 1, dtype=torch.float32)
-    shape = torch.ones_like(ring)
-    if config.noise == "coloured":
-        shape = 0.1 + 1 / (1 + (ring / (config.box / 16)) ** 2)
-    return shape * (variance / GaussianNoise(shape).pixel_variance(config.box))
 
 
 def _table(simulation: Simulation, stack_name: str) -> ParticleTable:
