@@ -8,6 +8,7 @@ from cryoinfer.evaluation.conformation_against_truth import (
     ConformationEvaluation,
     StatePoses,
 )
+from cryoinfer.evaluation.junk import JunkComparison
 
 _SHOWN_STATES = 6
 
@@ -34,6 +35,26 @@ def say_conformations(console: Console, found: ConformationEvaluation) -> None:
         say_rows(console, _pose_rows(poses))
     for text in found.cautions:
         say(console, f"Caution: {text}")
+
+
+def say_junk(console: Console, found: JunkComparison) -> None:
+    """Print how well images without a particle are told from the others."""
+    say(
+        console,
+        f"Junk: {found.junk:,} images show no particle, {found.particles:,} one; poses "
+        "and conformations above are of the latter",
+    )
+    rows = {"  Outlier scores": "the run has none"}
+    if found.auc is not None:
+        rows["  Outlier scores"] = (
+            f"AUC {found.auc:.3f} (0.5 by chance, 1 if all junk scores higher)"
+        )
+    if found.flagged_junk is not None and found.flagged_particles is not None:
+        rows["  Flagged"] = (
+            f"{found.flagged_junk:.1%} of the junk, {found.flagged_particles:.1%} of "
+            "the particles"
+        )
+    say_rows(console, rows)
 
 
 def _rows(one: ConformationComparison) -> dict[str, str]:

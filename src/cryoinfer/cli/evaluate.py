@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cryoinfer.cli.conformation_words import say_conformations
+from cryoinfer.cli.conformation_words import say_conformations, say_junk
 from cryoinfer.cli.inputs import require_truth
 from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
@@ -32,16 +32,19 @@ from cryoinfer.evaluation.conformation_against_truth import (
     TrueConformation,
     evaluate_conformations,
 )
+from cryoinfer.evaluation.junk import JunkComparison, compare_junk
 from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.records import Pose
 from cryoinfer.results import layout
 from cryoinfer.results.conformations import (
     read_conformations,
     read_pose_covariance,
     true_conformations,
+    true_junk,
 )
 from cryoinfer.results.evaluation_files import write_evaluation
-from cryoinfer.results.flags import is_posed, read_flags
+from cryoinfer.results.flags import NOVELTY, has_flags, is_posed, read_flags
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_files import read_run_map, read_run_mask
 from cryoinfer.results.run_record import RunRecord, require_finished
@@ -65,6 +68,8 @@ class _Matched:
     unreadable : int
         How many more there are without a pose: their images are not finite, or they
         were flagged before and left out.
+    junk : JunkComparison or None
+        None where all images show particles.
     """
 
     estimated: Pose
@@ -72,6 +77,7 @@ class _Matched:
     truths: tuple[TrueConformation, ...]
     chosen: Tensor
     unreadable: int
+    junk: JunkComparison | None
 
 
 def evaluate(
@@ -89,7 +95,8 @@ def evaluate(
     truth. Particles that an encoder could not read are left out.
 
     A run that has found conformations is judged by those, and has no map to compare.
-    Where the truth has states, poses are compared state by state, too.
+    Where the truth has states, poses are compared state by state, too. Images that
+    show no particle are judged by their outlier scores and flags, and by nothing else.
 
     Parameters
     ----------
@@ -121,7 +128,8 @@ def evaluate(
         posteriors = Posteriors.read(run)
         covariance = None if posteriors is None else posteriors.covariance()
     else:
-        _require_truths(matched.truths, truth)
+        if matched.junk is None:
+            _require_truths(matched.truths, truth)
         conformations = conformations.select(chosen)
         covariance = read_pose_covariance(run)
     symmetry = symmetry_rotations(record.symmetry(run))
@@ -139,13 +147,15 @@ def evaluate(
         symmetry,
         has_map=maps is not None,
     )
-    write_evaluation(run, found, compared, matched.unreadable)
+    write_evaluation(run, found, compared, matched.junk, matched.unreadable)
     written = str(run / layout.EVALUATION)
     if maps is not None:  # the report of conformations shows no truth
         written += f" and {write_report(run)}"
     _say_reserve(console, record, matched.unreadable)
     _print(console, found)
     say_conformations(console, compared)
+    if matched.junk is not None:
+        say_junk(console, matched.junk)
     say(console, f"Written to {written}")
 
 
@@ -193,8 +203,9 @@ def _require_truths(truths: tuple[TrueConformation, ...], truth: Path) -> None:
     if not truths:
         raise InputError(
             f"{truth / 'truth.star'} does not say which conformations these particles "
-            "have: expected a column cryoinferMode1Angst (and so on), cryoinferFrame "
-            "or rlnClassNumber that differs between them"
+            "have: expected a column cryoinferMode1Angst (and so on), cryoinferFrame, "
+            "cryoinferPath, cryoinferTurnDegrees or rlnClassNumber that differs "
+            "between them"
         )
 
 
@@ -247,17 +258,45 @@ def _match(
             f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "
             "truth of another set?"
         )
-    chosen = torch.nonzero((row >= 0) & ~unreadable).squeeze(1)
+    junk = torch.zeros(len(row), dtype=torch.bool)
+    junk[row >= 0] = true_junk(true.table.select(row[row >= 0]))
+    chosen = torch.nonzero((row >= 0) & ~unreadable & ~junk).squeeze(1)
     if len(chosen) == 0:
         raise InputError(
             f"No particle of {run} has a pose: all their images hold NaN or infinite "
-            "pixels, or are flagged. Run `cryoinfer check` on the particles"
+            "pixels, or are flagged, or show no particle. Run `cryoinfer check` on the "
+            "particles"
         )
-    left_out = int(((row >= 0) & unreadable).sum())
+    left_out = int(((row >= 0) & unreadable & ~junk).sum())
     table = true.table.select(row[chosen])
     assert table.pose is not None
     truths = tuple(true_conformations(table, truth / "truth.star"))
-    return _Matched(estimated.pose[chosen], table.pose, truths, chosen, left_out)
+    found = _junk_comparison(record, estimated.table, junk, row >= 0)
+    return _Matched(estimated.pose[chosen], table.pose, truths, chosen, left_out, found)
+
+
+def _junk_comparison(
+    record: RunRecord, table: ParticleTable, is_junk: Tensor, is_known: Tensor
+) -> JunkComparison | None:
+    """Compare outlier scores and flags with what images show.
+
+    Parameters
+    ----------
+    record : RunRecord
+    table : ParticleTable
+        Of the run.
+    is_junk, is_known : Tensor of bool, shape (n,)
+        Which images show no particle, and of which a truth is known.
+    """
+    if not bool(is_junk.any()):
+        return None
+    score = table.results.get(NOVELTY)
+    flags = read_flags(record, table) if has_flags(record) else None
+    return compare_junk(
+        is_junk[is_known],
+        None if score is None else torch.from_numpy(score.astype(float))[is_known],
+        None if flags is None else (flags != 0)[is_known],
+    )
 
 
 def _keys(particles: Particles) -> list[tuple[Path, int]]:

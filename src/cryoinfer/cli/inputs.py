@@ -75,6 +75,18 @@ def structure_or_preset(name: str) -> str:
     return name if name in PRESET_NAMES else structure(name)
 
 
+def other_structure(name: str | None) -> str | None:
+    """Refuse what is neither an example nor a file, if anything is given."""
+    return None if name is None else structure(name)
+
+
+def other_structures(names: list[str] | None) -> list[str] | None:
+    """Refuse a list in which one is neither an example nor a file."""
+    for name in names or ():
+        structure(name)
+    return names
+
+
 def truth(folder: Path) -> Path:
     """Refuse what does not hold the truth about particles."""
     require_truth(folder / "truth.star")

@@ -13,16 +13,22 @@ from cryoinfer.cli.outputs import make_folder, require_free_folder
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.structures import told_structure
 from cryoinfer.cli.terminal import say
+from cryoinfer.data.junk import EDGE, ICE, parse_junk
+from cryoinfer.data.model_parts import ModelParts
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.simulate import (
+    TRUE_MAP,
     SimulationConfig,
     simulation_preset,
 )
 from cryoinfer.data.simulate import simulate as write_simulation
+from cryoinfer.data.simulated_set import Composition
 from cryoinfer.data.structure_names import PRESET_NAMES
+from cryoinfer.errors import InputError
 from cryoinfer.io.replacing import named_as
 
 _FILES = ("particles.mrcs", "truth.mrc", "truth.cif", "truth.star", "particles.star")
+_MAPS = TRUE_MAP.format("*")
 _PART = ".partial-simulation"
 
 
@@ -42,6 +48,32 @@ def configure(structure: str, changes: dict[str, Any]) -> SimulationConfig:
         else SimulationConfig(structure=structure)
     )
     return replace(start, **changes)
+
+
+def read_composition(
+    also: Sequence[str],
+    without: Sequence[str],
+    population: str | None,
+    junk: Sequence[str],
+) -> Composition:
+    """Read what a set holds besides one structure.
+
+    Raises
+    ------
+    InputError
+        If something cannot be read.
+    """
+    try:
+        shares = (
+            tuple(float(one) for one in population.split(",")) if population else ()
+        )
+    except ValueError as error:
+        raise InputError(
+            f"expected populations such as 0.7,0.3, found {population!r}"
+        ) from error
+    kinds = tuple(one for text in junk for one in parse_junk(text))
+    parts = tuple(ModelParts.parse(text) for text in without)
+    return Composition(tuple(also), parts, shares, kinds)
 
 
 def read_motions(texts: Sequence[str]) -> tuple[Motion, ...]:
@@ -67,6 +99,10 @@ def simulate(
     """
     require_free_folder(out, _FILES, overwrite)
     told_structure(config.structure, console, moving=bool(config.motions))
+    composition = config.composition
+    others = [one.kind for one in composition.junk if one.kind not in (ICE, EDGE)]
+    for name in (*composition.also, *([config.to] if config.to else ()), *others):
+        told_structure(name, console, moving=False)
     new = not out.exists()
     make_folder(out)
     # Aside: an earlier set stays until this one is whole.
@@ -75,7 +111,8 @@ def simulate(
     try:
         with named_as(out, part), RichMonitor(console) as monitor:
             path = out / write_simulation(config, part, monitor).name
-        for name in _FILES:
+        maps = {path.name for folder in (part, out) for path in folder.glob(_MAPS)}
+        for name in (*sorted(maps), *_FILES):
             if (part / name).exists():
                 os.replace(part / name, out / name)
             else:

@@ -80,6 +80,72 @@ Trajectory = Annotated[
         show_default=False,
     ),
 ]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="STRUCTURE",
+        help="Another structure of the same atoms: particles lie on the straight way "
+        "to it.",
+        callback=inputs.other_structure,
+        show_default=False,
+    ),
+]
+TurnOfPart = Annotated[
+    str | None,
+    typer.Option(
+        "--turn",
+        metavar="TURN",
+        help='A part that turns about an axis through two residues: "A:1-230, B about '
+        'A:230 A:240 by 360", or ".. by 360 in 100" conformations.',
+    ),
+]
+Along = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DENSITY",
+        help="How particles are distributed along the trajectory, way or turn, from 0 "
+        'to 1: "U(0,1)", or "0.7 N(0,0.05) + 0.3 N(1,0.05)" (share, mean, sd).',
+    ),
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="STRUCTURE",
+        help="A further molecule in the set; may be repeated.",
+        callback=inputs.other_structures,
+        show_default=False,
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="PARTS",
+        help='A further assembly, which lacks parts of the structure: "chain C" or '
+        '"C, D:10-50"; may be repeated.',
+    ),
+]
+Population = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARES",
+        help="Of the structure, each --also and each --without, such as 0.5,0.3,0.2; "
+        "by default all alike.",
+        show_default=False,
+    ),
+]
+JunkShare = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--junk",
+        metavar="SHARE",
+        help='Share of images without a particle: "ice:0.1", "edge:0.1" (of a support '
+        'film), "other.pdb:0.1" (another protein), or 0.2 (half ice, half edges); may '
+        "be repeated.",
+    ),
+]
 Views = Annotated[
     Literal["uniform", "preferred", "one"] | None,
     typer.Option(help="Distribution of the views."),
@@ -106,6 +172,13 @@ def simulate(
     optics_groups: OpticsGroups = None,
     motions: Motions = None,
     trajectory: Trajectory = None,
+    to: To = None,
+    turn: TurnOfPart = None,
+    along: Along = None,
+    also: Also = None,
+    without: Without = None,
+    population: Population = None,
+    junk: JunkShare = None,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
@@ -117,6 +190,8 @@ def simulate(
     """
     from cryoinfer.cli import simulation
     from cryoinfer.cli.threads import use_threads
+    from cryoinfer.data.path_density import PathDensity
+    from cryoinfer.data.turns import Turn
 
     use_threads(threads)
     changes: dict[str, Any] = {
@@ -127,6 +202,7 @@ def simulate(
         "noise": noise,
         "views": views,
         "optics_groups": optics_groups,
+        "to": to,
         "seed": seed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -136,11 +212,14 @@ def simulate(
         changes["trajectory"] = str(trajectory)
     if motions:
         changes["motions"] = simulation.read_motions(motions)
+    changes["turn"] = None if turn is None else Turn.parse(turn)
+    changes["along"] = None if along is None else PathDensity.parse(along)
+    changes["composition"] = simulation.read_composition(
+        also or (), without or (), population, junk or ()
+    )
     if defocus is not None:
-        low, high = defocus
-        changes["defocus_range_angstrom"] = (
-            low * _MICROMETRE_ANGSTROM,
-            high * _MICROMETRE_ANGSTROM,
+        changes["defocus_range_angstrom"] = tuple(
+            one * _MICROMETRE_ANGSTROM for one in defocus
         )
     config = simulation.configure(structure, changes)
     simulation.simulate(config, out, overwrite, Console())

@@ -12,6 +12,7 @@ from torch import Tensor
 from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
+from cryoinfer.data.path_density import PathDensity
 from cryoinfer.data.simulated_acquisition import (
     Views,
     draw_optics,
@@ -19,9 +20,21 @@ from cryoinfer.data.simulated_acquisition import (
     noise_of_variance,
     with_defocus_error,
 )
+from cryoinfer.data.simulated_path import PathSource
+from cryoinfer.data.simulated_set import (
+    ONE_MOLECULE,
+    Composition,
+    DrawnParticles,
+    SimulatedSet,
+)
 from cryoinfer.data.simulated_structure import SimulatedStructure
-from cryoinfer.data.simulation_rules import require_possible, require_room
+from cryoinfer.data.simulation_rules import (
+    require_one_kind,
+    require_possible,
+    require_room,
+)
 from cryoinfer.data.structure_names import PRESET_NAMES
+from cryoinfer.data.turns import Turn
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.io.atoms import AtomicModel
@@ -32,6 +45,9 @@ from cryoinfer.io.mrc import StackWriter, write_map
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.records import Latents, Optics, ParticleBatch
+
+TRUE_MAP = "truth_class_{}.mrc"
+"""Of a molecule or assembly, from the second on."""
 
 _BATCH = 250
 _IMAGES_FOR_SIGNAL = 1000
@@ -69,11 +85,18 @@ class SimulationConfig:
     b_factor_angstrom2 : float
         Blurs the structure.
     motions : tuple of Motion
-        Along normal modes; without any, and without a trajectory, the structure is
-        rigid.
+        Along normal modes; without any, and without a path, the structure is rigid.
     trajectory : str or None
         Path of a trajectory (DCD, XTC, or mmCIF or PDB with several models) of the
         structure's file: particles show frames of it, all alike likely.
+    to : str or None
+        Another structure of the same atoms: particles lie on the straight way to it.
+    turn : Turn or None
+        Of a part about a hinge.
+    along : PathDensity or None
+        How particles are distributed along the trajectory, the way or the turn.
+    composition : Composition
+        Further molecules, assemblies without parts, and junk.
     defocus_error_angstrom : float
         Given defoci are off by up to it, uniformly; ``truth.star`` has the true ones.
     seed : int
@@ -93,17 +116,23 @@ class SimulationConfig:
     b_factor_angstrom2: float = 0.0
     motions: tuple[Motion, ...] = ()
     trajectory: str | None = None
+    to: str | None = None
+    turn: Turn | None = None
+    along: PathDensity | None = None
+    composition: Composition = ONE_MOLECULE
     defocus_error_angstrom: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
         require_possible(vars(self))
-        if self.motions and self.trajectory is not None:
-            raise InputError(
-                "expected motions along modes or a trajectory, found both: particles "
-                "show the one or the other"
-            )
+        require_one_kind(vars(self))
+
+    def path_source(self) -> PathSource | None:
+        """Return where the frames of a path come from, if there is one."""
+        if self.trajectory is None and self.to is None and self.turn is None:
+            return None
+        return PathSource(self.trajectory, self.to, self.turn, self.along)
 
 
 # The sets A to G of cryoPoseNet (Nashed et al. 2021), to compare with its numbers.
@@ -150,7 +179,9 @@ class Simulation:
     Attributes
     ----------
     config : SimulationConfig
-    shown : SimulatedStructure
+    shown : SimulatedSet
+    drawn : DrawnParticles
+        What each image shows.
     model : ImageModel
         Of what is shown, in noise; without noise its spectrum is 0.
     latents : Latents
@@ -162,7 +193,8 @@ class Simulation:
     """
 
     config: SimulationConfig
-    shown: SimulatedStructure
+    shown: SimulatedSet
+    drawn: DrawnParticles
     model: ImageModel
     latents: Latents
     optics: Optics
@@ -170,7 +202,7 @@ class Simulation:
 
     @classmethod
     def of(cls, config: SimulationConfig) -> "Simulation":
-        """Draw the truth and set the noise by the signal of the first 1,000 images.
+        """Draw the truth and set the noise by the signal of the first 1,000 particles.
 
         Raises
         ------
@@ -189,11 +221,12 @@ class Simulation:
         )
         pose = draw_poses(config.n, config.views, config.max_shift_angstrom, generator)
         zero = torch.zeros(config.n, dtype=torch.float64)
-        latents = Latents(pose, zero, shown.draw(config.n, generator))
+        drawn = shown.draw(config.n, generator)
+        latents = Latents(pose, zero, drawn.conformation)
         noise_seed = int(torch.randint(2**62, (), generator=generator))
         silent = GaussianNoise.white(0.0, config.box)
         model = ImageModel(shown.structure, silent, config.box)
-        simulation = cls(config, shown, model, latents, optics, noise_seed)
+        simulation = cls(config, shown, drawn, model, latents, optics, noise_seed)
         if config.snr_db is None:
             return simulation
         variance = simulation._signal_variance() / 10 ** (config.snr_db / 10)
@@ -210,19 +243,28 @@ class Simulation:
 
     def density(self) -> Tensor:
         """Return the true map, at rest, in the pixel size of the first optics group."""
+        return self.densities()[0]
+
+    def densities(self) -> list[Tensor]:
+        """Return the true maps of all molecules and assemblies, the first at first."""
         box, pixel_size_angstrom = self.config.box, self.config.pixel_size_angstrom
-        return self.shown.at_rest.to_map(box, pixel_size_angstrom)
+        return [one.to_map(box, pixel_size_angstrom) for one in self.shown.molecules]
 
     def at_rest(self) -> AtomicModel:
         """Return the structure at rest, where viewers show it inside its map."""
         box, pixel_size_angstrom = self.config.box, self.config.pixel_size_angstrom
-        centred = self.shown.at_rest.coordinates_angstrom.double().numpy()
-        return in_box(self.shown.model, centred, box, pixel_size_angstrom)
+        first = self.shown.first
+        centred = first.at_rest.coordinates_angstrom.double().numpy()
+        return in_box(first.model, centred, box, pixel_size_angstrom)
 
     def _signal_variance(self) -> float:
-        """Return the variance over all pixels of the first images."""
+        """Return the variance over all pixels of the first particles; junk is none."""
         count, total, squares = 0, 0.0, 0.0
-        first = torch.arange(min(self.config.n, _IMAGES_FOR_SIGNAL))
+        first = torch.nonzero(self.drawn.is_particle()).squeeze(1)[:_IMAGES_FOR_SIGNAL]
+        if not len(first):
+            raise InputError(
+                "no image shows a particle: ask for less junk or more images"
+            )
         for index in first.split(_BATCH):
             images = self.model.mean(self.latents[index], self.optics[index]).double()
             count += images.numel()
@@ -238,7 +280,8 @@ def simulate(
 
     Written are ``particles.star`` and ``particles.mrcs``, which hold nothing of the
     truth but the CTF, and ``truth.star`` (with poses and shifts), ``truth.mrc`` and
-    ``truth.cif``: the structure at rest, as a map and where it lies in that map.
+    ``truth.cif``: the structure at rest, as a map and where it lies in that map. Maps
+    of further molecules and assemblies are ``truth_class_2.mrc`` and so on.
     Images are streamed: memory does not grow with their number beyond their poses.
 
     Parameters
@@ -270,8 +313,10 @@ def simulate(
     require_room(config.n, config.box, out)
     simulation = Simulation.of(config)
     if config.trajectory is not None:
-        frames = simulation.shown.frames
-        monitor.message(f"Particles show the {frames:,} frames of {config.trajectory}")
+        shown = simulation.shown.first.path
+        assert shown is not None
+        frames = f"{len(shown.frames):,} frames"
+        monitor.message(f"Particles show the {frames} of {config.trajectory}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -282,11 +327,17 @@ def simulate(
         for batch in simulation.batches():
             writer.write(batch.images)
             monitor.advance(len(batch))
-    write_map(out / "truth.mrc", simulation.density(), pixel_size_angstrom)
+    for number, density in enumerate(simulation.densities(), 1):
+        name = "truth.mrc" if number == 1 else TRUE_MAP.format(number)
+        write_map(out / name, density, pixel_size_angstrom)
     write_ensemble(out / "truth.cif", "truth", [simulation.at_rest()])
     table = _table(simulation, stack.name)
-    columns = simulation.shown.columns(simulation.latents.conformation)
-    truth = replace(table, pose=simulation.latents.pose, results=columns)
+    truth = replace(
+        table,
+        pose=simulation.latents.pose,
+        class_number=simulation.drawn.class_number,
+        results=simulation.shown.columns(simulation.drawn),
+    )
     table_to_relion(truth).write(out / "truth.star")
     off = with_defocus_error(table.optics, config.defocus_error_angstrom, config.seed)
     given = replace(table, optics=off)
@@ -294,11 +345,12 @@ def simulate(
     return star
 
 
-def _shown(config: SimulationConfig) -> SimulatedStructure:
-    """Return the structure, which must fit into the box."""
-    shown = SimulatedStructure.of(
-        config.structure, config.b_factor_angstrom2, config.motions, config.trajectory
-    )
+def _shown(config: SimulationConfig) -> SimulatedSet:
+    """Return what there is to be shown, which must fit into the box."""
+    name, b_factor = config.structure, config.b_factor_angstrom2
+    source = config.path_source()
+    first = SimulatedStructure.of(name, b_factor, config.motions, source)
+    shown = SimulatedSet.of(first, name, b_factor, config.composition)
     reach = shown.reach_angstrom + 2**0.5 * config.max_shift_angstrom
     side = config.box * config.pixel_size_angstrom
     if reach > side / 2:

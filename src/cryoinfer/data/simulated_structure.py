@@ -9,15 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.data.examples import named_structure
-from cryoinfer.data.frames import frames_of
 from cryoinfer.data.motions import Motion, farthest_reach, moving_atoms
+from cryoinfer.data.simulated_path import PathSource, SimulatedPath
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.physics.structures.moving import MovingAtoms
 from cryoinfer.physics.structures.path import AtomsOnPath
-
-FRAME = "cryoinferFrame"
-"""Column of the frame that a particle shows, from 1."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,15 @@ class SimulatedStructure:
         Of :class:`MovingAtoms`.
     reach_angstrom : float
         How far from the centre any atom comes.
+    path : SimulatedPath, optional
+        Of :class:`AtomsOnPath`.
     """
 
     model: AtomicModel
     structure: GaussianAtoms | MovingAtoms | AtomsOnPath
     motions: tuple[Motion, ...]
     reach_angstrom: float
+    path: SimulatedPath | None = None
 
     @classmethod
     def of(
@@ -46,7 +46,7 @@ class SimulatedStructure:
         name: str,
         b_factor_angstrom2: float,
         motions: Sequence[Motion] = (),
-        trajectory: str | None = None,
+        path: PathSource | None = None,
     ) -> "SimulatedStructure":
         """Return what a simulation is asked to show.
 
@@ -57,14 +57,13 @@ class SimulatedStructure:
         b_factor_angstrom2 : float
         motions : sequence of Motion
             Along normal modes.
-        trajectory : str, optional
-            Path of what :func:`cryoinfer.io.trajectories.read_frames` reads, in the
-            place of ``motions``.
+        path : PathSource, optional
+            In the place of ``motions``.
 
         Raises
         ------
         InputError
-            If structure or trajectory cannot be used.
+            If structure or path cannot be used.
         """
         given = named_structure(name)
         model = given.model
@@ -74,11 +73,11 @@ class SimulatedStructure:
         atoms = GaussianAtoms.from_elements(
             coordinates.float(), model.elements, b_factor_angstrom2
         )
-        if trajectory is not None:
-            frames = torch.from_numpy(frames_of(trajectory, given.kept, model))
-            placed = (frames - centre).float()
+        if path is not None:
+            found = path.read(given, name)
+            placed = (torch.from_numpy(found.frames) - centre).float()
             reach = float(placed.norm(dim=2).max())
-            return cls(model, AtomsOnPath(atoms, placed), (), reach)
+            return cls(model, AtomsOnPath(atoms, placed), (), reach, found)
         if motions:
             moving = moving_atoms(model, atoms, motions)
             return cls(model, moving, tuple(motions), farthest_reach(moving, motions))
@@ -93,29 +92,26 @@ class SimulatedStructure:
         assert isinstance(atoms, GaussianAtoms)
         return atoms
 
-    @property
-    def frames(self) -> int:
-        """How many frames of a trajectory there are; 1 without one."""
-        if not isinstance(self.structure, AtomsOnPath):
-            return 1
-        return len(self.structure.frames)
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw conformations of n particles.
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw conformations of n particles, shape (n, c).
-
-        Amplitudes of the modes, or numbers of frames, all alike likely.
+        Returns
+        -------
+        Tensor, shape (n, c)
+            Amplitudes of the modes, or the place on the path.
+        Tensor of int64, shape (n,), or None
+            Which term of the path's density each is of, if there are several.
         """
-        if isinstance(self.structure, AtomsOnPath):
-            count = len(self.structure.frames)
-            return torch.randint(count, (n, 1), generator=generator).double()
+        if self.path is not None:
+            return self.path.draw(n, generator)
         if not self.motions:
-            return torch.zeros(n, 0, dtype=torch.float64)
-        return torch.stack([one.draw(n, generator) for one in self.motions], 1)
+            return torch.zeros(n, 0, dtype=torch.float64), None
+        return torch.stack([one.draw(n, generator) for one in self.motions], 1), None
 
     def columns(self, conformation: Tensor) -> dict[str, NDArray[np.generic]]:
         """Return conformations in columns of a particle file."""
-        if isinstance(self.structure, AtomsOnPath):
-            return {FRAME: conformation[:, 0].long().numpy() + 1}
+        if self.path is not None:
+            return self.path.told(conformation[:, 0])
         return {
             f"cryoinferMode{motion.mode}Angst": conformation[:, column].numpy()
             for column, motion in enumerate(self.motions)

@@ -17,6 +17,7 @@ _LARGEST_DEFOCUS_ANGSTROM = 5e5
 _LARGEST_ANGSTROM = 1e6
 _LARGEST_SEED = 2**63 - 1
 _DECIBELS = 100.0
+_SHARES_ERROR = 1e-6
 
 _BYTES_OF_AN_IMAGE = 400
 """Of memory, for poses, optics and the table, whatever the box."""
@@ -70,6 +71,63 @@ def require_possible(settings: Mapping[str, Any]) -> None:
     for rule, kept in rules.items():
         if not kept:
             raise InputError(f"{rule}, found {settings[rule.split()[0]]!r}.")
+
+
+def require_one_kind(settings: Mapping[str, Any]) -> None:
+    """Refuse ways to differ that exclude each other, and shares that are none.
+
+    Parameters
+    ----------
+    settings : mapping
+        The fields of :class:`cryoinfer.data.simulate.SimulationConfig`.
+
+    Raises
+    ------
+    InputError
+    """
+    composition = settings["composition"]
+    ways = {
+        "--modes": bool(settings["motions"]),
+        "--trajectory": settings["trajectory"] is not None,
+        "--to": settings["to"] is not None,
+        "--turn": settings["turn"] is not None,
+        "--also or --without": bool(composition.also or composition.without),
+    }
+    found = [name for name, given in ways.items() if given]
+    if len(found) > 1:
+        raise InputError(
+            "expected one way in which particles differ (modes or a trajectory, a way "
+            "to another structure, a turn, or several molecules), found both "
+            f"{' and '.join(found)}"
+        )
+    along, turn = settings["along"], settings["turn"]
+    if along is not None and not (
+        found and found[0] in ("--trajectory", "--to", "--turn")
+    ):
+        raise InputError("--along goes with --trajectory, --to or --turn: along what?")
+    if along is not None and turn is not None and turn.conformations is not None:
+        raise InputError(
+            "--along says where between its ends a turn is: leave out its number of "
+            f"conformations (in {turn.conformations})"
+        )
+    _require_shares(composition)
+
+
+def _require_shares(composition: Any) -> None:
+    """Refuse populations that do not add up, and sets of nothing but junk."""
+    shares = composition.population
+    if shares and not (composition.also or composition.without):
+        raise InputError("--population goes with --also or --without: of what?")
+    if shares and not (min(shares) > 0 and abs(sum(shares) - 1) < _SHARES_ERROR):
+        raise InputError(
+            "populations are above 0 and add up to 1, found "
+            f"{', '.join(f'{one:g}' for one in shares)}"
+        )
+    junk = sum(one.share for one in composition.junk)
+    if junk >= 1:
+        raise InputError(
+            f"--junk must leave particles: its shares add up to {junk:g} of all images"
+        )
 
 
 def require_room(n: int, box: int, folder: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.data.simulated_structure import FRAME
+from cryoinfer.data.junk import JUNK
+from cryoinfer.data.simulated_path import FRAME, PATH, TURN
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.conformation_against_truth import (
     FoundConformations,
@@ -27,6 +28,7 @@ _COORDINATE = re.compile(r"(?:z|mode)_([1-9]\d*)")
 _CLASS = "class"
 _AMPLITUDE = re.compile(r"cryoinferMode[1-9]\d*Angst")
 _CLASS_NUMBER = "rlnClassNumber"
+_HALF_TURN_DEGREES = 180.0
 
 
 def read_conformations(folder: Path) -> FoundConformations | None:
@@ -152,8 +154,10 @@ def true_conformations(table: ParticleTable, path: Path) -> list[TrueConformatio
     Returns
     -------
     list of TrueConformation
-        Of ``cryoinferMode1Angst`` and so on and ``cryoinferFrame``, as ``simulate``
-        writes them, and ``rlnClassNumber``, if not all particles have the same.
+        Of ``cryoinferMode1Angst`` and so on, ``cryoinferFrame``, ``cryoinferPath`` and
+        ``cryoinferTurnDegrees``, as ``simulate`` writes them, and ``rlnClassNumber``,
+        if not all particles have the same. Of angles over more than half a turn, which
+        have no order, cosine and sine.
 
     Raises
     ------
@@ -162,7 +166,7 @@ def true_conformations(table: ParticleTable, path: Path) -> list[TrueConformatio
     """
     found = []
     for name, values in table.results.items():
-        if not (name == FRAME or _AMPLITUDE.fullmatch(name)):
+        if not (name in (FRAME, PATH, TURN) or _AMPLITUDE.fullmatch(name)):
             continue
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
@@ -171,8 +175,21 @@ def true_conformations(table: ParticleTable, path: Path) -> list[TrueConformatio
                 f"that were found holds none ({len(bad):,} such rows)"
             )
         value = torch.from_numpy(np.asarray(values, dtype=np.float64))
+        if name == TURN and float(value.max() - value.min()) > _HALF_TURN_DEGREES:
+            angle = torch.deg2rad(value)
+            for part, of in (("cosine", angle.cos()), ("sine", angle.sin())):
+                found.append(TrueConformation(f"{name} ({part})", of, is_ordered=True))
+            continue
         found.append(TrueConformation(name, value, is_ordered=True))
     if table.class_number is not None:
         value = table.class_number.double()
         found.append(TrueConformation(_CLASS_NUMBER, value, is_ordered=False))
     return [one for one in found if one.varies()]
+
+
+def true_junk(table: ParticleTable) -> Tensor:
+    """Return which true images show no particle, a mask; none where nothing is said."""
+    values = table.results.get(JUNK)
+    if values is None:
+        return torch.zeros(len(table), dtype=torch.bool)
+    return torch.from_numpy(np.asarray(values, dtype=np.float64) != 0)

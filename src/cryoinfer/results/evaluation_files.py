@@ -1,6 +1,7 @@
 """What an evaluation against the truth leaves in the folder of a run."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cryoinfer.evaluation.conformation_against_truth import (
     ConformationEvaluation,
     StatePoses,
 )
+from cryoinfer.evaluation.junk import JunkComparison
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.results.layout import ERRORS, EVALUATION
 from cryoinfer.results.run_arrays import run_arrays
@@ -31,6 +33,7 @@ def write_evaluation(
     folder: Path,
     found: TruthEvaluation,
     conformations: ConformationEvaluation,
+    junk: JunkComparison | None,
     unreadable: int,
 ) -> None:
     """Write the numbers as ``evaluation.json``, the errors as ``evaluation.npz``.
@@ -41,6 +44,8 @@ def write_evaluation(
         Of the run.
     found : TruthEvaluation
     conformations : ConformationEvaluation
+    junk : JunkComparison or None
+        None where all images show particles.
     unreadable : int
         Particles without a pose, which were left out.
     """
@@ -66,6 +71,7 @@ def write_evaluation(
         "states": {
             name: _of_states(one) for name, one in conformations.state_poses.items()
         },
+        "junk": None if junk is None else asdict(junk),
         "cautions": list(conformations.cautions),
     }
     text = json.dumps(summary, indent=2) + "\n"

@@ -16,7 +16,9 @@ from typer.testing import CliRunner, Result
 
 from cryoinfer.cli import evaluate as evaluation
 from cryoinfer.cli.app import app
+from cryoinfer.data.junk import JUNK
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulated_path import PATH, TURN
 from cryoinfer.evaluation.conformation_against_truth import (
     FoundConformations,
     TrueConformation,
@@ -215,6 +217,60 @@ def test_the_map_of_particles_that_move_is_judged_with_a_caution(
     assert summary["conformations"] == []
     assert len(summary["cautions"]) == 2
     assert "The true map is of one conformation" in shown(screen)
+
+
+def test_junk_is_judged_by_outlier_scores_and_by_nothing_else(
+    simulated: Path, tmp_path: Path, screen: Console
+) -> None:
+    value = torch.rand(COUNT, generator=dice(1)).double()
+    junk = torch.arange(COUNT) % 4 == 0
+    z = torch.where(junk, 9.0, value)[:, None]
+    columns = {PATH: value.numpy(), JUNK: junk.long().numpy()}
+    truth = make_truth(tmp_path / "truth", simulated, **columns)
+    run = make_run(tmp_path / "run", simulated, z)
+    summary = evaluated(run, truth, screen)
+    assert (summary["particles"], summary["unreadable"]) == (90, 0)
+    (found,) = summary["conformations"]
+    assert found["truth"] == PATH
+    # What is left is the truth itself.
+    assert found["rank_correlation"] == pytest.approx(1.0)
+    assert summary["junk"] == {
+        "particles": 90,
+        "junk": 30,
+        "auc": None,
+        "flagged_junk": None,
+        "flagged_particles": None,
+    }
+    assert "30 images show no particle, 90 one" in shown(screen)
+    # Every other image of junk scores above all particles, the others below all.
+    score = torch.where(junk, torch.arange(COUNT) % 8 * 1.0, 2.0)
+    flags = (score > 3).long()
+    marked = Particles.load(run / layout.PARTICLES).with_results(
+        columns={"cryoinferNovelty": score.numpy(), "cryoinferFlag": flags.numpy()}
+    )
+    marked.save(run / layout.PARTICLES)
+    record = RunRecord.read(run)
+    replace(record, results={**record.results, "left_out": {}}).write(run)
+    judged = evaluated(run, truth, screen)["junk"]
+    assert judged["auc"] == 0.5
+    assert (judged["flagged_junk"], judged["flagged_particles"]) == (0.5, 0.0)
+    assert "50.0% of the junk, 0.0% of the particles" in shown(screen)
+
+
+def test_angles_of_a_whole_turn_are_compared_by_cosine_and_sine(
+    simulated: Path, tmp_path: Path, screen: Console
+) -> None:
+    degrees = 3.0 * torch.arange(COUNT).double()
+    angle = torch.deg2rad(degrees)
+    truth = make_truth(tmp_path / "truth", simulated, **{TURN: degrees.numpy()})
+    run = make_run(
+        tmp_path / "run", simulated, torch.stack([angle.sin(), angle.cos()], 1)
+    )
+    found = evaluated(run, truth, screen)["conformations"]
+    assert [one["truth"] for one in found] == [f"{TURN} (cosine)", f"{TURN} (sine)"]
+    for one in found:
+        # Either is one of the coordinates, which half of the particles show.
+        assert one["rank_correlation"] > 0.99
 
 
 def test_poses_that_were_given_have_no_credible_set(

@@ -39,6 +39,8 @@ MISTYPED = {
     "modes adenylate-kinase-opne": "The structure 'adenylate-kinase-opne' is neither",
     "simulate cryoposenet-h -o out": "The structure 'cryoposenet-h' is neither",
     "simulate cryoposenet-a --trajectory no.dcd -o out": "No such trajectory: no.dcd",
+    "simulate cryoposenet-a --to no.pdb -o out": "structure 'no.pdb' is neither",
+    "simulate cryoposenet-a --also no.pdb -o out": "structure 'no.pdb' is neither",
     "evaluate no --truth no": "no/truth.star is missing",
     "fsc there.mrc no.mrc": "No such MRC file: no.mrc",
     "fsc there.mrc there.mrc --mask no.mrc": "No such MRC file: no.mrc",

@@ -14,7 +14,8 @@ from cryoinfer.data.frames import superposed
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
-from cryoinfer.data.simulated_structure import FRAME, SimulatedStructure
+from cryoinfer.data.simulated_path import FRAME, PathSource
+from cryoinfer.data.simulated_structure import SimulatedStructure
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.interfaces import SilentMonitor
@@ -50,7 +51,9 @@ def trajectory(
 
 
 def on_path(trajectory: Path) -> AtomsOnPath:
-    structure = SimulatedStructure.of(NAME, 0.0, trajectory=str(trajectory)).structure
+    structure = SimulatedStructure.of(
+        NAME, 0.0, path=PathSource(str(trajectory))
+    ).structure
     assert isinstance(structure, AtomsOnPath)
     return structure
 
@@ -142,7 +145,9 @@ def test_images_are_those_of_the_frame(trajectory: Path) -> None:
 
 def test_frames_that_leave_the_box_are_refused(trajectory: Path) -> None:
     rest = SimulatedStructure.of(NAME, 0.0).reach_angstrom
-    moved = SimulatedStructure.of(NAME, 0.0, trajectory=str(trajectory)).reach_angstrom
+    moved = SimulatedStructure.of(
+        NAME, 0.0, path=PathSource(str(trajectory))
+    ).reach_angstrom
     between = (rest + moved) / 32
     narrow = replace(config(trajectory), pixel_size_angstrom=between)
     Simulation.of(replace(narrow, trajectory=None, n=1))
@@ -151,5 +156,5 @@ def test_frames_that_leave_the_box_are_refused(trajectory: Path) -> None:
 
 
 def test_modes_and_a_trajectory_exclude_each_other(trajectory: Path) -> None:
-    with pytest.raises(InputError, match="or a trajectory, found both"):
+    with pytest.raises(InputError, match="found both --modes and --trajectory"):
         replace(config(trajectory), motions=(Motion(1, "normal", 0.0, 1.0),))
