@@ -21,6 +21,7 @@ from cryoinfer.results.conformation_files import write_heterogeneity
 from cryoinfer.results.flags import OBEYED
 from cryoinfer.results.heterogeneity import LAST_RADIUS, Heterogeneity
 from cryoinfer.results.map_numbers import map_numbers
+from cryoinfer.results.population_files import population_numbers, write_populations
 
 
 def finish_conformations(
@@ -66,6 +67,8 @@ def finish_conformations(
     folder.describe(numbers, [])
     content = read_heterogeneity(folder.path)
     numbers[CAUTIONS] = warned = cautions(assess_heterogeneity(content))
+    numbers["populations"] = population_numbers(content.populations)
+    write_populations(folder.path, content.populations)
     folder.describe(numbers, [])
     write_report(folder.path)
     folder.finish()

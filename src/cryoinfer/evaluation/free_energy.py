@@ -105,7 +105,9 @@ class FreeEnergy:
             energy - least + half,
             -least,
             narrowest,
-            tuple(at[_surviving(np.where(blank, np.inf, energy), energies)].tolist()),
+            tuple(
+                at[surviving_minima(np.where(blank, np.inf, energy), energies)].tolist()
+            ),
         )
 
 
@@ -279,7 +281,9 @@ def _half_width(
     return np.asarray(error * np.quantile(farthest, BAND))
 
 
-def _surviving(energy: NDArray[np.float64], energies: NDArray[np.float64]) -> list[int]:
+def surviving_minima(
+    energy: NDArray[np.float64], energies: NDArray[np.float64]
+) -> list[int]:
     """Return the places of minima whose barriers stand when values are drawn anew.
 
     From the highest on, minima that do not stand are filled up to their barrier.

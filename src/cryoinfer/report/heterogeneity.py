@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,11 +10,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer.evaluation.free_energy import FEWEST
+from cryoinfer.evaluation.populations import AxisPopulation
 from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.report.figures import draw_fsc
 from cryoinfer.report.parts import (
     Finding,
-    columns,
     figure,
     page,
     remarks_section,
@@ -23,6 +25,7 @@ from cryoinfer.report.parts import (
     tiles,
     times,
 )
+from cryoinfer.report.populations import populations_section
 from cryoinfer.report.scatter import ScatterContent, scatter_section
 from cryoinfer.report.style import BLUE, GREEN, GREY, ORANGE, figure_style, to_svg
 from cryoinfer.report.surface import surface_level
@@ -99,6 +102,16 @@ class HeterogeneityContent:
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     trials: Mapping[str, CalibrationTrial] = field(default_factory=dict)
+
+    @cached_property
+    def populations(self) -> tuple[AxisPopulation, ...]:
+        """Density and free energy along each axis; none of too few particles."""
+        if len(self.z) < FEWEST:
+            return ()
+        return tuple(
+            AxisPopulation.of(self.z[:, axis], self.z_sd[:, axis], self.seed)
+            for axis in range(self.z.shape[1])
+        )
 
 
 def verdict_words(gain: HeldOutGain, dims: int) -> str:
@@ -200,23 +213,16 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
         picture = ScatterContent(content.title, content.columns)
         yield scatter_section(picture, random)
         yield volumes_section(_axes(content))
+        yield populations_section(content.populations)
         yield section(
-            "Conformations",
-            "These are posterior means. Noise makes their histograms wider than the "
-            "population, and the prior makes them narrower: they are not its density.",
-            columns(
-                figure(
-                    "means",
-                    _draw_histogram(content.z, "posterior mean of z"),
-                    "Histograms of z",
-                    shape="narrow",
-                ),
-                figure(
-                    "known",
-                    _draw_histogram(content.z_sd, "posterior sd of z"),
-                    "Histograms of the uncertainty of z",
-                    shape="narrow",
-                ),
+            "How well z is known",
+            "Beside the spread of the particles' posterior means, which is not that of "
+            "the population.",
+            figure(
+                "known",
+                _draw_histogram(content.z_sd, "posterior sd of z"),
+                "Histograms of the uncertainty of z",
+                shape="narrow",
             ),
             _component_table(content),
         )

@@ -11,6 +11,7 @@ PARTICLES, POSTERIORS, FSC, REPORT = (
 MAP, HALF1, HALF2, MASK = "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"
 NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
 ENCODER, WATCH = "encoder.pt", "watch.pt"
+POPULATIONS = "populations.csv"
 MEAN, COMPONENT = "mean.mrc", "component_{}.mrc"
 MOST_COMPONENTS = 20
 LATENTS, MODES, SCRIPT = "latents.parquet", "modes.nmd", "view.cxc"
@@ -20,7 +21,7 @@ RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
     *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
     *(LATENTS, MODES, SCRIPT, CENTRES, REST),
-    MEAN,
+    *(MEAN, POPULATIONS),
     *(COMPONENT.format(number + 1) for number in range(MOST_COMPONENTS)),
     *(ENSEMBLE.format(number + 1) for number in range(_MOST_ENSEMBLES)),
 )

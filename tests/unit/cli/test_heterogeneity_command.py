@@ -114,6 +114,25 @@ def test_the_page_says_what_is_known(finished: Path) -> None:
     assert "scatter-about" in page
 
 
+def test_states_have_populations_with_errors(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "nonparametric maximum" in page
+    assert "Free energy along z 1" in page
+    results = json.loads((finished / "run.json").read_text())["results"]
+    (axis,) = results["populations"]
+    first, second = axis["states"]
+    assert (first["from"], second["to"]) == (None, None)
+    # z tells the states apart: 149 or 150 of 299, and as many by chance as flip a coin.
+    assert first["share"] == pytest.approx(0.5, abs=0.02)
+    assert first["standard_error"] == pytest.approx((0.25 / 299) ** 0.5, rel=0.4)
+    rows = pd.read_csv(finished / "populations.csv")
+    assert set(rows["axis"]) == {1}
+    step = rows["z"][1] - rows["z"][0]
+    assert rows["density"].sum() * step == pytest.approx(1, abs=0.01)
+    assert rows["free_energy_kt"].min() == 0
+    assert rows["free_energy_kt"].isna().any()
+
+
 def test_other_commands_go_on_from_it(finished: Path, tmp_path: Path) -> None:
     code, said = run(
         *("select", finished, "--where", "z_1 > 0", "--out", tmp_path / "some.star")
