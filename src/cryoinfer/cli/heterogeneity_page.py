@@ -51,6 +51,11 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         for number in range(z.shape[1]):
             columns[f"z_{number + 1}"] = z[:, number]
             columns[f"z_{number + 1}_sd"] = sd[:, number]
+        correlation = None
+        if z.shape[1] > 1:
+            both = arrays["covariance"][known][:, 6:8, 6:8].astype(float)
+            sizes = np.sqrt(both[:, 0, 0] * both[:, 1, 1])
+            correlation = np.clip(both[:, 0, 1] / sizes, -0.99, 0.99)
         columns["view tilt"] = tilt.astype(float)
         columns["log-likelihood"] = arrays["log_likelihood"].astype(float)
         columns["entropy"] = arrays["entropy_nats"].astype(float)
@@ -84,13 +89,18 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         versions=record.versions,
         warnings=_warnings(record),
         remarks=tuple(results.get(REMARKS, ())),
-        trials={
-            name: CalibrationTrial.of_record(values)
-            for name, values in results.get(ENCODER_NUMBERS, {})
-            .get("trials", {})
-            .items()
-        },
+        trials=_trials(record),
+        correlation=correlation,
     )
+
+
+def _trials(record: RunRecord) -> dict[str, CalibrationTrial]:
+    """Return the trials of the encoder, none of a search."""
+    of_encoder = record.results.get(ENCODER_NUMBERS, {})
+    return {
+        name: CalibrationTrial.of_record(values)
+        for name, values in of_encoder.get("trials", {}).items()
+    }
 
 
 def _counted(record: RunRecord) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.evaluation.free_energy import FEWEST
+from cryoinfer.evaluation.population_plane import PlanePopulation
 from cryoinfer.evaluation.populations import AxisPopulation
 from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.report.figures import draw_fsc
@@ -77,6 +78,8 @@ class HeterogeneityContent:
     warnings, remarks : tuple of str
     trials : mapping of str to CalibrationTrial
         Of an encoder that has inferred the particles.
+    correlation : ndarray, shape (n,), or None
+        Of the posterior of z 1 and z 2; None where there is but one component.
     """
 
     title: str
@@ -102,6 +105,7 @@ class HeterogeneityContent:
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     trials: Mapping[str, CalibrationTrial] = field(default_factory=dict)
+    correlation: NDArray[np.float64] | None = None
 
     @cached_property
     def populations(self) -> tuple[AxisPopulation, ...]:
@@ -112,6 +116,17 @@ class HeterogeneityContent:
             AxisPopulation.of(self.z[:, axis], self.z_sd[:, axis], self.seed)
             for axis in range(self.z.shape[1])
         )
+
+    @cached_property
+    def plane(self) -> PlanePopulation | None:
+        """The free energy of the first two axes at once, if there are two."""
+        if self.correlation is None or not self.populations:
+            return None
+        sd = self.z_sd[:, :2]
+        covariance = sd[:, :, None] * sd[:, None]
+        covariance[:, [0, 1], [1, 0]] *= self.correlation[:, None]
+        first, second = self.populations[:2]
+        return PlanePopulation.of((first, second), self.z[:, :2], covariance, self.seed)
 
 
 def verdict_words(gain: HeldOutGain, dims: int) -> str:
@@ -213,7 +228,7 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
         picture = ScatterContent(content.title, content.columns)
         yield scatter_section(picture, random)
         yield volumes_section(_axes(content))
-        yield populations_section(content.populations)
+        yield populations_section(content.populations, content.plane)
         yield section(
             "How well z is known",
             "Beside the spread of the particles' posterior means, which is not that of "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from cryoinfer.evaluation.population_plane import PlanePopulation
 from cryoinfer.evaluation.populations import AxisPopulation
 from cryoinfer.report.parts import columns, figure, section, table
 from cryoinfer.report.style import BLUE, GREY, figure_style, to_svg
@@ -13,13 +14,17 @@ _DRAWN = 3  # axes
 _PANEL = (3.9, 2.9)  # inches, of a figure that stays legible on a telephone
 
 
-def populations_section(populations: Sequence[AxisPopulation]) -> str:
+def populations_section(
+    populations: Sequence[AxisPopulation], plane: PlanePopulation | None
+) -> str:
     """Return the density and the free energy along the first axes, and their states.
 
     Parameters
     ----------
     populations : sequence of AxisPopulation
         One an axis; none where there are too few particles.
+    plane : PlanePopulation or None
+        Of the first two axes.
     """
     if not populations:
         return section("Populations", "There are too few particles for a density.")
@@ -42,6 +47,17 @@ def populations_section(populations: Sequence[AxisPopulation]) -> str:
                 draw_free_energy(one, axis),
                 f"Free energy along z {axis}",
                 "Minus the logarithm of the density, above its least.",
+                "narrow",
+            )
+        )
+    if plane is not None:
+        drawn.append(
+            figure(
+                "free-energy-plane",
+                draw_plane(plane),
+                "Free energy of z 1 and z 2",
+                "Smoothed as along either axis, from at most 2,000 particles. How well "
+                "it is known is drawn along each axis only.",
                 "narrow",
             )
         )
@@ -112,4 +128,24 @@ def draw_free_energy(one: AxisPopulation, axis: int) -> str:
         axes.set(xlabel=f"z {axis}", ylabel="free energy (kT)")
         axes.set_xlim(float(one.at[0]), float(one.at[-1]))
         axes.set_ylim(-0.5, _HIGHEST_KT)
+        return to_svg(drawing)
+
+
+def draw_plane(plane: PlanePopulation) -> str:
+    """Draw the free energy of the first two axes, as SVG."""
+    with figure_style():
+        drawing = Figure(figsize=_PANEL)
+        axes = drawing.add_subplot()
+        shown = axes.pcolormesh(
+            plane.first,
+            plane.second,
+            plane.energy.T,
+            cmap="viridis_r",
+            vmin=0,
+            vmax=_HIGHEST_KT,
+            shading="nearest",
+            rasterized=True,
+        )
+        drawing.colorbar(shown, ax=axes, label="kT")
+        axes.set(xlabel="z 1", ylabel="z 2")
         return to_svg(drawing)

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation.population_plane import PlanePopulation
 from cryoinfer.evaluation.populations import BAND, AxisPopulation, mixture_weights
 
 SHARE, HALF_WAY, SD = 0.7, 1.0, 0.3
@@ -91,6 +92,28 @@ def test_particles_that_say_nothing_do_no_harm() -> None:
     mean, sd = np.append(mean, [0.0] * 500), np.append(sd, [1.0] * 500)
     share = AxisPopulation.of(mean, sd).mixture.share(-math.inf, 0.0)
     assert share.share_low < SHARE < share.share_high
+
+
+def test_three_states_in_a_plane_have_their_depths_and_a_blank_corner() -> None:
+    random = np.random.default_rng(0)
+    middle, share = np.array([[-1, -1], [1, -1], [1, 1.0]]), np.array([0.5, 0.3, 0.2])
+    noise, n = 0.4, 1500
+    seen = middle[random.choice(3, n, p=share)]
+    seen = seen + math.hypot(0.2, noise) * random.standard_normal((n, 2))
+    variance = noise**2 / (1 + noise**2)
+    mean, sd = seen * (1 - variance), np.full((n, 2), math.sqrt(variance))
+    first, second = (AxisPopulation.of(mean[:, k], sd[:, k]) for k in range(2))
+    covariance = np.tile(variance * np.eye(2), (n, 1, 1))
+    plane = PlanePopulation.of((first, second), mean, covariance)
+
+    def at(x: float, y: float) -> float:
+        row = np.abs(plane.first - x).argmin(), np.abs(plane.second - y).argmin()
+        return float(plane.energy[row])
+
+    depths = [at(*one) for one in middle]
+    # A share of 20 % of 1,500 is known to 6 % by counting, and half as well here.
+    assert depths == pytest.approx(np.log(share[0] / share), abs=0.4)
+    assert math.isnan(at(-1, 1))
 
 
 def test_the_same_seed_gives_the_same_band() -> None:
