@@ -109,18 +109,22 @@ class HeterogeneityContent:
 
     @cached_property
     def populations(self) -> tuple[AxisPopulation, ...]:
-        """Density and free energy along each axis; none of too few particles."""
+        """Density and free energy along each axis that held-out images ask for.
+
+        None of too few particles. Along a component of noise, posteriors are narrower
+        than they should be, and the density would be that of the noise.
+        """
         if len(self.z) < FEWEST:
             return ()
         return tuple(
             AxisPopulation.of(self.z[:, axis], self.z_sd[:, axis], self.seed)
-            for axis in range(self.z.shape[1])
+            for axis in range(min(self.z.shape[1], self.gain.significant))
         )
 
     @cached_property
     def plane(self) -> PlanePopulation | None:
         """The free energy of the first two axes at once, if there are two."""
-        if self.correlation is None or not self.populations:
+        if self.correlation is None or len(self.populations) < 2:
             return None
         sd = self.z_sd[:, :2]
         covariance = sd[:, :, None] * sd[:, None]

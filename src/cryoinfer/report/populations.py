@@ -22,12 +22,16 @@ def populations_section(
     Parameters
     ----------
     populations : sequence of AxisPopulation
-        One an axis; none where there are too few particles.
+        One an axis that says something; empty where none does.
     plane : PlanePopulation or None
         Of the first two axes.
     """
     if not populations:
-        return section("Populations", "There are too few particles for a density.")
+        return section(
+            "Populations",
+            "No component says anything of held-out images, or there are too few "
+            "particles: no density is shown.",
+        )
     drawn = []
     for axis, one in enumerate(populations[:_DRAWN], 1):
         drawn.append(
@@ -68,7 +72,8 @@ def populations_section(
         "a particle neither blurs it nor pulls it in, as it does a histogram of means. "
         "Grey, a band that holds 90 of 100 densities of particles drawn anew "
         "(bootstrap), place by place. Nothing is drawn where fewer than five particles "
-        "lie within a width. It takes the subspace and the widths of the posteriors as "
+        "lie within a width, nor along components that say nothing of held-out images. "
+        "It takes the subspace and the widths of the posteriors as "
         "true, which the band does not know; and distances along z are in no unit, so "
         "that heights of wells compare along an axis, not between axes.",
         columns(*drawn),
