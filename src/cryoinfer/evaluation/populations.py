@@ -369,9 +369,11 @@ def _basins(
     mixture: Mixture,
 ) -> tuple[Share, ...]:
     """Return the populations between the highest places between minima."""
-    barriers = [
-        float(at[left + int(energy[left : right + 1].argmax())])
-        for left, right in itertools.pairwise(minima)
-    ]
+    barriers = []
+    for left, right in itertools.pairwise(minima):
+        between = energy[left : right + 1]
+        # Where nothing was seen all places are as high: the middle of them.
+        highest = np.flatnonzero(between >= between.max() - 1e-9)
+        barriers.append(float(at[left + int(np.median(highest))]))
     edges = [-math.inf, *barriers, math.inf]
     return tuple(mixture.share(low, high) for low, high in itertools.pairwise(edges))

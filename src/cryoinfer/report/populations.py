@@ -1,11 +1,12 @@
 """Figures of where particles are along z: densities and free energies with bands."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from cryoinfer.evaluation.population_plane import PlanePopulation
-from cryoinfer.evaluation.populations import AxisPopulation
+from cryoinfer.evaluation.populations import AxisPopulation, Share
 from cryoinfer.report.parts import columns, figure, section, table
 from cryoinfer.report.style import BLUE, GREY, figure_style, to_svg
 
@@ -85,7 +86,7 @@ def _basin_table(populations: Sequence[AxisPopulation]) -> str:
     cells = [
         [
             f"z {axis}",
-            f"{basin.low:.2f} to {basin.high:.2f}",
+            _ends(basin),
             f"{basin.share:.1%} ± {basin.standard_error:.1%}",
             f"{basin.share_low:.1%} to {basin.share_high:.1%}",
         ]
@@ -100,6 +101,14 @@ def _basin_table(populations: Sequence[AxisPopulation]) -> str:
         )
     heads = ("", "Between barriers", "Particles", "90 % interval")
     return table(heads, cells)
+
+
+def _ends(basin: Share) -> str:
+    if math.isinf(basin.low):
+        return f"below {basin.high:.2f}"
+    if math.isinf(basin.high):
+        return f"above {basin.low:.2f}"
+    return f"{basin.low:.2f} to {basin.high:.2f}"
 
 
 def draw_density(one: AxisPopulation, axis: int) -> str:

@@ -55,6 +55,9 @@ def test_axes_that_say_nothing_have_no_density(content: HeterogeneityContent) ->
     # Binomial: 2.4 % a sd of the share.
     assert only.basins[0].share == pytest.approx(0.6, abs=4 * 0.0245)
     assert "90 % interval" in page
+    # Half way between the states, of which none is within a width of 0.2.
+    assert only.basins[0].high == pytest.approx(0, abs=0.3)
+    assert f"below {only.basins[0].high:.2f}" in page
 
 
 def test_two_axes_have_a_plane(content: HeterogeneityContent) -> None:
