@@ -44,7 +44,12 @@ from cryoinfer.results.conformations import (
     true_junk,
 )
 from cryoinfer.results.evaluation_files import write_evaluation
-from cryoinfer.results.flags import NOVELTY, has_flags, is_posed, read_flags
+from cryoinfer.results.flags import (
+    given_outlier_scores,
+    has_flags,
+    is_posed,
+    read_flags,
+)
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_files import read_run_map, read_run_mask
 from cryoinfer.results.run_record import RunRecord, require_finished
@@ -290,7 +295,7 @@ def _junk_comparison(
     """
     if not bool(is_junk.any()):
         return None
-    score = table.results.get(NOVELTY)
+    score = given_outlier_scores(table)
     flags = read_flags(record, table) if has_flags(record) else None
     return compare_junk(
         is_junk[is_known],

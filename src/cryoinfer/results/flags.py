@@ -1,7 +1,10 @@
 """Which particles of a run are in its map, by the flags in their file."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
@@ -44,6 +47,12 @@ def is_posed(record: RunRecord, flags: Tensor) -> Tensor:
     the pose that it had.
     """
     return flags == 0 if OBEYED in record.results else flags != UNREADABLE
+
+
+def given_outlier_scores(table: ParticleTable) -> NDArray[Any] | None:
+    """Return the outlier scores in a file, under either name, if it has any."""
+    found = (table.results.get(name) for name in OUTLIER_SCORES)
+    return next((one for one in found if one is not None), None)
 
 
 def given_flags(particles: Particles) -> Tensor:

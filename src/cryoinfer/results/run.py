@@ -20,8 +20,8 @@ from cryoinfer.results import layout
 from cryoinfer.results.conformation_files import read_conformation_posteriors
 from cryoinfer.results.flags import (
     LEFT_OUT,
-    OUTLIER_SCORES,
     UNREADABLE,
+    given_outlier_scores,
     read_flags,
 )
 from cryoinfer.results.map_numbers import EVIDENCE
@@ -245,10 +245,10 @@ def _tested(
     record: RunRecord, table: ParticleTable
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return outlier scores, and which images were unreadable, if the run has them."""
-    found = [table.results[one] for one in OUTLIER_SCORES if one in table.results]
-    if LEFT_OUT not in record.results or not found:
+    found = given_outlier_scores(table)
+    if LEFT_OUT not in record.results or found is None:
         return None, None
-    score = torch.from_numpy(found[0].astype("float64"))
+    score = torch.from_numpy(found.astype("float64"))
     score = torch.where(score >= INFINITE_NATS, torch.inf, score)
     return score, read_flags(record, table) == UNREADABLE
 

@@ -246,7 +246,7 @@ def test_junk_is_judged_by_outlier_scores_and_by_nothing_else(
     score = torch.where(junk, torch.arange(COUNT) % 8 * 1.0, 2.0)
     flags = (score > 3).long()
     marked = Particles.load(run / layout.PARTICLES).with_results(
-        columns={"cryoinferNovelty": score.numpy(), "cryoinferFlag": flags.numpy()}
+        columns={"cryoinferOutlierScore": score.numpy(), "cryoinferFlag": flags.numpy()}
     )
     marked.save(run / layout.PARTICLES)
     record = RunRecord.read(run)
