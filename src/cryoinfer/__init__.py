@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the same places as below
     from cryoinfer.results.run_result import Reconstruction, RunResult
     from cryoinfer.results.truth import evaluate
     from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
+    from cryoinfer.workflows.class_config import ClassConfig
+    from cryoinfer.workflows.class_maps import classes
     from cryoinfer.workflows.dynamics import infer_dynamics as dynamics
     from cryoinfer.workflows.encoder_file import load_encoder, save_encoder
     from cryoinfer.workflows.heterogeneity import heterogeneity
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AbinitioConfig",
+    "ClassConfig",
     "DynamicsConfig",
     "EncoderConfig",
     "HeterogeneityConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "TrainingData",
     "__version__",
     "abinitio",
+    "classes",
     "dynamics",
     "evaluate",
     "fsc",
@@ -77,6 +81,7 @@ __all__ = [
 
 _PLACES = {
     "AbinitioConfig": "workflows.abinitio:AbinitioConfig",
+    "ClassConfig": "workflows.class_config:ClassConfig",
     "DynamicsConfig": "workflows.motion_problem:DynamicsConfig",
     "EncoderConfig": "workflows.train:EncoderConfig",
     "HeterogeneityConfig": "workflows.heterogeneity_config:HeterogeneityConfig",
@@ -96,6 +101,7 @@ _PLACES = {
     "SimulationConfig": "data.simulate:SimulationConfig",
     "StartingMap": "workflows.refine:StartingMap",
     "abinitio": "workflows.abinitio:abinitio",
+    "classes": "workflows.class_maps:classes",
     "dynamics": "workflows.dynamics:infer_dynamics",
     "evaluate": "results.truth:evaluate",
     "fsc": "evaluation.fsc:fourier_shell_correlation",

@@ -13,17 +13,17 @@ import cryoinfer as ci
 from cryoinfer.interfaces import SilentMonitor
 
 NAMES = """
-    AbinitioConfig DynamicsConfig EncoderConfig HeterogeneityConfig InferConfig
-    InputError Latents TrainingData MovingModel Optics Particles Pose
+    AbinitioConfig ClassConfig DynamicsConfig EncoderConfig HeterogeneityConfig
+    InferConfig InputError Latents TrainingData MovingModel Optics Particles Pose
     ReconstructConfig Reconstruction RefineConfig Run RunResult SimulationConfig
-    StartingMap __version__ abinitio dynamics evaluate fsc heterogeneity infer
-    load_encoder load_particles load_run load_structure reconstruct refine
+    StartingMap __version__ abinitio classes dynamics evaluate fsc heterogeneity
+    infer load_encoder load_particles load_run load_structure reconstruct refine
     save_encoder simulate train
 """.split()
 """All that users may rely on: a name that goes, or is called otherwise, breaks them."""
 
 WORKFLOWS = ("abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
-WORKFLOWS += ("heterogeneity",)
+WORKFLOWS += ("heterogeneity", "classes")
 
 
 def run_python(code: str) -> str:

@@ -1,0 +1,180 @@
+"""Maps and classes to begin with, from nothing.
+
+A rough subspace at the poses of a consensus map tells particles apart although poses of
+many are wrong. Those that lie together are mostly of one class: an ab initio run of
+each cluster makes a map that owes nothing to the consensus.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from cryoinfer.errors import NothingFoundError
+from cryoinfer.evaluation.rigid_search import resampled
+from cryoinfer.interfaces import Monitor
+from cryoinfer.reconstruction.mask import soft_sphere
+from cryoinfer.records import Latents
+from cryoinfer.workflows.abinitio import abinitio
+from cryoinfer.workflows.class_config import ClassConfig
+from cryoinfer.workflows.class_loop import ClassLoop
+from cryoinfer.workflows.class_state import ClassRecord, ClassState
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
+from cryoinfer.workflows.subspace_loop import (
+    FIRST_INFLATION,
+    SubspaceConfig,
+    SubspaceLoop,
+)
+
+_CONSENSUS = "consensus"
+_MOST_DIMS, _FEWEST_EACH = 4, 150  # components, and particles for each
+_ITERATIONS = 8  # of the rough subspace
+_SOFT_EDGE = 2.0  # voxels of the mask
+_SURE_NATS = 100.0
+"""Evidence by which a particle begins in the class of its cluster."""
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """One map for all particles.
+
+    Attributes
+    ----------
+    poses : Latents
+    noise : tuple of Tensor
+        Noise power per optics group and ring.
+    density : Tensor, shape (n, n, n)
+    """
+
+    poses: Latents
+    noise: tuple[Tensor, ...]
+    density: Tensor
+
+
+def found_consensus(
+    problem: Problem, config: ClassConfig, parts: StageCheckpoints
+) -> Consensus:
+    """Return the map that all particles show together, perhaps found before.
+
+    Raises
+    ------
+    NothingFoundError
+        If they show none.
+    """
+    kept = parts.kept(_CONSENSUS)
+    if kept is None or "poses" not in kept:
+        found = abinitio(
+            problem.particles,
+            config.abinitio(config.resolution_angstrom),
+            parts.monitor(_CONSENSUS),
+        )
+        evidence = found.reconstruction.evidence
+        if evidence is not None and not evidence.is_structure:
+            raise NothingFoundError(
+                "no structure was found in these particles: there is nothing that "
+                "could have classes. See what `cryoinfer abinitio` says"
+            )
+        kept = {
+            "poses": found.latents.to_state(),
+            "noise": list(found.noise_power),
+            "map": found.reconstruction.density,
+        }
+        parts.keep(_CONSENSUS, kept)
+    return Consensus(Latents.of_state(kept["poses"]), tuple(kept["noise"]), kept["map"])
+
+
+def rough_coordinates(
+    loop: ClassLoop,
+    poses: Latents,
+    noise: tuple[Tensor, ...],
+    seed: int,
+    monitor: Monitor,
+) -> Tensor:
+    """Return where particles lie in a rough subspace of maps, float64, (n, q).
+
+    Along axes of equal units: a component counts for as much as it changes the map.
+    """
+    problem, radius = loop.problem, loop.radius
+    dims = max(1, min(_MOST_DIMS, len(problem.particles) // _FEWEST_EACH))
+    prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * dims)
+    box = problem.map_box(radius)
+    voxel = problem.grid.length_angstrom / box
+    mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+    rough = SubspaceLoop(
+        replace(problem, prior=prior),
+        noise,
+        mask,
+        SubspaceConfig(dims, radius, radius, seed),
+    )
+    state = rough.at_poses(
+        rough.begun(poses), "rough subspace", _ITERATIONS, FIRST_INFLATION, monitor
+    )
+    state = rough.in_principal_axes(state)
+    assert state.subspace is not None
+    size = state.subspace.maps[1:].double().flatten(1).norm(dim=1)
+    return state.posterior.mode().conformation * size / size.max()
+
+
+def begun_from_nothing(
+    loop: ClassLoop,
+    consensus: Consensus,
+    config: ClassConfig,
+    parts: StageCheckpoints,
+    monitor: Monitor,
+) -> ClassState:
+    """Return classes whose maps are of clusters, each from random poses."""
+    problem = loop.problem
+    count = config.begun_with(len(problem.particles))
+    generator = torch.Generator().manual_seed(config.seed)
+    z = rough_coordinates(loop, consensus.poses, consensus.noise, config.seed, monitor)
+    clusters = Clusters.of(z, count, generator)
+    if len(clusters.rows) < 2:
+        return _divided(loop, consensus.poses, z, consensus.noise, count, monitor)
+    maps = maps_of_clusters(
+        problem,
+        clusters,
+        consensus.density,
+        config.abinitio(config.resolution_angstrom),
+        parts,
+    )
+    box = problem.map_box(loop.radius)
+    # A coefficient that maps of another box hold is theirs times the square of the
+    # ratio of the boxes, by the convention of slices.
+    scale = (problem.grid.box / box) ** 2
+    coarse = torch.stack([resampled(one, box) * scale for one in maps]).float()
+    state = loop.searched(
+        loop.begun(coarse, consensus.noise), "search with maps of clusters", monitor
+    )
+    while state.count < loop.wanted:
+        state = loop.split(state, monitor)
+    return state
+
+
+def begun_at_poses(
+    loop: ClassLoop,
+    poses: Latents,
+    noise: tuple[Tensor, ...],
+    config: ClassConfig,
+    monitor: Monitor,
+) -> ClassState:
+    """Return classes whose maps are of clusters, at poses that are given."""
+    z = rough_coordinates(loop, poses, noise, config.seed, monitor)
+    count = config.begun_with(len(z))
+    return _divided(loop, poses, z, noise, count, monitor)
+
+
+def _divided(
+    loop: ClassLoop,
+    poses: Latents,
+    z: Tensor,
+    noise: tuple[Tensor, ...],
+    count: int,
+    monitor: Monitor,
+) -> ClassState:
+    """Return classes of clusters in a subspace, at the poses that it is at."""
+    label = torch.from_numpy(kmeans2(z.numpy(), count, seed=0, minit="++")[1]).long()
+    evidence = _SURE_NATS * torch.nn.functional.one_hot(label, count).double()
+    return loop.begun_at(ClassRecord.at(poses, evidence), noise, monitor)
