@@ -257,7 +257,7 @@ def _match(
     row = torch.tensor(rows)
     unreadable = ~is_posed(record, read_flags(record, estimated.table))
     if conformations is not None:
-        unreadable |= ~conformations.z.isfinite().all(1)
+        unreadable |= ~conformations.is_known()
     if not bool((row >= 0).any()):
         raise InputError(
             f"None of the particles of {run} is in {truth / 'truth.star'}: is it the "

@@ -1,6 +1,6 @@
 """The command about conformations without a model; app.py registers it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,15 +12,37 @@ from cryoinfer.cli.particle_options import (
     ParticleOptions,
     reads_particles,
 )
+from cryoinfer.errors import InputError
+from cryoinfer.results.layout import MOST_CLASSES
 
+Model = Annotated[
+    Literal["subspace", "classes"],
+    typer.Option(
+        "--model",
+        help="A linear subspace of maps, for particles that change continuously or "
+        "between few states of one molecule; or discrete classes with a map each, for "
+        "assemblies with parts missing and different molecules.",
+    ),
+]
+Classes = Annotated[
+    int | None,
+    typer.Option(
+        "--classes",
+        callback=numbers.whole(1, MOST_CLASSES),
+        metavar="COUNT",
+        help="Classes, with `--model classes`; by default as many as make images that "
+        "they were not made of likelier, at most 6.",
+        show_default=False,
+    ),
+]
 Dims = Annotated[
     int | None,
     typer.Option(
         "--dims",
         callback=numbers.whole(1, 20),
         metavar="COUNT",
-        help="Components of the subspace; by default as many as raise the likelihood "
-        "of held-out images, at most 4.",
+        help="Components, with `--model subspace`; by default as many as raise the "
+        "likelihood of held-out images, at most 4.",
         show_default=False,
     ),
 ]
@@ -63,7 +85,9 @@ Learn = Annotated[
 def heterogeneity(
     particles: opt.Particles,
     out: opt.Out,
+    model: Model = "subspace",
     dims: Dims = None,
+    classes: Classes = None,
     poses: Poses = "unknown",
     method: Method = "search",
     resolution: Resolution = 10.0,
@@ -79,28 +103,55 @@ def heterogeneity(
 ) -> None:
     """Infer pose and conformation of every particle, without an atomic model.
 
-    Finds a mean map and components (a linear subspace), and for every particle its
-    pose and its coordinates z along the components, with their uncertainty.
+    A subspace: a mean map and components, and for every particle its pose and its
+    coordinates z along the components, with their uncertainty. Classes: a map of each,
+    and the probability of every particle to be of each.
     """
+    _require_own_options(model, dims, classes, method)
+    given: dict[str, Any] = {
+        "particles": particles,
+        "out": out,
+        "poses": poses,
+        "resolution": resolution,
+        "particle_diameter": particle_diameter,
+        "max_shift": max_shift,
+        "learn": learn,
+        "reading": reading,
+        "seed": seed,
+        "threads": threads,
+        "resume": resume,
+        "overwrite": overwrite,
+        "dry_run": dry_run,
+    }
+    if model == "classes":
+        from cryoinfer.cli import classes as of_classes
+
+        options = of_classes.ClassOptions(classes=classes, **given)
+        of_classes.find_classes(options, Console())
+        return
     from cryoinfer.cli import heterogeneity as command
 
-    command.find_conformations(
-        command.HeterogeneityOptions(
-            particles=particles,
-            out=out,
-            dims=dims,
-            poses=poses,
-            method=method,
-            resolution=resolution,
-            particle_diameter=particle_diameter,
-            max_shift=max_shift,
-            learn=learn,
-            reading=reading,
-            seed=seed,
-            threads=threads,
-            resume=resume,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        ),
-        Console(),
-    )
+    subspace = command.HeterogeneityOptions(dims=dims, method=method, **given)
+    command.find_conformations(subspace, Console())
+
+
+def _require_own_options(
+    model: str, dims: int | None, classes: int | None, method: str
+) -> None:
+    """Refuse options of the other model.
+
+    Raises
+    ------
+    InputError
+    """
+    if model == "classes" and dims is not None:
+        raise InputError(
+            "--dims is of --model subspace: expected --classes, or neither"
+        )
+    if model == "classes" and method != "search":
+        raise InputError(
+            f"--method {method} is of --model subspace: classes are searched; leave it "
+            "out"
+        )
+    if model == "subspace" and classes is not None:
+        raise InputError("--classes is of --model classes, which was not asked for")

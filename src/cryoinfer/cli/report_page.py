@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from cryoinfer.cli.arguments import spelled_arguments
+from cryoinfer.cli.class_page import is_of_classes, read_classes
 from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.heterogeneity_page import read_heterogeneity
 from cryoinfer.cli.nothing_found import (
@@ -27,6 +28,7 @@ from cryoinfer.report import (
     DynamicsContent,
     ReportContent,
     TrainingContent,
+    render_class_report,
     render_dynamics_report,
     render_heterogeneity_report,
     render_report,
@@ -107,6 +109,10 @@ def write_report(folder: Path) -> Path:
         with record.trusted(folder):
             dynamics = read_dynamics(folder)
         page = render_dynamics_report(dynamics)
+    elif record.workflow == "heterogeneity" and is_of_classes(record):
+        with record.trusted(folder):
+            found = read_classes(folder)
+        page = render_class_report(found)
     elif record.has_conformations:
         with record.trusted(folder):
             conformations = read_heterogeneity(folder)

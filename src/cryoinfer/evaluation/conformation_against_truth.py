@@ -71,13 +71,20 @@ class FoundConformations:
     Attributes
     ----------
     z : Tensor of float64, shape (n, q)
-        Finite.
+        Finite; without any column where it has found classes alone.
     class_number : Tensor of int64, shape (n,), or None
         Classes, where the program has found some.
     """
 
     z: Tensor
     class_number: Tensor | None = None
+
+    def is_known(self) -> Tensor:
+        """Tell of which particles anything was found, (n,)."""
+        known = self.z.isfinite().all(1)
+        if self.class_number is not None and not self.z.shape[1]:
+            known &= self.class_number > 0
+        return known
 
     def select(self, index: Tensor) -> "FoundConformations":
         """Return those of some particles."""
@@ -118,11 +125,11 @@ class ConformationComparison:
     particles, dimensions : int
         How many were compared, and coordinates of z.
     rank_correlation, monotone_r2 : float or None
-        None where the truth has no order, or but two states.
+        None where the truth has no order, or but two states, or there is no z.
     state_values : tuple of float
         True states, in order; empty where the truth is continuous.
     confusion_error : float or None
-        Of two states.
+        Of two states, by z.
     agreement : ClassAgreement or None
         Of states with classes.
     are_clusters : bool
@@ -191,15 +198,15 @@ def compare_conformations(
     """
     generator = torch.Generator().manual_seed(0)
     rank = r2 = error = agreement = None
-    n = len(true.value)
+    n, has_z = len(true.value), found.z.shape[1] > 0
     values, counts = torch.unique(true.value, return_counts=True)
     # Of two states the confusion error says it all.
-    if true.is_ordered and n >= FEWEST and len(values) > 2:
+    if has_z and true.is_ordered and n >= FEWEST and len(values) > 2:
         rank = rank_correlation(found.z, true.value, generator)
         r2 = monotone_r2(found.z, true.value, generator)
     if not true.has_states():
         values = values[:0]
-    elif len(values) == 2 and int(counts.min()) >= FEWEST:
+    elif has_z and len(values) == 2 and int(counts.min()) >= FEWEST:
         error = confusion_error(found.z, true.value == values[1], generator)
     if len(values):
         classes = found.class_number

@@ -43,12 +43,13 @@ def read_conformations(folder: Path) -> FoundConformations | None:
     -------
     FoundConformations or None
         Of all particles of the run, in the order of ``particles.star``; NaN, and class
-        0, of those that were not inferred. Of ``dynamics``, z are the amplitudes.
+        0, of those that were not inferred. Of ``dynamics``, z are the amplitudes; of
+        classes there are none.
 
     Raises
     ------
     InputError
-        If the file has no coordinates, or is of other particles.
+        If the file has neither coordinates nor classes, or is of other particles.
     """
     path = folder / layout.LATENTS
     if not path.exists():
@@ -60,7 +61,7 @@ def read_conformations(folder: Path) -> FoundConformations | None:
         if (match := _COORDINATE.fullmatch(name)) is not None
     }
     names = [numbers[one] for one in sorted(numbers)]
-    if not names:
+    if not names and _CLASS not in columns:
         raise InputError(
             f"{path} has no coordinates of conformations: expected columns z_1 and so "
             f"on, or mode_1 and so on, found {', '.join(columns) or 'none'}. A run "
@@ -68,7 +69,10 @@ def read_conformations(folder: Path) -> FoundConformations | None:
         )
     _require_rows_of(folder, path, columns.get(IMAGE))
     try:
-        z = np.stack([columns[name].astype(np.float64) for name in names], 1)
+        rows = len(next(iter(columns.values())))
+        z = np.empty((rows, len(names)))
+        for place, name in enumerate(names):
+            z[:, place] = columns[name]
         classes = None
         if _CLASS in columns:
             number = np.nan_to_num(columns[_CLASS].astype(np.float64))

@@ -148,7 +148,9 @@ def load_run(folder: Path | str) -> Run:
         return Run(path, record, motions=read_motions(path))
     if record.has_conformations:
         with record.trusted(path):
-            maps = _reconstruction(path, record)
+            # Classes have maps of their own.
+            has_map = record.arguments.get("model") != "classes"
+            maps = _reconstruction(path, record) if has_map else None
             found = read_conformation_posteriors(path)
         return Run(path, record, maps, conformations=found)
     with record.trusted(path):

@@ -143,15 +143,21 @@ def write_fsc(
     replace_file(path, lambda partial: write_star(partial, star))
 
 
-def read_fsc(folder: Path) -> dict[str, Tensor]:
+def read_fsc(folder: Path, name: str = layout.FSC) -> dict[str, Tensor]:
     """Return the curves of a run by label, float64.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str, optional
+        Of their file, where it is not that of the one map of a run.
 
     Raises
     ------
     InputError
         If the corrected or the unmasked one is not there.
     """
-    path = folder / layout.FSC
+    path = folder / name
     block = read_star(path).get("fsc")
     if block is None or CORRECTED not in block or UNMASKED not in block:
         raise InputError(f"{path} holds no FSC of a run.")

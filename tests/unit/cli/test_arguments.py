@@ -12,9 +12,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cryoinfer.cli import dynamics, encoders, heterogeneity, new_particles, runs
+from cryoinfer.cli import (
+    classes,
+    dynamics,
+    encoders,
+    heterogeneity,
+    new_particles,
+    runs,
+)
 from cryoinfer.cli.app import app
 from cryoinfer.cli.arguments import recorded_path, spelled_arguments, told_argument
+from cryoinfer.cli.classes import ClassOptions
 from cryoinfer.cli.dynamics import DynamicsOptions
 from cryoinfer.cli.encoders import TrainOptions
 from cryoinfer.cli.heterogeneity import HeterogeneityOptions
@@ -138,6 +146,24 @@ def of_heterogeneity(
     )
 
 
+def of_classes(simulated: Path, reading: ParticleOptions, **_: Path) -> ClassOptions:
+    return ClassOptions(
+        particles=simulated / "particles.star",
+        out=Path("out"),
+        classes=2,
+        poses="given",
+        resolution=12.0,
+        particle_diameter=60.0,
+        max_shift=4.0,
+        learn=500,
+        reading=reading,
+        seed=3,
+        threads=None,
+        resume=False,
+        overwrite=False,
+    )
+
+
 def arguments_of(options: Any) -> dict[str, Any]:
     if isinstance(options, InferOptions):
         assert options.symmetry is not None
@@ -155,6 +181,7 @@ KINDS = {
     "infer --watch": (of_infer(True), (new_particles, "infer_unseen")),
     "dynamics": (of_dynamics, (dynamics, "dynamics")),
     "heterogeneity": (of_heterogeneity, (heterogeneity, "find_conformations")),
+    "heterogeneity --model": (of_classes, (classes, "find_classes")),
 }
 
 
