@@ -16,6 +16,7 @@ from pathlib import Path
 import ablation
 import calibration
 import claims
+import classes
 import cryoposenet
 import cryoposenet_rates
 import cryoposenet_sets
@@ -68,6 +69,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "dynamics": dynamics.shown,
     "wrong_model": wrong_model.shown,
     "heterogeneity": heterogeneity.shown,
+    "classes": classes.shown,
     "real_motion": real_motion.shown,
 }
 CLAIMS = "claims"
