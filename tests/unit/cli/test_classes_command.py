@@ -169,20 +169,6 @@ def test_a_homogeneous_set_has_one_class(tmp_path: Path) -> None:
     assert not (out / "class_2.mrc").exists()
 
 
-@pytest.mark.slow
-def test_poses_and_classes_come_from_nothing(particles: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    code, said = run(
-        "heterogeneity", particles, "--out", out, "--model", "classes", "--classes", 2
-    )
-    assert code == 0, said
-    latents = pd.read_parquet(out / "latents.parquet").drop(index=LEFT)
-    is_second = np.delete(np.arange(FIRST + SECOND) >= FIRST, LEFT)
-    right = ((latents["class"] == 2) == is_second).mean()
-    # A few particles whose poses are lost may be in either.
-    assert max(right, 1 - right) > 0.95
-
-
 @pytest.mark.parametrize(
     ("options", "word"),
     [
