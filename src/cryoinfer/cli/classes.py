@@ -199,6 +199,7 @@ class _Job:
             length / options.resolution,
             options.config().begun_with(n),
             options.poses == "unknown",
+            steps=0,
         )
         estimate = estimate_heterogeneity(work, n, self.chosen.box, threads)
         count = options.classes

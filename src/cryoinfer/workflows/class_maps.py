@@ -30,9 +30,9 @@ from cryoinfer.workflows.class_loop import ClassLoop
 from cryoinfer.workflows.class_start import (
     begun_at_poses,
     begun_from_nothing,
-    found_consensus,
 )
 from cryoinfer.workflows.class_state import ClassRecord, ClassState
+from cryoinfer.workflows.consensus import found_consensus
 from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
@@ -189,7 +189,8 @@ class _Run:
             return ClassState.of_state(kept)
         problem, config = loop.problem, self.config
         if loop.searches:
-            consensus = found_consensus(problem, config, self.parts)
+            coarse = config.abinitio(config.resolution_angstrom)
+            consensus = found_consensus(problem, coarse, self.parts, "classes")
             consensus = replace(consensus, noise=self._of_all_groups(consensus.noise))
             state = begun_from_nothing(
                 loop, consensus, config, self.parts, self.monitor

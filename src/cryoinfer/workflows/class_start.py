@@ -5,22 +5,20 @@ many are wrong. Those that lie together are mostly of one class: an ab initio ru
 each cluster makes a map that owes nothing to the consensus.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from cryoinfer.errors import NothingFoundError
 from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
-from cryoinfer.workflows.abinitio import abinitio
 from cryoinfer.workflows.class_config import ClassConfig
 from cryoinfer.workflows.class_loop import ClassLoop
 from cryoinfer.workflows.class_state import ClassRecord, ClassState
-from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.consensus import Consensus
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
 from cryoinfer.workflows.subspace_loop import (
@@ -29,61 +27,11 @@ from cryoinfer.workflows.subspace_loop import (
     SubspaceLoop,
 )
 
-_CONSENSUS = "consensus"
 _MOST_DIMS, _FEWEST_EACH = 4, 150  # components, and particles for each
 _ITERATIONS = 8  # of the rough subspace
 _SOFT_EDGE = 2.0  # voxels of the mask
 _SURE_NATS = 100.0
 """Evidence by which a particle begins in the class of its cluster."""
-
-
-@dataclass(frozen=True)
-class Consensus:
-    """One map for all particles.
-
-    Attributes
-    ----------
-    poses : Latents
-    noise : tuple of Tensor
-        Noise power per optics group and ring.
-    density : Tensor, shape (n, n, n)
-    """
-
-    poses: Latents
-    noise: tuple[Tensor, ...]
-    density: Tensor
-
-
-def found_consensus(
-    problem: Problem, config: ClassConfig, parts: StageCheckpoints
-) -> Consensus:
-    """Return the map that all particles show together, perhaps found before.
-
-    Raises
-    ------
-    NothingFoundError
-        If they show none.
-    """
-    kept = parts.kept(_CONSENSUS)
-    if kept is None or "poses" not in kept:
-        found = abinitio(
-            problem.particles,
-            config.abinitio(config.resolution_angstrom),
-            parts.monitor(_CONSENSUS),
-        )
-        evidence = found.reconstruction.evidence
-        if evidence is not None and not evidence.is_structure:
-            raise NothingFoundError(
-                "no structure was found in these particles: there is nothing that "
-                "could have classes. See what `cryoinfer abinitio` says"
-            )
-        kept = {
-            "poses": found.latents.to_state(),
-            "noise": list(found.noise_power),
-            "map": found.reconstruction.density,
-        }
-        parts.keep(_CONSENSUS, kept)
-    return Consensus(Latents.of_state(kept["poses"]), tuple(kept["noise"]), kept["map"])
 
 
 def rough_coordinates(

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import NothingFoundError, state_of_this_version
+from cryoinfer.errors import state_of_this_version
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
-from cryoinfer.workflows.abinitio import abinitio
+from cryoinfer.workflows.consensus import found_consensus
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
     require_enough,
@@ -38,7 +38,7 @@ from cryoinfer.workflows.subspace_loop import (
 )
 from cryoinfer.workflows.subspace_update import Subspace
 
-_CONSENSUS, _LEARNED = "consensus", "subspace"
+_LEARNED = "subspace"
 
 _STATES = 4
 _FIRST_ITERATIONS, _LATER_ITERATIONS = 12, 6
@@ -216,28 +216,11 @@ class SubspaceLearning:
         if self.config.poses == "given":
             # Of all particles: few of those that noise is measured on are here.
             return given_poses(problem.particles), initial_noise(self.problem), None
-        kept = self.parts.kept(_CONSENSUS)
-        if kept is None or "poses" not in kept:
-            found = abinitio(
-                problem.particles,
-                self.config.abinitio(
-                    self.config.resolution_angstrom * _CONSENSUS_FINER
-                ),
-                self.parts.monitor(_CONSENSUS),
-            )
-            evidence = found.reconstruction.evidence
-            if evidence is not None and not evidence.is_structure:
-                raise NothingFoundError(
-                    "no structure was found in these particles: there is nothing that "
-                    "could have conformations. See what `cryoinfer abinitio` says"
-                )
-            kept = {
-                "poses": found.latents.to_state(),
-                "noise": list(self._of_all_groups(found.noise_power)),
-                "map": found.reconstruction.density,
-            }
-            self.parts.keep(_CONSENSUS, kept)
-        return Latents.of_state(kept["poses"]), tuple(kept["noise"]), kept["map"]
+        config = self.config.abinitio(
+            self.config.resolution_angstrom * _CONSENSUS_FINER
+        )
+        found = found_consensus(problem, config, self.parts, "conformations")
+        return found.poses, self._of_all_groups(found.noise), found.density
 
     def _of_all_groups(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the noise of all groups: nothing may be learned from some."""
