@@ -19,7 +19,7 @@ from cryoinfer.report.parts import cautions
 from cryoinfer.results import layout
 from cryoinfer.results.conformation_files import write_heterogeneity
 from cryoinfer.results.flags import OBEYED
-from cryoinfer.results.heterogeneity import LAST_RADIUS, Heterogeneity
+from cryoinfer.results.heterogeneity import COMPONENTS, LAST_RADIUS, Heterogeneity
 from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.population_files import population_numbers, write_populations
 
@@ -53,7 +53,7 @@ def finish_conformations(
         **({OBEYED: left} if left else {}),
         **(counts.numbers() if counts else {}),
         **map_numbers(found.reconstruction),
-        "components": found.dims,
+        COMPONENTS: found.dims,
         "verdict": verdict_words(found.gain, found.dims),
         "held_out_gain": asdict(found.gain),
         "pose_r2": list(found.pose_r2),

@@ -9,9 +9,10 @@ from torch import Tensor
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
-ENCODER_NUMBERS, LAST_RADIUS = "encoder", "last_radius"
-"""Keys of a run's record: the encoder that has inferred its particles; and the Fourier
-radius that its maps reach."""
+ENCODER_NUMBERS = "encoder"
+COMPONENTS, LAST_RADIUS = "components", "last_radius"
+"""Keys of a run's record: the encoder that has inferred its particles; the number of
+components; and the Fourier radius that the maps reach."""
 
 
 @dataclass(frozen=True)

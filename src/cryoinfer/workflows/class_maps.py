@@ -32,7 +32,7 @@ from cryoinfer.workflows.class_start import (
     begun_from_nothing,
 )
 from cryoinfer.workflows.class_state import ClassRecord, ClassState
-from cryoinfer.workflows.consensus import found_consensus
+from cryoinfer.workflows.consensus import found_consensus, noise_of_all_groups
 from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
@@ -191,7 +191,10 @@ class _Run:
         if loop.searches:
             coarse = config.abinitio(config.resolution_angstrom)
             consensus = found_consensus(problem, coarse, self.parts, "classes")
-            consensus = replace(consensus, noise=self._of_all_groups(consensus.noise))
+            consensus = replace(
+                consensus,
+                noise=noise_of_all_groups(self.problem, self.rows, consensus.noise),
+            )
             state = begun_from_nothing(
                 loop, consensus, config, self.parts, self.monitor
             )
@@ -201,18 +204,6 @@ class _Run:
             state = begun_at_poses(loop, poses, noise, config, self.monitor)
         self.parts.keep(_BEGUN, state.to_state())
         return state
-
-    def _of_all_groups(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the noise of all groups: nothing may be learned from some."""
-        group = self.problem.particles.optics.group
-        known = set(group[self.rows].tolist())
-        if len(known) == int(group.max()) + 1:
-            return noise
-        first = initial_noise(self.problem)
-        return tuple(
-            noise[number] if number in known else one
-            for number, one in enumerate(first)
-        )
 
     def _of_all(self, learned: ClassState) -> ClassState:
         """Return poses and classes of all particles, to the finer radius."""

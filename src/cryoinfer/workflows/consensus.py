@@ -7,7 +7,7 @@ from torch import Tensor
 from cryoinfer.errors import NothingFoundError
 from cryoinfer.records import Latents
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
-from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 
 _CONSENSUS = "consensus"
@@ -64,3 +64,27 @@ def found_consensus(
         }
         parts.keep(_CONSENSUS, kept)
     return Consensus(Latents.of_state(kept["poses"]), tuple(kept["noise"]), kept["map"])
+
+
+def noise_of_all_groups(
+    problem: Problem, rows: Tensor, noise: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Return the noise of all optics groups, where it was found on some particles.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of all particles.
+    rows : Tensor of int64
+        Of the particles that it was found on.
+    noise : tuple of Tensor
+        That of a group without any of these is measured before poses are known.
+    """
+    group = problem.particles.optics.group
+    known = set(group[rows].tolist())
+    if len(known) == int(group.max()) + 1:
+        return noise
+    first = initial_noise(problem)
+    return tuple(
+        noise[number] if number in known else one for number, one in enumerate(first)
+    )

@@ -19,7 +19,7 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
-from cryoinfer.workflows.consensus import found_consensus
+from cryoinfer.workflows.consensus import found_consensus, noise_of_all_groups
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
     require_enough,
@@ -220,18 +220,10 @@ class SubspaceLearning:
             self.config.resolution_angstrom * _CONSENSUS_FINER
         )
         found = found_consensus(problem, config, self.parts, "conformations")
-        return found.poses, self._of_all_groups(found.noise), found.density
-
-    def _of_all_groups(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the noise of all groups: nothing may be learned from some."""
-        group = self.problem.particles.optics.group
-        known = set(group[self.rows].tolist())
-        if len(known) == int(group.max()) + 1:
-            return noise
-        first = initial_noise(self.problem)
-        return tuple(
-            noise[number] if number in known else one
-            for number, one in enumerate(first)
+        return (
+            found.poses,
+            noise_of_all_groups(self.problem, self.rows, found.noise),
+            found.density,
         )
 
     def _searched(
