@@ -61,6 +61,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "report/classes.py": ("heterogeneity",),
     "cli/class_page.py": ("heterogeneity",),
     "cli/heterogeneity_command.py": ("heterogeneity",),
+    "cli/heterogeneity.py": ("heterogeneity",),
     "report/scatter.py": ("select",),
     "cli/heterogeneity_page.py": ("heterogeneity",),
     "workflows/amortize.py": ("abinitio", "refine"),

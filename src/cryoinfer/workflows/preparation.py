@@ -356,8 +356,7 @@ class _CalibrationSubset:
         """Return how far the usual contrast is from that of these images, as a log."""
         images, mode = self._inferred(preparation)
         shown = self.trained.shown_projector
-        near = images.prefix(shown.radius)
-        found = fit(shown, near, mode, self.trained.prior)
+        found = fit(shown, images.prefix(shown.radius), mode, self.trained.prior)
         contrast = float(found.contrast.median()) / self.trained.inliers.contrast
         return abs(math.log(max(contrast, _LEAST_CONTRAST)))
 

@@ -134,6 +134,7 @@ def of_heterogeneity(
         out=Path("out"),
         dims=2,
         poses="given",
+        method="search",
         resolution=12.0,
         particle_diameter=60.0,
         max_shift=4.0,
