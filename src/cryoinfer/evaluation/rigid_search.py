@@ -149,11 +149,11 @@ def best_frame(pair: MapPair) -> Agreement | None:
     return found
 
 
-def likeliest_frame(pair: MapPair) -> GlobalAlignment:
+def likeliest_frame(pair: MapPair) -> Agreement:
     """Return the rigid motion, in either hand, that brings two maps nearest.
 
-    Nothing is said of how near that is: for maps that are known to be of one molecule,
-    perhaps in different conformations.
+    Found however far that is: for maps that are known to be of one molecule, perhaps in
+    different conformations.
 
     Parameters
     ----------
@@ -162,14 +162,13 @@ def likeliest_frame(pair: MapPair) -> GlobalAlignment:
 
     Returns
     -------
-    GlobalAlignment
-        The voxel at r of the fixed map is compared with the moving one at
-        ``S (rotation @ r + origin)``.
+    Agreement
+        In that frame.
     """
     maps = pair.on(min(_FITTED_BOXES[0], pair.fixed.shape[-1]))
     same, other = (_search(maps, mirrored) for mirrored in (False, True))
     best = same if same.score >= other.score else other
-    return _fit(maps, best.alignment).alignment
+    return _fit(maps, best.alignment)
 
 
 def _from_nothing(maps: MapPair) -> Agreement | None:

@@ -3,10 +3,13 @@
 A consensus map shows one state, and the poses that it gives to particles of another are
 wrong. Particles that lie together in a first, rough subspace are mostly of one state:
 an ab initio run of each cluster finds that state's map from random poses, without
-anything of the consensus. All maps are then turned onto the consensus map, in the hand
-that fits: images of one state tell nothing of the frame or the hand of another's.
+anything of the consensus. Each map is then turned onto the consensus map, or onto one
+that has been turned before and is more like it, in the hand that fits: images of one
+state tell nothing of the frame or the hand of another's. Two maps of one state must get
+one frame, or z would tell apart particles that differ in nothing but that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,7 +87,7 @@ def maps_of_clusters(
     -------
     list of Tensor, each of shape (n, n, n)
     """
-    maps = []
+    maps: list[Tensor] = []
     for number, rows in enumerate(clusters.rows):
         part = f"state {number + 1} of {len(clusters.rows)}"
         kept = parts.kept(part)
@@ -94,15 +97,31 @@ def maps_of_clusters(
                 replace(config, seed=config.seed + 1 + number),
                 parts.monitor(part),
             )
-            placed = _placed(found.reconstruction.density, consensus, problem)
+            references = (consensus, *maps)
+            placed = turned_onto_likeliest(
+                found.reconstruction.density, references, problem.grid.length_angstrom
+            )
             kept = {"map": placed}
             parts.keep(part, kept)
         maps.append(kept["map"])
     return maps
 
 
-def _placed(density: Tensor, consensus: Tensor, problem: Problem) -> Tensor:
-    """Return a map turned onto another."""
-    length = problem.grid.length_angstrom
-    frame = likeliest_frame(MapPair(consensus, density, None, length))
-    return transform_map(density, frame, length / density.shape[-1])
+def turned_onto_likeliest(
+    density: Tensor, references: Sequence[Tensor], length_angstrom: float
+) -> Tensor:
+    """Return a map turned onto that of some others which it then agrees with best.
+
+    Parameters
+    ----------
+    density : Tensor, shape (n, n, n)
+    references : sequence of Tensor, each of shape (n, n, n)
+    length_angstrom : float
+        Of an edge of the box.
+    """
+    found = [
+        likeliest_frame(MapPair(one, density, None, length_angstrom))
+        for one in references
+    ]
+    best = max(found, key=lambda one: float(one.fsc.mean()))
+    return transform_map(density, best.alignment, length_angstrom / density.shape[-1])
