@@ -148,7 +148,7 @@ def assess_classes(content: ClassesContent) -> list[Finding]:
         findings.append(
             Finding(
                 "caution",
-                "Errors of populations are those of the maps as they are. Particles "
+                "Standard errors of populations take the maps as exact. Particles "
                 "that change continuously are divided as well: try `--model subspace`.",
             )
         )
@@ -164,7 +164,7 @@ def render_class_report(content: ClassesContent) -> str:
         subtitle=f"Discrete classes · {content.created}",
         verdict=class_verdict(content.gain, count),
         tiles=tiles(
-            ("Particles", f"{len(content.probability):,}", "that were inferred"),
+            ("Particles", f"{len(content.probability):,}", "inferred"),
             ("Classes", f"{count}", "chosen" if content.chosen else "by held-out gain"),
             ("In one class", f"{sure:.0%}", f"with a probability above {_SURE:g}"),
             (
