@@ -110,7 +110,7 @@ def test_flags_and_counts_are_written_and_told(encoder, files, tmp_path: Path) -
     for text in said:
         assert verdict in text
         assert "have not been tested" in text
-        assert "poses from one map" in text
+        assert "from one map" in text
     assert "independent halves" not in page
     # No encoder is in what is made from the particles.
     assert inherited(run / PARTICLES) == []

@@ -166,9 +166,9 @@ def test_fields_that_nobody_needs(sparc, cryosparc_table, field, values):
     [
         ("blob/idx", np.array([0, -1, 2]), "Row 2 .* an index below 0"),
         ("blob/idx", np.array([0, 0.5, 2]), "whole numbers, but row 2 holds 0.5"),
-        ("blob/idx", np.zeros((3, 2)), "blob/idx must hold a number a particle"),
+        ("blob/idx", np.zeros((3, 2)), "blob/idx must hold a number per particle"),
         ("blob/idx", np.array([b"a"] * 3), "blob/idx must hold a number"),
-        ("blob/path", np.zeros(3), "blob/path must hold a text"),
+        ("blob/path", np.zeros(3), "blob/path must hold one text"),
         ("blob/path", np.array([b""] * 3), "Row 1 .* no path"),
         ("blob/shape", np.zeros(3), "blob/shape must hold 2 numbers"),
         ("blob/psize_A", np.array([np.nan] * 3), "blob/psize_A must hold finite"),

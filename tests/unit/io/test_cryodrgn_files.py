@@ -210,7 +210,7 @@ def test_other_files_that_are_none(path: Path) -> None:
     path.touch()
     with pytest.raises(InputError, match="is empty"):
         read_poses(path)
-    with pytest.raises(InputError, match="expected 9 numbers a particle"):
+    with pytest.raises(InputError, match="expected 9 numbers per particle"):
         read_ctf(pickled(path, Z))
     with pytest.raises(InputError, match="2 pickles, expected one"):
         read_ctf(pickled(path, Z, Z))
