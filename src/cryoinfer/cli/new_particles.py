@@ -307,7 +307,8 @@ def _read_trials(folder: Path) -> dict[str, Any]:
     """
     record = RunRecord.read(folder)
     with record.trusted(folder):
-        trials = record.results.get("trials", {})
+        # A run about conformations has what concerns its encoder apart.
+        trials = record.results.get(ENCODER_NUMBERS, record.results).get("trials", {})
         return {
             name: asdict(CalibrationTrial.of_record(values))
             for name, values in trials.items()

@@ -62,3 +62,14 @@ def test_a_damaged_record_beside_an_encoder_is_told_of(tmp_path: Path) -> None:
     found, (doubt,) = _trials_beside(tmp_path / "encoder.pt", ENCODER)
     assert found == {}
     assert "cannot be read" in doubt
+
+
+def test_the_trials_of_a_run_about_conformations_are_found(tmp_path: Path) -> None:
+    record = RunRecord.of_now("heterogeneity", {}, {}, 0, 1)
+    numbers = {
+        "verdict": "z carries information",
+        "encoder": {"trials": {REFINED: TRIAL}},
+    }
+    replace(record, results=numbers).write(tmp_path)
+    trials, doubts = _trials_beside(tmp_path / "encoder.pt", REFINED)
+    assert (list(trials), doubts) == ([REFINED], [])
