@@ -1,11 +1,10 @@
 """What may be chosen of an inference of classes, and what cannot work."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from cryoinfer.errors import InputError
 from cryoinfer.results.layout import MOST_CLASSES
-from cryoinfer.workflows.abinitio import AbinitioConfig
+from cryoinfer.workflows.heterogeneity_config import ConformationConfig
 from cryoinfer.workflows.random_start import require_many
 
 _FEWEST_EACH = 50
@@ -19,31 +18,17 @@ _SPARE = 2
 
 
 @dataclass(frozen=True)
-class ClassConfig:
-    """What may be chosen; None leaves the choice to the program.
+class ClassConfig(ConformationConfig):
+    """What may be chosen of classes; the rest as of :class:`ConformationConfig`.
 
     Attributes
     ----------
     classes : int, optional
         By default as many as make images that they were not made of likelier, at most
         6.
-    poses : {"unknown", "given"}
-    resolution_angstrom : float
-        That classes are inferred at.
-    particle_diameter_angstrom, max_shift_angstrom : float, optional
-        As of :class:`cryoinfer.workflows.abinitio.AbinitioConfig`.
-    learning_particles : int
-        Most particles that the classes are learned from.
-    seed : int
     """
 
     classes: int | None = None
-    poses: Literal["unknown", "given"] = "unknown"
-    resolution_angstrom: float = 10.0
-    particle_diameter_angstrom: float | None = None
-    max_shift_angstrom: float | None = None
-    learning_particles: int = 10_000
-    seed: int = 0
 
     def begun_with(self, particles: int) -> int:
         """Return how many classes are begun with."""
@@ -51,16 +36,6 @@ class ClassConfig:
         if self.classes is None:
             return min(_TRIED, carried)
         return max(self.classes, min(self.classes + _SPARE, carried))
-
-    def abinitio(self, resolution_angstrom: float) -> AbinitioConfig:
-        """Return the configuration of ab initio runs to a resolution."""
-        return AbinitioConfig(
-            particle_diameter_angstrom=self.particle_diameter_angstrom,
-            resolution_angstrom=resolution_angstrom,
-            max_shift_angstrom=self.max_shift_angstrom,
-            starts=1,
-            seed=self.seed,
-        )
 
 
 def require_enough_for_classes(particles: int, config: ClassConfig) -> None:

@@ -32,16 +32,19 @@ from cryoinfer.workflows.class_start import (
     begun_from_nothing,
 )
 from cryoinfer.workflows.class_state import ClassRecord, ClassState
-from cryoinfer.workflows.consensus import found_consensus, noise_of_all_groups
+from cryoinfer.workflows.consensus import (
+    LAST_FINER,
+    drawn_problem,
+    found_consensus,
+    noise_of_all_groups,
+)
 from cryoinfer.workflows.postprocess import reconstruct_sums
-from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 
 _BEGUN, _LEARNED = "first classes", "classes"
 _ITERATIONS = 5  # of classes and maps, between two searches, at most
-_LAST_FINER = 0.45
-"""Resolution of the last poses over that of classes."""
 
 _DEFAULTS = ClassConfig()
 
@@ -120,17 +123,7 @@ class _Run:
     def begun(cls, particles: Particles, config: ClassConfig, monitor: Monitor) -> Self:
         """Return a run before its first stage; refuse what cannot work."""
         require_enough_for_classes(len(particles), config)
-        generator = torch.Generator().manual_seed(config.seed)
-        problem = define_problem(
-            particles,
-            "C1",
-            config.particle_diameter_angstrom,
-            config.max_shift_angstrom,
-            0.0,
-            generator,
-        )
-        drawn = torch.randperm(len(particles), generator=generator)
-        rows = drawn[: config.learning_particles].sort().values
+        problem, rows = drawn_problem(particles, config)
         return cls(problem, rows, config, StageCheckpoints(monitor), monitor)
 
     def done(self) -> Classes:
@@ -153,7 +146,6 @@ class _Run:
 
     def _loop(self, problem: Problem, wanted: int) -> ClassLoop:
         radius = problem.grid.radius_at(self.config.resolution_angstrom)
-        radius = min(problem.grid.box // 2 - 1, radius)
         return ClassLoop(problem, radius, self.config.poses == "unknown", wanted)
 
     def _kept_learned(self) -> _Learned:
@@ -210,8 +202,7 @@ class _Run:
         problem, n = self.problem, len(self.problem.particles)
         loop = self._loop(problem, self.config.classes or 1)
         loop = replace(loop, checkpoints=self.parts)
-        radius = problem.grid.radius_at(self.config.resolution_angstrom * _LAST_FINER)
-        radius = min(problem.grid.box // 2 - 1, radius)
+        radius = problem.grid.radius_at(self.config.resolution_angstrom * LAST_FINER)
         record = ClassRecord.unknown(n, learned.count)
         if not loop.searches:
             nothing = torch.zeros(n, learned.count, dtype=torch.float64)

@@ -5,19 +5,16 @@ many are wrong. Those that lie together are mostly of one class: an ab initio ru
 each cluster makes a map that owes nothing to the consensus.
 """
 
-from dataclasses import replace
-
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.workflows.class_config import ClassConfig
 from cryoinfer.workflows.class_loop import ClassLoop
 from cryoinfer.workflows.class_state import ClassRecord, ClassState
+from cryoinfer.workflows.conformation_result import on_voxels
 from cryoinfer.workflows.consensus import Consensus
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
@@ -29,7 +26,6 @@ from cryoinfer.workflows.subspace_loop import (
 
 _MOST_DIMS, _FEWEST_EACH = 4, 150  # components, and particles for each
 _ITERATIONS = 8  # of the rough subspace
-_SOFT_EDGE = 2.0  # voxels of the mask
 _SURE_NATS = 100.0
 """Evidence by which a particle begins in the class of its cluster."""
 
@@ -47,16 +43,8 @@ def rough_coordinates(
     """
     problem, radius = loop.problem, loop.radius
     dims = max(1, min(_MOST_DIMS, len(problem.particles) // _FEWEST_EACH))
-    prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * dims)
-    box = problem.map_box(radius)
-    voxel = problem.grid.length_angstrom / box
-    mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
-    rough = SubspaceLoop(
-        replace(problem, prior=prior),
-        noise,
-        mask,
-        SubspaceConfig(dims, radius, radius, seed),
-    )
+    config = SubspaceConfig(dims, radius, radius, seed)
+    rough = SubspaceLoop.of(problem, noise, config)
     state = rough.at_poses(
         rough.begun(poses), "rough subspace", _ITERATIONS, FIRST_INFLATION, monitor
     )
@@ -89,10 +77,7 @@ def begun_from_nothing(
         parts,
     )
     box = problem.map_box(loop.radius)
-    # A coefficient that maps of another box hold is theirs times the square of the
-    # ratio of the boxes, by the convention of slices.
-    scale = (problem.grid.box / box) ** 2
-    coarse = torch.stack([resampled(one, box) * scale for one in maps]).float()
+    coarse = torch.stack([on_voxels(one, box) for one in maps])
     state = loop.searched(
         loop.begun(coarse, consensus.noise), "search with maps of clusters", monitor
     )

@@ -1,16 +1,21 @@
-"""One map for particles of all conformations, before these are told apart."""
+"""Particles of all conformations, and one map of them, before these are told apart."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from cryoinfer.data.particles import Particles
 from cryoinfer.errors import NothingFoundError
 from cryoinfer.records import Latents
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
-from cryoinfer.workflows.problem import Problem, initial_noise
+from cryoinfer.workflows.heterogeneity_config import ConformationConfig
+from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 
 _CONSENSUS = "consensus"
+LAST_FINER = 0.45
+"""Resolution of the last maps and poses over that of conformations or classes."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,35 @@ class Consensus:
     poses: Latents
     noise: tuple[Tensor, ...]
     density: Tensor
+
+
+def drawn_problem(
+    particles: Particles, config: ConformationConfig
+) -> tuple[Problem, Tensor]:
+    """Return the problem of all particles, and which of them are learned from.
+
+    Parameters
+    ----------
+    particles : Particles
+    config : ConformationConfig
+
+    Returns
+    -------
+    problem : Problem
+    rows : Tensor of int64
+        Ascending.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    problem = define_problem(
+        particles,
+        "C1",
+        config.particle_diameter_angstrom,
+        config.max_shift_angstrom,
+        0.0,
+        generator,
+    )
+    drawn = torch.randperm(len(particles), generator=generator)
+    return problem, drawn[: config.learning_particles].sort().values
 
 
 def found_consensus(

@@ -58,7 +58,7 @@ def heterogeneity(
     problem, box = learning.problem, learning.problem.grid.box
     state = learning.last(problem, learned)
     assert state.subspace is not None
-    low = state.subspace.projector(learning.radius_at(config.resolution_angstrom))
+    low = state.subspace.projector(problem.grid.radius_at(config.resolution_angstrom))
     near = StrictImages(problem.grid, low.radius, learned.noise)
     strange = outlier_scores(problem, near, low, state.posterior, monitor)
     shows = torch.nonzero(~is_outlier(strange)).squeeze(1)

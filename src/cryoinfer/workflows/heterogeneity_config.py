@@ -14,39 +14,28 @@ _FEWEST_EACH = 50
 """Particles a component, below which noise makes components of its own."""
 
 
-@dataclass(frozen=True)
-class HeterogeneityConfig:
-    """What may be chosen; None leaves the choice to the program.
+@dataclass(frozen=True, kw_only=True)
+class ConformationConfig:
+    """What may be chosen of both, a subspace and classes; None leaves it open.
 
     Attributes
     ----------
-    dims : int, optional
-        Components; by default as many as say something of images that they were not
-        made of, at most 4.
     poses : {"unknown", "given"}
     resolution_angstrom : float
-        That conformations are inferred at.
+        That conformations, or classes, are inferred at.
     particle_diameter_angstrom, max_shift_angstrom : float, optional
         As of :class:`cryoinfer.workflows.abinitio.AbinitioConfig`.
     learning_particles : int
-        Most particles that the subspace is learned from.
+        Most particles that the subspace, or the classes, are learned from.
     seed : int
     """
 
-    dims: int | None = None
     poses: Literal["unknown", "given"] = "unknown"
     resolution_angstrom: float = 10.0
     particle_diameter_angstrom: float | None = None
     max_shift_angstrom: float | None = None
     learning_particles: int = 10_000
     seed: int = 0
-
-    def tried_dims(self, particles: int) -> int:
-        """Return how many components are looked for at first."""
-        if self.dims is not None:
-            return self.dims
-        learning = min(particles, self.learning_particles)
-        return max(1, min(_MOST_DIMS, learning // _FEWEST_EACH))
 
     def abinitio(self, resolution_angstrom: float) -> AbinitioConfig:
         """Return the configuration of ab initio runs to a resolution."""
@@ -57,6 +46,27 @@ class HeterogeneityConfig:
             starts=1,
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class HeterogeneityConfig(ConformationConfig):
+    """What may be chosen of a subspace; the rest as of :class:`ConformationConfig`.
+
+    Attributes
+    ----------
+    dims : int, optional
+        Components; by default as many as say something of images that they were not
+        made of, at most 4.
+    """
+
+    dims: int | None = None
+
+    def tried_dims(self, particles: int) -> int:
+        """Return how many components are looked for at first."""
+        if self.dims is not None:
+            return self.dims
+        learning = min(particles, self.learning_particles)
+        return max(1, min(_MOST_DIMS, learning // _FEWEST_EACH))
 
 
 def require_enough(particles: int, config: HeterogeneityConfig) -> None:

@@ -17,16 +17,20 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import state_of_this_version
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
-from cryoinfer.workflows.consensus import found_consensus, noise_of_all_groups
+from cryoinfer.workflows.consensus import (
+    LAST_FINER,
+    drawn_problem,
+    found_consensus,
+    noise_of_all_groups,
+)
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
     require_enough,
 )
 from cryoinfer.workflows.iteration import unknown_posterior
-from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
+from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
@@ -44,17 +48,15 @@ _LEARNED = "subspace"
 _STATES = 4
 _FIRST_ITERATIONS, _LATER_ITERATIONS, _SEARCHED_ITERATIONS = 12, 6, 3
 _LATER_INFLATION = 3.0
-_CONSENSUS_FINER, _LAST_FINER = 0.65, 0.45
-"""Resolutions over that of the conformations: of the consensus, whose poses the first
-subspace is at, and of the last maps and poses."""
+_CONSENSUS_FINER = 0.65
+"""Resolution of the consensus, whose poses the first subspace is at, over that of the
+conformations."""
 
 _MOST_SEARCHES = 12
 _CHANGED_DEGREES, _FEW_CHANGES = 10.0, 0.01
 """Searches end where less than this share of poses has changed by so much. Where three
 poor maps of one of two states lay in two frames, 16, 3, 2, 5, 6, 5, 1 and 0.3 % did in
 turn, and of that state 62 % of the poses were off at first, 5 % in the end."""
-
-_SOFT_EDGE = 2.0  # voxels of the mask
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,7 @@ class SubspaceLearning:
     ) -> Self:
         """Return a run before its first stage; refuse what cannot work."""
         require_enough(len(particles), config)
-        generator = torch.Generator().manual_seed(config.seed)
-        problem = define_problem(
-            particles,
-            "C1",
-            config.particle_diameter_angstrom,
-            config.max_shift_angstrom,
-            0.0,
-            generator,
-        )
-        drawn = torch.randperm(len(particles), generator=generator)
-        rows = drawn[: config.learning_particles].sort().values
+        problem, rows = drawn_problem(particles, config)
         return cls(problem, rows, config, StageCheckpoints(monitor), monitor)
 
     @property
@@ -155,29 +147,21 @@ class SubspaceLearning:
         """The learning particles."""
         return self.problem.particles.select(self.rows)
 
-    def radius_at(self, resolution_angstrom: float) -> int:
-        """Return the Fourier radius of a resolution, within the box."""
-        last = self.problem.grid.box // 2 - 1
-        return min(last, self.problem.grid.radius_at(resolution_angstrom))
-
     @property
     def map_radius(self) -> int:
         """Fourier radius of the last maps and poses."""
-        return self.radius_at(self.config.resolution_angstrom * _LAST_FINER)
+        finest = self.config.resolution_angstrom * LAST_FINER
+        return self.problem.grid.radius_at(finest)
 
     def loop(
         self, problem: Problem, noise: tuple[Tensor, ...], dims: int, finer: float
     ) -> SubspaceLoop:
         """Return a loop whose maps go farther than conformations, or as far."""
         resolution = self.config.resolution_angstrom
-        radius = self.radius_at(resolution)
-        map_radius = self.radius_at(resolution * finer)
-        prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * dims)
-        box = problem.map_box(map_radius)
-        voxel = problem.grid.length_angstrom / box
-        mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+        radius = problem.grid.radius_at(resolution)
+        map_radius = problem.grid.radius_at(resolution * finer)
         config = SubspaceConfig(dims, radius, map_radius, self.config.seed)
-        return SubspaceLoop(replace(problem, prior=prior), noise, mask, config)
+        return SubspaceLoop.of(problem, noise, config)
 
     def learned(self) -> LearnedSubspace:
         """Return what the learning particles have taught, perhaps before."""
@@ -294,7 +278,7 @@ class SubspaceLearning:
         SubspaceState
             With a subspace of these particles, to the radius of the last maps.
         """
-        loop = self.loop(problem, learned.noise, learned.dims, _LAST_FINER)
+        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER)
         loop = replace(loop, checkpoints=self.parts)
         if self.config.poses == "given":
             state = loop.begun(given_poses(problem.particles))

@@ -8,7 +8,7 @@ something to see. All poses can be searched again, with maps of several conforma
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from scipy.cluster.vq import kmeans2
@@ -26,6 +26,7 @@ from cryoinfer.inference.pose_inference import (
 )
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
+from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
@@ -51,6 +52,7 @@ _SEARCHED_MAPS = 5
 _SEARCHED_MODES = 3
 _SEARCHED_CELLS = 12  # of the coarse grid, that are looked at closer
 _STEPS = 4
+_SOFT_EDGE = 2.0  # voxels of the mask
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,17 @@ class SubspaceLoop:
     mask: Tensor
     config: SubspaceConfig
     checkpoints: StageCheckpoints | None = None
+
+    @classmethod
+    def of(
+        cls, problem: Problem, noise: tuple[Tensor, ...], config: SubspaceConfig
+    ) -> Self:
+        """Return the loop whose z has unit spread, and whose maps a sphere masks."""
+        prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * config.dims)
+        box = problem.map_box(config.map_radius)
+        voxel = problem.grid.length_angstrom / box
+        mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+        return cls(replace(problem, prior=prior), noise, mask, config)
 
     def begun(self, poses: Latents) -> SubspaceState:
         """Return the state before the first iteration: random z at given poses."""
