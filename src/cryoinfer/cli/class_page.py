@@ -10,7 +10,6 @@ from cryoinfer.errors import InputError
 from cryoinfer.io.mrc import read_cube
 from cryoinfer.report.classes import ClassContent, ClassesContent
 from cryoinfer.results import layout
-from cryoinfer.results.class_files import ClassFiles
 from cryoinfer.results.classes import ClassGain
 from cryoinfer.results.posterior_files import require_known
 from cryoinfer.results.run_arrays import run_arrays
@@ -42,7 +41,7 @@ def read_classes(path: Path) -> ClassesContent:
         )
     results, found = record.results, []
     for number, numbers in enumerate(results["class_maps"], 1):
-        names = ClassFiles.of(number)
+        names = layout.of_class(number)
         curves = read_fsc(path, names.fsc)
         found.append(
             ClassContent(

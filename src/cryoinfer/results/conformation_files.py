@@ -19,6 +19,12 @@ from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, given_flags
 from cryoinfer.results.heterogeneity import Heterogeneity
+from cryoinfer.results.particle_rows import (
+    among_all,
+    column,
+    width_columns,
+    with_found,
+)
 from cryoinfer.results.posterior_files import require_known, write_posteriors
 from cryoinfer.results.run_arrays import run_arrays
 from cryoinfer.results.run_files import (
@@ -86,12 +92,7 @@ def _rows(used: Tensor, found: Heterogeneity) -> dict[str, Tensor]:
         "log_likelihood": found.posterior.log_likelihood,
         "entropy_nats": found.run.entropy().double(),
     }
-    rows = {}
-    for name, value in values.items():
-        whole = value.new_full((len(used), *value.shape[1:]), torch.nan)
-        whole[used] = value
-        rows[name] = whole
-    return rows
+    return among_all(used, values)
 
 
 def read_conformation_posteriors(folder: Path) -> ParticlePosterior:
@@ -128,45 +129,21 @@ def _with_results(
     particles: Particles, used: Tensor, rows: Mapping[str, Tensor], found: Heterogeneity
 ) -> Particles:
     """Return the particles with poses, half-sets and what was found of z."""
-    rotation = torch.eye(3, dtype=torch.float64).repeat(len(used), 1, 1)
-    shift = torch.zeros(len(used), 2, dtype=torch.float64)
-    if particles.pose is not None:
-        rotation[~used] = particles.pose.rotation[~used].double()
-        shift[~used] = particles.pose.shift_angstrom[~used].double()
-    rotation[used] = rows["rotation"][used]
-    shift[used] = rows["shift_angstrom"][used]
-    half = 1 + torch.arange(len(used)) % 2
-    if particles.random_subset is not None:
-        half = particles.random_subset.clone()
-    half[used] = found.run.random_subset
-    variance = rows["covariance"].diagonal(dim1=1, dim2=2)
-    columns: dict[str, NDArray[Any]] = {
-        "cryoinferRotationSdDegrees": _numbers(
-            torch.rad2deg(variance[:, :3].mean(1).sqrt())
-        ),
-        "cryoinferShiftSdAngst": _numbers(variance[:, 3:5].mean(1).sqrt()),
-        "rlnLogLikeliContribution": _numbers(rows["log_likelihood"]),
-    }
+    columns = width_columns(rows["covariance"], rows["log_likelihood"])
     for number in range(found.dims):
-        columns[f"cryoinferZ{number + 1}"] = _numbers(rows["mean"][:, number])
-        columns[f"cryoinferZ{number + 1}Sd"] = _numbers(rows["sd"][:, number])
+        columns[f"cryoinferZ{number + 1}"] = column(rows["mean"][:, number])
+        columns[f"cryoinferZ{number + 1}Sd"] = column(rows["sd"][:, number])
     for name, own in flag_columns(found.run).items():
         # What was left out had been flagged before.
         before = given_flags(particles).numpy() if name == FLAG else INFINITE_NATS
         columns[name] = np.where(used.numpy(), _among(used, own), before)
-    return particles.with_results(
-        pose=Pose(rotation, shift), random_subset=half, columns=columns
-    )
+    return with_found(particles, used, rows, found.run.random_subset, columns)
 
 
 def _among(used: Tensor, own: NDArray[Any]) -> NDArray[Any]:
     whole = np.zeros(len(used), own.dtype)
     whole[used.numpy()] = own
     return whole
-
-
-def _numbers(values: Tensor) -> NDArray[np.float64]:
-    return np.asarray(values.double().nan_to_num().numpy())
 
 
 def _write_latents(
@@ -185,8 +162,7 @@ def _write_latents(
     columns["entropy_nats"] = rows["entropy_nats"].numpy()
     columns["log_likelihood"] = rows["log_likelihood"].numpy()
     if outlier_score_nats is not None:
-        score = torch.full((len(used),), torch.nan, dtype=torch.float64)
-        score[used] = outlier_score_nats.double()
-        columns["outlier_score"] = score.numpy()
+        scores = among_all(used, {"outlier_score": outlier_score_nats.double()})
+        columns["outlier_score"] = scores["outlier_score"].numpy()
     path = folder / layout.LATENTS
     replace_file(path, lambda part: write_columns(part, columns, _NOTES))

@@ -25,6 +25,7 @@ from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, UNREADABLE, given_flags
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
+from cryoinfer.results.particle_rows import column, width_columns
 from cryoinfer.results.posterior_files import write_posteriors
 from cryoinfer.results.run_files import read_image_names, save_particles
 
@@ -161,19 +162,12 @@ def _with_motions(particles: Particles, motions: Motions, flags: Tensor) -> Part
         shift[left] = particles.pose.shift_angstrom[left]
     rotation[known] = motions.rotation[known]
     shift[known] = motions.shift_angstrom[known]
-    variance = motions.covariance.diagonal(dim1=1, dim2=2)
-    columns: dict[str, NDArray[Any]] = {
-        "cryoinferRotationSdDegrees": _numbers(
-            torch.rad2deg(variance[:, :3].mean(1).sqrt())
-        ),
-        "cryoinferShiftSdAngst": _numbers(variance[:, 3:5].mean(1).sqrt()),
-        "rlnLogLikeliContribution": _numbers(motions.log_likelihood),
-        FLAG: flags.numpy(),
-    }
+    columns = width_columns(motions.covariance, motions.log_likelihood)
+    columns[FLAG] = flags.numpy()
     for mode in range(motions.mean.shape[1]):
-        columns[f"cryoinferMode{mode + 1}Angst"] = _numbers(motions.mean[:, mode])
-        columns[f"cryoinferMode{mode + 1}SdAngst"] = _numbers(motions.sd[:, mode])
-    inferred = bool((variance[known, 5] > 0).any())
+        columns[f"cryoinferMode{mode + 1}Angst"] = column(motions.mean[:, mode])
+        columns[f"cryoinferMode{mode + 1}SdAngst"] = column(motions.sd[:, mode])
+    inferred = bool((motions.covariance[known, 5, 5] > 0).any())
     return particles.with_results(
         pose=Pose(rotation, shift),
         defocus_offset_angstrom=(
@@ -181,10 +175,6 @@ def _with_motions(particles: Particles, motions: Motions, flags: Tensor) -> Part
         ),
         columns=columns,
     )
-
-
-def _numbers(values: Tensor) -> NDArray[np.float64]:
-    return np.asarray(values.nan_to_num().numpy())
 
 
 def _write_latents(folder: Path, motions: Motions, flags: Tensor) -> None:

@@ -35,14 +35,16 @@ INFINITE_NATS = 1e9  # in columns, whose readers refuse infinities
 _INFINITE_ANGSTROM = 999.0  # what RELION writes for shell 0
 
 
-def write_reconstruction(folder: Path, reconstruction: Reconstruction) -> None:
+def write_reconstruction(
+    folder: Path, reconstruction: Reconstruction, names: layout.MapNames = layout.OF_RUN
+) -> None:
     """Write the map, its halves, its mask and its FSC."""
     pixel_size = reconstruction.pixel_size_angstrom
     for name, density in (
-        (layout.HALF1, reconstruction.half1),
-        (layout.HALF2, reconstruction.half2),
-        (layout.MASK, reconstruction.mask),
-        (layout.MAP, reconstruction.density),
+        (names.half1, reconstruction.half1),
+        (names.half2, reconstruction.half2),
+        (names.mask, reconstruction.mask),
+        (names.density, reconstruction.density),
     ):
         save_map(folder / name, density, pixel_size)
     curves = {
@@ -51,7 +53,7 @@ def write_reconstruction(folder: Path, reconstruction: Reconstruction) -> None:
         MASKED: reconstruction.fsc_masked,
         RANDOMISED: reconstruction.fsc_randomised,
     }
-    write_fsc(folder / layout.FSC, curves, pixel_size)
+    write_fsc(folder / names.fsc, curves, pixel_size)
 
 
 def write_inference(folder: Path, particles: Particles, result: RunResult) -> None:

@@ -19,14 +19,7 @@ from cryoinfer.results import layout
 from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.posterior_files import LATENT_DIMENSIONS, require_known
 from cryoinfer.results.run_arrays import run_arrays
-from cryoinfer.results.run_files import (
-    CORRECTED,
-    MASKED,
-    RANDOMISED,
-    UNMASKED,
-    save_map,
-    write_fsc,
-)
+from cryoinfer.results.run_files import write_reconstruction
 from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.target_volume import TargetVolume
 
@@ -67,9 +60,13 @@ def read_conformation_posterior(folder: Path) -> ConformationPosterior:
     )
 
 
-def map_name(number: int, kind: str = "") -> str:
-    """Return the name of a map, numbers from 1; ``kind`` is such as ``_half1``."""
-    return f"volume_{number:03d}{kind}.mrc"
+def map_name(number: int) -> str:
+    """Return the name of a map, numbers from 1."""
+    return _names(number).density
+
+
+def _names(number: int) -> layout.MapNames:
+    return layout.MapNames.after(f"volume_{number:03d}")
 
 
 def clear_volumes(folder: Path) -> None:
@@ -89,26 +86,14 @@ def write_volume(folder: Path, number: int, volume: TargetVolume) -> dict[str, A
         From 1.
     volume : TargetVolume
     """
-    maps = volume.reconstruction
-    names = {
-        "map": (map_name(number), maps.density),
-        "half1": (map_name(number, "_half1"), maps.half1),
-        "half2": (map_name(number, "_half2"), maps.half2),
-        "mask": (map_name(number, "_mask"), maps.mask),
-    }
-    for name, density in names.values():
-        save_map(folder / name, density, maps.pixel_size_angstrom)
-    fsc = f"volume_{number:03d}_fsc.star"
-    curves = {
-        CORRECTED: maps.fsc,
-        UNMASKED: maps.fsc_unmasked,
-        MASKED: maps.fsc_masked,
-        RANDOMISED: maps.fsc_randomised,
-    }
-    write_fsc(folder / fsc, curves, maps.pixel_size_angstrom)
+    maps, names = volume.reconstruction, _names(number)
+    write_reconstruction(folder, maps, names)
     return {
-        **{kind: name for kind, (name, _) in names.items()},
-        "fsc": fsc,
+        "map": names.density,
+        "half1": names.half1,
+        "half2": names.half2,
+        "mask": names.mask,
+        "fsc": names.fsc,
         "z": volume.target.tolist(),
         "near_particles": volume.near_particles,
         "effective_particles": volume.effective_particles,
