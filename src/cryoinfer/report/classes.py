@@ -12,17 +12,15 @@ from cryoinfer.report.figures import draw_fsc, draw_map
 from cryoinfer.report.parts import (
     Finding,
     figure,
+    last_sections,
     page,
-    remarks_section,
-    repeat_section,
     section,
     table,
     tiles,
-    times,
+    time_tile,
 )
 from cryoinfer.report.style import BLUE, figure_style, to_svg
 from cryoinfer.results.classes import ClassGain
-from cryoinfer.wording import format_duration
 
 _SURE = 0.9
 """Probability of its class from which a particle is said to be told."""
@@ -167,11 +165,7 @@ def render_class_report(content: ClassesContent) -> str:
             ("Particles", f"{len(content.probability):,}", "inferred"),
             ("Classes", f"{count}", "chosen" if content.chosen else "by held-out gain"),
             ("In one class", f"{sure:.0%}", f"with a probability above {_SURE:g}"),
-            (
-                "Time",
-                format_duration(sum(content.stage_seconds.values())),
-                "all stages",
-            ),
+            time_tile(content.stage_seconds),
         ),
         findings=assess_classes(content),
         sections=_sections(content),
@@ -219,9 +213,9 @@ def _sections(content: ClassesContent) -> Iterator[str]:
             "of noise makes it negative.",
             _gain_table(content.gain),
         )
-    yield section("Course of the run", "", *times(content.stage_seconds))
-    yield remarks_section(content.remarks)
-    yield repeat_section(content.arguments, content.versions)
+    yield from last_sections(
+        content.stage_seconds, content.remarks, content.arguments, content.versions
+    )
 
 
 def _draw_probability(values: NDArray[np.float64]) -> str:

@@ -17,18 +17,16 @@ from cryoinfer.report.free_energy import draw_uncertainties, free_energy_section
 from cryoinfer.report.parts import (
     Finding,
     figure,
+    last_sections,
     page,
-    remarks_section,
-    repeat_section,
     section,
     table,
     tiles,
-    times,
+    time_tile,
 )
 from cryoinfer.report.trials import EXPLAINED_WELL, judge_trials, trial_section
 from cryoinfer.report.viewer import moving_view
 from cryoinfer.results.calibration_trial import CalibrationTrial
-from cryoinfer.wording import format_duration
 
 _HARDLY_KNOWN = 0.8  # of the prior's spread, that a posterior may have
 _WIDENED = 2.0  # by the pose, of what would be known without it
@@ -162,11 +160,7 @@ def render_dynamics_report(content: DynamicsContent) -> str:
                 "median uncertainty",
             ),
             ("Explained", f"{1 - content.unexplained:.0%}", "of the signal"),
-            (
-                "Time",
-                format_duration(sum(content.stage_seconds.values())),
-                "all stages",
-            ),
+            time_tile(content.stage_seconds),
         ),
         findings=assess_dynamics(content),
         sections=_sections(content),
@@ -310,9 +304,9 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
         yield trial_section(content.trials, content.unexplained)
     if content.half_maps is not None:
         yield _half_map_section(content.half_maps)
-    yield section("Course of the run", "", *times(content.stage_seconds))
-    yield remarks_section(content.remarks)
-    yield repeat_section(content.arguments, content.versions)
+    yield from last_sections(
+        content.stage_seconds, content.remarks, content.arguments, content.versions
+    )
 
 
 def _half_map_section(halves: HalfMaps) -> str:

@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cryoinfer.evaluation.free_energy import FreeEnergy, FreeEnergyPlane
+from cryoinfer.report.landscape import PANEL, Curve, draw_curve, draw_plane
 from cryoinfer.report.parts import columns, figure, section
 from cryoinfer.report.style import BLUE, GREY, ORANGE, figure_style, to_svg
 
 _HIGHEST_KT = 5.0  # of a landscape
 _DRAWN = 3  # modes
-_PANEL = (3.9, 2.9)  # inches, of a figure that stays legible on a telephone
 _LINES = ((BLUE, "-"), (ORANGE, (0, (5, 2))), (GREY, (0, (1, 1))))
 
 
@@ -37,7 +37,11 @@ def free_energy_section(
     drawn = [
         figure(
             f"free-energy-{mode}",
-            draw_free_energy(energy, mode),
+            draw_curve(
+                Curve(energy.at, energy.energy, energy.low, energy.high),
+                (_amplitude(mode), "free energy (kT)"),
+                (-0.3, _HIGHEST_KT),
+            ),
             f"Free energy by amplitude of mode {mode}",
             _told_minima(energy, float(known_angstrom[mode - 1])),
             "narrow",
@@ -52,7 +56,12 @@ def free_energy_section(
         drawn.append(
             figure(
                 "free-energy-plane",
-                draw_plane(plane, centre_angstrom if several else None),
+                draw_plane(
+                    plane,
+                    (_amplitude(1), _amplitude(2)),
+                    _HIGHEST_KT,
+                    centre_angstrom[:, :2] if several else None,
+                ),
                 "Free energy by the amplitudes of modes 1 and 2",
                 f"Of the first two modes, kernels of {h[0]:.2f} and {h[1]:.2f} Å. Its "
                 "uncertainty is drawn along each mode only."
@@ -86,51 +95,6 @@ def _told_minima(energy: FreeEnergy, known_angstrom: float) -> str:
     )
 
 
-def draw_free_energy(energy: FreeEnergy, mode: int) -> str:
-    """Draw the free energy along one mode, with its band, as SVG."""
-    with figure_style():
-        drawing = Figure(figsize=_PANEL)
-        axes = drawing.add_subplot()
-        axes.fill_between(
-            energy.at, energy.low, energy.high, color=GREY, alpha=0.35, linewidth=0
-        )
-        axes.plot(energy.at, energy.energy, color=BLUE)
-        axes.set(xlabel=_amplitude(mode), ylabel="free energy (kT)")
-        axes.set_ylim(-0.3, _HIGHEST_KT)
-        return to_svg(drawing)
-
-
-def draw_plane(
-    plane: FreeEnergyPlane, centres: NDArray[np.float64] | None = None
-) -> str:
-    """Draw the free energy of the first two modes, as SVG.
-
-    Parameters
-    ----------
-    plane : FreeEnergyPlane
-    centres : ndarray, shape (m, c), optional
-        Of clusters, marked by crosses.
-    """
-    with figure_style():
-        drawing = Figure(figsize=_PANEL)
-        axes = drawing.add_subplot()
-        shown = axes.pcolormesh(
-            plane.first,
-            plane.second,
-            plane.energy.T,
-            cmap="viridis_r",
-            vmin=0,
-            vmax=_HIGHEST_KT,
-            shading="nearest",
-            rasterized=True,
-        )
-        drawing.colorbar(shown, ax=axes, label="kT")
-        if centres is not None:
-            axes.plot(*centres[:, :2].T, "x", color=ORANGE, markersize=7)
-        axes.set(xlabel=_amplitude(1), ylabel=_amplitude(2))
-        return to_svg(drawing)
-
-
 def _amplitude(mode: int) -> str:
     return f"amplitude of mode {mode} (Å RMSD)"
 
@@ -139,7 +103,7 @@ def draw_uncertainties(sd_angstrom: NDArray[np.float64]) -> str:
     """Draw how well each particle's amplitudes (n, c) are known, as SVG."""
     modes = sd_angstrom.shape[1]
     with figure_style():
-        drawing = Figure(figsize=_PANEL)
+        drawing = Figure(figsize=PANEL)
         axes = drawing.add_subplot()
         for mode, (colour, dashes) in zip(range(modes), _LINES, strict=False):
             axes.hist(

@@ -18,13 +18,12 @@ from cryoinfer.report.figures import draw_fsc
 from cryoinfer.report.parts import (
     Finding,
     figure,
+    last_sections,
     page,
-    remarks_section,
-    repeat_section,
     section,
     table,
     tiles,
-    times,
+    time_tile,
 )
 from cryoinfer.report.populations import populations_section
 from cryoinfer.report.scatter import ScatterContent, scatter_section
@@ -34,7 +33,6 @@ from cryoinfer.report.trials import judge_trials
 from cryoinfer.report.volumes import AxisFrames, volumes_section
 from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.heterogeneity import HeldOutGain
-from cryoinfer.wording import format_duration
 
 _FOLLOWS_POSE = 0.3
 """Share of the variance of z that the pose predicts, above which it is said."""
@@ -214,11 +212,7 @@ def render_heterogeneity_report(content: HeterogeneityContent) -> str:
             ("Components", f"{dims}", content.counted),
             ("Uncertainty of z 1", known, "median sd; sd of all particles about 1"),
             ("Mean map", content.resolution.split(",")[0].split(" (")[0], "half-maps"),
-            (
-                "Time",
-                format_duration(sum(content.stage_seconds.values())),
-                "all stages",
-            ),
+            time_tile(content.stage_seconds),
         ),
         findings=assess_heterogeneity(content),
         sections=_sections(content),
@@ -270,9 +264,9 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
             "Fourier shell correlation of the half-maps",
         ),
     )
-    yield section("Course of the run", "", *times(content.stage_seconds))
-    yield remarks_section(content.remarks)
-    yield repeat_section(content.arguments, content.versions)
+    yield from last_sections(
+        content.stage_seconds, content.remarks, content.arguments, content.versions
+    )
 
 
 def _axes(content: HeterogeneityContent) -> list[AxisFrames]:

@@ -1,7 +1,7 @@
 """What the pages of reports are made of: HTML that needs nothing but itself."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -82,6 +82,23 @@ def _list(findings: Iterable[Finding]) -> str:
             f"<span>{prose(finding.text)}</span></li>"
         )
     return "\n".join(rows)
+
+
+def time_tile(stage_seconds: Mapping[str, float]) -> tuple[str, str, str]:
+    """Return the tile of how long a run took."""
+    return "Time", format_duration(sum(stage_seconds.values())), "all stages"
+
+
+def last_sections(
+    stage_seconds: Mapping[str, float],
+    remarks: Iterable[str],
+    arguments: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> Iterator[str]:
+    """Yield what ends a report: times, remarks, and how to repeat the run."""
+    yield section("Course of the run", "", *times(stage_seconds))
+    yield remarks_section(remarks)
+    yield repeat_section(arguments, versions)
 
 
 def repeat_section(arguments: Mapping[str, str], versions: Mapping[str, str]) -> str:

@@ -3,16 +3,13 @@
 import math
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from cryoinfer.evaluation.population_plane import PlanePopulation
 from cryoinfer.evaluation.populations import AxisPopulation, Share
+from cryoinfer.report.landscape import Curve, draw_curve, draw_plane
 from cryoinfer.report.parts import columns, figure, section, table
-from cryoinfer.report.style import BLUE, GREY, figure_style, to_svg
 
 _HIGHEST_KT = 6.0
 _DRAWN = 3  # axes
-_PANEL = (3.9, 2.9)  # inches, of a figure that stays legible on a telephone
 
 
 def populations_section(
@@ -38,7 +35,11 @@ def populations_section(
         drawn.append(
             figure(
                 f"density-{axis}",
-                draw_density(one, axis),
+                draw_curve(
+                    Curve(one.at, one.density, one.low, one.high),
+                    (f"z {axis}", "density of particles"),
+                    (0.0, None),
+                ),
                 f"Density of particles along z {axis}",
                 f"Smoothed by {one.width:.2f} (sd): what is narrower is shown as wide "
                 f"as that. Images tell z {axis} of a particle to "
@@ -49,7 +50,12 @@ def populations_section(
         drawn.append(
             figure(
                 f"free-energy-{axis}",
-                draw_free_energy(one, axis),
+                draw_curve(
+                    Curve(one.at, one.energy, one.energy_low, one.energy_high),
+                    (f"z {axis}", "free energy (kT)"),
+                    (-0.5, _HIGHEST_KT),
+                    (float(one.at[0]), float(one.at[-1])),
+                ),
                 f"Free energy along z {axis}",
                 "Minus the logarithm of the density, above its least.",
                 "narrow",
@@ -59,7 +65,7 @@ def populations_section(
         drawn.append(
             figure(
                 "free-energy-plane",
-                draw_plane(plane),
+                draw_plane(plane, ("z 1", "z 2"), _HIGHEST_KT),
                 "Free energy of z 1 and z 2",
                 "Smoothed as along either axis, from at most 2,000 particles. How well "
                 "it is known is drawn along each axis only.",
@@ -109,57 +115,3 @@ def _ends(basin: Share) -> str:
     if math.isinf(basin.high):
         return f"above {basin.low:.2f}"
     return f"{basin.low:.2f} to {basin.high:.2f}"
-
-
-def draw_density(one: AxisPopulation, axis: int) -> str:
-    """Draw the density along an axis, with its band, as SVG."""
-    with figure_style():
-        drawing = Figure(figsize=_PANEL)
-        axes = drawing.add_subplot()
-        axes.fill_between(
-            one.at, one.low, one.high, color=GREY, alpha=0.35, linewidth=0
-        )
-        axes.plot(one.at, one.density, color=BLUE)
-        axes.set(xlabel=f"z {axis}", ylabel="density of particles")
-        axes.set_ylim(bottom=0)
-        return to_svg(drawing)
-
-
-def draw_free_energy(one: AxisPopulation, axis: int) -> str:
-    """Draw the free energy along an axis, with its band, as SVG."""
-    with figure_style():
-        drawing = Figure(figsize=_PANEL)
-        axes = drawing.add_subplot()
-        axes.fill_between(
-            one.at,
-            one.energy_low,
-            one.energy_high,
-            color=GREY,
-            alpha=0.35,
-            linewidth=0,
-        )
-        axes.plot(one.at, one.energy, color=BLUE)
-        axes.set(xlabel=f"z {axis}", ylabel="free energy (kT)")
-        axes.set_xlim(float(one.at[0]), float(one.at[-1]))
-        axes.set_ylim(-0.5, _HIGHEST_KT)
-        return to_svg(drawing)
-
-
-def draw_plane(plane: PlanePopulation) -> str:
-    """Draw the free energy of the first two axes, as SVG."""
-    with figure_style():
-        drawing = Figure(figsize=_PANEL)
-        axes = drawing.add_subplot()
-        shown = axes.pcolormesh(
-            plane.first,
-            plane.second,
-            plane.energy.T,
-            cmap="viridis_r",
-            vmin=0,
-            vmax=_HIGHEST_KT,
-            shading="nearest",
-            rasterized=True,
-        )
-        drawing.colorbar(shown, ax=axes, label="kT")
-        axes.set(xlabel="z 1", ylabel="z 2")
-        return to_svg(drawing)

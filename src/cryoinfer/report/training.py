@@ -11,12 +11,12 @@ from cryoinfer.report.parts import (
     repeat_section,
     section,
     tiles,
+    time_tile,
     times,
 )
 from cryoinfer.report.trial_figures import draw_learning
 from cryoinfer.report.trials import judge_trials, trial_section
 from cryoinfer.results.calibration_trial import ENCODER, CalibrationTrial
-from cryoinfer.wording import format_duration
 
 
 class CheckLike(Protocol):
@@ -87,11 +87,7 @@ def render_training_report(content: TrainingContent) -> str:
                 if name != ENCODER
             ),
             ("Steps", f"{last.step:,}", f"{last.loss_nats:.2f} nats at the last"),
-            (
-                "Time",
-                format_duration(sum(content.stage_seconds.values())),
-                "all stages",
-            ),
+            time_tile(content.stage_seconds),
         ),
         findings=assess_training(content),
         sections=_sections(content),
