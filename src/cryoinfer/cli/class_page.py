@@ -19,11 +19,6 @@ from cryoinfer.results.run_record import REMARKS, RunRecord
 HALVES = "the half-maps, masked"
 
 
-def is_of_classes(record: RunRecord) -> bool:
-    """Tell whether a run of `heterogeneity` has found classes."""
-    return record.arguments.get("model") == "classes"
-
-
 def read_classes(path: Path) -> ClassesContent:
     """Collect what the report of classes shows.
 

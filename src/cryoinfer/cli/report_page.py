@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cryoinfer.cli.arguments import spelled_arguments
-from cryoinfer.cli.class_page import is_of_classes, read_classes
+from cryoinfer.cli.class_page import read_classes
 from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.heterogeneity_page import read_heterogeneity
 from cryoinfer.cli.nothing_found import (
@@ -109,7 +109,7 @@ def write_report(folder: Path) -> Path:
         with record.trusted(folder):
             dynamics = read_dynamics(folder)
         page = render_dynamics_report(dynamics)
-    elif record.workflow == "heterogeneity" and is_of_classes(record):
+    elif record.has_classes:
         with record.trusted(folder):
             found = read_classes(folder)
         page = render_class_report(found)

@@ -149,8 +149,7 @@ def load_run(folder: Path | str) -> Run:
     if record.has_conformations:
         with record.trusted(path):
             # Classes have maps of their own.
-            has_map = record.arguments.get("model") != "classes"
-            maps = _reconstruction(path, record) if has_map else None
+            maps = None if record.has_classes else _reconstruction(path, record)
             found = read_conformation_posteriors(path)
         return Run(path, record, maps, conformations=found)
     with record.trusted(path):

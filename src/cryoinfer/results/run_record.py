@@ -65,6 +65,11 @@ class RunRecord:
     mirrored: bool = False
 
     @property
+    def has_classes(self) -> bool:
+        """Whether it is a run of `heterogeneity` that has found classes."""
+        return self.arguments.get("model") == "classes"
+
+    @property
     def has_conformations(self) -> bool:
         """Whether it is a run whose particles have z: by itself, or by its encoder."""
         return self.workflow == "heterogeneity" or "held_out_gain" in self.results
