@@ -30,37 +30,11 @@ def populations_section(
             "No component says anything of held-out images, or there are too few "
             "particles: no density is shown.",
         )
-    drawn = []
-    for axis, one in enumerate(populations[:_DRAWN], 1):
-        drawn.append(
-            figure(
-                f"density-{axis}",
-                draw_curve(
-                    Curve(one.at, one.density, one.low, one.high),
-                    (f"z {axis}", "density of particles"),
-                    (0.0, None),
-                ),
-                f"Density of particles along z {axis}",
-                f"Smoothed by {one.width:.2f} (sd): what is narrower is shown as wide "
-                f"as that. Images tell z {axis} of a particle to "
-                f"{one.likelihood_sd:.2f} (median).",
-                "narrow",
-            )
-        )
-        drawn.append(
-            figure(
-                f"free-energy-{axis}",
-                draw_curve(
-                    Curve(one.at, one.energy, one.energy_low, one.energy_high),
-                    (f"z {axis}", "free energy (kT)"),
-                    (-0.5, _HIGHEST_KT),
-                    (float(one.at[0]), float(one.at[-1])),
-                ),
-                f"Free energy along z {axis}",
-                "Minus the logarithm of the density, above its least.",
-                "narrow",
-            )
-        )
+    drawn = [
+        one_drawn
+        for axis, one in enumerate(populations[:_DRAWN], 1)
+        for one_drawn in _of_axis(axis, one)
+    ]
     if plane is not None:
         drawn.append(
             figure(
@@ -86,6 +60,36 @@ def populations_section(
         columns(*drawn),
         _basin_table(populations),
     )
+
+
+def _of_axis(axis: int, one: AxisPopulation) -> tuple[str, str]:
+    """Return the figures of one axis: its density and its free energy."""
+    density = figure(
+        f"density-{axis}",
+        draw_curve(
+            Curve(one.at, one.density, one.low, one.high),
+            (f"z {axis}", "density of particles"),
+            (0.0, None),
+        ),
+        f"Density of particles along z {axis}",
+        f"Smoothed by {one.width:.2f} (sd): what is narrower is shown as wide "
+        f"as that. Images tell z {axis} of a particle to "
+        f"{one.likelihood_sd:.2f} (median).",
+        "narrow",
+    )
+    energy = figure(
+        f"free-energy-{axis}",
+        draw_curve(
+            Curve(one.at, one.energy, one.energy_low, one.energy_high),
+            (f"z {axis}", "free energy (kT)"),
+            (-0.5, _HIGHEST_KT),
+            (float(one.at[0]), float(one.at[-1])),
+        ),
+        f"Free energy along z {axis}",
+        "Minus the logarithm of the density, above its least.",
+        "narrow",
+    )
+    return density, energy
 
 
 def _basin_table(populations: Sequence[AxisPopulation]) -> str:
