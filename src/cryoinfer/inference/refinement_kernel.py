@@ -22,6 +22,12 @@ from cryoinfer.fourier.kernels import (
     strides,
 )
 from cryoinfer.fourier.vector import fetch_cell, read_cell_and_slope
+from cryoinfer.inference.refinement_steps import (
+    damped_step,
+    prior_loss,
+    shorten,
+    turned,
+)
 from cryoinfer.inference.score_kernel import shift_tables, unshifted
 
 # Entries of the packed normal equations.
@@ -226,78 +232,14 @@ def _normal_equations(
 
 
 @compiled_in_order
-def _solve(matrix: Array, right: Array, out: Array) -> None:
-    """Solve six equations by Cholesky's decomposition, which overwrites ``matrix``."""
-    for a in range(6):
-        for b in range(a + 1):
-            total = matrix[a, b]
-            for c in range(b):
-                total -= matrix[a, c] * matrix[b, c]
-            if a == b:
-                matrix[a, a] = math.sqrt(max(total, 1e-30))
-            else:
-                matrix[a, b] = total / matrix[b, b]
-    for a in range(6):
-        total = right[a]
-        for c in range(a):
-            total -= matrix[a, c] * out[c]
-        out[a] = total / matrix[a, a]
-    for a in range(5, -1, -1):
-        total = out[a]
-        for c in range(a + 1, 6):
-            total -= matrix[c, a] * out[c]
-        out[a] = total / matrix[a, a]
-
-
-@compiled_in_order
-def _step(
-    h: Array, precision: Array, start: Array, moved: Array, damping: float, step: Array
-) -> float:
-    """Solve the damped equations of a posterior for ``step`` (6).
-
-    ``precision`` is half the inverse variance of the prior, ``start + moved`` the
-    departure from its centre. Returns the decrease of the loss that the step
-    promises. An unknown that nothing depends on stays where it is.
-    """
-    matrix, gradient = np.empty((6, 6)), np.empty(6)
+def _unpack(packed: Array, matrix: Array, gradient: Array) -> None:
+    """Fill a whole matrix (6, 6) and a gradient (6) from the packed sums."""
     entry = 0
     for a in range(6):
         for b in range(a, 6):
-            matrix[a, b] = matrix[b, a] = h[entry]
+            matrix[a, b] = matrix[b, a] = packed[entry]
             entry += 1
-    for a in range(6):
-        gradient[a] = h[21 + a] - precision[a] * (start[a] + moved[a])
-        matrix[a, a] += precision[a]
-        if matrix[a, a] <= 0.0 or precision[a] < 0.0:
-            # Held: a negative precision says so.
-            matrix[a, :] = 0.0
-            matrix[:, a] = 0.0
-            matrix[a, a] = 1.0
-            gradient[a] = 0.0
-        matrix[a, a] *= 1.0 + damping
-    _solve(matrix, gradient, step)
-    promised = 0.0
-    for a in range(6):
-        promised += gradient[a] * step[a]
-    return promised
-
-
-@compiled_in_order
-def _turned(rotation: Array, w: Array, out: Array) -> None:
-    """Fill ``out`` with exp(w) times the rotation (Rodrigues' formula)."""
-    angle = math.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])
-    sine = 1.0 - angle * angle / 6.0
-    versine = 0.5 - angle * angle / 24.0
-    if angle > 1e-4:
-        sine = math.sin(angle) / angle
-        versine = (1.0 - math.cos(angle)) / (angle * angle)
-    for b in range(3):
-        x, y, z = rotation[0, b], rotation[1, b], rotation[2, b]
-        px, py, pz = w[1] * z - w[2] * y, w[2] * x - w[0] * z, w[0] * y - w[1] * x
-        qx, qy, qz = w[1] * pz - w[2] * py, w[2] * px - w[0] * pz, w[0] * py - w[1] * px
-        out[0, b] = x + sine * px + versine * qx
-        out[1, b] = y + sine * py + versine * qy
-        out[2, b] = z + sine * pz + versine * qz
+        gradient[a] = packed[21 + a]
 
 
 @parallel
@@ -336,18 +278,18 @@ def refine(
         slices = np.empty((8, PIECE), np.float32)
         scaled = np.empty((3, 3), np.float32)
         here, there = np.empty(PACKED), np.empty(PACKED)
+        matrix, gradient = np.empty((6, 6)), np.empty(6)
         best, trial = rotation[i].copy(), np.empty((3, 3))
         at, step = moved[i].copy(), np.zeros(6)
         loss, promised = 0.0, 0.0
         for attempt in range(steps + 1):
             if attempt > 0:
-                promised = _step(here, precision, start[i], at, damping[i], step)
-                turn = math.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
-                cut = min(1.0, limits[0] / max(turn, 1e-12))
-                cut = min(cut, limits[1] / max(abs(step[5]), 1e-12))
-                for a in range(6):
-                    step[a] *= cut
-                _turned(best, step, trial)
+                _unpack(here, matrix, gradient)
+                promised = damped_step(
+                    matrix, gradient, precision, start[i], at, damping[i], step
+                )
+                cut = shorten(step, limits)
+                turned(best, step, trial)
                 if cut == 1.0 and promised < limits[2]:
                     # Too little for the rounding of two losses to judge.
                     best[:] = trial
@@ -378,9 +320,7 @@ def refine(
                 slices,
                 there,
             )
-            cost = there[27]
-            for a in range(3, 6):
-                cost += max(precision[a], 0.0) * (start[i, a] + tried[a]) ** 2
+            cost = there[27] + prior_loss(precision, start[i], tried)
             if attempt == 0 or cost < loss:
                 loss = cost
                 best[:] = trial
