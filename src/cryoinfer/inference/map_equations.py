@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cryoinfer.fourier import trilinear
 from cryoinfer.fourier.slices import FourierVolume, slice_points
-from cryoinfer.inference.map_refinement import equations_compiled
+from cryoinfer.inference.compiled_refinement import equations_compiled, map_loop
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import NormalEquations, images_at_defocus
 from cryoinfer.inference.whitening import WhitenedImages
@@ -54,8 +54,14 @@ def slices_and_slopes(
     return shown, torch.stack(columns, 1)
 
 
+def _equations_compiled(
+    volume: FourierVolume, images: WhitenedImages, latents: Latents, prior: PosePrior
+) -> NormalEquations:
+    return equations_compiled(map_loop(volume), images, latents, prior)
+
+
 map_normal_equations = Operation(
-    "normal equations of poses", _equations_plain, cpu=equations_compiled
+    "normal equations of poses", _equations_plain, cpu=_equations_compiled
 )
 """The likelihood and its derivatives at latents of n images.
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.inference.compiled_refinement import map_loop, refine_compiled
 from cryoinfer.inference.local_refinement import refine_by_normal_equations
 from cryoinfer.inference.map_equations import map_normal_equations
-from cryoinfer.inference.map_refinement import refine_compiled
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.pose_scores import score_poses
 from cryoinfer.inference.prior import PosePrior
@@ -106,8 +106,8 @@ def _refine_compiled(
     steps: int,
     max_rotation_radian: float,
 ) -> PosteriorModes:
-    volume = projector.volume
-    return refine_compiled(volume, images, start, prior, steps, max_rotation_radian)
+    loop = map_loop(projector.volume)
+    return refine_compiled(loop, images, start, prior, steps, max_rotation_radian)
 
 
 _refine = Operation(

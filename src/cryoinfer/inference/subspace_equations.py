@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.slices import FourierVolume
-from cryoinfer.inference import subspace_kernel
+from cryoinfer.inference.compiled_refinement import (
+    equations_compiled,
+    subspace_loop,
+)
 from cryoinfer.inference.map_equations import slices_and_slopes
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import NormalEquations, images_at_defocus
@@ -54,48 +57,8 @@ def _equations_compiled(
     latents: Latents,
     prior: PosePrior,
 ) -> NormalEquations:
-    images, ctf_slope = images_at_defocus(images, latents, prior)
-    disc, n, p = images.disc, len(latents), len(images.disc)
-    kx, ky, share = disc.kx.numpy(), disc.ky.numpy(), shares(latents).float()
-    factor = mean.padding * images.scale
-    rotation = (latents.pose.rotation * factor).float().contiguous().numpy()
-    total, own = torch.zeros(n, 8, p), torch.empty(1 + len(components), n, 2, p)
-    for number, volume in enumerate((mean, *components)):
-        subspace_kernel.add_slices_and_slopes(
-            volume.values.numpy(),
-            volume.centre,
-            rotation,
-            kx,
-            ky,
-            share[:, number].contiguous().numpy(),
-            total.numpy(),
-            own[number].numpy(),
-        )
-    if ctf_slope is None:
-        ctf_slope = images.ctf.new_empty((n, 0))
-    seen = images.moved_back(latents.pose.shift_angstrom)
-    unknowns = 6 + len(components)
-    products = torch.empty(n, unknowns + 1, unknowns + 1, dtype=torch.float64)
-    subspace_kernel.add_up(
-        total.numpy(),
-        own[1:].numpy(),
-        rotation,
-        kx,
-        ky,
-        torch.view_as_real(seen.contiguous()).numpy(),
-        images.ctf.contiguous().numpy(),
-        ctf_slope.contiguous().numpy(),
-        disc.box * images.pixel_size_angstrom,
-        products.numpy(),
-    )
-    upper = products[:, :unknowns, :unknowns].triu()
-    free = (prior.precision >= 0).double()
-    information = upper + upper.triu(1).mT
-    return NormalEquations(
-        -products[:, unknowns, unknowns],
-        2 * products[:, :unknowns, unknowns] * free,
-        2 * information * free[:, None] * free,
-    )
+    loop = subspace_loop(mean, components)
+    return equations_compiled(loop, images, latents, prior)
 
 
 subspace_normal_equations = Operation(

@@ -12,7 +12,10 @@ from cryoinfer.fourier.slices import (
     FourierVolume,
     extract_slices,
 )
+from cryoinfer.inference.compiled_refinement import refine_compiled, subspace_loop
+from cryoinfer.inference.local_refinement import refine_by_normal_equations
 from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import NormalEquations
 from cryoinfer.inference.subspace_equations import (
@@ -20,6 +23,7 @@ from cryoinfer.inference.subspace_equations import (
     subspace_normal_equations,
 )
 from cryoinfer.inference.whitening import WhitenedImages
+from cryoinfer.operations import Operation
 from cryoinfer.records import Latents
 
 
@@ -49,6 +53,11 @@ class SubspaceProjector:
             FourierVolume.from_map(one, radius, padding) for one in maps
         )
         return cls(mean, tuple(components))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the maps are."""
+        return self.mean.device
 
     @property
     def radius(self) -> int:
@@ -89,6 +98,33 @@ class SubspaceProjector:
             self.mean, self.components, images, latents, prior
         )
 
+    def refine_locally(
+        self,
+        images: WhitenedImages,
+        start: Latents,
+        prior: PosePrior,
+        steps: int,
+        max_rotation_radian: float,
+    ) -> PosteriorModes:
+        """Refine by a compiled loop where the device has one, or step by step."""
+        return _refine(self, images, start, prior, steps, max_rotation_radian)
+
+
+def _refine_compiled(
+    projector: SubspaceProjector,
+    images: WhitenedImages,
+    start: Latents,
+    prior: PosePrior,
+    steps: int,
+    max_rotation_radian: float,
+) -> PosteriorModes:
+    loop = subspace_loop(projector.mean, projector.components)
+    return refine_compiled(loop, images, start, prior, steps, max_rotation_radian)
+
+
+_refine = Operation(
+    "local refinement in a subspace", refine_by_normal_equations, cpu=_refine_compiled
+)
 
 MapsProjector = MapProjector | SubspaceProjector
 

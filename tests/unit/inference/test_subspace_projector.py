@@ -7,7 +7,13 @@ import torch
 from tests.scenes import RADIUS, blob_map
 
 from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.local_refinement import (
+    FusedRefinement,
+    refine_by_normal_equations,
+    refine_locally,
+)
 from cryoinfer.inference.prior import PosePrior
+from cryoinfer.inference.quadrature_grid import departure, moved
 from cryoinfer.inference.subspace_equations import subspace_normal_equations
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.records import Latents
@@ -112,3 +118,44 @@ def test_compiled_equations_are_the_plain_ones(
     torch.testing.assert_close(
         found.log_likelihood, expected.log_likelihood, rtol=1e-5, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("components", [0, 1, 3])
+@pytest.mark.parametrize("defocus_sd", [0.0, 3000.0])
+def test_the_fused_refinement_is_the_generic_one(
+    scene, components: int, defocus_sd: float
+) -> None:
+    made = scene(24, 0.3, defocus_error_angstrom=200.0 * (defocus_sd > 0))
+    one = blob_map()
+    others = (0.5 * one.flip(0), 0.5 * one.transpose(0, 2), 0.2 * one.flip(1))
+    shown = SubspaceProjector.of_maps((one, *others[:components]), RADIUS)
+    prior = PosePrior(3.0, defocus_sd, (1.0,) * components)
+    z = torch.zeros(24, components).double()
+    step = [0.05, -0.05, 0.05, 1.0, -1.0, 300.0 * (defocus_sd > 0)]
+    step = torch.tensor([*step, *(0.5,) * components]).double()
+    start = moved(replace(made.truth, conformation=z), step.expand(24, -1))
+    assert isinstance(shown, FusedRefinement)
+    fused, generic = (
+        refine(shown, made.images, start, prior, 20, 0.1)
+        for refine in (refine_locally, refine_by_normal_equations)
+    )
+    away = departure(fused.latents, generic.latents)
+    apart = torch.einsum("ni,nij,nj->n", away, generic.information, away).sqrt()
+    # As for a map: the one ends where a step promises 0.1 nats, sqrt(0.2) = 0.45 sd
+    # away, the other where it promises 0.01, sqrt(0.02) = 0.14 sd away.
+    assert apart.max() < 0.6, apart
+    assert apart.median() < 0.14, apart
+    torch.testing.assert_close(
+        fused.log_evidence(prior), generic.log_evidence(prior), rtol=0, atol=0.2
+    )
+
+
+def test_steps_of_z_are_not_longer_than_its_prior(scene) -> None:
+    made = scene(3)
+    shown = SubspaceProjector.of_maps([blob_map(), 0.5 * blob_map().flip(0)], RADIUS)
+    prior = PosePrior(3.0, 0.0, (0.1,))
+    far = replace(made.truth, conformation=torch.full((3, 1), 2.0).double())
+    found = refine_locally(shown, made.images, far, prior, 1, 0.1)
+    change = (found.latents.conformation - far.conformation).abs()
+    # The images show none: a free step would go all the way.
+    torch.testing.assert_close(change, torch.full((3, 1), 0.1).double())
