@@ -69,8 +69,6 @@ class LearnedSubspace:
         Of as many components as are kept.
     noise : tuple of Tensor
     gain : HeldOutGain
-    z : Tensor of float64, shape (k, tried components)
-        Of the learning particles.
     shift_sd_angstrom : float
         Spread of their shifts about the centres of their boxes.
     """
@@ -78,7 +76,6 @@ class LearnedSubspace:
     subspace: Subspace
     noise: tuple[Tensor, ...]
     gain: HeldOutGain
-    z: Tensor
     shift_sd_angstrom: float
 
     @property
@@ -92,7 +89,6 @@ class LearnedSubspace:
             "subspace": dict(vars(self.subspace)),
             "noise": list(self.noise),
             "gain": asdict(self.gain),
-            "z": self.z,
             "shift_sd_angstrom": self.shift_sd_angstrom,
         }
 
@@ -104,7 +100,6 @@ class LearnedSubspace:
                 Subspace(**state["subspace"]),
                 tuple(state["noise"]),
                 HeldOutGain(**state["gain"]),
-                state["z"],
                 state["shift_sd_angstrom"],
             )
 
@@ -196,7 +191,6 @@ class SubspaceLearning:
             state.subspace.first(kept),
             noise,
             gain,
-            found.conformation,
             float(found.pose.shift_angstrom.square().mean().sqrt()),
         )
 
@@ -289,8 +283,7 @@ class SubspaceLearning:
             return loop.in_principal_axes(state)
         state = loop.begun(unknown_posterior(len(problem.particles)).mode())
         state = replace(state, subspace=learned.subspace, done=_FIRST_ITERATIONS)
-        known = learned.z[:, : learned.dims]
-        state = loop.searched(state, "search of all particles", self.monitor, known)
+        state = loop.searched(state, "search of all particles", self.monitor)
         state = loop.refined(state, self.monitor)
         return loop.in_principal_axes(state)
 
