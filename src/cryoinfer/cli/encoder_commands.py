@@ -62,7 +62,7 @@ def infer(
     overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Infer the poses of new particles with an encoder, and make a map of them."""
+    """Infer the poses of new particles, by an encoder or in maps of conformations."""
     require_unseen(particles, watch, until_idle, dry_run)
     from cryoinfer.cli import new_particles
 

@@ -27,11 +27,12 @@ from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
-from cryoinfer.io.mrc import MapFile, read_cube
+from cryoinfer.io.mrc import MapFile
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.calibration_trial import CalibrationTrial
+from cryoinfer.results.conformation_files import read_subspace
 from cryoinfer.results.flags import read_flags
-from cryoinfer.results.heterogeneity import COMPONENTS, LAST_RADIUS
+from cryoinfer.results.heterogeneity import LAST_RADIUS
 from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.workflows.encoder_calibration import calibrate_encoder
 from cryoinfer.workflows.train import (
@@ -276,13 +277,5 @@ def _read_maps(folder: Path, record: RunRecord) -> tuple[MapFile, list[Tensor]]:
         found = run_files.read_run_map(folder)
         mask = run_files.read_run_mask(folder)
         return found, [torch.tensor(found.density * mask.density)]
-    if COMPONENTS not in record.results:
-        raise InputError(
-            f"the run in {folder} is of classes: expected one map, or a subspace of "
-            "maps (`cryoinfer heterogeneity --model subspace`). Select a class, refine "
-            "it, and train on that run"
-        )
-    count = int(record.results[COMPONENTS])
-    names = [layout.MEAN, *(layout.COMPONENT.format(k + 1) for k in range(count))]
-    maps = [read_cube(folder / name) for name in names]
+    maps = read_subspace(folder, record)
     return maps[0], [torch.tensor(one.density) for one in maps]

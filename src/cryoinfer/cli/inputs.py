@@ -124,9 +124,29 @@ def encoder_file(source: Path) -> Path:
     return file
 
 
+def inference_path(source: Path) -> Path:
+    """Return the file of an encoder, or the folder of a run that is searched in.
+
+    Parameters
+    ----------
+    source : Path
+        Folder of an encoder, or its file; or of a finished run about conformations,
+        which is searched in where it has no encoder.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if source.is_dir() and not (source / layout.ENCODER).exists():
+        if (source / RECORD).exists() and require_finished(source).has_conformations:
+            return source
+    return encoder_file(source)
+
+
 def encoder(source: Path) -> Path:
-    """Refuse what is no encoder."""
-    encoder_file(source)
+    """Refuse what is no encoder, and no run about conformations."""
+    inference_path(source)
     return source
 
 

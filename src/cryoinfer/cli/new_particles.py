@@ -1,7 +1,7 @@
-"""Particles that an encoder has not seen: a file of them, or a folder as it fills."""
+"""Particles that nothing was learned from: a file of them, or a folder as it fills."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,12 @@ from rich.console import Console
 
 from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.conformation_run import finish_conformations
-from cryoinfer.cli.estimate import estimate_inference
-from cryoinfer.cli.inputs import encoder_file
+from cryoinfer.cli.inference_sources import (
+    EncoderSource,
+    InferenceSource,
+    RunSource,
+)
+from cryoinfer.cli.inputs import inference_path
 from cryoinfer.cli.nothing_found import (
     INHERITED,
     ONE_MAP,
@@ -40,17 +44,12 @@ from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results import layout, run_files
-from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
-from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, Heterogeneity
-from cryoinfer.results.layout import RECORD
+from cryoinfer.results.calibration_trial import CalibrationTrial
+from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.wording import format_duration
-from cryoinfer.workflows.amortized_conformations import infer_conformations
-from cryoinfer.workflows.encoder_file import load_encoder
-from cryoinfer.workflows.infer import INFERENCE, InferConfig, infer
-from cryoinfer.workflows.preparation import require_alike
-from cryoinfer.workflows.trained_encoder import TrainedEncoder
+from cryoinfer.workflows.infer import INFERENCE, InferConfig
 from cryoinfer.world import World
 
 
@@ -61,7 +60,7 @@ class InferOptions:
     Attributes
     ----------
     encoder : Path
-        Folder of an encoder, or its file.
+        Folder of an encoder, or its file; or folder of a run about conformations.
     particles, out : Path
         A file, or with ``watch`` a folder of files; and the folder of the run.
     local_refinement : bool
@@ -93,7 +92,7 @@ class InferOptions:
     def arguments(self, symmetry: str) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         return {
-            "encoder": recorded_path(encoder_file(self.encoder)),
+            "encoder": recorded_path(inference_path(self.encoder)),
             "particles": recorded_path(self.particles),
             "watch": self.watch,
             "no-refinement": not self.local_refinement,
@@ -104,7 +103,7 @@ class InferOptions:
 
 
 def infer_unseen(options: InferOptions, console: Console) -> None:
-    """Infer particles with an encoder, and write a run folder.
+    """Infer particles with an encoder or in the maps of a run, and write a run folder.
 
     Options that contradict each other have been refused before (``require_unseen``).
 
@@ -116,27 +115,23 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
         If the folder is taken or cannot be written.
     """
     with joined_processes() as world:
-        trained = load_encoder(encoder_file(options.encoder))
-        symmetry = options.symmetry or trained.symmetry
+        source = read_source(options.encoder)
+        symmetry = options.symmetry or source.symmetry
         symmetry_rotations(symmetry)
         config = InferConfig(
             local_refinement=options.local_refinement,
             symmetry=symmetry,
             seed=options.seed,
         )
-        if options.watch and trained.components:
-            raise InputError(
-                "--watch knows one map, and this encoder has learned conformations: "
-                "infer a file of particles at a time"
-            )
         if options.watch:
             require_alone(world, "--watch")
-            _watch(options, trained, config, console)
+            _watch(options, _of_one_map(source), config, console)
             return
         particles = options.reading.load(options.particles)
-        require_elsewhere(options.out, encoder_file(options.encoder), options.particles)
-        require_alike(particles, trained)
-        job = _Job(options, particles, trained, config, world)
+        require_elsewhere(options.out, source.path, options.particles)
+        source.require_alike(particles)
+        known, doubts = source.known(options.local_refinement)
+        job = _Job(options, particles, source, config, world, known, doubts)
         if world.is_first:
             with leading(world) as begin:
                 _lead(job, begin, console)
@@ -145,32 +140,59 @@ def infer_unseen(options: InferOptions, console: Console) -> None:
             job.infer(SilentMonitor())
 
 
+def read_source(path: Path) -> InferenceSource:
+    """Read an encoder, or the maps of a run that has none.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+    """
+    found = inference_path(path)
+    return RunSource.read(found) if found.is_dir() else EncoderSource.read(found)
+
+
+def _of_one_map(source: InferenceSource) -> EncoderSource:
+    """Refuse to watch with what has learned conformations.
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(source, EncoderSource) and not source.trained.components:
+        return source
+    raise InputError(
+        f"--watch knows one map, and {source.path} has learned conformations: infer a "
+        "file of particles at a time"
+    )
+
+
 @dataclass(frozen=True)
 class _Job:
     """Options, and what was read on their behalf."""
 
     options: InferOptions
     particles: Particles
-    trained: TrainedEncoder
+    source: InferenceSource
     config: InferConfig
     world: World
+    known: dict[str, Any]
+    doubts: list[str]
 
     def infer(self, monitor: Monitor) -> RunResult | Heterogeneity:
         """Do this process's share."""
-        work = infer_conformations if self.trained.components else infer
-        return work(self.particles, self.trained, self.config, monitor, self.world)
+        return self.source.infer(self.particles, self.config, monitor, self.world)
 
 
 def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
     """Do all that users see; ``begin`` as soon as nothing is in the way."""
     options, particles = job.options, job.particles
-    path = encoder_file(options.encoder)
-    inputs = run_files.fingerprint(particles, options.particles, path)
+    inputs = run_files.fingerprint(particles, options.particles, job.source.file)
     record = _record(options, job.config, inputs)
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     threads = record.machine["threads"]
-    estimate = estimate_inference(len(particles), len(job.trained.density), threads)
+    estimate = job.source.estimate(len(particles), particles.box, threads)
     work = f"infer, symmetry {job.config.symmetry}"
     plan = Plan(work, particles, options.out, threads, estimate)
     if options.dry_run:
@@ -180,7 +202,7 @@ def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         begin()  # the folder is ours
         monitor = RichMonitor(console, folder.log, folder.state())
-        told = _begin(folder, monitor, options, job.trained)
+        told = _begin(folder, monitor, job.source, job.known, job.doubts)
         with explained_interruption(folder, console):
             try:
                 with monitor:
@@ -191,7 +213,8 @@ def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
                 folder.add_times(monitor.stage_seconds)
             told |= {REMARKS: list(particles.remarks)}
             if isinstance(result, Heterogeneity):
-                said = _finish_conformations(folder, particles, result, told)
+                every = torch.ones(len(particles), dtype=torch.bool)
+                said = finish_conformations(folder, particles, every, result, told)
             else:
                 write_results(folder, particles, result, told)
                 said = _summary(folder, monitor)
@@ -199,23 +222,14 @@ def _lead(job: _Job, begin: Callable[[], None], console: Console) -> None:
             monitor.message(line)
 
 
-def _finish_conformations(
-    folder: RunFolder, particles: Particles, found: Heterogeneity, told: dict[str, Any]
-) -> list[str]:
-    """Write what an encoder of a subspace has found, and return what is to be said."""
-    own = {name: told.pop(name) for name in ("verdict", "median_degrees", "trials")}
-    every = torch.ones(len(particles), dtype=torch.bool)
-    numbers = {**told, ENCODER_NUMBERS: own}
-    return finish_conformations(folder, particles, every, found, numbers)
-
-
 def _watch(
     options: InferOptions,
-    trained: TrainedEncoder,
+    source: EncoderSource,
     config: InferConfig,
     console: Console,
 ) -> None:
-    path = encoder_file(options.encoder)
+    path, trained = source.path, source.trained
+    known, doubts = source.known(options.local_refinement)
     require_elsewhere(options.out, path, options.particles)
     inputs: dict[str, object] = {"encoder": {"sha256": run_files.content_sha256(path)}}
     record = _record(options, config, inputs)
@@ -224,7 +238,7 @@ def _watch(
         # files may come after it.
         state = folder.state(layout.WATCH)
         monitor = RichMonitor(console, folder.log, state)
-        told = _begin(folder, monitor, options, trained)
+        told = _begin(folder, monitor, source, known, doubts)
         watch = Watch(folder, options.reading, trained, config, monitor, told)
         try:
             with monitor:
@@ -256,63 +270,17 @@ def _record(
 def _begin(
     folder: RunFolder,
     monitor: RichMonitor,
-    options: InferOptions,
-    trained: TrainedEncoder,
+    source: InferenceSource,
+    known: dict[str, Any],
+    doubts: list[str],
 ) -> dict[str, Any]:
-    """Say what is known of the encoder, and return it for the record."""
+    """Say what is known of an encoder or a run, and return it for the record."""
     folder.log(f"cryoinfer infer, {folder.record.arguments}")
-    monitor.message(f"The training of this encoder: {trained.verdict}")
-    path = encoder_file(options.encoder)
-    from_run = inherited(path)
-    trials, doubts = _trials_beside(
-        path, REFINED if options.local_refinement else ENCODER
-    )
+    monitor.message(source.words)
+    from_run = inherited(source.path)
     for text in (*from_run, *doubts):
         monitor.message(f"Caution: {text}")
-    return {
-        "verdict": trained.verdict,
-        "median_degrees": trained.checks[-1].median_degrees,
-        "trials": trials,
-        INHERITED: from_run,
-        OWN_CAUTIONS: doubts,
-    }
-
-
-def _trials_beside(encoder: Path, used: str) -> tuple[dict[str, Any], list[str]]:
-    """Return how some posteriors of an encoder were tried, and what is in doubt.
-
-    Its trials are in the record of the run that trained it, if its folder is there.
-    """
-    folder = encoder.parent
-    try:
-        trials = _read_trials(folder) if (folder / RECORD).exists() else {}
-    except InputError as error:
-        return {}, [f"The test of this encoder's uncertainties cannot be read: {error}"]
-    trials = {name: values for name, values in trials.items() if name == used}
-    if trials:
-        return trials, []
-    return {}, [
-        "The uncertainties of this encoder have not been tested, or the record "
-        "of the test is not beside its file."
-    ]
-
-
-def _read_trials(folder: Path) -> dict[str, Any]:
-    """Return the trials in the record of a run, in JSON's types.
-
-    Raises
-    ------
-    InputError
-        If they are damaged, or of another version.
-    """
-    record = RunRecord.read(folder)
-    with record.trusted(folder):
-        # A run about conformations has what concerns its encoder apart.
-        trials = record.results.get(ENCODER_NUMBERS, record.results).get("trials", {})
-        return {
-            name: asdict(CalibrationTrial.of_record(values))
-            for name, values in trials.items()
-        }
+    return {**known, INHERITED: from_run, OWN_CAUTIONS: doubts}
 
 
 def _summary(folder: RunFolder, monitor: RichMonitor) -> list[str]:

@@ -294,7 +294,8 @@ DefocusError = Annotated[
 Encoder = Annotated[
     Path,
     typer.Argument(
-        help="Folder of an encoder, as written by `cryoinfer train`.",
+        help="Folder of an encoder, as written by `cryoinfer train`; or of a run of "
+        "`heterogeneity`, in whose maps all poses are searched.",
         callback=inputs.encoder,
         show_default=False,
     ),

@@ -246,7 +246,7 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
     if content.unseen:
         made = (
             "The subspace was learned from other particles, unless these are the ones "
-            "that the encoder was trained on; some of these judge it."
+            "of the run that it is from; some of these judge it."
         )
     yield section(
         "Held-out gain of the components",

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.errors import InputError
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.files import require_file
 from cryoinfer.io.latents import write_columns
+from cryoinfer.io.mrc import MapFile, read_cube
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
 from cryoinfer.results.flags import FLAG, given_flags
-from cryoinfer.results.heterogeneity import Heterogeneity
+from cryoinfer.results.heterogeneity import COMPONENTS, Heterogeneity
 from cryoinfer.results.particle_rows import (
     among_all,
     column,
@@ -36,6 +38,7 @@ from cryoinfer.results.run_files import (
     write_noise,
     write_reconstruction,
 )
+from cryoinfer.results.run_record import RunRecord
 
 _NOTES = {
     "z_k": "posterior mean of the k-th coordinate of the conformation, of about unit "
@@ -93,6 +96,32 @@ def _rows(used: Tensor, found: Heterogeneity) -> dict[str, Tensor]:
         "entropy_nats": found.run.entropy().double(),
     }
     return among_all(used, values)
+
+
+def read_subspace(folder: Path, record: RunRecord) -> list[MapFile]:
+    """Return the mean and the components of a run.
+
+    Parameters
+    ----------
+    folder : Path
+    record : RunRecord
+        Of that run.
+
+    Raises
+    ------
+    InputError
+        If it is of classes, or a file is missing or damaged.
+    """
+    if COMPONENTS not in record.results:
+        raise InputError(
+            f"the run in {folder} is of classes: expected one map, or a subspace of "
+            "maps (`cryoinfer heterogeneity --model subspace`). Select a class, refine "
+            "it, and go on from that run"
+        )
+    with record.trusted(folder):
+        count = int(record.results[COMPONENTS])
+    names = [layout.MEAN, *(layout.COMPONENT.format(k + 1) for k in range(count))]
+    return [read_cube(folder / name) for name in names]
 
 
 def read_conformation_posteriors(folder: Path) -> ParticlePosterior:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,6 +34,12 @@ class HeldOutGain:
     se_nats: tuple[float, ...]
     step_nats: tuple[float, ...]
     step_se_nats: tuple[float, ...]
+
+    @classmethod
+    def of_nothing(cls, components: int) -> Self:
+        """Return that of no particle."""
+        nothing = (0.0,) * components
+        return cls(nothing, nothing, nothing, nothing)
 
     SIGNIFICANT_SE = 3.0
     """Standard errors of a mean gain that count as a gain."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.calibration_trial import CalibrationTrial
@@ -20,17 +19,13 @@ from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.preparation import prepare
 from cryoinfer.workflows.problem import define_problem
 from cryoinfer.workflows.shared_monitor import SharedMonitor
-from cryoinfer.workflows.subspace_evidence import gain_of_unseen
+from cryoinfer.workflows.subspace_evidence import gain_of_unseen, judging_rows
 from cryoinfer.workflows.subspace_learning import LearnedSubspace, SubspaceLearning
 from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
 from cryoinfer.workflows.trained_encoder import TrainedEncoder
 from cryoinfer.world import ALONE, World
 
 _TAUGHT_PART, _ENCODER_PART, _ALL_PART = "taught maps", "encoder", "all particles"
-
-_JUDGED = 5000
-"""Unseen particles that tell what components are worth, to 1.4 % of the spread of their
-gains (a standard error)."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +160,10 @@ def _gain(
 ) -> HeldOutGain:
     """Return what components are worth to some of the particles that show the maps."""
     assert run.outlier_score_nats is not None
-    shows = torch.nonzero(~is_outlier(run.outlier_score_nats)).squeeze(1)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(shows), generator=generator)[:_JUDGED]
-    rows = shows[drawn].sort().values
+    rows = judging_rows(run.outlier_score_nats, generator)
     if not len(rows):
-        nothing = tuple(0.0 for _ in trained.components)
-        return HeldOutGain(nothing, nothing, nothing, nothing)
+        return HeldOutGain.of_nothing(len(trained.components))
     some = particles.select(rows)
     projector = trained.shown_projector
     assert isinstance(projector, SubspaceProjector)

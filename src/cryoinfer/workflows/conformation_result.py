@@ -12,6 +12,7 @@ from cryoinfer.inference.outlier_score import (
     Fit,
     InlierStatistics,
     fit_at,
+    is_outlier,
     outlier_score,
 )
 from cryoinfer.inference.particle_posterior import ParticlePosterior
@@ -20,8 +21,12 @@ from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
 from cryoinfer.results.run_result import RunResult
+from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
+from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.reconstruct import insert_all
+from cryoinfer.workflows.subspace_loop import SubspaceLoop, SubspaceState
 
 
 def outlier_scores(
@@ -57,6 +62,43 @@ def outlier_scores(
     zero = torch.zeros(len(problem.particles), dtype=torch.float64)
     found = run_pass(problem, step, posterior, Fit(zero, zero, zero, zero), monitor)
     return outlier_score(found, InlierStatistics.of(found))
+
+
+def found_conformations(
+    loop: SubspaceLoop, state: SubspaceState, gain: HeldOutGain, monitor: Monitor
+) -> Heterogeneity:
+    """Score particles, make the map of those that show it, and return all of a run.
+
+    Parameters
+    ----------
+    loop : SubspaceLoop
+        To the radius of the last maps.
+    state : SubspaceState
+        Of its particles.
+    gain : HeldOutGain
+    monitor : Monitor
+    """
+    problem, noise = loop.problem, loop.noise
+    assert state.subspace is not None
+    low = state.subspace.projector(loop.config.radius)
+    near = StrictImages(problem.grid, low.radius, noise)
+    strange = outlier_scores(problem, near, low, state.posterior, monitor)
+    shows = torch.nonzero(~is_outlier(strange)).squeeze(1)
+    poses = state.posterior.mode()
+    source = StrictImages(problem.grid, problem.grid.box // 2 - 1, noise)
+    sums = insert_all(problem.of_rows(shows), source, poses[shows], monitor)
+    run = RunResult(
+        reconstruct_sums(problem, sums),
+        state.posterior,
+        problem.half + 1,
+        noise,
+        iterations=(),
+        outlier_score_nats=strange,
+        unreadable=torch.zeros(len(problem.particles), dtype=torch.bool),
+    )
+    maps = tuple(state.subspace.maps)
+    last = loop.config.map_radius
+    return conformation_result(problem.particles, run, maps, last, gain)
 
 
 def conformation_result(

@@ -5,21 +5,11 @@ A subspace of maps is learned from some of the particles
 searched and refined in it.
 """
 
-import torch
-
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.heterogeneity import Heterogeneity
-from cryoinfer.results.run_result import RunResult
-from cryoinfer.workflows.conformation_result import (
-    conformation_result,
-    outlier_scores,
-)
+from cryoinfer.workflows.conformation_result import found_conformations
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
-from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.postprocess import reconstruct_sums
-from cryoinfer.workflows.reconstruct import insert_all
 from cryoinfer.workflows.subspace_learning import SubspaceLearning
 
 _DEFAULTS = HeterogeneityConfig()
@@ -55,25 +45,8 @@ def heterogeneity(
     """
     learning = SubspaceLearning.begun(particles, config, monitor)
     learned = learning.learned()
-    problem, box = learning.problem, learning.problem.grid.box
+    problem = learning.problem
     state = learning.last(problem, learned)
-    assert state.subspace is not None
-    low = state.subspace.projector(problem.grid.radius_at(config.resolution_angstrom))
-    near = StrictImages(problem.grid, low.radius, learned.noise)
-    strange = outlier_scores(problem, near, low, state.posterior, monitor)
-    shows = torch.nonzero(~is_outlier(strange)).squeeze(1)
-    poses = state.posterior.mode()
-    source = StrictImages(problem.grid, box // 2 - 1, learned.noise)
-    sums = insert_all(problem.of_rows(shows), source, poses[shows], monitor)
-    run = RunResult(
-        reconstruct_sums(problem, sums),
-        state.posterior,
-        problem.half + 1,
-        learned.noise,
-        iterations=(),
-        outlier_score_nats=strange,
-        unreadable=torch.zeros(len(particles), dtype=torch.bool),
+    return found_conformations(
+        learning.last_loop(problem, learned), state, learned.gain, monitor
     )
-    maps = tuple(state.subspace.maps)
-    radius = learning.map_radius
-    return conformation_result(particles, run, maps, radius, learned.gain)

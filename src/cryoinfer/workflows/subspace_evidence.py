@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.linear_conformation import evidence_of_first_components
+from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
@@ -21,6 +22,10 @@ from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.subspace_loop import FIRST_INFLATION, SubspaceLoop
 
 _ITERATIONS = 10
+
+_JUDGED = 5000
+"""Unseen particles that tell what components are worth, to 1.4 % of the spread of their
+gains (a standard error)."""
 
 
 def held_out_gain(loop: SubspaceLoop, poses: Latents, monitor: Monitor) -> HeldOutGain:
@@ -73,6 +78,24 @@ def _divided(problem: Problem, seed: int) -> Problem:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(problem.particles), generator=generator)
     return replace(problem, half=order % 2)
+
+
+def judging_rows(outlier_score_nats: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw some of the particles that show the maps, to judge a subspace by.
+
+    Parameters
+    ----------
+    outlier_score_nats : Tensor, shape (n,)
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of int64
+        Ascending, at most 5,000; empty where no particle shows them.
+    """
+    shows = torch.nonzero(~is_outlier(outlier_score_nats)).squeeze(1)
+    drawn = torch.randperm(len(shows), generator=generator)[:_JUDGED]
+    return shows[drawn].sort().values
 
 
 def gain_of_unseen(

@@ -258,6 +258,11 @@ class SubspaceLearning:
                 break
         return state
 
+    def last_loop(self, problem: Problem, learned: LearnedSubspace) -> SubspaceLoop:
+        """Return the loop of the last maps and poses."""
+        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER)
+        return replace(loop, checkpoints=self.parts)
+
     def last(self, problem: Problem, learned: LearnedSubspace) -> SubspaceState:
         """Search particles in what was learned, and refine pose and z of each.
 
@@ -272,8 +277,7 @@ class SubspaceLearning:
         SubspaceState
             With a subspace of these particles, to the radius of the last maps.
         """
-        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER)
-        loop = replace(loop, checkpoints=self.parts)
+        loop = self.last_loop(problem, learned)
         if self.config.poses == "given":
             state = loop.begun(given_poses(problem.particles))
             state = replace(state, subspace=learned.subspace, done=_FIRST_ITERATIONS)

@@ -226,8 +226,26 @@ class SubspaceLoop:
             Of the stage.
         monitor : Monitor
         """
-        search = SubspaceSearch(self._plan(), self.problem.max_shift_angstrom)
-        return self._iterated(state, name, search, 1.0, monitor)
+        return self._iterated(state, name, self._search(), 1.0, monitor)
+
+    def found_in(
+        self, subspace: Subspace, name: str, monitor: Monitor
+    ) -> SubspaceState:
+        """Search and refine pose and z of all particles in a subspace that stays.
+
+        Parameters
+        ----------
+        subspace : Subspace
+        name : str
+            Of the stage.
+        monitor : Monitor
+        """
+        state = self.begun(unknown_posterior(len(self.problem.particles)).mode())
+        state = replace(state, subspace=subspace)
+        inference = LinearConformation(self._search())
+        radius = self.config.radius
+        posterior = self._inferred(state, name, inference, radius, (), monitor)
+        return self.refined(replace(state, posterior=posterior), monitor)
 
     def searched_in(
         self, maps: Sequence[Tensor], conformation: Tensor, name: str, monitor: Monitor
@@ -256,6 +274,9 @@ class SubspaceLoop:
         state = self.begun(unknown_posterior(len(self.problem.particles)).mode())
         found = self._inferred(state, name, search, radius, (), monitor)
         return SubspaceState(found)
+
+    def _search(self) -> SubspaceSearch:
+        return SubspaceSearch(self._plan(), self.problem.max_shift_angstrom)
 
     def _plan(self) -> SearchPlan:
         problem, radius = self.problem, self.config.radius

@@ -14,6 +14,7 @@ from cryoinfer.cli.app import app
 from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
+from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import StackWriter, read_map
 from cryoinfer.records import Pose
@@ -186,6 +187,45 @@ def test_commands_of_one_map_refuse_an_encoder_of_conformations(
     code, said = run("infer", encoder, unseen.parent, *watched)
     assert code == 2
     assert "has learned conformations" in said.replace("\n", " ")
+
+
+def test_without_an_encoder_unseen_particles_are_searched(
+    finished: Path, particles: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stack = particles.parent / "1" / "particles.star"
+    code, said = run("infer", finished, stack, "--out", out)
+    assert code == 0, said
+    assert "searched" in said
+    # The same particles as at given poses in the run that they are from.
+    z = pd.read_parquet(out / "latents.parquet")["z_1"].to_numpy()
+    before = pd.read_parquet(finished / "latents.parquet")["z_1"].to_numpy()[EACH:]
+    # The states are many standard deviations apart; a pose may be lost.
+    assert np.median(np.abs(z - before)) < 0.2 * np.abs(np.median(before))
+    truth = Particles.load(particles.parent / "1" / "truth.star").pose
+    found = Particles.load(out / "particles.star").pose
+    assert truth is not None
+    assert found is not None
+    degrees = np.rad2deg(geodesic_angle(found.rotation, truth.rotation).numpy())
+    # The frame is that of the run, whose poses were the true ones.
+    assert np.median(degrees) < 3
+    results = json.loads((out / "run.json").read_text())["results"]
+    assert results["held_out_gain"]["mean_nats"][0] > 0
+    assert "encoder" not in results
+
+
+def test_what_is_of_encoders_is_refused_without_one(
+    finished: Path, particles: Path, tmp_path: Path
+) -> None:
+    refused = {
+        "--no-refinement is of encoders": ("--no-refinement",),
+        "has learned conformations": ("--watch", "--until-idle", 1),
+    }
+    for why, options in refused.items():
+        given = particles.parent if "--watch" in options else particles
+        code, said = run("infer", finished, given, *options, "--out", tmp_path / "out")
+        assert code == 2
+        assert why in " ".join(said.split())
 
 
 @pytest.mark.slow

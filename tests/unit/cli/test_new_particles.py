@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cryoinfer.cli.new_particles import _trials_beside
+from cryoinfer.cli.inference_sources import trials_beside
 from cryoinfer.results.calibration_trial import (
     BINS,
     ENCODER,
@@ -23,7 +23,7 @@ TRIAL = asdict(CalibrationTrial(100, 1.5, LEVELS, 0.01, RANKS, {"rotation": 0.5}
 def beside(folder: Path, trials: object) -> tuple[dict[str, object], list[str]]:
     record = RunRecord.of_now("train", {}, {}, 0, 1)
     replace(record, results={"trials": trials}).write(folder)
-    return _trials_beside(folder / "encoder.pt", ENCODER)
+    return trials_beside(folder / "encoder.pt", ENCODER)
 
 
 def test_the_trial_of_the_posteriors_that_are_given_is_found(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_the_trial_of_the_posteriors_that_are_given_is_found(tmp_path: Path) -> 
         assert trials == {}
         assert "have not been tested" in doubt
     (tmp_path / RECORD).unlink()
-    trials, (doubt,) = _trials_beside(tmp_path / "encoder.pt", ENCODER)
+    trials, (doubt,) = trials_beside(tmp_path / "encoder.pt", ENCODER)
     assert "not beside its file" in doubt
 
 
@@ -59,7 +59,7 @@ def test_a_trial_of_another_version_is_none_and_told_of(
 
 def test_a_damaged_record_beside_an_encoder_is_told_of(tmp_path: Path) -> None:
     (tmp_path / RECORD).write_text("{")
-    found, (doubt,) = _trials_beside(tmp_path / "encoder.pt", ENCODER)
+    found, (doubt,) = trials_beside(tmp_path / "encoder.pt", ENCODER)
     assert found == {}
     assert "cannot be read" in doubt
 
@@ -71,5 +71,5 @@ def test_the_trials_of_a_run_about_conformations_are_found(tmp_path: Path) -> No
         "encoder": {"trials": {REFINED: TRIAL}},
     }
     replace(record, results=numbers).write(tmp_path)
-    trials, doubts = _trials_beside(tmp_path / "encoder.pt", REFINED)
+    trials, doubts = trials_beside(tmp_path / "encoder.pt", REFINED)
     assert (list(trials), doubts) == ([REFINED], [])
