@@ -17,6 +17,7 @@ import ablation
 import calibration
 import claims
 import classes
+import continuous
 import cryoposenet
 import cryoposenet_rates
 import cryoposenet_sets
@@ -70,6 +71,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "wrong_model": wrong_model.shown,
     "heterogeneity": heterogeneity.shown,
     "classes": classes.shown,
+    "continuous": continuous.shown,
     "real_motion": real_motion.shown,
 }
 CLAIMS = "claims"
