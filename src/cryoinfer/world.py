@@ -5,13 +5,20 @@ particles, is shared out by place, so that results do not depend on who is faste
 are added up over all processes, and whatever is decided is decided by the first.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from cryoinfer.errors import ResourceError
+
 T = TypeVar("T")
+
+_LOST = ("onnection", "by peer", "imed out")
+"""In what gloo says where another process does not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class World:
             return
         for tensor in tensors:
             own = tensor.cpu()  # where processes tell each other
-            distributed.all_reduce(own)
+            with self._answering():
+                distributed.all_reduce(own)
             if own is not tensor:
                 tensor.copy_(own)
 
@@ -60,7 +68,8 @@ class World:
         if self.size == 1:
             return [part]
         parts: list[T | None] = [None] * self.size
-        distributed.all_gather_object(parts, part)
+        with self._answering():
+            distributed.all_gather_object(parts, part)
         return [one for one in parts if one is not None]
 
     def of_first(self, value: T) -> T:
@@ -68,8 +77,29 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, src=0)
+        with self._answering():
+            distributed.broadcast_object_list(values, src=0)
         return values[0]
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Run a body that waits for the others.
+
+        Raises
+        ------
+        ResourceError
+            If one of them has ended.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not any(word in str(error) for word in _LOST):
+                raise
+            raise ResourceError(
+                f"expected {self.size} processes, found that one of them has ended: "
+                "look for what it said itself, or for who has ended it. A run can then "
+                "be continued with --resume."
+            ) from error
 
 
 ALONE = World()

@@ -68,6 +68,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     # Of runs.
     "cli/runs.py": ("abinitio", "refine", "reconstruct"),
     "cli/device.py": ("abinitio", "refine", "reconstruct"),
+    "world.py": RUNS,  # a command without it does not print the sentence
     "cli/run_folder.py": RUNS,
     "results/run_record.py": RUNS,  # of the command that made the run, by its name
     "cli/state_file.py": RUNS,
