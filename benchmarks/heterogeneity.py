@@ -41,6 +41,7 @@ from cryoinfer.workflows.amortized_conformations import (
 from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
 from cryoinfer.workflows.infer import InferConfig
+from cryoinfer.workflows.subspace_learning import SubspaceLearning
 from cryoinfer.workflows.unseen_conformations import (
     LearnedMaps,
     search_conformations,
@@ -82,7 +83,8 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
     else:
         refines = options.method == "semi-amortized"
         encoder = replace(fitting_encoder(particles.box), seed=seed)
-        done = amortize_conformations(particles, config, encoder, refines, Teller())
+        learning = SubspaceLearning.begun(particles, config, Teller())
+        done = amortize_conformations(learning, encoder, refines)
         found, trained = done.found, done.trained
     row: Row = {
         "seconds": time.perf_counter() - started,

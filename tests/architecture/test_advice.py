@@ -67,7 +67,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "workflows/amortize.py": ("abinitio", "refine"),
     # Of runs.
     "cli/runs.py": ("abinitio", "refine", "reconstruct"),
-    "cli/device.py": ("abinitio", "refine", "reconstruct"),
+    "cli/device.py": ("abinitio", "refine", "reconstruct", "heterogeneity"),
     "world.py": RUNS,  # a command without it does not print the sentence
     "cli/run_folder.py": RUNS,
     "results/run_record.py": RUNS,  # of the command that made the run, by its name

@@ -15,6 +15,7 @@ from cryoinfer.cli.conformation_job import (
 )
 from cryoinfer.cli.nothing_found import resolution_words
 from cryoinfer.cli.plan import Plan
+from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.terminal import aligned
@@ -64,10 +65,17 @@ def find_classes(options: ClassOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    job, config = ConformationJob.read(options), options.config()
-    require_enough_for_classes(len(job.chosen), config)
-    if options.poses == "given":
-        given_poses(job.chosen)
+    with joined_processes() as world:
+        job = ConformationJob.read(options, world)
+        require_enough_for_classes(len(job.chosen), options.config())
+        if options.poses == "given":
+            given_poses(job.chosen)
+        run_job(job, _model(job, options), console)
+
+
+def _model(job: ConformationJob, options: ClassOptions) -> ConformationModel[Classes]:
+    """Return what is particular to classes."""
+    config = options.config()
 
     def plan(threads: int) -> Plan:
         count = options.classes
@@ -77,9 +85,9 @@ def find_classes(options: ClassOptions, console: Console) -> None:
         return job.plan(sought, config.begun_with(len(job.chosen)), 0, threads)
 
     def infer(monitor: Monitor) -> Classes:
-        return classes(job.chosen, config, monitor)
+        return classes(job.chosen, config, monitor, job.world, job.device)
 
-    run_job(job, ConformationModel(plan, infer, partial(_finish, job)), console)
+    return ConformationModel(plan, infer, partial(_finish, job))
 
 
 def _finish(

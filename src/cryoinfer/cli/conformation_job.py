@@ -1,19 +1,23 @@
 """What commands about conformations share: options, particles, and the run's course."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
 from cryoinfer.cli.arguments import recorded_path
+from cryoinfer.cli.device import chosen_device, device_words
 from cryoinfer.cli.estimate import HeterogeneityWork, estimate_heterogeneity
 from cryoinfer.cli.nothing_found import INHERITED, inherited
+from cryoinfer.cli.options import DeviceName
 from cryoinfer.cli.particle_options import ParticleOptions
 from cryoinfer.cli.plan import Plan
-from cryoinfer.cli.processes import joined_processes, require_alone
+from cryoinfer.cli.processes import is_bidden, leading
 from cryoinfer.cli.progress import RichMonitor
 from cryoinfer.cli.rejected_particles import (
     chosen_particles,
@@ -25,9 +29,11 @@ from cryoinfer.cli.runs import explained_interruption, is_done
 from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
-from cryoinfer.interfaces import Monitor
+from cryoinfer.errors import NothingFoundError
+from cryoinfer.interfaces import Monitor, SilentMonitor
 from cryoinfer.results import run_files
 from cryoinfer.results.run_record import REMARKS, RunRecord
+from cryoinfer.world import World
 
 WORKFLOW = "heterogeneity"
 F = TypeVar("F")
@@ -50,6 +56,7 @@ class ConformationOptions:
     reading : ParticleOptions
     seed : int
     threads : int or None
+    device : {"auto", "cpu", "cuda"}
     resume, overwrite, dry_run : bool
     """
 
@@ -63,6 +70,7 @@ class ConformationOptions:
     reading: ParticleOptions
     seed: int
     threads: int | None
+    device: DeviceName
     resume: bool
     overwrite: bool
     dry_run: bool = False
@@ -110,22 +118,27 @@ class ConformationJob:
         Which no earlier run has flagged.
     chosen : Particles
         Those.
+    world : World
+        The processes that share them.
+    device : torch.device
     """
 
     options: ConformationOptions
     particles: Particles
     used: Tensor
     chosen: Particles
+    world: World
+    device: torch.device
 
     @classmethod
-    def read(cls, options: ConformationOptions) -> "ConformationJob":
-        """Read the particles; refuse several processes, and a folder of theirs."""
-        with joined_processes() as world:
-            require_alone(world, WORKFLOW)
+    def read(cls, options: ConformationOptions, world: World) -> "ConformationJob":
+        """Read the particles; refuse a folder of theirs."""
         require_elsewhere(options.out, options.particles)
         particles = options.reading.load(options.particles)
         used = used_particles(WORKFLOW, particles)
-        return cls(options, particles, used, chosen_particles(particles, used))
+        chosen = chosen_particles(particles, used)
+        device = chosen_device(options.device)
+        return cls(options, particles, used, chosen, world, device)
 
     @property
     def remarks(self) -> list[str]:
@@ -147,6 +160,7 @@ class ConformationJob:
             run_files.fingerprint(self.particles, options.particles, None),
             options.seed,
             use_threads(options.threads),
+            str(self.device),
         )
 
     def plan(self, sought: str, tried: int, steps: int, threads: int) -> Plan:
@@ -200,6 +214,8 @@ def run_job(
 ) -> None:
     """Infer what is asked, and write a run folder; or say what it would take.
 
+    Of several processes the first does all that users see.
+
     Parameters
     ----------
     job : ConformationJob
@@ -212,20 +228,37 @@ def run_job(
     OutputError
         If the folder is taken or cannot be written.
     """
+    if job.world.is_first:
+        with leading(job.world) as begin:
+            _lead(job, model, begin, console)
+    elif is_bidden(job.world):
+        use_threads(job.options.threads)
+        with suppress(NothingFoundError):  # the first one tells
+            model.infer(SilentMonitor())
+
+
+def _lead(
+    job: ConformationJob,
+    model: ConformationModel[F],
+    begin: Callable[[], None],
+    console: Console,
+) -> None:
+    """Do all that users see; ``begin`` as soon as nothing is in the way."""
     options, record = job.options, job.record()
     if is_done(options.out, record, options.resume, options.overwrite, console):
         return
     plan = model.plan(record.machine["threads"])
     if options.dry_run:
-        for text in job.remarks:
+        for text in (*device_words(job.device), *job.remarks):
             say(console, text)
         plan.print(console)
         return
     plan.require_disk()
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
+        begin()  # the folder is ours
         folder.log(f"cryoinfer {WORKFLOW}, {options.arguments()}")
         monitor = RichMonitor(console, folder.log, folder.state())
-        for text in job.remarks:
+        for text in (*device_words(job.device), *job.remarks):
             monitor.message(text)
         for text in job.inherited:
             monitor.message(f"Caution: {text}")

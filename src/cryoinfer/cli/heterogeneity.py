@@ -14,11 +14,12 @@ from cryoinfer.cli.conformation_job import (
 from cryoinfer.cli.conformation_run import finish_conformations
 from cryoinfer.cli.options import RefinementMethod
 from cryoinfer.cli.plan import Plan
+from cryoinfer.cli.processes import joined_processes
 from cryoinfer.cli.results import write_encoder
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.inference.training import TrainingConfig
+from cryoinfer.inference.training import TrainingConfig, require_divided
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, Heterogeneity
 from cryoinfer.workflows.amortize import fitting_encoder, require_teachable
@@ -32,6 +33,8 @@ from cryoinfer.workflows.heterogeneity_config import (
     require_enough,
 )
 from cryoinfer.workflows.reconstruct import given_poses
+from cryoinfer.workflows.subspace_learning import SubspaceLearning
+from cryoinfer.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,16 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
     OutputError
         If the folder is taken or cannot be written.
     """
-    job = ConformationJob.read(options)
-    chosen = job.chosen
-    _require_usable(chosen, options)
+    with joined_processes() as world:
+        job = ConformationJob.read(options, world)
+        _require_usable(job.chosen, options, world)
+        run_job(job, _model(job, options), console)
+
+
+def _model(
+    job: ConformationJob, options: HeterogeneityOptions
+) -> ConformationModel[Heterogeneity | AmortizedConformations]:
+    """Return what is particular to a subspace."""
 
     def plan(threads: int) -> Plan:
         dims = options.dims
@@ -80,9 +90,8 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
         if dims is not None:
             sought = f"{dims} component{'s' if dims > 1 else ''}"
         steps = 0 if options.method == "search" else TrainingConfig().steps
-        return job.plan(
-            sought, options.config().tried_dims(len(chosen)), steps, threads
-        )
+        tried = options.config().tried_dims(len(job.chosen))
+        return job.plan(sought, tried, steps, threads)
 
     def finish(
         folder: RunFolder,
@@ -96,12 +105,14 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
         return finish_conformations(folder, job.particles, job.used, found, numbers)
 
     def infer(monitor: Monitor) -> Heterogeneity | AmortizedConformations:
-        return _inferred(chosen, options, monitor)
+        return _inferred(job, options, monitor)
 
-    run_job(job, ConformationModel(plan, infer, finish), console)
+    return ConformationModel(plan, infer, finish)
 
 
-def _require_usable(chosen: Particles, options: HeterogeneityOptions) -> None:
+def _require_usable(
+    chosen: Particles, options: HeterogeneityOptions, world: World
+) -> None:
     """Refuse particles and options that do not go together.
 
     Raises
@@ -118,15 +129,18 @@ def _require_usable(chosen: Particles, options: HeterogeneityOptions) -> None:
             f"--method {options.method} infers poses, --poses given takes them from "
             "the file: leave out one of the two"
         )
-    require_teachable(chosen, fitting_encoder(chosen.box))
+    encoder = fitting_encoder(chosen.box)
+    require_teachable(chosen, encoder)
+    require_divided(encoder.training.batch, world.size)
 
 
 def _inferred(
-    chosen: Particles, options: HeterogeneityOptions, monitor: Monitor
+    job: ConformationJob, options: HeterogeneityOptions, monitor: Monitor
 ) -> Heterogeneity | AmortizedConformations:
-    config = options.config()
+    chosen, config, world = job.chosen, options.config(), job.world
     if options.method == "search":
-        return heterogeneity(chosen, config, monitor)
+        return heterogeneity(chosen, config, monitor, world, job.device)
     encoder = replace(fitting_encoder(chosen.box), seed=options.seed)
     refines = options.method == "semi-amortized"
-    return amortize_conformations(chosen, config, encoder, refines, monitor)
+    learning = SubspaceLearning.begun(chosen, config, monitor, world, job.device)
+    return amortize_conformations(learning, encoder, refines)

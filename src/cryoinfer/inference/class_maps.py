@@ -64,7 +64,9 @@ class ClassMaps:
         """Return those of each particle's own map, which is held."""
         rigid, n = latents.without_conformation(), len(latents)
         each = [one.normal_equations(images, rigid, prior.rigid) for one in self.maps]
-        own = NormalEquations.joined(each)[class_of(latents) * n + torch.arange(n)]
+        number = class_of(latents)
+        rows = torch.arange(n, device=number.device)
+        own = NormalEquations.joined(each)[number * n + rows]
         return NormalEquations(
             own.log_likelihood,
             torch.nn.functional.pad(own.gradient, (0, 1)),
@@ -124,7 +126,8 @@ class InEveryClass:
                 found = replace(found, log_likelihood=likelihood)
             evidence.append(log_evidence(found, prior.rigid))
             parts.append(_numbered(found, number))
-        weighed = torch.stack(evidence, 1) + projector.population.log()
+        stacked = torch.stack(evidence, 1)
+        weighed = stacked + projector.population.log().to(stacked)
         return mixture_of(parts, weighed.softmax(1))
 
 

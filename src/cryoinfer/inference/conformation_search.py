@@ -176,7 +176,7 @@ class ConformationSearch:
             best = nested_cells(shown, images, cells, plan).best(plan.modes)
             modes = refine_candidates(shown, images, best, rigid, plan)
             evidence.append(modes.log_evidence(rigid).view(n, -1))
-            own = conformation.expand(len(modes), -1)
+            own = conformation.to(modes.information).expand(len(modes), -1)
             latents = replace(modes.latents, conformation=own)
             found.append(replace(modes, latents=latents))
         return self._best(found, torch.cat(evidence, 1), prior)
@@ -196,7 +196,8 @@ class ConformationSearch:
         n, count = len(evidence), evidence.shape[1]
         of_each = count // len(found)
         # Where the modes of a particle lie among those of all conformations.
-        place = torch.arange(n * count).view(len(found), n, of_each).movedim(0, 1)
+        rows = torch.arange(n * count, device=evidence.device)
+        place = rows.view(len(found), n, of_each).movedim(0, 1)
         place = place.reshape(n, count)
         order = evidence.argsort(1, descending=True)
         modes = PosteriorModes.joined(found)[place.gather(1, order)]
@@ -204,12 +205,12 @@ class ConformationSearch:
         again = repeats(rotation, self.plan.cell_radian / 4, self.plan.symmetry)
         # Repeats come last; the rest keep their order.
         first = again.byte().argsort(dim=1, stable=True)[:, : self._modes]
-        modes = modes[torch.arange(n)[:, None], first]
+        modes = modes[rows[:n, None], first]
         new = (~again.gather(1, first)).double()
         rigid, c = covariance_of(modes.information), self._conformation.shape[1]
         covariance = rigid.new_zeros(n, first.shape[1], 6 + c, 6 + c)
         covariance[..., :6, :6] = rigid
-        sd = prior.unknowns_sd_angstrom[2:]
+        sd = prior.unknowns_sd_angstrom[2:].to(covariance)
         covariance[..., range(5, 6 + c), range(5, 6 + c)] = sd.square()
         return ParticlePosterior.of_modes(
             modes.latents, new / new.sum(1, keepdim=True), covariance

@@ -113,7 +113,8 @@ def conformation_at(
         As of :class:`LinearConformation`.
     """
     likelihood = _Likelihood.at(projector, images, latents, noise_inflation)
-    return likelihood.posterior(prior.unknowns_sd_angstrom[3:])
+    sd = prior.unknowns_sd_angstrom[3:].to(likelihood.slope)
+    return likelihood.posterior(sd)
 
 
 def evidence_of_first_components(
@@ -135,7 +136,7 @@ def evidence_of_first_components(
         Up to a constant of the image.
     """
     likelihood = _Likelihood.at(projector, images, latents, 1.0)
-    sd = prior.unknowns_sd_angstrom[3:]
+    sd = prior.unknowns_sd_angstrom[3:].to(likelihood.slope)
     counts = range(1 + len(projector.components))
     each = [likelihood.of_first(one).posterior(sd[:one]) for one in counts]
     return torch.stack([one.log_evidence for one in each], 1)

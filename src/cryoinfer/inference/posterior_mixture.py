@@ -45,6 +45,7 @@ def mixture_of(parts: Sequence[ParticlePosterior], share: Tensor) -> ParticlePos
         torch.tensor([one.weight.shape[1] for one in parts])
     )
     ordered = whole.in_order(order)
+    of_part = of_part.to(order.device)
     first = likelihood.gather(1, of_part[order[:, :1]])[:, 0]
     return ParticlePosterior(
         ordered.modes,

@@ -181,6 +181,20 @@ def train(
     return run.finished()
 
 
+def require_divided(batch: int, processes: int) -> None:
+    """Refuse a number of processes that does not divide the batch of a step.
+
+    Raises
+    ------
+    InputError
+    """
+    if batch % processes:
+        raise InputError(
+            f"expected a number of processes that divides the batch of {batch}, found "
+            f"{processes}"
+        )
+
+
 class _Run:
     """Weights, their average, the optimiser, and the images held back."""
 
@@ -195,11 +209,7 @@ class _Run:
         self._network, self._images, self._symmetry = network, images, symmetry
         self._config, self._generator = config, generator
         self._world = World.current()
-        if config.batch % self._world.size:
-            raise InputError(
-                f"expected a number of processes that divides the batch of "
-                f"{config.batch}, found {self._world.size}"
-            )
+        require_divided(config.batch, self._world.size)
         for weight in network.parameters():
             if weight.dim() == 4:
                 # The layout that convolutions are fastest in.

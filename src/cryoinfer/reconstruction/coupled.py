@@ -34,12 +34,20 @@ class CoupledSums:
     shared: tuple[SliceAccumulator, ...]
 
     @classmethod
-    def empty(cls, maps: int, box: int, radius: int, padding: float) -> Self:
-        """Return the sums of no image."""
+    def empty(
+        cls,
+        maps: int,
+        box: int,
+        radius: int,
+        padding: float,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Return the sums of no image, on a device."""
 
         def some(count: int) -> tuple[SliceAccumulator, ...]:
             return tuple(
-                SliceAccumulator.empty(box, radius, padding) for _ in range(count)
+                SliceAccumulator.empty(box, radius, padding, device)
+                for _ in range(count)
             )
 
         return cls(some(maps), some(maps * (maps - 1) // 2))
@@ -53,6 +61,13 @@ class CoupledSums:
     def tensors(self) -> list[Tensor]:
         """The sums."""
         return [one.sums for one in (*self.own, *self.shared)]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the sums on a device."""
+        own, shared = (
+            tuple(one.to(device) for one in some) for some in (self.own, self.shared)
+        )
+        return type(self)(own, shared)
 
     def plus(self, other: Self) -> Self:
         """Return the sums of both."""

@@ -14,7 +14,6 @@ from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.amortize import require_teachable
 from cryoinfer.workflows.conformation_result import conformation_result, on_voxels
 from cryoinfer.workflows.encoder_calibration import calibrate_encoder
-from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
 from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.preparation import prepare
 from cryoinfer.workflows.problem import define_problem
@@ -47,25 +46,19 @@ class AmortizedConformations:
 
 
 def amortize_conformations(
-    particles: Particles,
-    config: HeterogeneityConfig,
-    encoder: EncoderConfig,
-    local_refinement: bool,
-    monitor: Monitor,
+    learning: SubspaceLearning, encoder: EncoderConfig, local_refinement: bool
 ) -> AmortizedConformations:
     """Learn a subspace from some particles, teach an encoder, and infer all with it.
 
     Parameters
     ----------
-    particles : Particles
-        Of one area of image, in angstrom.
-    config : HeterogeneityConfig
-        With poses unknown.
+    learning : SubspaceLearning
+        Of particles of one area of image, in angstrom, with poses unknown. A run is
+        continued in whichever part its checkpoint was left. Subspace and encoder are
+        learned by all processes together; the encoder is on the CPU.
     encoder : EncoderConfig
     local_refinement : bool
         Whether poses and z are refined from what the encoder proposes.
-    monitor : Monitor
-        Its checkpoint, if it has one, is continued, in whichever part it was left.
 
     Raises
     ------
@@ -74,13 +67,14 @@ def amortize_conformations(
     NothingFoundError
         If they show no structure.
     """
+    particles, config = learning.problem.particles, learning.config
     require_teachable(particles, encoder)
-    learning = SubspaceLearning.begun(particles, config, monitor)
+    world, monitor = learning.problem.world, learning.monitor
     parts, learned = learning.parts, learning.learned()
     taught = parts.monitor(_ENCODER_PART)
     some = learning.particles
     training_data = _training_data(learning, learned)
-    trained = train_encoder(some, training_data, encoder, taught)
+    trained = world.of_first(train_encoder(some, training_data, encoder, taught))
     monitor.message(f"The training of the encoder: {trained.verdict}")
     trials = calibrate_encoder(trained, some, config.seed + 1, taught)
     halves = particles.with_results(random_subset=learning.problem.half + 1)
@@ -89,7 +83,7 @@ def amortize_conformations(
         particle_diameter_angstrom=config.particle_diameter_angstrom,
         seed=config.seed,
     )
-    run = infer(halves, trained, how, parts.monitor(_ALL_PART))
+    run = infer(halves, trained, how, parts.monitor(_ALL_PART), world)
     radius = trained.last_radius
     found = conformation_result(particles, run, trained.maps, radius, learned.gain)
     return AmortizedConformations(found, trained, trials)
@@ -156,7 +150,7 @@ def _gain(
     trained: TrainedEncoder,
     run: RunResult,
     seed: int,
-    monitor: Monitor,
+    monitor: SharedMonitor,
 ) -> HeldOutGain:
     """Return what components are worth to some of the particles that show the maps."""
     assert run.outlier_score_nats is not None
@@ -171,6 +165,7 @@ def _gain(
         define_problem(some, "C1", None, None, 0.0, generator),
         grid=trained.encoder.grid,
         prior=trained.prior,
+        world=monitor.world,
     )
     source = prepare(some, trained, seed, SILENT)
     poses = run.latents[rows].double()

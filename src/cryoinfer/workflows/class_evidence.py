@@ -34,15 +34,17 @@ def by_held_out_gain(
     classes: list[int] = []
     steps: list[float] = []
     errors: list[float] = []
+    world = loop.problem.world
     while state.count > 1:
         fewer = loop.settled(
-            state.without(least_missed(state.record.log_evidence)),
+            state.without(world.of_first(least_missed(state.record.log_evidence))),
             f"{state.count - 1} classes",
             _ITERATIONS,
             monitor,
         )
         gain = state.log_evidence() - fewer.log_evidence()
-        step, error = float(gain.mean()), float(gain.std()) / len(gain) ** 0.5
+        error = float(gain.std()) / len(gain) ** 0.5
+        step, error = world.of_first((float(gain.mean()), error))
         classes.append(state.count)
         steps.append(step)
         errors.append(error)

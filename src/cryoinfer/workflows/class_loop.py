@@ -87,7 +87,7 @@ class ClassLoop:
     ) -> ClassState:
         """Return the state whose maps are of classes that are given by evidence."""
         classes = record.log_evidence.shape[1]
-        share = maximum_populations(record.log_evidence).share
+        share = self.population(record)
         nothing = torch.zeros(2, classes, 2, 2, 2)
         state = ClassState(nothing, share, record, noise)
         return self.solved(state, self.radius, monitor)
@@ -123,7 +123,7 @@ class ClassLoop:
         record = record.in_order(place)
         share = torch.cat([share, share.new_full((1,), _LEAST_SHARE)])
         record = reseeded(record, share / share.sum())
-        share = maximum_populations(record.log_evidence).share
+        share = self.population(record)
         state = replace(state, record=record, population=share, changed=1.0)
         return self.solved(state, self.radius, monitor)
 
@@ -145,6 +145,7 @@ class ClassLoop:
         run_pass(self.problem, step, known, known, monitor)
         # Maps of the other half have learned nothing of the noise.
         noise = measured_noise(state.noise, power.mean(), torch.ones(1))
+        noise = self.problem.world.of_first(noise)
         return replace(state, noise=noise)
 
     def inferred(
@@ -192,10 +193,11 @@ class ClassLoop:
         known = state.record.posterior(state.population)
         kept = None if self.checkpoints is None else self.checkpoints.monitor(name)
         record = run_pass(self.problem, step, known, state.record, monitor, kept)
-        share = maximum_populations(record.log_evidence).share
+        share = self.population(record)
         before = (state.record.log_evidence + state.population.log()).argmax(1)
         after = (record.log_evidence + share.log()).argmax(1)
         changed = float((before != after).double().mean())
+        changed = self.problem.world.of_first(changed)
         return replace(state, record=record, population=share, changed=changed)
 
     def projectors(
@@ -212,12 +214,13 @@ class ClassLoop:
         maps = torch.stack(
             [torch.stack([one[half] for one in made]) for half in (0, 1)]
         )
-        return replace(state, maps=maps)
+        return replace(state, maps=self.problem.world.of_first(maps))
 
     def sums(self, state: ClassState, radius: int, monitor: Monitor) -> ClassSums:
         """Return the sums of all particles, weighed by their responsibilities."""
         problem = self.problem
-        sums = ClassSums.empty(state.count, problem.grid.box, radius)
+        box, device = problem.grid.box, problem.device
+        sums = ClassSums.empty(state.count, box, radius, device)
         known = state.record.posterior(state.population)
         step = ParticlePass(
             "maps of the classes",
@@ -267,11 +270,22 @@ class ClassLoop:
 
     def _without_empty(self, state: ClassState) -> ClassState:
         """Return the state without empty classes, begun anew where they are wanted."""
-        n = len(self.problem.particles)
-        while state.count > 1 and float(state.population.min()) * n < FEWEST_IN_CLASS:
+        while (empty := self._empty_class(state)) is not None:
             if state.count <= self.wanted:
                 record = reseeded(state.record, state.population)
-                share = maximum_populations(record.log_evidence).share
+                share = self.population(record)
                 return replace(state, record=record, population=share, changed=1.0)
-            state = state.without(int(state.population.argmin()))
+            state = state.without(empty)
         return state
+
+    def _empty_class(self, state: ClassState) -> int | None:
+        """Return the smallest class if it is too small for a map, and not the only."""
+        n = len(self.problem.particles)
+        few = float(state.population.min()) * n < FEWEST_IN_CLASS
+        found = int(state.population.argmin()) if few and state.count > 1 else None
+        return self.problem.world.of_first(found)
+
+    def population(self, record: ClassRecord) -> Tensor:
+        """Return the shares of the classes, those that the first process finds."""
+        share = maximum_populations(record.log_evidence).share
+        return self.problem.world.of_first(share)

@@ -41,7 +41,9 @@ from cryoinfer.workflows.consensus import (
 from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
+from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.world import ALONE, World
 
 _BEGUN, _LEARNED = "first classes", "classes"
 _ITERATIONS = 5  # of classes and maps, between two searches, at most
@@ -53,6 +55,8 @@ def classes(
     particles: Particles,
     config: ClassConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
+    device: torch.device | str = "cpu",
 ) -> Classes:
     """Find maps that particles are images of one each, and the class of every one.
 
@@ -63,6 +67,11 @@ def classes(
     config : ClassConfig, optional
     monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
+    world : World
+        The processes that share the particles, each of which calls this.
+    device : torch.device or str, optional
+        Where images are compared with maps. Operations without kernels of their own
+        there run as plain PyTorch (:mod:`cryoinfer.operations`).
 
     Returns
     -------
@@ -77,7 +86,10 @@ def classes(
     NothingFoundError
         If they show no structure.
     """
-    return _Run.begun(particles, config, monitor).done()
+    require_enough_for_classes(len(particles), config)
+    problem, rows = drawn_problem(particles, config, world, device)
+    monitor = SharedMonitor(monitor, world)
+    return _Run(problem, rows, config, StageCheckpoints(monitor), monitor).done()
 
 
 @dataclass(frozen=True)
@@ -119,18 +131,12 @@ class _Run:
     parts: StageCheckpoints
     monitor: Monitor
 
-    @classmethod
-    def begun(cls, particles: Particles, config: ClassConfig, monitor: Monitor) -> Self:
-        """Return a run before its first stage; refuse what cannot work."""
-        require_enough_for_classes(len(particles), config)
-        problem, rows = drawn_problem(particles, config)
-        return cls(problem, rows, config, StageCheckpoints(monitor), monitor)
-
     def done(self) -> Classes:
         """Return what all particles show."""
         learned = self._kept_learned()
         state = self._of_all(learned.state)
         found = maximum_populations(state.record.log_evidence)
+        found = self.problem.world.of_first(found)
         order = found.share.argsort(descending=True)
         record = state.record.in_order(order)
         share = found.share[order]

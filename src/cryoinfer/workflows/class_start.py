@@ -66,7 +66,7 @@ def begun_from_nothing(
     count = config.begun_with(len(problem.particles))
     generator = torch.Generator().manual_seed(config.seed)
     z = rough_coordinates(loop, consensus.poses, consensus.noise, config.seed, monitor)
-    clusters = Clusters.of(z, count, generator)
+    clusters = problem.world.of_first(Clusters.of(z, count, generator))
     if len(clusters.rows) < 2:
         return _divided(loop, consensus.poses, z, consensus.noise, count, monitor)
     maps = maps_of_clusters(
@@ -109,5 +109,6 @@ def _divided(
 ) -> ClassState:
     """Return classes of clusters in a subspace, at the poses that it is at."""
     label = torch.from_numpy(kmeans2(z.numpy(), count, seed=0, minit="++")[1]).long()
+    label = loop.problem.world.of_first(label)
     evidence = _SURE_NATS * torch.nn.functional.one_hot(label, count).double()
     return loop.begun_at(ClassRecord.at(poses, evidence), noise, monitor)

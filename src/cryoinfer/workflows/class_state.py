@@ -64,16 +64,17 @@ class ClassRecord(Indexable):
         """Return what was inferred in every class."""
         found, shown = one.posterior, one.projector
         log_weight = found.weight.log().clamp(min=-_HOPELESS_NATS)
-        numbers = torch.arange(len(shown.maps))[:, None]
+        device = log_weight.device
+        numbers = torch.arange(len(shown.maps), device=device)[:, None]
         own = class_of(found.modes)[:, None] == numbers
         each = log_weight[:, None].where(own, -torch.inf)
-        rows, best = torch.arange(len(found))[:, None], each.argmax(2)
+        rows, best = torch.arange(len(found), device=device)[:, None], each.argmax(2)
         total = log_evidence(found, prior)
         return cls(
             found.modes.without_conformation()[rows, best],
             found.covariances[:, 0, :6, :6],
             found.log_likelihood,
-            each.logsumexp(2) + total[:, None] - shown.population.log(),
+            each.logsumexp(2) + total[:, None] - shown.population.log().to(total),
         )
 
     def posterior(self, population: Tensor) -> ParticlePosterior:
@@ -115,14 +116,18 @@ class ClassSums:
     of_class: tuple[HalfMapSums, ...]
 
     @classmethod
-    def empty(cls, classes: int, box: int, radius: int) -> Self:
-        """Return the sums of no particle."""
-        return cls(tuple(HalfMapSums.empty(box, radius) for _ in range(classes)))
+    def empty(
+        cls, classes: int, box: int, radius: int, device: torch.device | str = "cpu"
+    ) -> Self:
+        """Return the sums of no particle, on the device of the images to come."""
+        each = (HalfMapSums.empty(box, radius, device) for _ in range(classes))
+        return cls(tuple(each))
 
     def add(self, one: InferredBatch[object]) -> None:
         """Insert every image into the maps of all classes that it may be of."""
         posterior, half = one.placed, one.half
-        number, rows = class_of(posterior.modes), torch.arange(len(posterior))
+        number = class_of(posterior.modes)
+        rows = torch.arange(len(posterior), device=number.device)
         for k, sums in enumerate(self.of_class):
             place = (number == k).byte().argmax(1)
             share = posterior.weight[rows, place]

@@ -80,7 +80,7 @@ def found_conformations(
     """
     problem, noise = loop.problem, loop.noise
     assert state.subspace is not None
-    low = state.subspace.projector(loop.config.radius)
+    low = state.subspace.projector(loop.config.radius, problem.device)
     near = StrictImages(problem.grid, low.radius, noise)
     strange = outlier_scores(problem, near, low, state.posterior, monitor)
     shows = torch.nonzero(~is_outlier(strange)).squeeze(1)

@@ -1,6 +1,7 @@
 """Particles of all conformations, and one map of them, before these are told apart."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.heterogeneity_config import ConformationConfig
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.world import ALONE, World
 
 _CONSENSUS = "consensus"
 LAST_FINER = 0.45
@@ -36,7 +38,10 @@ class Consensus:
 
 
 def drawn_problem(
-    particles: Particles, config: ConformationConfig
+    particles: Particles,
+    config: ConformationConfig,
+    world: World = ALONE,
+    device: torch.device | str = "cpu",
 ) -> tuple[Problem, Tensor]:
     """Return the problem of all particles, and which of them are learned from.
 
@@ -44,6 +49,10 @@ def drawn_problem(
     ----------
     particles : Particles
     config : ConformationConfig
+    world : World
+        The processes that share the particles.
+    device : torch.device or str, optional
+        Where images are compared with maps.
 
     Returns
     -------
@@ -61,6 +70,7 @@ def drawn_problem(
         generator,
     )
     drawn = torch.randperm(len(particles), generator=generator)
+    problem = problem.shared_by(world).on(device)
     return problem, drawn[: config.learning_particles].sort().values
 
 
@@ -84,18 +94,22 @@ def found_consensus(
     """
     kept = parts.kept(_CONSENSUS)
     if kept is None or "poses" not in kept:
-        found = abinitio(problem.particles, config, parts.monitor(_CONSENSUS))
-        evidence = found.reconstruction.evidence
+        world = problem.world
+        found = abinitio(
+            problem.particles, config, parts.monitor(_CONSENSUS), world, problem.device
+        )
+        evidence = world.of_first(found.reconstruction.evidence)
         if evidence is not None and not evidence.is_structure:
             raise NothingFoundError(
                 "no structure was found in these particles: there is nothing that "
                 f"could have {sought}. See what `cryoinfer abinitio` says"
             )
-        kept = {
+        state: dict[str, Any] = {
             "poses": found.latents.to_state(),
             "noise": list(found.noise_power),
             "map": found.reconstruction.density,
         }
+        kept = world.of_first(state)
         parts.keep(_CONSENSUS, kept)
     return Consensus(Latents.of_state(kept["poses"]), tuple(kept["noise"]), kept["map"])
 

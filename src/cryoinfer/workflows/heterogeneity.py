@@ -5,12 +5,15 @@ A subspace of maps is learned from some of the particles
 searched and refined in it.
 """
 
+import torch
+
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.workflows.conformation_result import found_conformations
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
 from cryoinfer.workflows.subspace_learning import SubspaceLearning
+from cryoinfer.world import ALONE, World
 
 _DEFAULTS = HeterogeneityConfig()
 
@@ -19,6 +22,8 @@ def heterogeneity(
     particles: Particles,
     config: HeterogeneityConfig = _DEFAULTS,
     monitor: Monitor = SILENT,
+    world: World = ALONE,
+    device: torch.device | str = "cpu",
 ) -> Heterogeneity:
     """Find a linear subspace of maps, and pose and z of every particle.
 
@@ -29,6 +34,11 @@ def heterogeneity(
     config : HeterogeneityConfig, optional
     monitor : Monitor, optional
         Its checkpoint, if it has one, is continued.
+    world : World
+        The processes that share the particles, each of which calls this.
+    device : torch.device or str, optional
+        Where images are compared with maps. Operations without kernels of their own
+        there run as plain PyTorch (:mod:`cryoinfer.operations`).
 
     Returns
     -------
@@ -43,7 +53,8 @@ def heterogeneity(
     NothingFoundError
         If they show no structure.
     """
-    learning = SubspaceLearning.begun(particles, config, monitor)
+    learning = SubspaceLearning.begun(particles, config, monitor, world, device)
+    monitor = learning.monitor
     learned = learning.learned()
     problem = learning.problem
     state = learning.last(problem, learned)

@@ -96,12 +96,14 @@ def maps_of_clusters(
                 problem.particles.select(rows),
                 replace(config, seed=config.seed + 1 + number),
                 parts.monitor(part),
+                problem.world,
+                problem.device,
             )
             references = (consensus, *maps)
             placed = turned_onto_likeliest(
                 found.reconstruction.density, references, problem.grid.length_angstrom
             )
-            kept = {"map": placed}
+            kept = {"map": problem.world.of_first(placed)}
             parts.keep(part, kept)
         maps.append(kept["map"])
     return maps

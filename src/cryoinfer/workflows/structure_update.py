@@ -158,7 +158,8 @@ def insert_images(
     values = moved.moved_back(pose.shift_angstrom) * moved.ctf
     weight = moved.ctf.square()
     if share is not None:
-        values, weight = values * share[:, None], weight * share[:, None].to(weight)
+        values = (values * share[:, None]).to(values.dtype)
+        weight = weight * share[:, None].to(weight)
     insert_slices(sums, pose.rotation, moved.disc, values, weight, moved.scale)
 
 

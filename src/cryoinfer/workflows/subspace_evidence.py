@@ -5,19 +5,26 @@ tell how much likelier they are with each further component than without any: no
 a half has learnt makes images of the other half less likely, not more.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from cryoinfer.inference.linear_conformation import evidence_of_first_components
 from cryoinfer.inference.outlier_score import is_outlier
+from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
-from cryoinfer.records import Latents
+from cryoinfer.records import Indexable, Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.particle_pass import ImageSource
+from cryoinfer.workflows.particle_pass import (
+    ImageSource,
+    InferredBatch,
+    ParticlePass,
+    run_pass,
+)
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.subspace_loop import FIRST_INFLATION, SubspaceLoop
 
@@ -26,6 +33,13 @@ _ITERATIONS = 10
 _JUDGED = 5000
 """Unseen particles that tell what components are worth, to 1.4 % of the spread of their
 gains (a standard error)."""
+
+
+@dataclass(frozen=True)
+class _Gains(Indexable):
+    """Of the first k components over none, for k of 1 to q: nats, (n, q)."""
+
+    nats: Tensor
 
 
 def held_out_gain(loop: SubspaceLoop, poses: Latents, monitor: Monitor) -> HeldOutGain:
@@ -54,7 +68,7 @@ def held_out_gain(loop: SubspaceLoop, poses: Latents, monitor: Monitor) -> HeldO
         )
         state = own.in_principal_axes(state)
         assert state.subspace is not None
-        projector = state.subspace.projector(loop.config.radius)
+        projector = state.subspace.projector(loop.config.radius, alone.device)
         images = StrictImages(loop.problem.grid, loop.config.radius, loop.noise)
         judged = loop.problem.of_rows(others)
         gains.append(_gains(judged, images, projector, poses[others], monitor))
@@ -128,16 +142,23 @@ def _gains(
     monitor: Monitor,
 ) -> Tensor:
     """Return the gain of the first k components over none, nats, (n, q)."""
-    found = []
-    monitor.stage("held-out evidence", len(problem.particles))
-    for batch in problem.batches(torch.arange(len(problem.particles))):
-        prepared = source.prepare(batch)
-        if prepared is not None:
-            at = prepared.batch.rows_of(poses)
-            images = prepared.images.prefix(projector.radius)
-            evidence = evidence_of_first_components(
-                projector, images, at, problem.prior
-            )
-            found.append(evidence[:, 1:] - evidence[:, :1])
-        monitor.advance(len(batch))
-    return torch.cat(found)
+
+    def gains(one: InferredBatch[SubspaceProjector]) -> _Gains:
+        images = one.images.prefix(projector.radius)
+        at = one.posterior.mode()
+        evidence = evidence_of_first_components(projector, images, at, problem.prior)
+        return _Gains(evidence[:, 1:] - evidence[:, :1])
+
+    step = ParticlePass(
+        "held-out evidence",
+        source,
+        (projector, projector),
+        problem.prior,
+        GivenPoses(),
+        gains,
+    )
+    known = ParticlePosterior.at(poses, 1)
+    shape = len(poses), len(projector.components)
+    blank = _Gains(torch.full(shape, torch.nan, dtype=torch.float64))
+    found = run_pass(problem, step, known, blank, monitor).nats
+    return found[~found.isnan().any(1)]  # those that could be read

@@ -32,6 +32,7 @@ from cryoinfer.workflows.heterogeneity_config import (
 from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
+from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
 from cryoinfer.workflows.subspace_evidence import held_out_gain
@@ -42,6 +43,7 @@ from cryoinfer.workflows.subspace_loop import (
     SubspaceState,
 )
 from cryoinfer.workflows.subspace_update import Subspace
+from cryoinfer.world import ALONE, World
 
 _LEARNED = "subspace"
 
@@ -131,10 +133,13 @@ class SubspaceLearning:
         particles: Particles,
         config: HeterogeneityConfig,
         monitor: Monitor,
+        world: World = ALONE,
+        device: torch.device | str = "cpu",
     ) -> Self:
         """Return a run before its first stage; refuse what cannot work."""
         require_enough(len(particles), config)
-        problem, rows = drawn_problem(particles, config)
+        problem, rows = drawn_problem(particles, config, world, device)
+        monitor = SharedMonitor(monitor, world)
         return cls(problem, rows, config, StageCheckpoints(monitor), monitor)
 
     @property
@@ -162,7 +167,7 @@ class SubspaceLearning:
         """Return what the learning particles have taught, perhaps before."""
         kept = self.parts.kept(_LEARNED)
         if kept is None:
-            learned = self._found()
+            learned = self.problem.world.of_first(self._found())
             self.parts.keep(_LEARNED, learned.to_state())
             return learned
         return LearnedSubspace.of_state(kept)
@@ -218,6 +223,7 @@ class SubspaceLearning:
         generator = torch.Generator().manual_seed(self.config.seed)
         z = state.posterior.mode().conformation
         clusters = Clusters.of(z, _STATES, generator)
+        clusters = loop.problem.world.of_first(clusters)
         if len(clusters.rows) > 1:
             config = self.config.abinitio(self.config.resolution_angstrom)
             maps = maps_of_clusters(
@@ -249,7 +255,7 @@ class SubspaceLearning:
             state = loop.at_poses(state, name, _SEARCHED_ITERATIONS, 1.0, self.monitor)
             after = state.posterior.mode().pose.rotation
             far = torch.rad2deg(geodesic_angle(after, before)) > _CHANGED_DEGREES
-            share = float(far.double().mean())
+            share = loop.problem.world.of_first(float(far.double().mean()))
             self.monitor.message(
                 f"search {number}: {share:.1%} of the poses changed by more than "
                 f"{_CHANGED_DEGREES:.0f} degrees"

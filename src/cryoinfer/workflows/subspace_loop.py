@@ -176,7 +176,9 @@ class SubspaceLoop:
         """Infer all particles in the subspace as it is, and solve for the next."""
         config = self.config
         box = self.problem.grid.box
-        sums = SubspaceSums.empty(config.dims, box, config.map_radius)
+        sums = SubspaceSums.empty(
+            config.dims, box, config.map_radius, self.problem.device
+        )
         inference: PoseInference[SubspaceProjector] = LinearConformation(
             poses, inflation
         )
@@ -186,6 +188,7 @@ class SubspaceLoop:
         posterior = self._inferred(state, name, inference, radius, (sums,), monitor)
         snr = _FIRST_SNR if state.done < _GROWING else None
         subspace = solve_subspace(self.problem, sums, self.mask, snr)
+        subspace = self.problem.world.of_first(subspace)
         return SubspaceState(posterior, subspace, state.done + 1)
 
     def _inferred(
@@ -199,7 +202,9 @@ class SubspaceLoop:
     ) -> ParticlePosterior:
         blank = state.posterior
         # No image is compared with anything before the first iteration.
-        shown: Any = state.subspace and state.subspace.projector(radius)
+        shown: Any = state.subspace and state.subspace.projector(
+            radius, self.problem.device
+        )
         step = ParticlePass(
             name,
             StrictImages(self.problem.grid, self.config.map_radius, self.noise),
@@ -262,7 +267,8 @@ class SubspaceLoop:
         monitor : Monitor
         """
         radius = self.config.radius
-        volumes = tuple(FourierVolume.from_map(one, radius, PADDING) for one in maps)
+        there = (one.to(self.problem.device) for one in maps)
+        volumes = tuple(FourierVolume.from_map(one, radius, PADDING) for one in there)
         search = ConformationSearch(
             conformation,
             volumes,
@@ -301,6 +307,7 @@ class SubspaceLoop:
         # A sign that does not depend on the machine: the longer tail is positive.
         skew = ((z @ axes) ** 3).mean(0)
         axes = axes * torch.where(skew < 0, -1.0, 1.0)
+        axes = self.problem.world.of_first(axes)
         turned = torch.einsum("kzyx,kl->lzyx", maps[1:], axes.to(maps))
         whole = torch.eye(6 + len(axes), dtype=torch.float64)
         whole[6:, 6:] = axes

@@ -26,7 +26,7 @@ class SubspaceSums:
     ----------
     first, second : CoupledSums
     moments : Tensor of float64, shape (1 + q, 1 + q)
-        Sum over particles of the second moments of (1, z).
+        Sum over particles of the second moments of (1, z); on the CPU.
     """
 
     first: CoupledSums
@@ -34,11 +34,17 @@ class SubspaceSums:
     moments: Tensor
 
     @classmethod
-    def empty(cls, components: int, box: int, radius: int) -> Self:
-        """Return the sums of no particle."""
+    def empty(
+        cls,
+        components: int,
+        box: int,
+        radius: int,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Return the sums of no particle, on the device of the images to come."""
         maps = 1 + components
         first, second = (
-            CoupledSums.empty(maps, box, radius, PADDING) for _ in range(2)
+            CoupledSums.empty(maps, box, radius, PADDING, device) for _ in range(2)
         )
         moments = torch.zeros(maps, maps, dtype=torch.float64)
         return cls(first, second, moments)
@@ -64,7 +70,7 @@ class SubspaceSums:
             second,
         )
         sums.insert(slices, images.scale)
-        self.moments.add_(second.double().sum(0))
+        self.moments.add_(second.double().sum(0).to(self.moments))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -95,9 +101,11 @@ class Subspace:
         """Return the mean with its first components."""
         return replace(self, maps=self.maps[: 1 + count], fsc=self.fsc[: 1 + count])
 
-    def projector(self, radius: int) -> SubspaceProjector:
-        """Return the forward model, to a Fourier radius."""
-        return SubspaceProjector.of_maps(list(self.maps), radius, PADDING)
+    def projector(
+        self, radius: int, device: torch.device | str = "cpu"
+    ) -> SubspaceProjector:
+        """Return the forward model on a device, to a Fourier radius."""
+        return SubspaceProjector.of_maps(list(self.maps.to(device)), radius, PADDING)
 
 
 def solve_subspace(
@@ -116,10 +124,11 @@ def solve_subspace(
     """
     box, map_box = problem.grid.box, mask.shape[-1]
     maps, shells = len(sums.moments), sums.first.radius + 1
+    first, second = sums.first.to("cpu"), sums.second.to("cpu")
     flat = torch.full((maps, shells), 1e3)
     halves = [
         torch.stack(solve_coupled(one, flat, box, map_box)) * mask
-        for one in (sums.first, sums.second)
+        for one in (first, second)
     ]
     fsc = torch.stack(
         [
@@ -131,8 +140,8 @@ def solve_subspace(
     if snr is not None:
         ratio[1:] = snr
     ratio[1:] = ratio[1:].clamp(min=_LEAST_SNR)
-    both = sums.first.plus(sums.second)
-    solved = torch.stack(solve_coupled(both, ratio, box, map_box)) * mask
+    both = solve_coupled(first.plus(second), ratio, box, map_box)
+    solved = torch.stack(both) * mask
     # What z turned out to be: its mean goes to the map, its spread to the components
     # (parameter expansion: Liu, Rubin and Wu, Biometrika 85, 755, 1998).
     n = sums.moments[0, 0]

@@ -142,6 +142,7 @@ def of_heterogeneity(
         reading=reading,
         seed=3,
         threads=None,
+        device="auto",
         resume=False,
         overwrite=False,
     )
@@ -160,6 +161,7 @@ def of_classes(simulated: Path, reading: ParticleOptions, **_: Path) -> ClassOpt
         reading=reading,
         seed=3,
         threads=None,
+        device="auto",
         resume=False,
         overwrite=False,
     )

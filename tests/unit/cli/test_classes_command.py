@@ -177,6 +177,7 @@ def test_a_homogeneous_set_has_one_class(tmp_path: Path) -> None:
         (("--model", "classes", "--dims", 2), "--dims"),
         (("--classes", 2), "--classes"),
         (("--model", "field"), "--model"),
+        (("--model", "classes", "--classes", 2, "--device", "cuda"), "found none"),
     ],
 )
 def test_wrong_options_are_refused_with_one_message(

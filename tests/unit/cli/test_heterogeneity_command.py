@@ -304,6 +304,7 @@ def test_noise_has_no_conformations(particles: Path, tmp_path: Path) -> None:
         (("--resolution", -1), "--resolution"),
         (("--method", "amortized", "--poses", "given"), "infers poses"),
         (("--method", "encoder"), "--method"),
+        (("--device", "cuda"), "found none"),
     ],
 )
 def test_wrong_options_are_refused_with_one_message(
