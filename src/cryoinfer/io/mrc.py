@@ -5,11 +5,10 @@ and (image, y, x) for stacks.
 """
 
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import mrcfile
 import numpy as np
@@ -22,17 +21,13 @@ from cryoinfer.errors import (
     OutputError,
     VoxelSizeError,
 )
-from cryoinfer.io.compressed import opened
 from cryoinfer.io.files import require_file
 from cryoinfer.io.mrc_header import DTYPES, HEADER_BYTES, MrcHeader
+from cryoinfer.io.mrc_volume import read_volume
 from cryoinfer.io.pixel_sizes import PIXEL_SIZE_RANGE_ANGSTROM, is_plausible_pixel_size
 
 _ROUNDING_OF_MASKS = 1e-3
 """What a mask may leave its range by: twice the last digit of a float16 at 1."""
-
-_VOLUME_STACK = 401
-_TRAILING_BYTES = 1024  # some programs fill up a block
-_PIECE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -280,7 +275,7 @@ _LARGEST = 1e15
 
 def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
     """Read a map whose values are finite, whatever else they are."""
-    header, data = _read_volume(path)
+    header, data = read_volume(path)
     if sorted(header.order) != [1, 2, 3]:
         raise InputError(
             f"{path}: expected an order of the axes 1, 2, 3, found {header.order}"
@@ -318,58 +313,6 @@ def read_cube(path: Path, pixel_size_angstrom: float | None = None) -> MapFile:
         )
     origin = header.first_voxel_angstrom(voxel, path)
     return MapFile(np.ascontiguousarray(density, dtype="=f4"), voxel, origin)
-
-
-def _read_volume(path: Path) -> tuple[MrcHeader, NDArray[np.float32]]:
-    """Return header and values, shape (sections, rows, columns), of one volume."""
-    require_file(path, "MRC file")
-    try:
-        with opened(path) as file:
-            header = MrcHeader.of(file.read(HEADER_BYTES), path)
-            if not header.dtype:
-                raise InputError(
-                    f"{path} is not a map of real values: expected one of the modes "
-                    f"{sorted(DTYPES)}, found mode {header.mode}"
-                )
-            file.seek(header.offset_bytes)
-            content = _read_at_most(file, header.file_bytes - header.offset_bytes)
-            behind = len(_read_at_most(file, _TRAILING_BYTES + 1))
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path} is not an MRC map that can be read: {error}"
-        ) from error
-    missing = header.file_bytes - header.offset_bytes - len(content)
-    if missing or behind > _TRAILING_BYTES:
-        length = (
-            f"{missing:,} bytes less" if missing else f"{behind:,} bytes more and on"
-        )
-        raise InputError(
-            f"{path}: its header promises (z, y, x) = {header.shape} voxels in "
-            f"{header.file_bytes:,} bytes, found {length}. Copy it again, or is it no "
-            "map?"
-        )
-    if header.space_group >= _VOLUME_STACK and header.samples[2] not in (
-        header.shape[0],
-        0,
-    ):
-        raise InputError(
-            f"{path}: expected one map, found a stack of volumes, {header.samples[2]} "
-            f"of {header.shape[0]} sections in each. Write one of them as a map"
-        )
-    stored = np.frombuffer(content, header.dtype).reshape(header.shape)
-    values = stored.astype(np.float32)
-    if header.added:
-        values += np.float32(header.added)
-    return header, values
-
-
-def _read_at_most(file: IO[bytes], count: int) -> bytes:
-    """Read piece by piece: what a header promises must not be taken from the memory."""
-    pieces: list[bytes] = []
-    while count > 0 and (piece := file.read(min(count, _PIECE_BYTES))):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
 
 
 def write_map(
