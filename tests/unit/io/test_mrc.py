@@ -160,6 +160,36 @@ def test_a_stack_is_written_piece_by_piece(tmp_path):
         assert float(mrc.voxel_size.x) == pytest.approx(1.1, rel=1e-6)
 
 
+def test_a_stack_of_float16_is_mode_12(tmp_path):
+    images = torch.from_numpy(random((5, 8, 8)))
+    path = tmp_path / "a.mrcs"
+    half = torch.float16
+    with StackWriter(path, 5, 8, 1.1, dtype=half, label="of a test") as writer:
+        writer.write(images[:2])
+        writer.write(images[2:].half())
+    assert path.stat().st_size == 1024 + 5 * 8 * 8 * 2
+    with mrcfile.open(path) as mrc:
+        assert (int(mrc.header.mode), int(mrc.header.nlabl)) == (12, 2)
+        assert mrc.header.label[1] == b"of a test"
+        assert mrc.is_image_stack()
+        assert np.array_equal(mrc.data, images.numpy().astype("f2"))
+    assert mrcfile.validate(str(path))
+    # What NumPy makes of them, in one piece or not.
+    stack = StackFile.of(path)
+    for rows in ([0, 1, 2, 3, 4], [4, 0], [3]):
+        found = stack.read(np.array(rows))
+        assert found.dtype == np.float32
+        assert np.array_equal(found, stack.view()[rows].astype("f4"))
+
+
+def test_every_float16_is_read_as_numpy_reads_it(tmp_path):
+    stored = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(16, 64, 64)
+    with StackWriter(tmp_path / "a.mrcs", 16, 64, 1.0, dtype=torch.float16) as writer:
+        writer.write(torch.from_numpy(stored))
+    found = StackFile.of(tmp_path / "a.mrcs").read(np.arange(16))
+    assert np.array_equal(found, stored.astype("f4"), equal_nan=True)
+
+
 def test_a_stack_must_get_the_images_it_was_made_for(tmp_path):
     with (
         pytest.raises(ValueError, match=r"2 images .* are missing"),
