@@ -182,6 +182,16 @@ def test_a_stack_of_float16_is_mode_12(tmp_path):
         assert np.array_equal(found, stack.view()[rows].astype("f4"))
 
 
+def test_a_stack_that_is_cut_off_while_it_is_used(tmp_path):
+    path = tmp_path / "a.mrcs"
+    write_stack(path, random((5, 8, 8)))
+    stack = StackFile.of(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(stack.read(np.arange(4))) == 4
+    with pytest.raises(InputError, match="image 5 is not there any more"):
+        stack.read(np.arange(2, 5))
+
+
 def test_every_float16_is_read_as_numpy_reads_it(tmp_path):
     stored = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(16, 64, 64)
     with StackWriter(tmp_path / "a.mrcs", 16, 64, 1.0, dtype=torch.float16) as writer:
