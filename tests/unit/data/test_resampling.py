@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cryoinfer.data.resampling import Resampling
+from cryoinfer.data.resampling import Resampling, band_limited_matrix, cropped_map
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.physics.noise import GaussianNoise, radial_power
@@ -106,3 +106,50 @@ def test_what_was_not_measured_tells_nothing() -> None:
     ratio = disc.gather(image_to_fourier(found)).abs().square() / 2.5
     # Sum of exponentials: variance over count is 1; 2,000 draws know it to 3 %.
     assert float(ratio.sum(1).var() / len(disc)) == pytest.approx(1, abs=0.12)
+
+
+def wave(box: int, kx: int, ky: int, phase: float) -> torch.Tensor:
+    """Return a plane wave of whole periods over the box, from its centre."""
+    axis = (torch.arange(box, dtype=torch.float64) - box // 2) / box
+    turn = kx * axis[None, :] + ky * axis[:, None]
+    return torch.cos(2 * torch.pi * turn + phase)
+
+
+@pytest.mark.parametrize(("old_box", "box"), [(24, 12), (25, 12), (25, 13), (24, 24)])
+def test_what_a_smaller_grid_holds_is_kept_and_all_else_is_left_out(
+    old_box: int, box: int
+) -> None:
+    matrix = band_limited_matrix(old_box, box, float(old_box))
+    # Nyquist's frequency of an even box is not kept: it has no phase there.
+    last = (box - 1) // 2
+    for kx, ky in ((0, 0), (1, -3), (last, 2), (-last, last), (5, last)):
+        found = matrix @ wave(old_box, kx, ky, 0.7) @ matrix.mT
+        # Sums of 25 products in double precision.
+        torch.testing.assert_close(found, wave(box, kx, ky, 0.7), rtol=0, atol=1e-12)
+    for kx, ky in ((last + 1, 0), (2, -last - 1)) if box < old_box - 1 else ():
+        found = matrix @ wave(old_box, kx, ky, 0.7) @ matrix.mT
+        torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("old_box", "box"), [(24, 12), (25, 12)])
+def test_the_matrix_crops_fourier_coefficients(old_box: int, box: int) -> None:
+    image = torch.randn(old_box, old_box, generator=generator(), dtype=torch.float64)
+    matrix = band_limited_matrix(old_box, box, float(old_box))
+    found = image_to_fourier(matrix @ image @ matrix.mT)
+    old, low = image_to_fourier(image), box // 2
+    expected = torch.zeros_like(found)
+    expected[:low, :low] = old[:low, :low]
+    expected[1 - low :, :low] = old[1 - low :, :low]
+    # Orthonormal coefficients of the same values go with the number of pixels.
+    expected *= box / old_box
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_map_is_cropped_like_its_slices() -> None:
+    density = torch.randn(12, 12, 12, generator=generator(), dtype=torch.float64)
+    matrix = band_limited_matrix(12, 8, 12.0)
+    found = cropped_map(density, 8)
+    naive = density
+    for axis in range(3):
+        naive = torch.tensordot(matrix, naive.movedim(axis, 0), 1).movedim(0, axis)
+    torch.testing.assert_close(found, naive, rtol=0, atol=1e-12)
