@@ -20,14 +20,14 @@ OF_COMMAND = re.compile(r"cryoinfer ([a-z]+)((?: (?!cryoinfer )[^;`]+)?)")
 READERS = (
     *("check", "abinitio", "refine", "reconstruct", "infer", "dynamics"),
     "heterogeneity",
-    *("convert", "flip", "evaluate", "select", "volumes"),
+    *("convert", "flip", "evaluate", "select", "volumes", "prepare"),
 )
 RUNS = ("abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
 RUNS += ("heterogeneity",)
 WRITERS = (
     *RUNS,
     *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
-    "select",
+    *("select", "prepare"),
 )
 
 SAID_BY: dict[str, tuple[str, ...]] = {
@@ -35,6 +35,9 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/check.py": ("check",),
     "data/loading.py": READERS,
     "data/stack_paths.py": READERS,
+    "data/original_particles.py": ("select",),
+    "data/shard_writing.py": ("prepare",),
+    "cli/preparation.py": ("prepare",),
     "io/cryosparc.py": READERS,
     "io/conventions/cryosparc.py": READERS,
     "io/conventions/relion_rows.py": READERS,

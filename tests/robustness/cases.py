@@ -46,6 +46,12 @@ _READ_TABLE = (
     ("reconstruct", "particles.star", *OUT, *DRY),
     ("infer", "encoder.pt", "particles.star", *OUT, "--threads", "1"),
 )
+_PREPARE = ("prepare", "particles.star", *OUT, "--box", "12", "--threads", "1")
+_READ_PREPARED = (
+    ("check", "prepared"),
+    ("reconstruct", "prepared", *OUT, *DRY),
+    ("select", "prepared", "--on", "particles.star", "--out", "out/p.star"),
+)
 _READ_CS = (
     ("check", "particles.cs"),
     ("convert", "particles.cs", "out/p.star"),
@@ -128,6 +134,12 @@ def all_cases() -> list[Case]:
 def _cases() -> Iterator[Case]:
     table = ANY | PROSE | TABLE
     yield from _damaged(_READ_TABLE, "particles.star", table, surely=SURE)
+    yield from _damaged((_PREPARE,), "particles.star", table, surely=SURE)
+    yield from _damaged((_PREPARE,), "particles.mrcs", ANY | MRC)
+    index = ANY | PROSE
+    yield from _damaged(_READ_PREPARED, "prepared/prepared.json", index, surely=SURE)
+    yield from _damaged(_READ_PREPARED, "prepared/images_0001.mrcs", ANY | MRC)
+    yield from _damaged(_READ_PREPARED, "prepared/particles.star", table, surely=SURE)
     yield from _damaged(_READ_CS, "particles.cs", ANY | PROSE, surely=SURE)
     yield from _damaged(_READ_STACK, "particles.mrcs", ANY | MRC)
     yield from _damaged(_READ_MAP, "truth.mrc", ANY | PROSE | MRC, surely=SURE)
@@ -145,7 +157,13 @@ def _cases() -> Iterator[Case]:
         for option, values in options.items():
             for value in values:
                 yield Case((*start, option, value))
-    for words in (*_READ_TABLE[1:], *_READ_MAP, *_READ_MODEL[:1], _READ_RUN[1]):
+    for words in (
+        *_READ_TABLE[1:],
+        _PREPARE,
+        *_READ_MAP,
+        *_READ_MODEL[:1],
+        _READ_RUN[1],
+    ):
         for out in _OUTS:
             yield Case(_to(words, out))
 

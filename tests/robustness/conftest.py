@@ -84,6 +84,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.exit_code == 0, answer.output
     answer = cryoinfer("evaluate", folder / "run", "--truth", folder)
     assert answer.exit_code == 0, answer.output
+    answer = cryoinfer("prepare", folder / "particles.star", "-o", folder / "prepared")
+    assert answer.exit_code == 0, answer.output
     (folder / "loop").symlink_to("loop")
     (folder / "nowhere").symlink_to("absent")
     return folder

@@ -16,6 +16,7 @@ from cryoinfer.cli.guard import GuardedGroup
 from cryoinfer.cli.heterogeneity_command import heterogeneity
 from cryoinfer.cli.map_commands import flip, fsc
 from cryoinfer.cli.map_options import MapPixelSize
+from cryoinfer.cli.particle_commands import convert, prepare
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
     ParticleOptions,
@@ -114,6 +115,12 @@ def check(
         particles, Console(), reading=reading, particle_diameter=particle_diameter
     )
     raise typer.Exit(code)
+
+
+app.command(
+    rich_help_panel=_MAPS,
+    epilog="Example: cryoinfer prepare particles.star --resolution 6 --out prepared",
+)(prepare)
 
 
 @app.command(
@@ -331,33 +338,11 @@ app.command(
 )(select)
 
 
-@app.command(
+app.command(
     rich_help_panel=_FILES,
     epilog="Examples: cryoinfer convert particles.cs particles.star; "
     "cryoinfer convert stack.mrcs particles.star --poses poses.pkl --ctf ctf.pkl",
-)
-@reads_particles
-def convert(
-    source: opt.Particles,
-    target: Annotated[
-        Path, typer.Argument(help="File to write: .star or .cs.", show_default=False)
-    ],
-    poses: opt.CryodrgnPoses = None,
-    ctf: opt.CryodrgnCtf = None,
-    reading: ParticleOptions = AS_WRITTEN,
-    overwrite: opt.Overwrite = False,
-) -> None:
-    """Convert particles of RELION, cryoSPARC or cryoDRGN to .star or .cs."""
-    from cryoinfer.cli import particle_files
-
-    particle_files.convert(
-        source,
-        target,
-        Console(),
-        reading=reading,
-        cryodrgn=particle_files.CryodrgnFiles(poses, ctf),
-        overwrite=overwrite,
-    )
+)(convert)
 
 
 app.command(

@@ -32,6 +32,7 @@ from cryoinfer.evaluation.identifiability import amplitude_identifiability
 from cryoinfer.inference.pose_network import PoseNetworkConfig
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.io.files import content_sha256
 from cryoinfer.report.dynamics import assess_dynamics
 from cryoinfer.report.parts import cautions
 from cryoinfer.results import run_files
@@ -305,7 +306,7 @@ def _inputs(options: DynamicsOptions, particles: Particles) -> dict[str, object]
     found = run_files.fingerprint(particles, options.particles, None)
     structure = Path(options.structure)
     if structure.is_file():
-        found["structure"] = {"sha256": run_files.content_sha256(structure)}
+        found["structure"] = {"sha256": content_sha256(structure)}
     return found
 
 

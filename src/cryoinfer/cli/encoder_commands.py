@@ -63,7 +63,7 @@ def infer(
     dry_run: opt.DryRun = False,
 ) -> None:
     """Infer the poses of new particles, by an encoder or in maps of conformations."""
-    require_unseen(particles, watch, until_idle, dry_run)
+    particles = require_unseen(particles, watch, until_idle, dry_run)
     from cryoinfer.cli import new_particles
 
     new_particles.infer_unseen(

@@ -18,7 +18,9 @@ from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.report_page import write_report
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.terminal import say, spelled
+from cryoinfer.data.original_particles import Origin
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.shards import is_prepared
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.against_truth import (
     NOMINAL,
@@ -253,7 +255,7 @@ def _match(
     if estimated.pose is None or true.pose is None:
         raise InputError(f"{run} and {truth} must both have poses; one has none.")
     place = {key: i for i, key in enumerate(_keys(true))}
-    rows = [place.get(key, -1) for key in _keys(estimated)]
+    rows = [place.get(key, -1) for key in _keys(_as_simulated(estimated))]
     row = torch.tensor(rows)
     unreadable = ~is_posed(record, read_flags(record, estimated.table))
     if conformations is not None:
@@ -302,6 +304,15 @@ def _junk_comparison(
         None if score is None else torch.from_numpy(score.astype(float))[is_known],
         None if flags is None else (flags != 0)[is_known],
     )
+
+
+def _as_simulated(particles: Particles) -> Particles:
+    """Return what prepared particles were made from; others as they are."""
+    if not any(is_prepared(stack.path.parent) for stack in particles.stacks):
+        return particles
+    origin = Origin.of(particles)
+    reading = ParticleOptions.of_arguments(origin.index.source["reading"])
+    return reading.load_any_box(Path(origin.index.source["path"])).select(origin.rows)
 
 
 def _keys(particles: Particles) -> list[tuple[Path, int]]:

@@ -7,6 +7,7 @@ is the callback of an argument or option: it returns what it was given, or refus
 from collections.abc import Callable
 from pathlib import Path
 
+from cryoinfer.data.shards import INDEX, is_prepared, particle_file_of
 from cryoinfer.data.structure_names import PRESET_NAMES, require_structure
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.io.files import require_file
@@ -34,10 +35,17 @@ def a_file(kind: str) -> Callable[[Path | None], Path | None]:
 
 
 def particle_file(path: Path | None) -> Path | None:
-    """Refuse particles that are not there."""
-    if path is not None:
-        require_file(path, _PARTICLE_FILES.get(path.suffix, "file"))
-    return path
+    """Refuse particles that are not there; of a prepared folder, return its file."""
+    if path is None:
+        return None
+    if path.is_dir() and not is_prepared(path):
+        raise InputError(
+            f"{path} is a folder without {INDEX}: expected a file of particles, or a "
+            "folder that `cryoinfer prepare` has written"
+        )
+    found = particle_file_of(path)
+    require_file(found, _PARTICLE_FILES.get(found.suffix, "file"))
+    return found
 
 
 def map_or_run(path: Path) -> Path:
@@ -51,11 +59,10 @@ def map_or_run(path: Path) -> Path:
 
 def run_or_particles(path: Path) -> Path:
     """Refuse what is neither the folder of a finished run nor particles."""
-    if path.is_dir():
+    if path.is_dir() and not is_prepared(path):
         require_finished(path)
-    else:
-        particle_file(path)
-    return path
+        return path
+    return particle_file(path) or path
 
 
 def run(folder: Path) -> Path:
@@ -152,8 +159,13 @@ def encoder(source: Path) -> Path:
 
 def require_unseen(
     particles: Path, watch: bool, until_idle: float | None, dry_run: bool
-) -> None:
+) -> Path:
     """Refuse options of ``infer`` that contradict each other, or what is there.
+
+    Returns
+    -------
+    Path
+        The file of particles, or the folder to watch.
 
     Raises
     ------
@@ -178,10 +190,11 @@ def require_unseen(
             f"--watch expects a folder in which .star or .cs files appear, found "
             f"{particles}. Name the folder, or leave --watch out"
         )
-    if not watch and particles.is_dir():
+    if watch:
+        return particles
+    if particles.is_dir() and not is_prepared(particles):
         raise InputError(
             f"{particles} is a folder: give --watch to infer the files that "
             "appear in it, or name a file"
         )
-    if not watch:
-        particle_file(particles)
+    return particle_file(particles) or particles

@@ -43,6 +43,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.io.files import content_sha256
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.heterogeneity import Heterogeneity
@@ -231,7 +232,7 @@ def _watch(
     path, trained = source.path, source.trained
     known, doubts = source.known(options.local_refinement)
     require_elsewhere(options.out, path, options.particles)
-    inputs: dict[str, object] = {"encoder": {"sha256": run_files.content_sha256(path)}}
+    inputs: dict[str, object] = {"encoder": {"sha256": content_sha256(path)}}
     record = _record(options, config, inputs)
     with RunFolder(options.out, record, options.resume, options.overwrite) as folder:
         # Beside the results, not in the checkpoint, which ends with the run: more

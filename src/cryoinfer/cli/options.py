@@ -110,8 +110,8 @@ class RunOptions:
 Particles = Annotated[
     Path,
     typer.Argument(
-        help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), or a "
-        ".txt list of stacks.",
+        help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), a "
+        ".txt list of stacks, or a folder of `cryoinfer prepare`.",
         callback=inputs.particle_file,
         show_default=False,
     ),
@@ -304,9 +304,9 @@ Unseen = Annotated[
     Path,
     typer.Argument(
         metavar="PARTICLES",
-        help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), or a "
-        ".txt list of stacks; with --watch, a folder in which .star or .cs files "
-        "appear.",
+        help="A .star file of RELION, a .cs file of cryoSPARC, a stack (.mrcs), a "
+        ".txt list of stacks, or a folder of `cryoinfer prepare`; with --watch, a "
+        "folder in which .star or .cs files appear.",
         show_default=False,
     ),
 ]

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -129,6 +129,12 @@ class ParticleOptions:
 
         return Particles.load(path, **self._of_library())
 
+    def load_any_box(self, path: Path) -> "Particles":
+        """Read the particles of a file, whose images may have an odd size."""
+        from cryoinfer.data.particles import Particles
+
+        return Particles.of_any_box(path, **self._of_library())
+
     def check(self, path: Path) -> "list[Finding]":
         """Return what could spoil a run on the particles of a file."""
         from cryoinfer.data.check import check
@@ -168,13 +174,13 @@ class ParticleOptions:
         return replace(self, ignore=tuple(dict.fromkeys((*self.ignore, *ignored))))
 
     @classmethod
-    def of_input(cls, record: "RunRecord") -> Self:
-        """Return how the particles that a run began with were read.
+    def of_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """Return how particles were read: the inverse of :meth:`arguments`.
 
-        The inverse of :meth:`arguments`; one that a record has not was not given.
+        One that a record has not was not given.
         """
         found: dict[str, Any] = {
-            name.replace("-", "_"): record.arguments.get(name)
+            name.replace("-", "_"): arguments.get(name)
             for name in AS_WRITTEN.arguments()
         }
         datadir = found.pop("datadir")

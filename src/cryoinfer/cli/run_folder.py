@@ -74,9 +74,7 @@ def _holds_run(folder: Path, overwrite: bool) -> bool:
     OutputError
         If it is no folder, or holds results of no run.
     """
-    if os.path.lexists(folder) and not folder.is_dir():
-        kind = "a file" if folder.exists() else "a link that leads nowhere"
-        raise OutputError(f"{folder} is {kind}: give another output folder.")
+    require_folder_or_nothing(folder)
     if overwrite:
         return False
     held = [name for name in (RECORD, *RESULTS) if (folder / name).exists()]
@@ -86,6 +84,18 @@ def _holds_run(folder: Path, overwrite: bool) -> bool:
             "Give another folder, or --overwrite to replace what is there."
         )
     return bool(held)
+
+
+def require_folder_or_nothing(out: Path) -> None:
+    """Refuse a name for a folder that is taken by something else.
+
+    Raises
+    ------
+    OutputError
+    """
+    if os.path.lexists(out) and not out.is_dir():
+        kind = "a file" if out.exists() else "a link that leads nowhere"
+        raise OutputError(f"{out} is {kind}: give another output folder.")
 
 
 def require_elsewhere(out: Path, *inputs: Path) -> None:

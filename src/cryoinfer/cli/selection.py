@@ -7,24 +7,25 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.particle_options import AS_WRITTEN, ParticleOptions
 from cryoinfer.cli.terminal import say
+from cryoinfer.data.original_particles import Origin, with_results_of
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.io.cryosparc import tables_beside
+from cryoinfer.io.files import content_sha256
 from cryoinfer.io.number_words import number_of
 from cryoinfer.results import layout
 from cryoinfer.results.conditions import Condition
 from cryoinfer.results.particle_numbers import ParticleNumbers
-from cryoinfer.results.run_files import content_sha256
+from cryoinfer.results.run_files import fingerprint
 from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.selection import Neighbours, Selected, Selection, select
 
 _ENDINGS = (".star", ".cs")
-_SAME_DEFOCUS_ANGSTROM = 0.01
-"""More than files round by: single precision, or six decimals."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class SelectOptions:
     where, near : str or None
         A condition; numbers with commas or blanks between them.
     count, class_number : int or None
-    rows, latents : Path or None
-        A file of particles; z of cryoDRGN.
+    rows, latents, on : Path or None
+        A file of particles; z of cryoDRGN; what prepared particles were made from.
     invert, overwrite : bool
     reading : ParticleOptions
     """
@@ -53,6 +54,7 @@ class SelectOptions:
     class_number: int | None = None
     rows: Path | None = None
     latents: Path | None = None
+    on: Path | None = None
     invert: bool = False
     overwrite: bool = False
     reading: ParticleOptions = AS_WRITTEN
@@ -65,7 +67,7 @@ class SelectOptions:
         InputError
             If nothing is, or options contradict each other.
         """
-        asked = (self.where, self.near, self.class_number, self.rows)
+        asked = (self.where, self.near, self.class_number, self.rows, self.on)
         if all(one is None for one in asked):
             raise InputError(
                 "No condition is given: expected --where, --near, --class or --rows"
@@ -105,13 +107,15 @@ def select_particles(options: SelectOptions, console: Console) -> None:
     folder = source if source.is_dir() else None
     record = None if folder is None else require_finished(folder)
     path = source if folder is None else folder / layout.PARTICLES
-    read = [one for one in (path, options.rows, options.latents) if one is not None]
+    given = (path, options.rows, options.latents, options.on)
+    read = [one for one in given if one is not None]
     tables = [*options.reading.passthrough]
-    if path.suffix == ".cs":
-        tables += tables_beside(path)
+    for one in read:
+        tables += tables_beside(one) if one.suffix == ".cs" else []
     require_free_file(options.out, *read, *tables, overwrite=options.overwrite)
-    reading = options.reading if record is None else options.reading.of_run(record)
-    particles = reading.load(path)
+    # Other options are about the particles that results are put on.
+    reading = options.reading if options.on is None else options.reading.of_own()
+    particles = (reading if record is None else reading.of_run(record)).load(path)
     stacks = [stack.path for stack in particles.stacks]
     require_free_file(options.out, *stacks, overwrite=options.overwrite)
     for remark in particles.remarks:
@@ -122,9 +126,13 @@ def select_particles(options: SelectOptions, console: Console) -> None:
         numbers = ParticleNumbers.of_run(particles, _latents_of(path))
     found = select(numbers, asked)
     _require_some(found)
-    if record is not None and options.out.suffix == ".cs":
+    if record is not None and options.out.suffix == ".cs" and options.on is None:
         particles = _as_it_came(record, particles, options, console)
     chosen = particles.select(torch.from_numpy(found.mask))
+    if options.on is not None:
+        chosen = _on_original(chosen, options.on, options.reading)
+        stacks = [stack.path for stack in chosen.stacks]
+        require_free_file(options.out, *stacks, overwrite=options.overwrite)
     write_file(options.out, chosen.save)
     for text in inherited(source):
         say(console, f"Caution: {text}")
@@ -187,15 +195,29 @@ def _as_it_came(
             "that only they have, such as uid, are left out.",
         )
         return particles
-    own = particles.optics.defocus_u_angstrom
-    offset = own - original.optics.defocus_u_angstrom
-    moved = original.has_ctf and bool((offset.abs() > _SAME_DEFOCUS_ANGSTROM).any())
-    return original.with_results(
-        pose=particles.pose,
-        defocus_offset_angstrom=offset if moved else None,
-        random_subset=particles.random_subset,
-        columns=particles.table.results,
-    )
+    return with_results_of(original, particles)
+
+
+def _on_original(found: Particles, path: Path, reading: ParticleOptions) -> Particles:
+    """Return the particles that prepared ones were made from, with their results.
+
+    Raises
+    ------
+    InputError
+        If these were not made from those, or not from what the file holds now.
+    """
+    origin = Origin.of(found)
+    path = Path(recorded_path(path))
+    original = reading.load_any_box(path)
+    source, now = origin.index.source, fingerprint(original, path, None)
+    kind = "particles" if "particles" in source else "stacks"
+    if now.get(kind) != source.get(kind) or len(original) != origin.index.count:
+        raise InputError(
+            f"The shards were not made from {path} as it is now ({len(original):,} "
+            f"particles), but from {source.get('path')} ({origin.index.count:,}): give "
+            "that to --on, or restore it."
+        )
+    return with_results_of(original.select(origin.rows), found)
 
 
 def _unchanged(
@@ -213,7 +235,7 @@ def _unchanged(
     then = record.inputs.get("particles")
     if not isinstance(then, dict) or then.get("sha256") != content_sha256(given):
         raise InputError(f"{given} has changed since")
-    reading = ParticleOptions.of_input(record)
+    reading = ParticleOptions.of_arguments(record.arguments)
     if options.reading.datadir is not None:
         reading = replace(reading, datadir=options.reading.datadir)
     original = reading.load(given)

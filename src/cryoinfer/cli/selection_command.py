@@ -66,6 +66,16 @@ ForeignLatents = Annotated[
         show_default=False,
     ),
 ]
+On = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PARTICLES",
+        help="The particles that `cryoinfer prepare` was given: those selected are "
+        "written as they are in that file, with what was found of them.",
+        callback=inputs.particle_file,
+        show_default=False,
+    ),
+]
 
 
 @reads_particles
@@ -101,6 +111,7 @@ def select(
         ),
     ] = False,
     latents: ForeignLatents = None,
+    on: On = None,
     reading: ParticleOptions = AS_WRITTEN,
     overwrite: opt.Overwrite = False,
 ) -> None:
@@ -119,6 +130,7 @@ def select(
         class_number=class_number,
         rows=rows,
         latents=latents,
+        on=on,
         invert=invert,
         overwrite=overwrite,
         reading=reading,

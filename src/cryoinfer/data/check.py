@@ -14,6 +14,7 @@ from cryoinfer.data.image_checks import check_images
 from cryoinfer.data.optics_checks import check_optics, check_shifts
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.same_images import repeated_images
+from cryoinfer.data.shards import particle_file_of, require_own_shards
 from cryoinfer.data.stack_paths import Place
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.table import (
@@ -58,9 +59,9 @@ def check(
     list of Finding
         Without an error among them, the particles can be loaded.
     """
-    path = Path(path)
-    place = Place(path.parent, None if datadir is None else Path(datadir))
     survey = _Survey()
+    path = survey.attempt("file", particle_file_of, Path(path)) or Path(path)
+    place = Place(path.parent, None if datadir is None else Path(datadir))
     survey.attempt("file", require_ignorable, ignore)
     survey.attempt("images", place.require_folder)
     if survey.findings:
@@ -81,6 +82,8 @@ def check(
     if opened is None:
         return survey.findings
     source, stacks = opened
+    own = [stack.path for stack in stacks if stack is not None]
+    survey.attempt("images", require_own_shards, own, pixels=True)
     table = survey.attempt("metadata", source.table)
     if table is not None:
         survey.metadata(table, stacks)

@@ -178,7 +178,7 @@ def open_stacks(names: Sequence[str], place: Place) -> tuple[StackFile, ...]:
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
         raise place.missing(missing, len(names))
-    return tuple(open_stack(path) for path in paths if path is not None)
+    return tuple(open_any_box(path) for path in paths if path is not None)
 
 
 def open_bare(
@@ -193,28 +193,34 @@ def open_bare(
     if is_list(path):
         names = listed_stacks(path)
         return names, open_stacks(names, place)
-    return (text_of_name(path.name),), (open_stack(path),)
+    return (text_of_name(path.name),), (open_any_box(path),)
 
 
 def open_stack(path: Path) -> StackFile:
     """Read the header of a stack of square images with an even size."""
-    stack = StackFile.of(path)
-    require_even_square(stack)
+    stack = open_any_box(path)
+    require_even(stack)
     return stack
 
 
-def require_even_square(stack: StackFile) -> None:
-    """Raise :class:`InputError` unless images are square with an even size."""
+def open_any_box(path: Path) -> StackFile:
+    """Read the header of a stack of square images."""
+    stack = StackFile.of(path)
     _, height, width = stack.shape
     if height != width:
         raise InputError(
-            f"{stack.path}: expected square images, found {width} x {height} pixels. "
+            f"{path}: expected square images, found {width} x {height} pixels. "
             "Is it a micrograph?"
         )
-    if width % 2:
+    return stack
+
+
+def require_even(stack: StackFile) -> None:
+    """Raise :class:`InputError` unless images have an even size."""
+    if stack.shape[1] % 2:
         raise InputError(
-            f"{stack.path}: expected an even box, found {width} pixels. Extract the "
-            "particles again, or crop them by one pixel."
+            f"{stack.path}: expected an even box, found {stack.shape[1]} pixels. Crop "
+            "the particles with `cryoinfer prepare`."
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from cryoinfer.data import loading
 from cryoinfer.data.optics_checks import require_usable
 from cryoinfer.data.same_images import repeated_images
+from cryoinfer.data.shards import particle_file_of, require_own_shards
 from cryoinfer.data.stack_paths import Place, spell_names
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles, table_to_cryosparc
@@ -66,7 +67,8 @@ class Particles:
         ----------
         path : path
             A ``.star`` file of RELION 2 to 5, a ``.cs`` file of cryoSPARC, a stack
-            ``.mrcs`` or ``.mrc``, or a ``.txt`` list of stacks.
+            ``.mrcs`` or ``.mrc``, a ``.txt`` list of stacks, or a folder that
+            ``cryoinfer prepare`` has written.
         datadir : path, optional
             Folder to search first for the stacks that the metadata name.
         pixel_size_angstrom : float, optional
@@ -88,7 +90,34 @@ class Particles:
         InputError
             If a file cannot be used; the message says which and why.
         """
-        path = Path(path)
+        found = cls.of_any_box(
+            path,
+            datadir=datadir,
+            pixel_size_angstrom=pixel_size_angstrom,
+            ignore=ignore,
+            passthrough=passthrough,
+            microscope=microscope,
+        )
+        for stack in found.stacks:
+            loading.require_even(stack)
+        return found
+
+    @classmethod
+    def of_any_box(
+        cls,
+        path: Path | str,
+        *,
+        datadir: Path | str | None = None,
+        pixel_size_angstrom: float | None = None,
+        ignore: Collection[str] = (),
+        passthrough: Sequence[Path | str] = (),
+        microscope: Microscope = loading.UNKNOWN,
+    ) -> Self:
+        """Read particles as :meth:`load` does, whose box may be odd.
+
+        They can be cropped; no inference takes them.
+        """
+        path = particle_file_of(Path(path))
         require_ignorable(ignore)
         place = Place(path.parent, None if datadir is None else Path(datadir))
         place.require_folder()
@@ -103,6 +132,7 @@ class Particles:
             refuse_features(source.unsupported(), ignore)
             stacks = loading.open_stacks(source.images().paths, place)
             source = loading.with_pixel_size(source, stacks, pixel_size_angstrom)
+        require_own_shards([stack.path for stack in stacks])
         table = source.table()
         require_usable(table)
         loading.require_rows(table.images, stacks)

@@ -1,5 +1,6 @@
 """What is read must be a file, and one that can be read."""
 
+import hashlib
 import os
 from itertools import islice
 from pathlib import Path
@@ -57,6 +58,13 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}") from error
+
+
+def content_sha256(path: Path, offset: int = 0) -> str:
+    """Return the SHA-256 of a file from some byte on, in hexadecimal digits."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(path: Path) -> str:

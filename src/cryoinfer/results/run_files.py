@@ -16,6 +16,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
+from cryoinfer.io.files import content_sha256
 from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
@@ -244,12 +245,6 @@ def fingerprint(
     if map_path is not None:
         found["map"] = {"sha256": content_sha256(map_path)}
     return found
-
-
-def content_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finite(values: Tensor) -> NDArray[np.float32]:

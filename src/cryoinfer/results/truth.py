@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.resampling import cropped_map
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.against_truth import (
     MapPair,
@@ -68,7 +69,7 @@ def paired(
     true: MapFile,
     path: Path,
 ) -> MapPair:
-    """Return a map beside the true one.
+    """Return a map beside the true one, which is cropped to the same voxels.
 
     Parameters
     ----------
@@ -81,8 +82,14 @@ def paired(
     Raises
     ------
     InputError
-        If they are sampled differently.
+        If they are of other areas, or the true one is sampled less finely.
     """
+    box, density = len(estimated), torch.tensor(true.density)
+    side = len(density) * true.pixel_size_angstrom
+    if len(density) > box and abs(side / (box * pixel_size_angstrom) - 1) < _SAME_PIXEL:
+        # The run was made on images that were cropped.
+        cropped = cropped_map(density, box)
+        return MapPair(estimated, cropped, mask, pixel_size_angstrom)
     same_pixel = abs(true.pixel_size_angstrom / pixel_size_angstrom - 1) < _SAME_PIXEL
     if true.density.shape != estimated.shape or not same_pixel:
         raise InputError(
@@ -90,4 +97,4 @@ def paired(
             f"{true.pixel_size_angstrom:.4g} A, the map of the run {len(estimated)} of "
             f"{pixel_size_angstrom:.4g} A: are they of the same particles?"
         )
-    return MapPair(estimated, torch.tensor(true.density), mask, pixel_size_angstrom)
+    return MapPair(estimated, density, mask, pixel_size_angstrom)

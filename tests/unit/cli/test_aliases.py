@@ -97,5 +97,5 @@ def test_work_that_takes_long_takes_a_number_of_threads() -> None:
 
 def test_what_takes_long_can_be_tried_without_writing() -> None:
     long = {"abinitio", "refine", "reconstruct", "train", "infer", "dynamics"}
-    long |= {"heterogeneity"}
+    long |= {"heterogeneity", "prepare"}
     assert {name for name in COMMANDS if "--dry-run" in names_of(name)} == long

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from cryoinfer.data.resampling import cropped_map
 from cryoinfer.errors import InputError, MissingFileError
 from cryoinfer.evaluation.against_truth import NOMINAL
 from cryoinfer.geometry.hand import flip_hand, mirror_density
+from cryoinfer.io.mrc import read_map
 from cryoinfer.results.run_result import RunResult
-from cryoinfer.results.truth import evaluate
+from cryoinfer.results.truth import evaluate, paired
 
 
 def test_the_truth_with_known_errors_is_judged_as_such(
@@ -57,3 +59,14 @@ def test_truths_of_other_particles_are_refused(
     finer = replace(result.reconstruction, pixel_size_angstrom=3.0)
     with pytest.raises(InputError, match=r"truth.mrc has 16 voxels"):
         evaluate(replace(result, reconstruction=finer), simulated)
+
+
+def test_the_truth_is_cropped_to_images_that_were(simulated: Path) -> None:
+    path = simulated / "truth.mrc"
+    true = read_map(path)
+    small = cropped_map(torch.tensor(true.density), 12)
+    pair = paired(small, torch.ones(12, 12, 12), 6.4 * 16 / 12, true, path)
+    assert torch.equal(pair.estimated, pair.true)
+    # Of another area, though of fewer voxels.
+    with pytest.raises(InputError, match=r"truth.mrc has 16 voxels"):
+        paired(small, torch.ones(12, 12, 12), 6.4, true, path)

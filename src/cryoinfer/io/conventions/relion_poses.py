@@ -20,7 +20,7 @@ from cryoinfer.records import Pose
 _LARGEST_DEGREES = 1e5
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst")
-_ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY")
+ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RelionPoses:
         Those in pixels count where none is in angstrom.
         """
         in_angstrom = any(label in self.particles for label in _ORIGIN_ANGSTROM)
-        return _ORIGIN_ANGSTROM if in_angstrom else _ORIGIN_PIXELS
+        return _ORIGIN_ANGSTROM if in_angstrom else ORIGIN_PIXELS
 
     def read(self, pixel_size_angstrom: NDArray[np.float64]) -> Pose | None:
         """Return the poses, None where there are no angles.
@@ -63,7 +63,7 @@ class RelionPoses:
             return None
         euler = np.stack([block.numbers(label) for label in _ANGLES], axis=1)
         labels, origin = self._origins, np.zeros((n, 2))
-        unit = pixel_size_angstrom if labels == _ORIGIN_PIXELS else np.ones(n)
+        unit = pixel_size_angstrom if labels == ORIGIN_PIXELS else np.ones(n)
         for axis, label in enumerate(labels):
             if label in block:
                 origin[:, axis] = block.numbers(label) * unit
@@ -83,13 +83,13 @@ class RelionPoses:
         pixel_size_angstrom : Tensor, shape (n,)
         """
         in_angstrom = self.has_optics or self._origins == _ORIGIN_ANGSTROM
-        in_pixels = any(label in self.particles for label in _ORIGIN_PIXELS)
+        in_pixels = any(label in self.particles for label in ORIGIN_PIXELS)
         columns = _angle_columns(pose)
         if in_angstrom:
             one = torch.ones_like(pixel_size_angstrom)
             columns |= _origin_columns(pose, _ORIGIN_ANGSTROM, one)
         if in_pixels or not in_angstrom:
-            columns |= _origin_columns(pose, _ORIGIN_PIXELS, pixel_size_angstrom)
+            columns |= _origin_columns(pose, ORIGIN_PIXELS, pixel_size_angstrom)
         return columns
 
 
