@@ -32,6 +32,7 @@ import known_view
 import low_snr
 import marching
 import out_of_distribution
+import prepare
 import real_motion
 import relion_comparison
 import relion_images
@@ -73,6 +74,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "classes": classes.shown,
     "continuous": continuous.shown,
     "real_motion": real_motion.shown,
+    "prepare": prepare.shown,
 }
 CLAIMS = "claims"
 """The table that a reader sees first; its rows are of all benchmarks."""
