@@ -57,6 +57,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "results/selection.py": ("select",),
     "results/particle_numbers.py": ("select",),
     "cli/new_particles.py": ("infer",),
+    "cli/inference_sources.py": ("infer",),
     "cli/watching.py": ("infer",),
     "workflows/motion_problem.py": ("dynamics",),
     "workflows/heterogeneity_config.py": ("heterogeneity",),

@@ -23,6 +23,7 @@ LONG_FUNCTIONS: dict[str, str] = {
     "registers; a function called for a part of them would send them through memory",
     f"{_KERNELS}::refine": "one parallel loop body that owns its thread's work arrays; "
     "each part cut off would take nearly all of them as arguments",
+    "src/cryoinfer/inference/subspace_kernel.py::refine": "as that of a map",
 }
 
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
