@@ -79,6 +79,14 @@ class ConformationOptions:
         """Return what decides the result of one model alone."""
         return {}
 
+    def own_inputs(self) -> dict[str, Path]:
+        """Return the files of one model beside the particles, by what they are."""
+        return {}
+
+    def own_remarks(self) -> list[str]:
+        """Return what is to be known of the result of one model."""
+        return []
+
     def arguments(self) -> dict[str, Any]:
         """Return what decides the result, by option, in values that JSON knows."""
         return {
@@ -133,7 +141,9 @@ class ConformationJob:
     @classmethod
     def read(cls, options: ConformationOptions, world: World) -> "ConformationJob":
         """Read the particles; refuse a folder of theirs."""
-        require_elsewhere(options.out, options.particles)
+        require_elsewhere(
+            options.out, options.particles, *options.own_inputs().values()
+        )
         particles = options.reading.load(options.particles)
         used = used_particles(WORKFLOW, particles)
         chosen = chosen_particles(particles, used)
@@ -142,8 +152,9 @@ class ConformationJob:
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be said of the particles."""
-        return [*flag_words(WORKFLOW, self.particles), *self.particles.remarks]
+        """What is to be said of the particles, and of the model."""
+        own, particles = self.options.own_remarks(), self.particles
+        return [*flag_words(WORKFLOW, particles), *particles.remarks, *own]
 
     @property
     def inherited(self) -> list[str]:
@@ -154,10 +165,13 @@ class ConformationJob:
     def record(self) -> RunRecord:
         """Return the record of the run that would begin now."""
         options = self.options
+        inputs = run_files.fingerprint(self.particles, options.particles, None)
+        for name, path in options.own_inputs().items():
+            inputs[name] = {"sha256": run_files.content_sha256(path)}
         return RunRecord.of_now(
             WORKFLOW,
             options.arguments(),
-            run_files.fingerprint(self.particles, options.particles, None),
+            inputs,
             options.seed,
             use_threads(options.threads),
             str(self.device),

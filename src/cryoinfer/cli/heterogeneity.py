@@ -1,10 +1,13 @@
 """The conformations of particles, in a subspace of maps."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
+from cryoinfer.cli.arguments import recorded_path
 from cryoinfer.cli.conformation_job import (
     ConformationJob,
     ConformationModel,
@@ -12,6 +15,7 @@ from cryoinfer.cli.conformation_job import (
     run_job,
 )
 from cryoinfer.cli.conformation_run import finish_conformations
+from cryoinfer.cli.map_inputs import read_focus_mask
 from cryoinfer.cli.options import RefinementMethod
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import joined_processes
@@ -31,6 +35,7 @@ from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
     require_enough,
+    require_frame_of_mask,
 )
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.subspace_learning import SubspaceLearning
@@ -47,17 +52,38 @@ class HeterogeneityOptions(ConformationOptions):
         Components; None for as many as held-out images ask for.
     method : {"search", "amortized", "semi-amortized"}
         By which all particles are inferred in what some of them have taught.
+    focus_mask : Path or None
+        Of the components.
     """
 
     dims: int | None
     method: RefinementMethod
+    focus_mask: Path | None
 
     def own_arguments(self) -> dict[str, Any]:
         """Return what decides the result of a subspace alone."""
-        return {"dims": self.dims, "method": self.method}
+        mask = self.focus_mask
+        return {
+            "dims": self.dims,
+            "method": self.method,
+            "focus-mask": None if mask is None else recorded_path(mask),
+        }
+
+    def own_inputs(self) -> dict[str, Path]:
+        """Return the files beside the particles, by what they are."""
+        return {} if self.focus_mask is None else {"focus mask": self.focus_mask}
+
+    def own_remarks(self) -> list[str]:
+        """Return what is to be known of the result."""
+        if self.focus_mask is None:
+            return []
+        return [
+            f"Components lie inside the focus mask {self.focus_mask}: z describes what "
+            "changes there, and no change elsewhere."
+        ]
 
     def config(self) -> HeterogeneityConfig:
-        """Return what the workflow is given."""
+        """Return what the workflow is given, but for a focus mask."""
         return HeterogeneityConfig(dims=self.dims, **self.shared_choices())
 
 
@@ -76,11 +102,29 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
     with joined_processes() as world:
         job = ConformationJob.read(options, world)
         _require_usable(job.chosen, options, world)
-        run_job(job, _model(job, options), console)
+        config = _config(job.chosen, options)
+        run_job(job, _model(job, options, config), console)
+
+
+def _config(chosen: Particles, options: HeterogeneityOptions) -> HeterogeneityConfig:
+    """Return what the workflow is given; read the focus mask.
+
+    Raises
+    ------
+    InputError
+        If the mask cannot be used.
+    """
+    config, path = options.config(), options.focus_mask
+    if path is None:
+        return config
+    found = read_focus_mask(
+        path, options.particles, chosen.box, chosen.pixel_size_angstrom
+    )
+    return replace(config, focus_mask=torch.from_numpy(found.density))
 
 
 def _model(
-    job: ConformationJob, options: HeterogeneityOptions
+    job: ConformationJob, options: HeterogeneityOptions, config: HeterogeneityConfig
 ) -> ConformationModel[Heterogeneity | AmortizedConformations]:
     """Return what is particular to a subspace."""
 
@@ -90,7 +134,7 @@ def _model(
         if dims is not None:
             sought = f"{dims} component{'s' if dims > 1 else ''}"
         steps = 0 if options.method == "search" else TrainingConfig().steps
-        tried = options.config().tried_dims(len(job.chosen))
+        tried = config.tried_dims(len(job.chosen))
         return job.plan(sought, tried, steps, threads)
 
     def finish(
@@ -105,7 +149,7 @@ def _model(
         return finish_conformations(folder, job.particles, job.used, found, numbers)
 
     def infer(monitor: Monitor) -> Heterogeneity | AmortizedConformations:
-        return _inferred(job, options, monitor)
+        return _inferred(job, options, config, monitor)
 
     return ConformationModel(plan, infer, finish)
 
@@ -119,6 +163,7 @@ def _require_usable(
     ------
     InputError
     """
+    require_frame_of_mask(options.focus_mask, options.poses)
     require_enough(len(chosen), options.config())
     if options.poses == "given":
         given_poses(chosen)
@@ -135,9 +180,12 @@ def _require_usable(
 
 
 def _inferred(
-    job: ConformationJob, options: HeterogeneityOptions, monitor: Monitor
+    job: ConformationJob,
+    options: HeterogeneityOptions,
+    config: HeterogeneityConfig,
+    monitor: Monitor,
 ) -> Heterogeneity | AmortizedConformations:
-    chosen, config, world = job.chosen, options.config(), job.world
+    chosen, world = job.chosen, job.world
     if options.method == "search":
         return heterogeneity(chosen, config, monitor, world, job.device)
     encoder = replace(fitting_encoder(chosen.box), seed=options.seed)

@@ -1,11 +1,12 @@
 """The command about conformations without a model; app.py registers it."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from cryoinfer.cli import numbers
+from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
@@ -81,6 +82,20 @@ Learn = Annotated[
 ]
 
 
+FocusMask = Annotated[
+    Path | None,
+    typer.Option(
+        "--focus-mask",
+        callback=inputs.a_file("MRC file"),
+        metavar="MASK.mrc",
+        help="Mask, 0 to 1, of the part whose motion z is to describe, on the voxels "
+        "of a map at the given poses (`--poses given`): components are multiplied by "
+        "it, the mean map is not.",
+        show_default=False,
+    ),
+]
+
+
 @reads_particles
 def heterogeneity(
     particles: opt.Particles,
@@ -89,6 +104,7 @@ def heterogeneity(
     dims: Dims = None,
     classes: Classes = None,
     poses: Poses = "unknown",
+    focus_mask: FocusMask = None,
     method: Method = "search",
     resolution: Resolution = 10.0,
     particle_diameter: opt.ParticleDiameter = None,
@@ -109,6 +125,7 @@ def heterogeneity(
     and the probability of every particle to be of each.
     """
     _require_own_options(model, dims, classes, method)
+    _require_mask_applies(focus_mask, model, method)
     given: dict[str, Any] = {
         "particles": particles,
         "out": out,
@@ -133,7 +150,9 @@ def heterogeneity(
         return
     from cryoinfer.cli import heterogeneity as command
 
-    subspace = command.HeterogeneityOptions(dims=dims, method=method, **given)
+    subspace = command.HeterogeneityOptions(
+        dims=dims, method=method, focus_mask=focus_mask, **given
+    )
     command.find_conformations(subspace, Console())
 
 
@@ -157,3 +176,23 @@ def _require_own_options(
         )
     if model == "subspace" and classes is not None:
         raise InputError("--classes is of --model classes, which was not asked for")
+
+
+def _require_mask_applies(focus_mask: Path | None, model: str, method: str) -> None:
+    """Refuse a focus mask where it would not be applied.
+
+    Raises
+    ------
+    InputError
+    """
+    if focus_mask is None:
+        return
+    if model == "classes":
+        raise InputError(
+            "--focus-mask is of --model subspace: maps of classes differ anywhere"
+        )
+    if method != "search":
+        raise InputError(
+            f"--focus-mask needs --poses given, and --method {method} infers poses: "
+            "leave out one of the two"
+        )

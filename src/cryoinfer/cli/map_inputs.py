@@ -75,6 +75,38 @@ def read_mask_of(
     return mask
 
 
+def read_focus_mask(
+    path: Path, name: Path, box: int, pixel_size_angstrom: float
+) -> MapFile:
+    """Read a mask on the voxels of particles; without a voxel size it has theirs.
+
+    Parameters
+    ----------
+    path, name : Path
+        Of the mask's file, and of that of the particles, for messages.
+    box : int
+    pixel_size_angstrom : float
+
+    Raises
+    ------
+    InputError
+        If the mask cannot be used, or is sampled otherwise than the particles.
+    """
+    try:
+        mask = read_mask(path)
+    except VoxelSizeError:
+        mask = read_mask(path, pixel_size_angstrom)
+    ratio = mask.pixel_size_angstrom / pixel_size_angstrom
+    if len(mask.density) != box or abs(ratio - 1) > SAME_VOXEL:
+        raise InputError(
+            f"{path} has {len(mask.density)} voxels of {mask.pixel_size_angstrom:.4g} "
+            f"A, the particles of {name} {box} pixels of {pixel_size_angstrom:.4g} A: "
+            "expected the same of both, as of a map of these particles. Crop, pad or "
+            "resample the mask."
+        )
+    return mask
+
+
 def require_same_sampling(
     first: Path, map1: MapFile, second: Path, map2: MapFile
 ) -> None:

@@ -1,7 +1,9 @@
 """What may be chosen of an inference of conformations, and what cannot work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.workflows.abinitio import AbinitioConfig
@@ -57,9 +59,13 @@ class HeterogeneityConfig(ConformationConfig):
     dims : int, optional
         Components; by default as many as say something of images that they were not
         made of, at most 4.
+    focus_mask : Tensor, shape (n, n, n), optional
+        From 0 to 1, on the voxels of the particles, in the frame of the given poses.
+        Components are multiplied by it, the mean is not: z is of motions inside it.
     """
 
     dims: int | None = None
+    focus_mask: Tensor | None = field(default=None, compare=False)
 
     def tried_dims(self, particles: int) -> int:
         """Return how many components are looked for at first."""
@@ -67,6 +73,22 @@ class HeterogeneityConfig(ConformationConfig):
             return self.dims
         learning = min(particles, self.learning_particles)
         return max(1, min(_MOST_DIMS, learning // _FEWEST_EACH))
+
+
+def require_frame_of_mask(focus_mask: object, poses: str) -> None:
+    """Refuse a focus mask whose frame nobody knows.
+
+    Raises
+    ------
+    InputError
+        If there is one, and poses are unknown.
+    """
+    if focus_mask is not None and poses != "given":
+        raise InputError(
+            "a focus mask lies in the frame of a map, and a search for unknown poses "
+            "ends in a frame of its own: give the particles of a run of `cryoinfer "
+            "abinitio` or `refine`, whose map the mask was made on, with --poses given"
+        )
 
 
 def require_enough(particles: int, config: HeterogeneityConfig) -> None:

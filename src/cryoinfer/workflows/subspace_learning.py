@@ -28,6 +28,7 @@ from cryoinfer.workflows.consensus import (
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
     require_enough,
+    require_frame_of_mask,
 )
 from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.problem import Problem, initial_noise
@@ -137,6 +138,7 @@ class SubspaceLearning:
         device: torch.device | str = "cpu",
     ) -> Self:
         """Return a run before its first stage; refuse what cannot work."""
+        require_frame_of_mask(config.focus_mask, config.poses)
         require_enough(len(particles), config)
         problem, rows = drawn_problem(particles, config, world, device)
         monitor = SharedMonitor(monitor, world)
@@ -161,7 +163,7 @@ class SubspaceLearning:
         radius = problem.grid.radius_at(resolution)
         map_radius = problem.grid.radius_at(resolution * finer)
         config = SubspaceConfig(dims, radius, map_radius, self.config.seed)
-        return SubspaceLoop.of(problem, noise, config)
+        return SubspaceLoop.of(problem, noise, config, self.config.focus_mask)
 
     def learned(self) -> LearnedSubspace:
         """Return what the learning particles have taught, perhaps before."""

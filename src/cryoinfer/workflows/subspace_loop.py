@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.conformation_search import ConformationSearch
 from cryoinfer.inference.linear_conformation import LinearConformation
@@ -109,8 +110,8 @@ class SubspaceLoop:
         Its prior has a spread of one for each component.
     noise : tuple of Tensor
         Noise power per optics group and ring.
-    mask : Tensor, shape (m, m, m)
-        Of the maps.
+    mask : Tensor, shape (1 + q, m, m, m)
+        Of the mean and the components.
     config : SubspaceConfig
     checkpoints : StageCheckpoints, optional
         Keep long passes, by the names of their stages, each of which comes once.
@@ -124,13 +125,24 @@ class SubspaceLoop:
 
     @classmethod
     def of(
-        cls, problem: Problem, noise: tuple[Tensor, ...], config: SubspaceConfig
+        cls,
+        problem: Problem,
+        noise: tuple[Tensor, ...],
+        config: SubspaceConfig,
+        focus_mask: Tensor | None = None,
     ) -> Self:
-        """Return the loop whose z has unit spread, and whose maps a sphere masks."""
+        """Return the loop whose z has unit spread, and whose maps a sphere masks.
+
+        A focus mask (n, n, n), from 0 to 1, masks the components as well.
+        """
         prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * config.dims)
         box = problem.map_box(config.map_radius)
         voxel = problem.grid.length_angstrom / box
-        mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+        sphere = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+        of_component = sphere
+        if focus_mask is not None:
+            of_component = sphere * resampled(focus_mask, box).clamp(0, 1).to(sphere)
+        mask = torch.stack([sphere, *(of_component for _ in range(config.dims))])
         return cls(replace(problem, prior=prior), noise, mask, config)
 
     def begun(self, poses: Latents) -> SubspaceState:

@@ -117,7 +117,8 @@ def solve_subspace(
     ----------
     problem : Problem
     sums : SubspaceSums
-    mask : Tensor, shape (m, m, m)
+    mask : Tensor, shape (1 + q, m, m, m)
+        Of the mean and the components.
     snr : float or None
         Signal over noise of components in every shell; None takes it from the
         correlation of the half-sets.

@@ -134,6 +134,7 @@ def of_heterogeneity(
         out=Path("out"),
         dims=2,
         poses="given",
+        focus_mask=simulated / "truth.mrc",
         method="search",
         resolution=12.0,
         particle_diameter=60.0,

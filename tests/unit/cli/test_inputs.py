@@ -36,6 +36,7 @@ MISTYPED = {
     "dynamics no.star --structure there.pdb -o out": "No such STAR file: no.star",
     "dynamics there.star --structure no.pdb -o out": "structure 'no.pdb' is neither",
     "heterogeneity no.star -o out": "No such STAR file: no.star",
+    "heterogeneity there.star --focus-mask no.mrc -o out": "No such MRC file: no.mrc",
     "volumes no --along 1 -o out": "no is not the folder of a run",
     "select no.star --class 1 -o out.star": "No such STAR file: no.star",
     "beads no.mrc -o out.cif": "No such MRC file: no.mrc",

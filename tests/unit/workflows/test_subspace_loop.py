@@ -54,7 +54,8 @@ def found(particles: Particles, truth: Latents, dims: int) -> SubspaceState:
     voxel = problem.grid.length_angstrom / box
     mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, 2.0)
     config = SubspaceConfig(dims, RADIUS, RADIUS)
-    loop = SubspaceLoop(problem, initial_noise(problem), mask, config)
+    masks = mask.expand(1 + dims, -1, -1, -1)
+    loop = SubspaceLoop(problem, initial_noise(problem), masks, config)
     state = loop.at_poses(loop.begun(truth), "it", 9, FIRST_INFLATION, SILENT)
     return loop.refined(loop.in_principal_axes(state), SILENT)
 
