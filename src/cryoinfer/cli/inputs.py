@@ -4,6 +4,7 @@ PyTorch alone takes seconds; who mistypes a name should not wait for it. Each fu
 is the callback of an argument or option: it returns what it was given, or refuses it.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def particle_file(path: Path | None) -> Path | None:
     """Refuse particles that are not there; of a prepared folder, return its file."""
     if path is None:
         return None
-    if path.is_dir() and not is_prepared(path):
+    if os.path.isdir(path) and not is_prepared(path):
         raise InputError(
             f"{path} is a folder without {INDEX}: expected a file of particles, or a "
             "folder that `cryoinfer prepare` has written"

@@ -8,6 +8,7 @@ one of this. Nothing here needs PyTorch: who mistypes a name is told at once.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -158,7 +159,7 @@ class ShardIndex:
         MissingFileError, InputError
         """
         path = folder / shard.name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise MissingFileError(
                 f"{path} is missing: {INDEX} beside it lists it with "
                 f"{len(self.shards)} shards. Copy the folder again, or prepare the "
@@ -195,7 +196,8 @@ class ShardIndex:
 
 def is_prepared(path: Path) -> bool:
     """Tell whether a path is a folder of prepared particles."""
-    return path.is_dir() and (path / INDEX).is_file()
+    # Not Path.is_file, which fails where a name is too long.
+    return os.path.isdir(path) and os.path.isfile(path / INDEX)
 
 
 def particle_file_of(path: Path) -> Path:
@@ -208,7 +210,7 @@ def particle_file_of(path: Path) -> Path:
     """
     folder = path if is_prepared(path) else path.parent
     is_own = path.name in (PARTICLES, CRYOSPARC_PARTICLES)
-    if not (folder / INDEX).is_file() or not (is_own or folder == path):
+    if not (is_own or folder == path) or not os.path.isfile(folder / INDEX):
         return path
     index = ShardIndex.read(folder)
     if not index.finished:
@@ -239,7 +241,7 @@ def require_own_shards(stacks: Iterable[Path], pixels: bool = False) -> None:
     for path in stacks:
         by_folder.setdefault(path.parent, []).append(path.name)
     for folder, names in by_folder.items():
-        if not (folder / INDEX).is_file():
+        if not os.path.isfile(folder / INDEX):
             continue
         index = ShardIndex.read(folder)
         own = {shard.name: shard for shard in index.shards}
