@@ -31,6 +31,7 @@ from cryoinfer.cli.threads import use_threads
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import NothingFoundError
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.io.files import content_sha256
 from cryoinfer.results import run_files
 from cryoinfer.results.run_record import REMARKS, RunRecord
 from cryoinfer.world import World
@@ -167,7 +168,7 @@ class ConformationJob:
         options = self.options
         inputs = run_files.fingerprint(self.particles, options.particles, None)
         for name, path in options.own_inputs().items():
-            inputs[name] = {"sha256": run_files.content_sha256(path)}
+            inputs[name] = {"sha256": content_sha256(path)}
         return RunRecord.of_now(
             WORKFLOW,
             options.arguments(),
