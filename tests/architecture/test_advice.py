@@ -36,7 +36,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/loading.py": READERS,
     "data/stack_paths.py": READERS,
     "data/original_particles.py": ("select",),
-    "data/shard_writing.py": ("prepare",),
+    "data/shard_plan.py": ("prepare",),
     "cli/preparation.py": ("prepare",),
     "io/cryosparc.py": READERS,
     "io/conventions/cryosparc.py": READERS,

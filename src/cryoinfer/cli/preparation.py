@@ -18,12 +18,8 @@ from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.cli.threads import use_threads
 from cryoinfer.data import shards
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.shard_writing import (
-    PlannedShard,
-    PreparationConfig,
-    plan_shards,
-    write_shards,
-)
+from cryoinfer.data.shard_plan import PlannedShard, PreparationConfig, plan_shards
+from cryoinfer.data.shard_writing import write_shards
 from cryoinfer.data.shards import INDEX, ShardIndex
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cryoinfer.cli import preparation
 from cryoinfer.cli.app import app
 from cryoinfer.cli.inputs import require_unseen
-from cryoinfer.data import shard_writing
+from cryoinfer.data import shard_plan, shard_writing
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.shards import INDEX, ShardIndex, particle_file_of
 from cryoinfer.io.cryosparc import read_cs
@@ -207,7 +207,7 @@ def test_an_interrupted_preparation_goes_on(
     particles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fifty images of 12 x 12 pixels of two bytes.
-    monkeypatch.setattr(shard_writing, "_SHARD_BYTES", 50 * 12 * 12 * 2)
+    monkeypatch.setattr(shard_plan, "_SHARD_BYTES", 50 * 12 * 12 * 2)
     words = ("prepare", particles, "--box", "12", "--threads", "1")
     assert ask(*words, "--out", tmp_path / "whole").code == 0
     write, out = shard_writing._write_shard, tmp_path / "out"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cryoinfer.data import shard_writing
+from cryoinfer.data import shard_plan
 from cryoinfer.data.normalising import Background
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.resampling import band_limited_matrix
-from cryoinfer.data.shard_writing import PreparationConfig, plan_shards, write_shards
+from cryoinfer.data.shard_plan import PreparationConfig, plan_shards
+from cryoinfer.data.shard_writing import write_shards
 from cryoinfer.data.shards import ShardIndex
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import SILENT
@@ -120,7 +121,7 @@ def test_no_budget_and_no_number_of_threads_changes_a_bit(tmp_path: Path) -> Non
 def test_shards_are_stacks_that_others_read(tmp_path: Path, monkeypatch) -> None:
     write_noise(tmp_path)
     # Of 12 x 12 pixels of two bytes: ten images a shard.
-    monkeypatch.setattr(shard_writing, "_SHARD_BYTES", 10 * 12 * 12 * 2)
+    monkeypatch.setattr(shard_plan, "_SHARD_BYTES", 10 * 12 * 12 * 2)
     particles = Particles.load(tmp_path / "raw.mrcs")
     index = prepare(particles, tmp_path / "out", PreparationConfig(box=12))
     assert [shard.images for shard in index.shards] == [10, 10, 10, 7]

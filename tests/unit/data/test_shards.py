@@ -11,7 +11,8 @@ import torch
 
 from cryoinfer.data.check import check
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.shard_writing import PreparationConfig, plan_shards, write_shards
+from cryoinfer.data.shard_plan import PreparationConfig, plan_shards
+from cryoinfer.data.shard_writing import write_shards
 from cryoinfer.data.shards import INDEX, ShardIndex, particle_file_of
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import SILENT
