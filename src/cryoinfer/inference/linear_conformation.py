@@ -6,6 +6,7 @@ posterior of z is normal too, and its evidence weighs the modes of the pose
 (probabilistic PCA: Tipping and Bishop, J. R. Stat. Soc. B 61, 611, 1999).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,27 +47,47 @@ class LinearConformation:
     ) -> ParticlePosterior:
         """Return the posteriors; pose and z are independent within a mode."""
         posed = self.poses.infer(images, projector, prior, start)
-        # Modes without weight in all particles need not be looked at.
-        weighs = torch.nonzero((posed.weight > 0).any(0))
-        posed = posed.best(int(weighs.max()) + 1 if len(weighs) else 1)
-        n, count = posed.weight.shape
-        modes, spreads, evidence = [], [], []
-        for place in range(count):
-            at = posed.modes[:, place]
-            found = conformation_at(projector, images, at, prior, self.noise_inflation)
-            modes.append(replace(at, conformation=found.mean))
-            spreads.append(found.covariance)
-            evidence.append(found.log_evidence)
-        weight = _weighed(posed.weight, torch.stack(evidence, 1))
-        q = len(projector.components)
-        covariance = posed.weight.new_zeros(n, count, 6 + q, 6 + q)
-        covariance[..., :6, :6] = posed.covariances[..., :6, :6]
-        covariance[..., 6:, 6:] = torch.stack(spreads, 1)
-        order = weight.argsort(dim=1, descending=True, stable=True)
-        latents = Latents.joined([one[None] for one in modes]).transposed()
-        whole = ParticlePosterior.of_modes(latents, weight, covariance).in_order(order)
+
+        def conditional(at: Latents) -> ConformationPosterior:
+            return conformation_at(projector, images, at, prior, self.noise_inflation)
+
+        whole = over_modes(posed, conditional)
         likelihood = projector.log_likelihood(images, whole.mode())
         return replace(whole, log_likelihood=likelihood)
+
+
+def over_modes(
+    posed: ParticlePosterior,
+    conditional: Callable[[Latents], "ConformationPosterior"],
+) -> ParticlePosterior:
+    """Return posteriors of pose and z, independent within a mode, best modes first.
+
+    Parameters
+    ----------
+    posed : ParticlePosterior
+        Of the poses of n particles.
+    conditional : callable
+        Returns the posterior of z at one pose each; its evidence weighs the modes.
+    """
+    # Modes without weight in all particles need not be looked at.
+    weighs = torch.nonzero((posed.weight > 0).any(0))
+    posed = posed.best(int(weighs.max()) + 1 if len(weighs) else 1)
+    n, count = posed.weight.shape
+    modes, spreads, evidence = [], [], []
+    for place in range(count):
+        at = posed.modes[:, place]
+        found = conditional(at)
+        modes.append(replace(at, conformation=found.mean))
+        spreads.append(found.covariance)
+        evidence.append(found.log_evidence)
+    weight = _weighed(posed.weight, torch.stack(evidence, 1))
+    q = spreads[0].shape[-1]
+    covariance = posed.weight.new_zeros(n, count, 6 + q, 6 + q)
+    covariance[..., :6, :6] = posed.covariances[..., :6, :6]
+    covariance[..., 6:, 6:] = torch.stack(spreads, 1)
+    order = weight.argsort(dim=1, descending=True, stable=True)
+    latents = Latents.joined([one[None] for one in modes]).transposed()
+    return ParticlePosterior.of_modes(latents, weight, covariance).in_order(order)
 
 
 def _weighed(before: Tensor, evidence: Tensor) -> Tensor:
@@ -112,7 +133,7 @@ def conformation_at(
     noise_inflation : float
         As of :class:`LinearConformation`.
     """
-    likelihood = _Likelihood.at(projector, images, latents, noise_inflation)
+    likelihood = ConformationLikelihood.at(projector, images, latents, noise_inflation)
     sd = prior.unknowns_sd_angstrom[3:].to(likelihood.slope)
     return likelihood.posterior(sd)
 
@@ -135,7 +156,7 @@ def evidence_of_first_components(
     Tensor of float64, shape (n, 1 + q)
         Up to a constant of the image.
     """
-    likelihood = _Likelihood.at(projector, images, latents, 1.0)
+    likelihood = ConformationLikelihood.at(projector, images, latents, 1.0)
     sd = prior.unknowns_sd_angstrom[3:].to(likelihood.slope)
     counts = range(1 + len(projector.components))
     each = [likelihood.of_first(one).posterior(sd[:one]) for one in counts]
@@ -143,7 +164,7 @@ def evidence_of_first_components(
 
 
 @dataclass(frozen=True)
-class _Likelihood:
+class ConformationLikelihood:
     """The log-likelihood of n images as a parabola in z.
 
     Attributes
@@ -166,7 +187,8 @@ class _Likelihood:
         images: WhitenedImages,
         latents: Latents,
         noise_inflation: float,
-    ) -> "_Likelihood":
+    ) -> "ConformationLikelihood":
+        """Return that of images at given poses; as :func:`conformation_at`."""
         images = images.at_defocus_offset(latents.defocus_offset_angstrom)
         slices = projector.slices(latents.pose.rotation, images)
         shown = torch.view_as_real(images.ctf[:, None] * slices).flatten(2)
@@ -178,10 +200,10 @@ class _Likelihood:
         power = left.square().sum(1).double() / noise_inflation
         return cls(information, slope, power)
 
-    def of_first(self, count: int) -> "_Likelihood":
+    def of_first(self, count: int) -> "ConformationLikelihood":
         """Return that of the first components alone."""
         information = self.information[:, :count, :count]
-        return _Likelihood(information, self.slope[:, :count], self.power)
+        return ConformationLikelihood(information, self.slope[:, :count], self.power)
 
     def posterior(self, sd: Tensor) -> ConformationPosterior:
         """Return the posterior under a normal prior of widths (q,)."""
