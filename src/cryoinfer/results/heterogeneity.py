@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.results.field import Field, FieldGain
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
 ENCODER_NUMBERS = "encoder"
@@ -73,6 +74,11 @@ class Heterogeneity:
         Share of each component that a rigid motion of the mean would make.
     last_radius : int
         Fourier radius that the maps reach.
+    field_gain : FieldGain or None
+        Of curved fields over the subspace; None where none was tried.
+    field : Field or None
+        On the voxels of the particles. z is then of the field, and the components are
+        its maps of z itself.
     """
 
     run: RunResult
@@ -81,6 +87,8 @@ class Heterogeneity:
     pose_r2: tuple[float, ...]
     rigid_share: tuple[float, ...]
     last_radius: int
+    field_gain: FieldGain | None = None
+    field: Field | None = None
 
     @property
     def dims(self) -> int:

@@ -1,6 +1,7 @@
 """What a run about conformations returns, once pose and z of particles are known."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.conformation_checks import predicted_share, rigid_share
 from cryoinfer.evaluation.rigid_search import resampled
+from cryoinfer.inference.field_projector import FieldProjector
 from cryoinfer.inference.outlier_score import (
     Fit,
     InlierStatistics,
@@ -17,6 +19,7 @@ from cryoinfer.inference.outlier_score import (
 )
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses
+from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
@@ -26,13 +29,12 @@ from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pas
 from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.reconstruct import insert_all
-from cryoinfer.workflows.subspace_loop import SubspaceLoop, SubspaceState
 
 
 def outlier_scores(
     problem: Problem,
     source: ImageSource,
-    projector: SubspaceProjector,
+    projector: Projector,
     posterior: ParticlePosterior,
     monitor: Monitor,
 ) -> Tensor:
@@ -45,7 +47,7 @@ def outlier_scores(
     problem : Problem
     source : ImageSource
         To the projector's radius or farther.
-    projector : SubspaceProjector
+    projector : Projector
         To the low radius of the test.
     posterior : ParticlePosterior
         Of all particles: the test is made at its first modes.
@@ -64,41 +66,63 @@ def outlier_scores(
     return outlier_score(found, InlierStatistics.of(found))
 
 
+@dataclass(frozen=True)
+class ConformationMaps:
+    """Maps, and what is known of all particles in them.
+
+    Attributes
+    ----------
+    maps : tuple of Tensor, each of shape (m, m, m)
+        The mean and the components.
+    low : Projector
+        To the low radius that outliers are told at.
+    posterior : ParticlePosterior
+    """
+
+    maps: tuple[Tensor, ...]
+    low: SubspaceProjector | FieldProjector
+    posterior: ParticlePosterior
+
+
 def found_conformations(
-    loop: SubspaceLoop, state: SubspaceState, gain: HeldOutGain, monitor: Monitor
+    problem: Problem,
+    noise: tuple[Tensor, ...],
+    found: ConformationMaps,
+    gain: HeldOutGain,
+    last_radius: int,
+    monitor: Monitor,
 ) -> Heterogeneity:
     """Score particles, make the map of those that show it, and return all of a run.
 
     Parameters
     ----------
-    loop : SubspaceLoop
-        To the radius of the last maps.
-    state : SubspaceState
+    problem : Problem
+    noise : tuple of Tensor
+        Noise power per optics group and ring.
+    found : ConformationMaps
         Of its particles.
     gain : HeldOutGain
+    last_radius : int
+        That the maps reach.
     monitor : Monitor
     """
-    problem, noise = loop.problem, loop.noise
-    assert state.subspace is not None
-    low = state.subspace.projector(loop.config.radius, problem.device)
+    low, posterior = found.low, found.posterior
     near = StrictImages(problem.grid, low.radius, noise)
-    strange = outlier_scores(problem, near, low, state.posterior, monitor)
+    strange = outlier_scores(problem, near, low, posterior, monitor)
     shows = torch.nonzero(~is_outlier(strange)).squeeze(1)
-    poses = state.posterior.mode()
     source = StrictImages(problem.grid, problem.grid.box // 2 - 1, noise)
-    sums = insert_all(problem.of_rows(shows), source, poses[shows], monitor)
+    poses = posterior.mode()[shows]
+    sums = insert_all(problem.of_rows(shows), source, poses, monitor)
     run = RunResult(
         reconstruct_sums(problem, sums),
-        state.posterior,
+        posterior,
         problem.half + 1,
         noise,
         iterations=(),
         outlier_score_nats=strange,
         unreadable=torch.zeros(len(problem.particles), dtype=torch.bool),
     )
-    maps = tuple(state.subspace.maps)
-    last = loop.config.map_radius
-    return conformation_result(problem.particles, run, maps, last, gain)
+    return conformation_result(problem.particles, run, found.maps, last_radius, gain)
 
 
 def conformation_result(

@@ -10,9 +10,12 @@ import torch
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.heterogeneity import Heterogeneity
-from cryoinfer.workflows.conformation_result import found_conformations
+from cryoinfer.workflows.conformation_result import (
+    ConformationMaps,
+    found_conformations,
+)
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
-from cryoinfer.workflows.subspace_learning import SubspaceLearning
+from cryoinfer.workflows.subspace_learning import LearnedSubspace, SubspaceLearning
 from cryoinfer.world import ALONE, World
 
 _DEFAULTS = HeterogeneityConfig()
@@ -54,10 +57,28 @@ def heterogeneity(
         If they show no structure.
     """
     learning = SubspaceLearning.begun(particles, config, monitor, world, device)
-    monitor = learning.monitor
     learned = learning.learned()
-    problem = learning.problem
-    state = learning.last(problem, learned)
+    state = learning.last(learning.problem, learned)
+    return finished_conformations(learning, learned, learning.maps_of(state))
+
+
+def finished_conformations(
+    learning: SubspaceLearning, learned: LearnedSubspace, found: ConformationMaps
+) -> Heterogeneity:
+    """Return what is found, with outliers and the map of all particles.
+
+    Parameters
+    ----------
+    learning : SubspaceLearning
+    learned : LearnedSubspace
+    found : ConformationMaps
+        Of all particles.
+    """
     return found_conformations(
-        learning.last_loop(problem, learned), state, learned.gain, monitor
+        learning.problem,
+        learned.noise,
+        found,
+        learned.gain,
+        learning.map_radius,
+        learning.monitor,
     )

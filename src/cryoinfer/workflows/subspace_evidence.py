@@ -56,7 +56,7 @@ def held_out_gain(loop: SubspaceLoop, poses: Latents, monitor: Monitor) -> HeldO
     for half in (0, 1):
         rows = torch.nonzero(loop.problem.half == half).squeeze(1)
         others = torch.nonzero(loop.problem.half != half).squeeze(1)
-        alone = _divided(loop.problem.of_rows(rows), loop.config.seed)
+        alone = divided(loop.problem.of_rows(rows), loop.config.seed)
         own = replace(loop, problem=alone)
         known = poses[rows]
         state = own.at_poses(
@@ -87,7 +87,7 @@ def _summary(gain: Tensor) -> HeldOutGain:
     )
 
 
-def _divided(problem: Problem, seed: int) -> Problem:
+def divided(problem: Problem, seed: int) -> Problem:
     """Return the problem of one half-set, divided anew: its filter needs two."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(problem.particles), generator=generator)

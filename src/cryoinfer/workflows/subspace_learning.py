@@ -19,6 +19,7 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.workflows.conformation_result import ConformationMaps
 from cryoinfer.workflows.consensus import (
     LAST_FINER,
     drawn_problem,
@@ -150,6 +151,11 @@ class SubspaceLearning:
         return self.problem.particles.select(self.rows)
 
     @property
+    def low_radius(self) -> int:
+        """Fourier radius that conformations are inferred at."""
+        return self.problem.grid.radius_at(self.config.resolution_angstrom)
+
+    @property
     def map_radius(self) -> int:
         """Fourier radius of the last maps and poses."""
         finest = self.config.resolution_angstrom * LAST_FINER
@@ -266,10 +272,11 @@ class SubspaceLearning:
                 break
         return state
 
-    def last_loop(self, problem: Problem, learned: LearnedSubspace) -> SubspaceLoop:
-        """Return the loop of the last maps and poses."""
-        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER)
-        return replace(loop, checkpoints=self.parts)
+    def maps_of(self, state: SubspaceState) -> ConformationMaps:
+        """Return the maps of a state of all particles, and what is known of these."""
+        assert state.subspace is not None
+        low = state.subspace.projector(self.low_radius, self.problem.device)
+        return ConformationMaps(tuple(state.subspace.maps), low, state.posterior)
 
     def last(self, problem: Problem, learned: LearnedSubspace) -> SubspaceState:
         """Search particles in what was learned, and refine pose and z of each.
@@ -285,7 +292,8 @@ class SubspaceLearning:
         SubspaceState
             With a subspace of these particles, to the radius of the last maps.
         """
-        loop = self.last_loop(problem, learned)
+        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER)
+        loop = replace(loop, checkpoints=self.parts)
         if self.config.poses == "given":
             state = loop.begun(given_poses(problem.particles))
             state = replace(state, subspace=learned.subspace, done=_FIRST_ITERATIONS)

@@ -33,6 +33,7 @@ from cryoinfer.records import Latents
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
+from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.structure_update import PADDING
@@ -312,24 +313,12 @@ class SubspaceLoop:
         if not self.config.dims:
             return state
         assert state.subspace is not None
-        posterior, maps = state.posterior, state.subspace.maps
-        z = posterior.mode().conformation
-        components = maps[1:].double().flatten(1)
-        axes = torch.linalg.eigh(components @ components.T).eigenvectors.flip(1)
-        # A sign that does not depend on the machine: the longer tail is positive.
-        skew = ((z @ axes) ** 3).mean(0)
-        axes = axes * torch.where(skew < 0, -1.0, 1.0)
+        maps = state.subspace.maps
+        axes = principal_axes(maps[1:], state.posterior.mode().conformation)
         axes = self.problem.world.of_first(axes)
         turned = torch.einsum("kzyx,kl->lzyx", maps[1:], axes.to(maps))
-        whole = torch.eye(6 + len(axes), dtype=torch.float64)
-        whole[6:, 6:] = axes
-        modes = replace(
-            posterior.modes, conformation=posterior.modes.conformation @ axes
-        )
-        posterior = replace(
-            posterior, modes=modes, covariance=whole.mT @ posterior.covariance @ whole
-        )
         subspace = replace(state.subspace, maps=torch.cat([maps[:1], turned]))
+        posterior = turned_conformations(state.posterior, axes)
         return replace(state, posterior=posterior, subspace=subspace)
 
     def refined(self, state: SubspaceState, monitor: Monitor) -> SubspaceState:

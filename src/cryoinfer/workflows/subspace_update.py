@@ -8,8 +8,10 @@ from torch import Tensor
 
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.inference.subspace_projector import SubspaceProjector
+from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.reconstruction.backproject import signal_to_noise
 from cryoinfer.reconstruction.coupled import CoupledSlices, CoupledSums, solve_coupled
+from cryoinfer.records import Latents
 from cryoinfer.workflows.particle_pass import InferredBatch
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.structure_update import PADDING
@@ -51,25 +53,14 @@ class SubspaceSums:
 
     def add(self, one: InferredBatch[SubspaceProjector]) -> None:
         """Insert images at their best modes."""
-        posterior, at = one.placed, one.placed.mode()
-        sums = self.second if one.half else self.first
-        conformation = at.conformation
+        posterior = one.placed
+        conformation = posterior.mode().conformation
         one_each = conformation.new_ones(len(conformation), 1)
         mean = torch.cat([one_each, conformation], 1)
         second = mean[:, :, None] * mean[:, None]
         second[:, 1:, 1:] += posterior.covariances[:, 0, 6:, 6:]
-        images = one.images.prefix(sums.radius)
-        images = images.at_defocus_offset(at.defocus_offset_angstrom)
-        seen = images.moved_back(at.pose.shift_angstrom)
-        slices = CoupledSlices(
-            at.pose.rotation,
-            images.disc,
-            seen * images.ctf,
-            images.ctf.square(),
-            mean,
-            second,
-        )
-        sums.insert(slices, images.scale)
+        sums = self.second if one.half else self.first
+        insert_shares(sums, one.images, posterior.mode(), mean, second)
         self.moments.add_(second.double().sum(0).to(self.moments))
 
     @property
@@ -80,6 +71,42 @@ class SubspaceSums:
             *self.second.tensors,
             self.moments,
         ]
+
+
+def insert_shares(
+    sums: CoupledSums,
+    images: WhitenedImages,
+    at: Latents,
+    mean: Tensor,
+    second: Tensor,
+) -> None:
+    """Insert images that show several maps, each with a share that is uncertain.
+
+    Parameters
+    ----------
+    sums : CoupledSums
+        Of k maps.
+    images : WhitenedImages
+        Of n particles, to the radius of the sums or farther.
+    at : Latents
+        Their poses.
+    mean : Tensor, shape (n, k)
+        Of the shares.
+    second : Tensor, shape (n, k, k)
+        Their second moments.
+    """
+    images = images.prefix(sums.radius)
+    images = images.at_defocus_offset(at.defocus_offset_angstrom)
+    seen = images.moved_back(at.pose.shift_angstrom)
+    slices = CoupledSlices(
+        at.pose.rotation,
+        images.disc,
+        seen * images.ctf,
+        images.ctf.square(),
+        mean,
+        second,
+    )
+    sums.insert(slices, images.scale)
 
 
 @dataclass(frozen=True)
@@ -123,32 +150,62 @@ def solve_subspace(
         Signal over noise of components in every shell; None takes it from the
         correlation of the half-sets.
     """
+    solved = solve_masked(problem, (sums.first, sums.second), mask, snr)
+    maps = solved.maps
+    # What z turned out to be: its mean goes to the map, its spread to the components
+    # (parameter expansion: Liu, Rubin and Wu, Biometrika 85, 755, 1998).
+    n = sums.moments[0, 0]
+    mean = sums.moments[0, 1:] / n
+    spread = sums.moments[1:, 1:] / n - mean[:, None] * mean
+    root = torch.linalg.cholesky(spread).to(maps)
+    components = torch.einsum("kzyx,kl->lzyx", maps[1:], root)
+    middle = maps[0] + torch.einsum("k,kzyx->zyx", mean.to(maps), maps[1:])
+    return Subspace(torch.cat([middle[None], components]), solved.fsc)
+
+
+@dataclass(frozen=True)
+class SolvedMaps:
+    """Maps that share their images, as they come out of their sums.
+
+    Attributes
+    ----------
+    maps : Tensor, shape (k, m, m, m)
+        With a Wiener filter.
+    halves : tuple of two Tensor, each of shape (k, m, m, m)
+        Of the half-sets, without.
+    fsc : Tensor, shape (k, shells)
+        Between these.
+    """
+
+    maps: Tensor
+    halves: tuple[Tensor, Tensor]
+    fsc: Tensor
+
+
+def solve_masked(
+    problem: Problem,
+    sums: tuple[CoupledSums, CoupledSums],
+    mask: Tensor,
+    snr: float | None,
+) -> SolvedMaps:
+    """Return maps of least squares; parameters as of :func:`solve_subspace`."""
     box, map_box = problem.grid.box, mask.shape[-1]
-    maps, shells = len(sums.moments), sums.first.radius + 1
-    first, second = sums.first.to("cpu"), sums.second.to("cpu")
+    maps, shells = len(sums[0].own), sums[0].radius + 1
+    there = [one.to("cpu") for one in sums]
     flat = torch.full((maps, shells), 1e3)
-    halves = [
-        torch.stack(solve_coupled(one, flat, box, map_box)) * mask
-        for one in (first, second)
-    ]
+    first, second = (
+        torch.stack(solve_coupled(one, flat, box, map_box)) * mask for one in there
+    )
     fsc = torch.stack(
         [
             fourier_shell_correlation(a, b).float()[:shells]
-            for a, b in zip(*halves, strict=True)
+            for a, b in zip(first, second, strict=True)
         ]
     )
     ratio = torch.stack([signal_to_noise(one, joined=True) for one in fsc])
     if snr is not None:
         ratio[1:] = snr
     ratio[1:] = ratio[1:].clamp(min=_LEAST_SNR)
-    both = solve_coupled(first.plus(second), ratio, box, map_box)
-    solved = torch.stack(both) * mask
-    # What z turned out to be: its mean goes to the map, its spread to the components
-    # (parameter expansion: Liu, Rubin and Wu, Biometrika 85, 755, 1998).
-    n = sums.moments[0, 0]
-    mean = sums.moments[0, 1:] / n
-    spread = sums.moments[1:, 1:] / n - mean[:, None] * mean
-    root = torch.linalg.cholesky(spread).to(solved)
-    components = torch.einsum("kzyx,kl->lzyx", solved[1:], root)
-    middle = solved[0] + torch.einsum("k,kzyx->zyx", mean.to(solved), solved[1:])
-    return Subspace(torch.cat([middle[None], components]), fsc)
+    both = there[0].plus(there[1])
+    joined = torch.stack(solve_coupled(both, ratio, box, map_box)) * mask
+    return SolvedMaps(joined, (first, second), fsc)

@@ -15,7 +15,10 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
-from cryoinfer.workflows.conformation_result import found_conformations
+from cryoinfer.workflows.conformation_result import (
+    ConformationMaps,
+    found_conformations,
+)
 from cryoinfer.workflows.consensus import LAST_FINER
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import ResidualPower
@@ -112,8 +115,9 @@ def search_conformations(
     monitor = SharedMonitor(monitor, world)
     radius = learned.search_radius
     config = SubspaceConfig(learned.dims, radius, learned.last_radius, seed)
-    maps = torch.stack(list(learned.maps))
-    subspace = Subspace(maps, maps.new_ones(len(maps), learned.last_radius + 1))
+    stacked = torch.stack(list(learned.maps))
+    shells = learned.last_radius + 1
+    subspace = Subspace(stacked, stacked.new_ones(len(stacked), shells))
     noise = initial_noise(problem)
     measured = problem.of_rows(torch.nonzero(problem.noise_rows).squeeze(1))
     for number in range(1, _NOISE_ROUNDS + 1):
@@ -122,13 +126,15 @@ def search_conformations(
     loop = SubspaceLoop.of(problem, noise, config)
     state = loop.found_in(subspace, "search", monitor)
     nothing = HeldOutGain.of_nothing(learned.dims)
-    found = found_conformations(loop, state, nothing, monitor)
+    projector = subspace.projector(radius)
+    maps = ConformationMaps(learned.maps, projector, state.posterior)
+    last = learned.last_radius
+    found = found_conformations(problem, noise, maps, nothing, last, monitor)
     assert found.run.outlier_score_nats is not None
     rows = judging_rows(found.run.outlier_score_nats, generator)
     if not len(rows):
         return found
     judged = loop.problem.of_rows(rows)
-    projector = subspace.projector(radius)
     source = StrictImages(problem.grid, radius, noise)
     poses = state.posterior[rows].mode()
     return replace(
