@@ -142,18 +142,23 @@ def solve_coupled(
     -------
     list of Tensor, shape (map_box, map_box, map_box)
     """
+    shell = _shell(sums.own[0])
+    inside = voxel_distance(sums.own[0]) <= sums.radius + 0.5
+    shell = shell[inside]
     joined = [one.hermitian() for one in sums.own]
-    numerator = torch.stack([value for value, _ in joined], -1)
+    # Weights are real: both parts of the numerators are right sides of one system.
+    numerator = torch.stack(
+        [torch.view_as_real(value)[inside] for value, _ in joined], -2
+    )
     k = len(sums.own)
-    matrix = numerator.real.new_zeros(*numerator.shape, k)
+    matrix = numerator.new_zeros(len(shell), k, k)
     pair = 0
     for one, (_, weight) in enumerate(joined):
-        matrix[..., one, one] = weight
+        matrix[:, one, one] = weight[inside]
         for other in range(one):
             shared = sums.shared[pair + other].hermitian()[1]
-            matrix[..., one, other] = matrix[..., other, one] = shared
+            matrix[:, one, other] = matrix[:, other, one] = shared[inside]
         pair += one
-    shell = _shell(sums.own[0])
     for one, own in enumerate(sums.own):
         mean_weight = shell_sums(own).mean_weight
         ratio = torch.nn.functional.pad(
@@ -161,13 +166,15 @@ def solve_coupled(
         )[: len(mean_weight)]
         floor = torch.maximum(_EMPTY * mean_weight, mean_weight / ratio.clamp(min=1e-3))
         tiny = torch.finfo(torch.float32).tiny
-        matrix[..., one, one] += floor.clamp(min=tiny)[shell]
-    whole = torch.linalg.solve(matrix.to(numerator.dtype), numerator)
-    inside = voxel_distance(sums.own[0]) <= sums.radius + 0.5
-    return [
-        solve(_divided(own, whole[..., one] * inside), None, box, map_box)
-        for one, own in enumerate(sums.own)
-    ]
+        matrix[:, one, one] += floor.clamp(min=tiny)[shell]
+    solved = torch.linalg.solve(matrix, numerator)
+    maps = []
+    for one, own in enumerate(sums.own):
+        whole = numerator.new_zeros(*inside.shape, 2)
+        whole[inside] = solved[:, one]
+        value = torch.view_as_complex(whole)
+        maps.append(solve(_divided(own, value), None, box, map_box))
+    return maps
 
 
 def _shell(accumulator: SliceAccumulator) -> Tensor:
