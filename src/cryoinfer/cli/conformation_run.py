@@ -18,6 +18,7 @@ from cryoinfer.report.heterogeneity import assess_heterogeneity, verdict_words
 from cryoinfer.report.parts import cautions
 from cryoinfer.results import layout
 from cryoinfer.results.conformation_files import write_heterogeneity
+from cryoinfer.results.field import FIELD
 from cryoinfer.results.flags import OBEYED
 from cryoinfer.results.heterogeneity import COMPONENTS, LAST_RADIUS, Heterogeneity
 from cryoinfer.results.map_numbers import map_numbers
@@ -60,6 +61,7 @@ def finish_conformations(
         "rigid_share": list(found.rigid_share),
         LAST_RADIUS: found.last_radius,
         "z_sd": found.z_sd.median(0).values.tolist() if found.dims else [],
+        **_field_numbers(found),
         **numbers,
     }
     if found.run.prepared is not None:
@@ -75,6 +77,14 @@ def finish_conformations(
     return [*_summary(folder, found), *(f"Caution: {text}" for text in warned)]
 
 
+def _field_numbers(found: Heterogeneity) -> dict[str, Any]:
+    """Return what the record holds of fields, nothing where none was tried."""
+    gain = found.field_gain
+    if gain is None:
+        return {}
+    return {FIELD: {**asdict(gain), "kept": gain.best, "verdict": gain.verdict}}
+
+
 def _left_out(found: Heterogeneity) -> LeftOut | None:
     strange, unreadable = found.run.outlier_score_nats, found.run.unreadable
     if strange is None or unreadable is None:
@@ -85,6 +95,8 @@ def _left_out(found: Heterogeneity) -> LeftOut | None:
 def _summary(folder: RunFolder, found: Heterogeneity) -> list[str]:
     """Return what a finished run has led to."""
     rows = {"Conformations": verdict_words(found.gain, found.dims)}
+    if found.field_gain is not None:
+        rows["Field"] = found.field_gain.verdict
     rows["Mean map"] = resolution_words(map_numbers(found.reconstruction), ONE_MAP)
     for number in range(found.dims):
         spread = float(found.z[:, number].std())

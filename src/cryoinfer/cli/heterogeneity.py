@@ -1,8 +1,8 @@
-"""The conformations of particles, in a subspace of maps."""
+"""The conformations of particles, in a subspace or a curved field of maps."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -18,7 +18,7 @@ from cryoinfer.cli.conformation_run import finish_conformations
 from cryoinfer.cli.map_inputs import read_focus_mask
 from cryoinfer.cli.options import RefinementMethod
 from cryoinfer.cli.plan import Plan
-from cryoinfer.cli.processes import joined_processes
+from cryoinfer.cli.processes import joined_processes, require_alone
 from cryoinfer.cli.results import write_encoder
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
@@ -31,6 +31,11 @@ from cryoinfer.workflows.amortized_conformations import (
     AmortizedConformations,
     amortize_conformations,
 )
+from cryoinfer.workflows.field_heterogeneity import (
+    MOST_MAPS,
+    field_heterogeneity,
+    require_field_dims,
+)
 from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import (
     HeterogeneityConfig,
@@ -39,7 +44,6 @@ from cryoinfer.workflows.heterogeneity_config import (
 )
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.subspace_learning import SubspaceLearning
-from cryoinfer.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +52,27 @@ class HeterogeneityOptions(ConformationOptions):
 
     Attributes
     ----------
+    model : {"subspace", "field"}
     dims : int or None
-        Components; None for as many as held-out images ask for.
+        Components, or dimensions of z in a field; None for as many as held-out images
+        ask for.
     method : {"search", "amortized", "semi-amortized"}
         By which all particles are inferred in what some of them have taught.
     focus_mask : Path or None
         Of the components.
     """
 
+    model: Literal["subspace", "field"]
     dims: int | None
     method: RefinementMethod
     focus_mask: Path | None
 
     def own_arguments(self) -> dict[str, Any]:
-        """Return what decides the result of a subspace alone."""
+        """Return what decides the result of a subspace, or a field, alone."""
+        model = {"model": self.model} if self.model == "field" else {}
         mask = self.focus_mask
         return {
+            **model,
             "dims": self.dims,
             "method": self.method,
             "focus-mask": None if mask is None else recorded_path(mask),
@@ -101,7 +110,7 @@ def find_conformations(options: HeterogeneityOptions, console: Console) -> None:
     """
     with joined_processes() as world:
         job = ConformationJob.read(options, world)
-        _require_usable(job.chosen, options, world)
+        _require_usable(job, options)
         config = _config(job.chosen, options)
         run_job(job, _model(job, options, config), console)
 
@@ -130,10 +139,13 @@ def _model(
 
     def plan(threads: int) -> Plan:
         dims = options.dims
+        steps = 0 if options.method == "search" else TrainingConfig().steps
+        if options.model == "field":
+            sought = "a curved field, where held-out images support one"
+            return job.plan(sought, MOST_MAPS - 1, steps, threads)
         sought = "as many components as held-out images support"
         if dims is not None:
             sought = f"{dims} component{'s' if dims > 1 else ''}"
-        steps = 0 if options.method == "search" else TrainingConfig().steps
         tried = config.tried_dims(len(job.chosen))
         return job.plan(sought, tried, steps, threads)
 
@@ -154,17 +166,24 @@ def _model(
     return ConformationModel(plan, infer, finish)
 
 
-def _require_usable(
-    chosen: Particles, options: HeterogeneityOptions, world: World
-) -> None:
+def _require_usable(job: ConformationJob, options: HeterogeneityOptions) -> None:
     """Refuse particles and options that do not go together.
 
     Raises
     ------
     InputError
     """
+    chosen, world = job.chosen, job.world
     require_frame_of_mask(options.focus_mask, options.poses)
     require_enough(len(chosen), options.config())
+    if options.model == "field":
+        require_field_dims(options.config())
+        require_alone(world, "--model field")
+        if job.device.type != "cpu":
+            raise InputError(
+                f"--model field computes on the CPU, found --device {job.device.type}: "
+                "leave it out"
+            )
     if options.poses == "given":
         given_poses(chosen)
     if options.method == "search":
@@ -186,6 +205,8 @@ def _inferred(
     monitor: Monitor,
 ) -> Heterogeneity | AmortizedConformations:
     chosen, world = job.chosen, job.world
+    if options.model == "field":
+        return field_heterogeneity(chosen, config, monitor)
     if options.method == "search":
         return heterogeneity(chosen, config, monitor, world, job.device)
     encoder = replace(fitting_encoder(chosen.box), seed=options.seed)

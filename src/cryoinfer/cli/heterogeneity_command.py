@@ -17,11 +17,12 @@ from cryoinfer.errors import InputError
 from cryoinfer.results.layout import MOST_CLASSES
 
 Model = Annotated[
-    Literal["subspace", "classes"],
+    Literal["subspace", "field", "classes"],
     typer.Option(
         "--model",
         help="A linear subspace of maps, for particles that change continuously or "
-        "between few states of one molecule; or discrete classes with a map each, for "
+        "between few states of one molecule; a curved field of maps, learned from the "
+        "subspace, for large motions; or discrete classes with a map each, for "
         "assemblies with parts missing and different molecules.",
     ),
 ]
@@ -42,8 +43,9 @@ Dims = Annotated[
         "--dims",
         callback=numbers.whole(1, 20),
         metavar="COUNT",
-        help="Components, with `--model subspace`; by default as many as raise the "
-        "likelihood of held-out images, at most 4.",
+        help="Components, with `--model subspace`, or dimensions of z, with `--model "
+        "field`; by default as many as raise the likelihood of held-out images, at "
+        "most 4 components or 3 dimensions.",
         show_default=False,
     ),
 ]
@@ -121,8 +123,9 @@ def heterogeneity(
     """Infer pose and conformation of every particle, without an atomic model.
 
     A subspace: a mean map and components, and for every particle its pose and its
-    coordinates z along the components, with their uncertainty. Classes: a map of each,
-    and the probability of every particle to be of each.
+    coordinates z along the components, with their uncertainty. A field: the same where
+    the map is a polynomial of z. Classes: a map of each, and the probability of every
+    particle to be of each.
     """
     _require_own_options(model, dims, classes, method)
     _require_mask_applies(focus_mask, model, method)
@@ -150,16 +153,16 @@ def heterogeneity(
         return
     from cryoinfer.cli import heterogeneity as command
 
-    subspace = command.HeterogeneityOptions(
-        dims=dims, method=method, focus_mask=focus_mask, **given
+    continuous = command.HeterogeneityOptions(
+        model=model, dims=dims, method=method, focus_mask=focus_mask, **given
     )
-    command.find_conformations(subspace, Console())
+    command.find_conformations(continuous, Console())
 
 
 def _require_own_options(
     model: str, dims: int | None, classes: int | None, method: str
 ) -> None:
-    """Refuse options of the other model.
+    """Refuse options of another model.
 
     Raises
     ------
@@ -174,7 +177,12 @@ def _require_own_options(
             f"--method {method} is of --model subspace: classes are searched; leave it "
             "out"
         )
-    if model == "subspace" and classes is not None:
+    if model == "field" and method != "search":
+        raise InputError(
+            f"--method {method} is of --model subspace: particles are searched in the "
+            "subspace before a field is learned; leave it out"
+        )
+    if model != "classes" and classes is not None:
         raise InputError("--classes is of --model classes, which was not asked for")
 
 
@@ -187,9 +195,10 @@ def _require_mask_applies(focus_mask: Path | None, model: str, method: str) -> N
     """
     if focus_mask is None:
         return
-    if model == "classes":
+    if model != "subspace":
         raise InputError(
-            "--focus-mask is of --model subspace: maps of classes differ anywhere"
+            "--focus-mask is of --model subspace: maps of classes, and of a field, "
+            "differ anywhere"
         )
     if method != "search":
         raise InputError(

@@ -19,6 +19,7 @@ from cryoinfer.io.mrc import read_cube
 from cryoinfer.report.heterogeneity import HeterogeneityContent
 from cryoinfer.results import layout
 from cryoinfer.results.calibration_trial import CalibrationTrial
+from cryoinfer.results.field import FIELD
 from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, HeldOutGain
 from cryoinfer.results.posterior_files import require_known
 from cryoinfer.results.run_arrays import run_arrays
@@ -87,11 +88,26 @@ def read_heterogeneity(path: Path) -> HeterogeneityContent:
         stage_seconds=record.stage_seconds,
         arguments=spelled_arguments(record.arguments),
         versions=record.versions,
+        field_verdict=_field_words(record),
         warnings=_warnings(record),
         remarks=tuple(results.get(REMARKS, ())),
         trials=_trials(record),
         correlation=correlation,
     )
+
+
+def _field_words(record: RunRecord) -> str:
+    """Return what is to be known of a curved field, nothing where none was tried."""
+    found = record.results.get(FIELD)
+    if found is None:
+        return ""
+    said = str(found["verdict"])
+    if found["kept"] is not None:
+        said += (
+            " The maps along axes on this page are those to first order in z; "
+            "`cryoinfer volumes` makes maps of any z."
+        )
+    return said
 
 
 def _trials(record: RunRecord) -> dict[str, CalibrationTrial]:

@@ -73,6 +73,8 @@ class HeterogeneityContent:
     seed : int
     stage_seconds : mapping from stage to seconds
     arguments, versions : mapping
+    field_verdict : str
+        Whether a curved field says more than the subspace; empty if none was tried.
     warnings, remarks : tuple of str
     trials : mapping of str to CalibrationTrial
         Of an encoder that has inferred the particles.
@@ -100,6 +102,7 @@ class HeterogeneityContent:
     stage_seconds: Mapping[str, float]
     arguments: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    field_verdict: str = ""
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     trials: Mapping[str, CalibrationTrial] = field(default_factory=dict)
@@ -167,6 +170,8 @@ def assess_heterogeneity(content: HeterogeneityContent) -> list[Finding]:
         )
     else:
         findings.append(Finding("good", verdict_words(content.gain, dims)))
+    if content.field_verdict:
+        findings.append(Finding("good", content.field_verdict))
     for number, share in enumerate(content.pose_r2, 1):
         if share > _FOLLOWS_POSE:
             findings.append(

@@ -19,6 +19,7 @@ from cryoinfer.io.mrc import MapFile, read_cube
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
+from cryoinfer.results.field import write_field
 from cryoinfer.results.flags import FLAG, given_flags
 from cryoinfer.results.heterogeneity import COMPONENTS, Heterogeneity
 from cryoinfer.results.particle_rows import (
@@ -72,6 +73,8 @@ def write_heterogeneity(
     for number, one in enumerate(found.maps):
         name = layout.COMPONENT.format(number) if number else layout.MEAN
         save_map(folder / name, one, pixel_size)
+    if found.field is not None:
+        write_field(folder / layout.FIELD, found.field, pixel_size)
     write_reconstruction(folder, found.reconstruction)
     write_noise(folder / layout.NOISE, found.run.noise_power)
     write_posteriors(

@@ -14,6 +14,9 @@ from cryoinfer.io.files import require_file
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.torch_files import read_values, write_values
 
+FIELD = "field"
+"""Key of a run's record: the fields that were tried."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -133,6 +136,23 @@ class FieldGain:
         best = max(range(len(self.dims)), key=lambda one: self.mean_nats[one])
         gains = self.mean_nats[best] > self.SIGNIFICANT_SE * self.se_nats[best]
         return best if gains else None  # NaN is no gain
+
+    @property
+    def verdict(self) -> str:
+        """Whether a field says more than the subspace, in words."""
+        best = self.best
+        if best is None:
+            return (
+                "No curved field says more of held-out images than the linear "
+                "subspace, which is kept."
+            )
+        mean, error = self.mean_nats[best], self.se_nats[best]
+        dims = self.dims[best]
+        return (
+            f"A curved field of degree {self.degrees[best]} in {dims} "
+            f"dimension{'s' if dims > 1 else ''} raises the log-likelihood of a "
+            f"held-out image by {mean:.2f} ± {error:.2f} nats over the linear subspace."
+        )
 
 
 def write_field(path: Path, field: Field, pixel_size_angstrom: float) -> None:

@@ -33,7 +33,10 @@ _DEFAULTS = HeterogeneityConfig()
 _FIELD = "field"
 
 _DEGREES = {1: 3, 2: 3, 3: 2}
-"""Of the polynomials, by the number of dimensions: 4 to 10 maps."""
+"""Of the polynomials, by the number of dimensions: 4, 10 and 10 maps."""
+
+MOST_MAPS = max(len(HermiteFeatures(dims, _DEGREES[dims])) for dims in _DEGREES)
+"""Of a field that is tried, which decides the memory that it needs."""
 
 
 @dataclass(frozen=True)

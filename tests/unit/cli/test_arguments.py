@@ -132,6 +132,7 @@ def of_heterogeneity(
     return HeterogeneityOptions(
         particles=simulated / "particles.star",
         out=Path("out"),
+        model="field",
         dims=2,
         poses="given",
         focus_mask=simulated / "truth.mrc",

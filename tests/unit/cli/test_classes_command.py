@@ -176,8 +176,11 @@ def test_a_homogeneous_set_has_one_class(tmp_path: Path) -> None:
         (("--model", "classes", "--classes", 0), "--classes"),
         (("--model", "classes", "--dims", 2), "--dims"),
         (("--classes", 2), "--classes"),
-        (("--model", "field"), "--model"),
         (("--model", "classes", "--classes", 2, "--device", "cuda"), "found none"),
+        (("--model", "atoms"), "--model"),
+        (("--model", "field", "--classes", 2), "--classes"),
+        (("--model", "field", "--method", "amortized"), "--method"),
+        (("--model", "field", "--dims", 4, "--poses", "given"), "1 to 3"),
     ],
 )
 def test_wrong_options_are_refused_with_one_message(
