@@ -19,7 +19,7 @@ from cryoinfer.io.mrc import MapFile, read_cube
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results import layout
-from cryoinfer.results.field import write_field
+from cryoinfer.results.field import FIELD, write_field
 from cryoinfer.results.flags import FLAG, given_flags
 from cryoinfer.results.heterogeneity import COMPONENTS, Heterogeneity
 from cryoinfer.results.particle_rows import (
@@ -113,7 +113,7 @@ def read_subspace(folder: Path, record: RunRecord) -> list[MapFile]:
     Raises
     ------
     InputError
-        If it is of classes, or a file is missing or damaged.
+        If it is of classes or of a field, or a file is missing or damaged.
     """
     if COMPONENTS not in record.results:
         raise InputError(
@@ -122,7 +122,14 @@ def read_subspace(folder: Path, record: RunRecord) -> list[MapFile]:
             "it, and go on from that run"
         )
     with record.trusted(folder):
+        is_field = record.results.get(FIELD, {}).get("kept") is not None
         count = int(record.results[COMPONENTS])
+    if is_field:
+        raise InputError(
+            f"the run in {folder} is of a curved field, which encoders do not learn "
+            "and new particles are not searched in: expected one map, or a subspace of "
+            "maps (`cryoinfer heterogeneity --model subspace`)"
+        )
     names = [layout.MEAN, *(layout.COMPONENT.format(k + 1) for k in range(count))]
     return [read_cube(folder / name) for name in names]
 

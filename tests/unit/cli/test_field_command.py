@@ -91,6 +91,13 @@ def test_z_follows_the_turn(finished: Path) -> None:
     assert np.corrcoef(fitted, angle)[0, 1] > 0.9
 
 
+def test_an_encoder_of_a_field_is_refused(finished: Path) -> None:
+    code, said = run("train", finished, "--out", finished.parent / "encoder.pt")
+    assert code == 2
+    assert "curved field" in " ".join(said.split())
+    assert not (finished.parent / "encoder.pt").exists()
+
+
 def test_of_two_states_the_subspace_is_kept(tmp_path: Path) -> None:
     particles = two_states(tmp_path, "adenylate-kinase-closed")
     out = tmp_path / "out"
