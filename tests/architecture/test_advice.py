@@ -78,6 +78,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/state_file.py": RUNS,
     "errors.py": RUNS,
     "workflows/inferred.py": RUNS,
+    "workflows/field_heterogeneity.py": ("heterogeneity",),
     "cli/outputs.py": WRITERS,
     "physics/structures/elastic.py": ("modes", "simulate", "dynamics"),
 }
