@@ -25,6 +25,7 @@ import defocus
 import densities
 import dynamics
 import encoder
+import field
 import files
 import harder_sets
 import heterogeneity
@@ -73,6 +74,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "heterogeneity": heterogeneity.shown,
     "classes": classes.shown,
     "continuous": continuous.shown,
+    "field": field.shown,
     "real_motion": real_motion.shown,
     "prepare": prepare.shown,
 }

@@ -35,7 +35,7 @@ _FIELD = "field"
 _DEGREES = {1: 3, 2: 3, 3: 2}
 """Of the polynomials, by the number of dimensions: 4, 10 and 10 maps.
 
-Of 5,000 images of a domain that turns by 150 degrees (benchmarks, section 26) held-out
+Of 5,000 images of a domain that turns by 150 degrees (benchmarks, section 28) held-out
 images gained -0.12, +0.98 and +0.70 nats over four components; degree 5 in one -0.15,
 degree 4 in two +1.12 with 15 maps.
 """
