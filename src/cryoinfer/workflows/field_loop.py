@@ -222,4 +222,6 @@ def first_dimensions(posterior: ParticlePosterior, dims: int) -> ParticlePosteri
 
 
 def _kept(one: InferredBatch[FieldProjector]) -> ParticlePosterior:
-    return one.placed.with_first_covariance()
+    # Modes without weight are not looked at, and come back: all rows are as wide.
+    modes = one.known.weight.shape[1]
+    return one.placed.best(modes).with_first_covariance()

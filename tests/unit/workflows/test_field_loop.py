@@ -175,6 +175,9 @@ def test_particles_are_in_order_along_a_turn(turning: tuple[Problem, Tensor]) ->
     linear = taught.mode().conformation
     assert found > 0.9
     assert found > monotone_r2(linear[:, :1], angle, generator)
+    # Modes that had no weight in the subspace have none in the field.
+    expected = torch.tensor([1.0, 0.0, 0.0]).to(state.posterior.weight)
+    assert bool((state.posterior.weight == expected).all())
     # Of unit spread, and no better known than that.
     assert 0.8 < float(z.std()) < 1.25
     assert 0 < float(state.posterior.covariances[:, 0, 6, 6].sqrt().median()) < 0.5
