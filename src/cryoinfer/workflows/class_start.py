@@ -50,8 +50,7 @@ def rough_coordinates(
     )
     state = rough.in_principal_axes(state)
     assert state.subspace is not None
-    size = state.subspace.maps[1:].double().flatten(1).norm(dim=1)
-    return state.posterior.mode().conformation * size / size.max()
+    return state.posterior.mode().conformation * state.subspace.relative_sizes
 
 
 def begun_from_nothing(

@@ -57,7 +57,7 @@ _CONSENSUS_FINER = 0.65
 conformations."""
 
 _MOST_SEARCHES = 12
-_CHANGED_DEGREES, _FEW_CHANGES = 10.0, 0.01
+_CHANGED_DEGREES, _FEW_CHANGES = 10.0, 0.003
 """Searches end where less than this share of poses has changed by so much. Where three
 poor maps of one of two states lay in two frames, 16, 3, 2, 5, 6, 5, 1 and 0.3 % did in
 turn, and of that state 62 % of the poses were off at first, 5 % in the end."""
@@ -229,8 +229,13 @@ class SubspaceLearning:
     ) -> SubspaceState:
         """Return the subspace at poses that maps of several states have found."""
         generator = torch.Generator().manual_seed(self.config.seed)
+        state = loop.in_principal_axes(state)
+        assert state.subspace is not None
+        # In equal units of the map: components of noise would count for as much.
+        size = state.subspace.relative_sizes
         z = state.posterior.mode().conformation
-        clusters = Clusters.of(z, _STATES, generator)
+        clusters = Clusters.of(z * size, _STATES, generator)
+        clusters = replace(clusters, centre=clusters.centre / size)
         clusters = loop.problem.world.of_first(clusters)
         if len(clusters.rows) > 1:
             config = self.config.abinitio(self.config.resolution_angstrom)

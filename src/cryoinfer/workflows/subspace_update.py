@@ -128,6 +128,12 @@ class Subspace:
         """Return the mean with its first components."""
         return replace(self, maps=self.maps[: 1 + count], fsc=self.fsc[: 1 + count])
 
+    @property
+    def relative_sizes(self) -> Tensor:
+        """By how much each component changes the map, over the largest, (q,)."""
+        size = self.maps[1:].double().flatten(1).norm(dim=1)
+        return size / size.max()
+
     def projector(
         self, radius: int, device: torch.device | str = "cpu"
     ) -> SubspaceProjector:
