@@ -52,10 +52,11 @@ _FIRST_SNR, _GROWING = 30.0, 4
 """Signal over noise of components before their halves are asked, and for so long."""
 
 _SEARCHED_MODES = 3
-_SEARCHED_CELLS = 24
-"""Of the coarse grid, that are looked at closer. Of 500 closed of 1,000 open and closed
-adenylate kinases (64 pixels, -10 dB) 3.4 % were lost with 12, 1.6 % with 24, 1.2 % with
-48."""
+_SEARCHED_CELLS = 48
+"""Of the coarse grid, that are looked at closer. Of 2,000 closed among 4,000 open and
+closed adenylate kinases (64 pixels, -10 dB) 1.8, 1.6 and 1.2 % were lost with 24, with
+48, and with 96 cells and ten refined modes, in 1.4, 1.7 and 2.8 ms of processor time an
+image; with the last, 0.1 % of all would have been likelier at their true pose."""
 
 _STEPS = 4
 _SOFT_EDGE = 2.0  # voxels of the mask
