@@ -132,7 +132,7 @@ def of_heterogeneity(
     return HeterogeneityOptions(
         particles=simulated / "particles.star",
         out=Path("out"),
-        model="field",
+        model="subspace",
         dims=2,
         poses="given",
         focus_mask=simulated / "truth.mrc",
@@ -148,6 +148,13 @@ def of_heterogeneity(
         resume=False,
         overwrite=False,
     )
+
+
+def of_field(
+    simulated: Path, reading: ParticleOptions, **_: Path
+) -> HeterogeneityOptions:
+    subspace = of_heterogeneity(simulated, reading)
+    return replace(subspace, model="field", focus_mask=None)
 
 
 def of_classes(simulated: Path, reading: ParticleOptions, **_: Path) -> ClassOptions:
@@ -186,7 +193,8 @@ KINDS = {
     "infer --watch": (of_infer(True), (new_particles, "infer_unseen")),
     "dynamics": (of_dynamics, (dynamics, "dynamics")),
     "heterogeneity": (of_heterogeneity, (heterogeneity, "find_conformations")),
-    "heterogeneity --model": (of_classes, (classes, "find_classes")),
+    "heterogeneity, field": (of_field, (heterogeneity, "find_conformations")),
+    "heterogeneity, classes": (of_classes, (classes, "find_classes")),
 }
 
 
@@ -201,7 +209,7 @@ def test_a_command_is_repeated_by_what_its_report_shows(
     make, (module, name) = KINDS[kind]
     made = make(simulated=simulated, finished=finished, reading=reading)
     recorded = arguments_of(made)
-    line = kind.split()[0]
+    line = kind.split()[0].rstrip(",")
     for option, value in spelled_arguments(recorded).items():
         line += f" {option} {value}" if option.startswith("--") else f" {value}"
     seen: list[Any] = []
