@@ -79,7 +79,13 @@ class Source:
 def shown() -> str:
     """Return all claims as a table."""
     cautions = [on_claims(one) for one in (NOISE, KERNELS, PRODUCTS, HALF_PRECISION)]
-    rows = [*of_searches(), *of_encoders(), *of_trust(), *of_motions()]
+    rows = [
+        *of_searches(),
+        *of_encoders(),
+        *of_trust(),
+        *of_motions(),
+        *of_conformations(),
+    ]
     return table(rows, COLUMNS, cautions)
 
 
@@ -239,4 +245,36 @@ def of_motions() -> Iterable[Row]:
         path.shown("open_share", ".1%"),
         path.shown("true_open_share", ".1%"),
         path.shown("trial_90%", ".1%"),
+    )
+
+
+def of_conformations() -> Iterable[Row]:
+    """Yield what is claimed of conformations without a model."""
+    states = Source.of("heterogeneity", 24, "", "--images 50000 --seeds 2").where(
+        images=50_000, method="search"
+    )
+    yield states.claim(
+        "two states, 50,000 images of 64 x 64 pixels at -10 dB, poses unknown: wall "
+        "time; median error of the view in each; on the wrong side (aims: 600 s, 1.5 "
+        "degrees, 0.1 %)",
+        f"{states.shown('seconds', '.0f')} s",
+        f"{states.shown('view_first', '.2f')} and "
+        f"{states.shown('view_second', '.2f')} degrees",
+        states.shown("confusion", ".2%"),
+    )
+    yield states.claim(
+        "10,000 others, searched in the maps of that run: wall time; view; on the "
+        "wrong side",
+        f"{states.shown('unseen_seconds', '.0f')} s",
+        f"{states.shown('unseen_view_first', '.2f')} and "
+        f"{states.shown('unseen_view_second', '.2f')} degrees",
+        states.shown("unseen_confusion", ".2%"),
+    )
+    way = Source.of("continuous", 27)
+    yield way.claim(
+        "a continuous motion, 10,000 images at -10 dB, poses unknown: rank correlation "
+        "of z (aim: 0.98); FSC area of maps along it; at true poses and places",
+        way.shown("rank", ".3f"),
+        way.shown("area", ".3f"),
+        way.shown("oracle_area", ".3f"),
     )
