@@ -128,7 +128,7 @@ def encoder_file(source: Path) -> Path:
         file = source / layout.ENCODER
         if not file.exists() and (source / RECORD).exists():
             require_finished(source)
-    require_file(file, "encoder of `cryoinfer train`")
+    require_file(file, "encoder, or run of `cryoinfer heterogeneity`")
     return file
 
 
