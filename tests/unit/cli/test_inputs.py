@@ -30,7 +30,7 @@ MISTYPED = {
     "refine there.star --map no.mrc -o out": "No such MRC file: no.mrc",
     "reconstruct no.star -o out": "No such STAR file: no.star",
     "train no -o out": "no is not the folder of a run",
-    "infer no there.star -o out": "No such encoder, or run of `cryoinfer heterogeneity`: no",
+    "infer no there.star -o out": "No such encoder, or run of `cryoinfer heterog",
     "infer there.pt no.star -o out": "No such STAR file: no.star",
     "infer there.pt no --watch -o out": "--watch expects a folder",
     "dynamics no.star --structure there.pdb -o out": "No such STAR file: no.star",
