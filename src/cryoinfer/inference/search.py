@@ -73,6 +73,25 @@ class Candidates:
     shift_angstrom: Tensor
     log_likelihood: Tensor
 
+    @classmethod
+    def at_shifts(
+        cls, rotation: Tensor, shift: Tensor, value: Tensor, move: Tensor
+    ) -> "Candidates":
+        """Return rotations (n, m, 3, 3), each at one of the shifts (n, s, 2).
+
+        ``move`` (n, m) says at which, ``value`` (n, m) how likely that is.
+        """
+        rows = torch.arange(len(move), device=move.device)[:, None]
+        return cls(rotation, shift[rows, move], value)
+
+    def alone(self, images: WhitenedImages) -> tuple[WhitenedImages, Latents]:
+        """Return n m images and latents, those of an image together."""
+        n, m = self.rotation.shape[:2]
+        image = torch.arange(n, device=images.device).repeat_interleave(m)
+        pose = Pose(self.rotation.flatten(0, 1), self.shift_angstrom.flatten(0, 1))
+        zero = torch.zeros(n * m, device=images.device)
+        return images.select(image), Latents.rigid(pose, zero)
+
     def best(self, count: int) -> "Candidates":
         """Return the ``count`` most likely of each image, best first."""
         value, order = self.log_likelihood.topk(min(count, self.rotation.shape[1]))
@@ -148,14 +167,24 @@ def nested_cells(
     Candidates
         Eight for every cell.
     """
+    rotation, shift = children_of(cells, plan)
+    value, move = projector.scores(images, rotation, shift).max(2)
+    return Candidates.at_shifts(rotation, shift, value, move)
+
+
+def children_of(cells: Candidates, plan: SearchPlan) -> tuple[Tensor, Tensor]:
+    """Return the children of cells, and the shifts that all of an image are tried at.
+
+    Returns
+    -------
+    rotation : Tensor of float64, shape (n, 8 m, 3, 3)
+    shift : Tensor of float64, shape (n, s, 2)
+        The best cell's, and half a step around it.
+    """
     rotation = children(cells.rotation, plan.cell_radian).flatten(1, 2)
     step = plan.shift_step_angstrom
     around = shift_grid(step / 2, step / 2) if step > 0 else torch.zeros(1, 2)
-    shift = cells.shift_angstrom[:, :1] + around.to(cells.shift_angstrom)
-    scores = projector.scores(images, rotation, shift)
-    value, move = scores.max(2)
-    rows = torch.arange(len(move), device=move.device)[:, None]
-    return Candidates(rotation, shift[rows, move], value)
+    return rotation, cells.shift_angstrom[:, :1] + around.to(cells.shift_angstrom)
 
 
 def refine_candidates(
@@ -182,12 +211,8 @@ def refine_candidates(
     PosteriorModes
         Of length n times m, those of an image together.
     """
-    n, m = start.rotation.shape[:2]
-    image = torch.arange(n, device=images.device).repeat_interleave(m)
-    pose = Pose(start.rotation.flatten(0, 1), start.shift_angstrom.flatten(0, 1))
-    begin = Latents.rigid(pose, torch.zeros(n * m, device=images.device))
+    each, begin = start.alone(images)
     longest = plan.cell_radian / 2
-    each = images.select(image)
     return refine_locally(projector, each, begin, prior, plan.steps, longest)
 
 

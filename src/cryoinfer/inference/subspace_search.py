@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import extract_slices
-from cryoinfer.geometry.so3_grid import asymmetric_unit, children
+from cryoinfer.geometry.so3_grid import asymmetric_unit
 from cryoinfer.inference.coarse import GRID_ORDER, PoseGrid, shift_grid
 from cryoinfer.inference.linear_conformation import conformation_at
 from cryoinfer.inference.local_refinement import refine_locally
@@ -20,7 +20,7 @@ from cryoinfer.inference.mode_ranking import ranked_posterior
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.search import Candidates, SearchPlan
+from cryoinfer.inference.search import Candidates, SearchPlan, children_of
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.inference.subspace_scores import (
     SliceProducts,
@@ -30,7 +30,6 @@ from cryoinfer.inference.subspace_scores import (
     slice_products,
 )
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.records import Latents, Pose
 
 _MEMORY_ELEMENTS = 2**21
 """Products held at a time: 8 MB stay in the cache."""
@@ -228,15 +227,10 @@ def nested_evidence(
     Candidates
         Eight for every cell.
     """
-    rotation = children(cells.rotation, plan.cell_radian).flatten(1, 2)
-    step = plan.shift_step_angstrom
-    around = shift_grid(step / 2, step / 2) if step > 0 else torch.zeros(1, 2)
-    shift = cells.shift_angstrom[:, :1] + around.to(cells.shift_angstrom)
-    evidence, move = marginal_scores(
-        slice_products(volumes, images, rotation, shift), sd
-    )
-    rows = torch.arange(len(move), device=move.device)[:, None]
-    return Candidates(rotation, shift[rows, move], evidence)
+    rotation, shift = children_of(cells, plan)
+    products = slice_products(volumes, images, rotation, shift)
+    evidence, move = marginal_scores(products, sd)
+    return Candidates.at_shifts(rotation, shift, evidence, move)
 
 
 def _refined(
@@ -247,10 +241,7 @@ def _refined(
     plan: SearchPlan,
 ) -> PosteriorModes:
     """Refine pose and z of every candidate, from the likeliest z at its pose."""
-    n, m = start.rotation.shape[:2]
-    each = images.select(torch.arange(n, device=images.device).repeat_interleave(m))
-    pose = Pose(start.rotation.flatten(0, 1), start.shift_angstrom.flatten(0, 1))
-    begin = Latents.rigid(pose, torch.zeros(n * m, device=images.device))
+    each, begin = start.alone(images)
     z = conformation_at(projector, each, begin, prior).mean
     begin = replace(begin, conformation=z)
     longest = plan.cell_radian / 2
