@@ -30,10 +30,9 @@ from cryoinfer.workflows.class_state import (
     reseeded,
 )
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.iteration import ResidualPower, initial_search_plan
+from cryoinfer.workflows.iteration import initial_search_plan, noise_of_residuals
 from cryoinfer.workflows.particle_pass import ParticlePass, run_pass
 from cryoinfer.workflows.problem import Problem, start_radius
-from cryoinfer.workflows.residual_noise import measured_noise
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.structure_update import MapUpdate
 
@@ -129,23 +128,13 @@ class ClassLoop:
 
     def measured(self, state: ClassState, monitor: Monitor) -> ClassState:
         """Measure the noise on what maps leave of images of the other half."""
-        power = ResidualPower(self.problem, state.noise, self.radius)
         first, second = (self.projectors(one) for one in state.maps)
         shown = tuple(ClassMaps(one, state.population) for one in (second, first))
         known = state.record.posterior(state.population)
-        step = ParticlePass(
-            "noise",
-            StrictImages(self.problem.grid, self.radius, state.noise),
-            (shown[0], shown[1]),
-            self._prior,
-            GivenPoses(),
-            lambda one: one.posterior,
-            (power,),
-        )
-        run_pass(self.problem, step, known, known, monitor)
         # Maps of the other half have learned nothing of the noise.
-        noise = measured_noise(state.noise, power.mean(), torch.ones(1))
-        noise = self.problem.world.of_first(noise)
+        noise = noise_of_residuals(
+            self.problem, state.noise, (shown[0], shown[1]), known, self.radius, monitor
+        )
         return replace(state, noise=noise)
 
     def inferred(

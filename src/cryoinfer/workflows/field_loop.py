@@ -22,7 +22,6 @@ from cryoinfer.inference.pose_inference import (
     PoseInference,
 )
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.results.field import Field
 from cryoinfer.workflows.field_update import FieldSums, field_projector, solve_field
 from cryoinfer.workflows.image_sources import StrictImages
@@ -30,9 +29,9 @@ from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_p
 from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
+from cryoinfer.workflows.structure_update import particle_sphere
 
 _STEPS = 4
-_SOFT_EDGE = 2.0  # voxels of the mask
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,9 @@ class FieldLoop:
         map_radius: int,
     ) -> Self:
         """Return the loop whose z has unit spread, and whose maps a sphere masks."""
-        prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * features.dims)
-        box = problem.map_box(map_radius)
-        voxel = problem.grid.length_angstrom / box
-        mask = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
-        problem = replace(problem, prior=prior)
-        return cls(problem, noise, mask, features, radius, map_radius)
+        mask = particle_sphere(problem, problem.map_box(map_radius))
+        own = problem.of_dims(features.dims)
+        return cls(own, noise, mask, features, radius, map_radius)
 
     def taught(
         self, posterior: ParticlePosterior, name: str, monitor: Monitor

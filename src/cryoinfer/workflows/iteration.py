@@ -14,7 +14,11 @@ from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.coarse import GRID_ORDER
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.particle_posterior import ParticlePosterior
-from cryoinfer.inference.pose_inference import LocalRefinement, PoseInference
+from cryoinfer.inference.pose_inference import (
+    GivenPoses,
+    LocalRefinement,
+    PoseInference,
+)
 from cryoinfer.inference.pose_search import GlobalSearch
 from cryoinfer.inference.projector import Projector, residual
 from cryoinfer.inference.search import SearchPlan
@@ -30,6 +34,7 @@ from cryoinfer.workflows.particle_pass import (
     run_pass,
 )
 from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.residual_noise import measured_noise
 
 MODES = 3
 """Modes that are kept of every posterior."""
@@ -209,6 +214,43 @@ class ResidualPower:
             (s / c.clamp(min=1)).cpu()
             for s, c in zip(self._sum, self._count, strict=True)
         )
+
+
+def noise_of_residuals(
+    problem: Problem,
+    noise: tuple[Tensor, ...],
+    projectors: tuple[P, P],
+    posterior: ParticlePosterior,
+    radius: int,
+    monitor: Monitor,
+) -> tuple[Tensor, ...]:
+    """Return the noise of particles by what maps leave that have learned none of it.
+
+    Parameters
+    ----------
+    problem : Problem
+    noise : tuple of Tensor
+        Noise power per optics group and ring, to be corrected.
+    projectors : tuple of two
+        Of the half-sets.
+    posterior : ParticlePosterior
+        Whose first modes the maps are looked at from.
+    radius : int
+        Fourier radius to which they have anything.
+    monitor : Monitor
+    """
+    power = ResidualPower(problem, noise, radius)
+    step = ParticlePass(
+        "noise",
+        StrictImages(problem.grid, radius, noise),
+        projectors,
+        problem.prior,
+        GivenPoses(),
+        lambda one: one.posterior,
+        (power,),
+    )
+    run_pass(problem, step, posterior, posterior, monitor)
+    return problem.world.of_first(measured_noise(noise, power.mean(), torch.ones(1)))
 
 
 def run_iteration(

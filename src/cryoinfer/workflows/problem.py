@@ -89,6 +89,11 @@ class Problem:
         """Return the problem of a process that computes on a device."""
         return replace(self, device=torch.device(device))
 
+    def of_dims(self, dims: int) -> Self:
+        """Return the problem with z of so many numbers, each of unit spread."""
+        prior = replace(self.prior, conformation_sd_angstrom=(1.0,) * dims)
+        return replace(self, prior=prior)
+
     def of_rows(self, rows: Tensor) -> Self:
         """Return the problem of some of the particles."""
         return replace(

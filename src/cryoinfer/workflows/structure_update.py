@@ -24,6 +24,8 @@ from cryoinfer.workflows.particle_pass import InferredBatch
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.residual_noise import own_share
 
+_SOFT_EDGE = 2.0  # voxels of the sphere
+
 PADDING = 2.0
 THRESHOLD = 0.143
 
@@ -203,6 +205,13 @@ class MapUpdate:
         return UpdatedStructure((first, second), mask, fsc[: shells + 1], overfitting)
 
 
+def particle_sphere(problem: Problem, map_box: int) -> Tensor:
+    """Return the soft sphere that the particle lies in, on the grid of a map."""
+    voxel = problem.grid.length_angstrom / map_box
+    radius = problem.particle_radius_angstrom / voxel
+    return soft_sphere(map_box, radius, _SOFT_EDGE)
+
+
 def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
     """Return the particle's soft mask on the grid of a map, within the sphere.
 
@@ -210,7 +219,7 @@ def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
     """
     map_box = density.shape[-1]
     voxel = problem.grid.length_angstrom / map_box
-    sphere = soft_sphere(map_box, problem.particle_radius_angstrom / voxel, 2.0)
+    sphere = particle_sphere(problem, map_box)
     resolution = problem.grid.resolution_at(max(radius, 1))
     low_pass = max(1.5 * resolution, problem.grid.length_angstrom / 12)
     return sphere * soft_mask(density * sphere, voxel, low_pass)

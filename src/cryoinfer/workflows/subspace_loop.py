@@ -28,7 +28,6 @@ from cryoinfer.inference.search import SearchPlan
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.inference.subspace_search import SubspaceSearch
 from cryoinfer.interfaces import Monitor
-from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
@@ -36,7 +35,7 @@ from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_p
 from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
-from cryoinfer.workflows.structure_update import PADDING
+from cryoinfer.workflows.structure_update import PADDING, particle_sphere
 from cryoinfer.workflows.subspace_update import (
     Subspace,
     SubspaceSums,
@@ -59,7 +58,6 @@ closed adenylate kinases (64 pixels, -10 dB) 1.8, 1.6 and 1.2 % were lost with 2
 image; with the last, 0.1 % of all would have been likelier at their true pose."""
 
 _STEPS = 4
-_SOFT_EDGE = 2.0  # voxels of the mask
 
 
 @dataclass(frozen=True)
@@ -137,15 +135,13 @@ class SubspaceLoop:
 
         A focus mask (n, n, n), from 0 to 1, masks the components as well.
         """
-        prior = replace(problem.prior, conformation_sd_angstrom=(1.0,) * config.dims)
         box = problem.map_box(config.map_radius)
-        voxel = problem.grid.length_angstrom / box
-        sphere = soft_sphere(box, problem.particle_radius_angstrom / voxel, _SOFT_EDGE)
+        sphere = particle_sphere(problem, box)
         of_component = sphere
         if focus_mask is not None:
             of_component = sphere * resampled(focus_mask, box).clamp(0, 1).to(sphere)
         mask = torch.stack([sphere, *(of_component for _ in range(config.dims))])
-        return cls(replace(problem, prior=prior), noise, mask, config)
+        return cls(problem.of_dims(config.dims), noise, mask, config)
 
     def begun(self, poses: Latents) -> SubspaceState:
         """Return the state before the first iteration: random z at given poses."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
-from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
 from cryoinfer.workflows.conformation_result import (
@@ -21,10 +20,8 @@ from cryoinfer.workflows.conformation_result import (
 )
 from cryoinfer.workflows.consensus import LAST_FINER
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.iteration import ResidualPower
-from cryoinfer.workflows.particle_pass import ParticlePass, run_pass
+from cryoinfer.workflows.iteration import noise_of_residuals
 from cryoinfer.workflows.problem import define_problem, initial_noise
-from cryoinfer.workflows.residual_noise import measured_noise
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.subspace_evidence import gain_of_unseen, judging_rows
 from cryoinfer.workflows.subspace_loop import SubspaceConfig, SubspaceLoop
@@ -148,17 +145,8 @@ def _residual_noise(
     """Return the noise of particles by what a subspace leaves of them."""
     problem, radius = loop.problem, loop.config.map_radius
     state = loop.found_in(subspace, name, monitor)
-    power = ResidualPower(problem, loop.noise, radius)
     shown = subspace.projector(radius)
-    step = ParticlePass(
-        name,
-        StrictImages(problem.grid, radius, loop.noise),
-        (shown, shown),
-        problem.prior,
-        GivenPoses(),
-        lambda one: one.posterior,
-        (power,),
-    )
-    run_pass(problem, step, state.posterior, state.posterior, monitor)
     # Maps of another run have learned nothing of the noise.
-    return measured_noise(loop.noise, power.mean(), torch.ones(1))
+    return noise_of_residuals(
+        problem, loop.noise, (shown, shown), state.posterior, radius, monitor
+    )
