@@ -186,14 +186,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     results = results_of("classes", options)
-    for seed in range(options.seeds):
-        key: Row = {
-            "molecules": "one" if options.homogeneous else "three",
-            "snr_db": options.snr_db,
-            "seed": seed,
-        }
-        if not options.table and (options.again or not results.has(key)):
-            results.put(key, measure(options, seed))
+    key: Row = {
+        "molecules": "one" if options.homogeneous else "three",
+        "snr_db": options.snr_db,
+    }
+    results.measure_seeds(options, key, measure)
     print(shown(results.rows()))
 
 

@@ -136,7 +136,7 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
 
 def _maps(made: Set, found: Heterogeneity, pose: Pose) -> Row:
     """Compare maps along the way with the true ones."""
-    n, q = len(made.place), found.dims
+    n = len(made.place)
     posterior = ConformationPosterior(
         found.z, found.posterior.covariances[:, 0, 6:, 6:]
     )
@@ -151,7 +151,6 @@ def _maps(made: Set, found: Heterogeneity, pose: Pose) -> Row:
     true = made.particles.with_results(pose=made.pose, random_subset=half)
     places = torch.tensor(PLACES).double()[:, None]
     oracle, _ = _areas(made, true, made.pose, exact, places)
-    assert targets.shape[1] == q
     return {
         "area": float(torch.tensor(areas).mean()),
         "least_area": min(areas),
@@ -199,14 +198,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="default: 10,000")
     options = parser.parse_args()
     results = results_of("continuous", options)
-    for seed in range(options.seeds):
-        key: Row = {
-            "snr_db": options.snr_db,
-            "images": options.n or options.images,
-            "seed": seed,
-        }
-        if not options.table and (options.again or not results.has(key)):
-            results.put(key, measure(options, seed))
+    key: Row = {
+        "snr_db": options.snr_db,
+        "images": options.n or options.images,
+    }
+    results.measure_seeds(options, key, measure)
     print(shown(results.rows()))
 
 

@@ -178,14 +178,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="default: 1")
     options = parser.parse_args()
     results = results_of("field", options)
-    for seed in range(options.seeds):
-        key: Row = {
-            "snr_db": options.snr_db,
-            "images": options.n or options.images,
-            "seed": seed,
-        }
-        if not options.table and (options.again or not results.has(key)):
-            results.put(key, measure(options, seed))
+    key: Row = {
+        "snr_db": options.snr_db,
+        "images": options.n or options.images,
+    }
+    results.measure_seeds(options, key, measure)
     print(shown(results.rows()))
 
 

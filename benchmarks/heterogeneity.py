@@ -178,16 +178,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     results = results_of("heterogeneity", options)
-    for seed in range(options.seeds):
-        key: Row = {
-            "states": "open" if options.homogeneous else "open, closed",
-            "snr_db": options.snr_db,
-            "images": options.n or options.images,
-            "method": options.method,
-            "seed": seed,
-        }
-        if not options.table and (options.again or not results.has(key)):
-            results.put(key, measure(options, seed))
+    key: Row = {
+        "states": "open" if options.homogeneous else "open, closed",
+        "snr_db": options.snr_db,
+        "images": options.n or options.images,
+        "method": options.method,
+    }
+    results.measure_seeds(options, key, measure)
     print(shown(results.rows()))
 
 

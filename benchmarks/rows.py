@@ -1,6 +1,8 @@
 """Rows of measurements, kept as lines of JSON."""
 
+import argparse
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ class Results:
         lines = [json.dumps(_rounded(r)) for r in [*kept, row]]
         self._path.parent.mkdir(exist_ok=True)
         self._path.write_text("\n".join(lines) + "\n")
+
+    def measure_seeds(
+        self,
+        options: argparse.Namespace,
+        key: Row,
+        measure: Callable[[argparse.Namespace, int], Row],
+    ) -> None:
+        """Measure all seeds that have no row yet, and store their rows one by one."""
+        for seed in range(options.seeds):
+            own = {**key, "seed": seed}
+            if not options.table and (options.again or not self.has(own)):
+                self.put(own, measure(options, seed))
 
 
 def machine() -> Row:
