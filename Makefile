@@ -5,7 +5,8 @@ BIN := .venv/bin
 # Made anew when what is to be installed has changed.
 STAMP := .venv/.installed
 
-.PHONY: demo test processors slow benchmarks reference format clean .venv
+.PHONY: demo test processors slow benchmarks reference book book-serve book-test \
+	format clean .venv
 
 demo: $(STAMP)  ## the main job on the built-in example; results in demo/
 	$(BIN)/cryoinfer demo --out demo --overwrite
@@ -31,13 +32,23 @@ benchmarks: $(STAMP)  ## which measurements there are, and how to run them
 reference: $(STAMP)  ## the public names of the library, as pages in dist/reference
 	$(BIN)/pdoc --docformat numpy -o dist/reference cryoinfer
 
+book: $(STAMP)  ## the mathematics of cryo-EM, as pages in dist/book
+	PYTHONPATH=book $(BIN)/python -m course.site dist/book
+
+book-serve: $(STAMP)  ## its chapters live, with Python behind the sliders
+	PYTHONPATH=book $(BIN)/marimo run book/chapters
+
+book-test: $(STAMP)  ## every chapter runs, and its known numbers hold
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m book tests/book
+	$(BIN)/pytest -n auto --maxprocesses 8 book/chapters/*.py
+
 format: $(STAMP)  ## rewrite the code the way that `make test` wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:  ## caches and compiled kernels; the environment stays
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests benchmarks book -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv: $(STAMP)  ## the environment alone
 
@@ -46,5 +57,5 @@ clean:  ## caches and compiled kernels; the environment stays
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch -c constraints.txt
-	$(BIN)/python -m pip install -e ".[dev]" -c constraints.txt
+	$(BIN)/python -m pip install -e ".[dev,book]" -c constraints.txt
 	touch $@

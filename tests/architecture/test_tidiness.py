@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("src", "tests", "benchmarks")
+FOLDERS = ("src", "tests", "benchmarks", "book")
 WRITTEN_ELSEWHERE = ("benchmarks/data/", "benchmarks/runs/")  # results, not source
 
 MAX_FILE_LINES = 400

@@ -1,0 +1,91 @@
+"""States of a figure as JSON that a page can carry: every different array once."""
+
+import base64
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from course.plot import Arrays, Heat, Panel, Plot, arrays_of, settings_of
+
+LEVELS_16, LEVELS_8 = 65534, 254
+"""Steps between the smallest and the largest value of an array; one more is NaN."""
+
+
+class ArrayTable:
+    """Arrays, each kept once, as numbers of one or two bytes."""
+
+    def __init__(self) -> None:
+        self.packed: list[dict[str, Any]] = []
+        self._places: dict[tuple[bytes, int], int] = {}
+
+    def place(self, array: NDArray[np.float64], levels: int) -> int:
+        """Return the number under which an array is kept."""
+        flat = np.ascontiguousarray(array, dtype=np.float64).ravel()
+        key = (flat.tobytes(), levels)
+        if key not in self._places:
+            self._places[key] = len(self.packed)
+            self.packed.append(packed(flat, levels))
+        return self._places[key]
+
+
+def packed(flat: NDArray[np.float64], levels: int) -> dict[str, Any]:
+    """Return an array in steps of its range, as base64.
+
+    Parameters
+    ----------
+    flat : array, shape (n,)
+        Finite numbers and NaN.
+    levels : int
+        Steps of the range; what is beyond stands for NaN.
+
+    Raises
+    ------
+    ValueError
+        If a number is infinite.
+    """
+    if np.isinf(flat).any():
+        raise ValueError("a figure has an infinite number in it")
+    known = flat[~np.isnan(flat)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    span = high - low or 1.0
+    steps = np.where(np.isnan(flat), levels + 1, np.rint((flat - low) / span * levels))
+    kind = "<u2" if levels == LEVELS_16 else "u1"
+    text = base64.b64encode(steps.astype(kind).tobytes()).decode()
+    return {"low": low, "span": span, "levels": levels, "data": text}
+
+
+def unpacked(one: dict[str, Any]) -> NDArray[np.float64]:
+    """Return the numbers of :func:`packed`, as the page reads them."""
+    kind = "<u2" if one["levels"] == LEVELS_16 else "u1"
+    steps = np.frombuffer(base64.b64decode(one["data"]), dtype=kind).astype(float)
+    values: NDArray[np.float64] = one["low"] + one["span"] * steps / one["levels"]
+    return np.where(steps > one["levels"], np.nan, values)
+
+
+def encoded(plot: Plot, table: ArrayTable) -> dict[str, Any]:
+    """Return one state; its arrays are numbers of the table."""
+    return {
+        "says": plot.says,
+        "panels": [_encoded_panel(panel, table) for panel in plot.panels],
+    }
+
+
+def _encoded_panel(panel: Panel, table: ArrayTable) -> dict[str, Any]:
+    marks = []
+    for mark in panel.marks:
+        levels = LEVELS_8 if isinstance(mark, Heat) else LEVELS_16
+        arrays: Arrays = arrays_of(mark)
+        places = {name: table.place(one, levels) for name, one in arrays.items()}
+        marks.append(settings_of(mark) | places)
+    return {
+        "title": panel.title,
+        "x": panel.x,
+        "y": panel.y,
+        "xRange": panel.x_range,
+        "yRange": panel.y_range,
+        "equal": panel.equal,
+        "logX": panel.log_x,
+        "logY": panel.log_y,
+        "marks": marks,
+    }
