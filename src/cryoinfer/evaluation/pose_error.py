@@ -50,6 +50,12 @@ class GlobalAlignment:
     mirrored: bool
     origin_angstrom: Tensor
 
+    @classmethod
+    def identity(cls) -> "GlobalAlignment":
+        """Return the alignment of maps that lie alike."""
+        nothing = torch.zeros(3, dtype=torch.float64)
+        return cls(torch.eye(3, dtype=torch.float64), False, nothing)
+
 
 @dataclass(frozen=True)
 class PoseErrors:

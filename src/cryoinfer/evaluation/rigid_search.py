@@ -140,7 +140,7 @@ def best_frame(pair: MapPair) -> Agreement | None:
     found = None
     for box in sorted({min(size, whole) for size in _FITTED_BOXES}):
         maps = pair.on(box)
-        before = Agreement(_as_they_lie(), maps.fsc(), pair.length_angstrom)
+        before = Agreement(GlobalAlignment.identity(), maps.fsc(), pair.length_angstrom)
         if before.reaches_nyquist() or box < _COARSE_BOX:
             continue  # nothing is to be gained on so few voxels
         found = _from_nothing(maps) if found is None else _fit(maps, found.alignment)
@@ -165,16 +165,38 @@ def likeliest_frame(pair: MapPair) -> Agreement:
     Agreement
         In that frame.
     """
-    maps = pair.on(min(_FITTED_BOXES[0], pair.fixed.shape[-1]))
+    maps = _on_few_voxels(pair)
     same, other = (_search(maps, mirrored) for mirrored in (False, True))
     best = same if same.score >= other.score else other
     return _fit(maps, best.alignment)
 
 
+def frame_as_it_lies(pair: MapPair) -> Agreement:
+    """Return how two maps agree without any motion, as :func:`likeliest_frame` sees it.
+
+    Parameters
+    ----------
+    pair : MapPair
+        Of an even box.
+    """
+    fsc = _on_few_voxels(pair).fsc()
+    return Agreement(GlobalAlignment.identity(), fsc, pair.length_angstrom)
+
+
+def correlation_as_they_lie(maps: MapPair) -> float:
+    """Correlate two maps without any motion, on the voxels of the search."""
+    fixed, moving = (resampled(m, _FINE_BOX) for m in (maps.fixed, maps.moving))
+    return float(torch.corrcoef(torch.stack((fixed.flatten(), moving.flatten())))[0, 1])
+
+
+def _on_few_voxels(pair: MapPair) -> MapPair:
+    return pair.on(min(_FITTED_BOXES[0], pair.fixed.shape[-1]))
+
+
 def _from_nothing(maps: MapPair) -> Agreement | None:
     """Return how far maps agree after the best of all motions, if any is likely."""
     same, other = (_search(maps, mirrored) for mirrored in (False, True))
-    lying = _correlation(maps)
+    lying = correlation_as_they_lie(maps)
     best = max(same.score, other.score)
     if best < _LIKELY or 1 - best > _LESS_APART * (1 - lying):
         return None
@@ -184,12 +206,6 @@ def _from_nothing(maps: MapPair) -> Agreement | None:
     return opposite if _is_farther(opposite, fit) else fit
 
 
-def _correlation(maps: MapPair) -> float:
-    """Correlate two maps as they lie, on the voxels of the search."""
-    fixed, moving = (resampled(m, _FINE_BOX) for m in (maps.fixed, maps.moving))
-    return float(torch.corrcoef(torch.stack((fixed.flatten(), moving.flatten())))[0, 1])
-
-
 def _is_farther(found: Agreement, before: Agreement) -> bool:
     """Return whether maps agree much farther, and not in a few shells by chance."""
     after = found.resolution(_CERTAIN)
@@ -197,12 +213,6 @@ def _is_farther(found: Agreement, before: Agreement) -> bool:
         after < _MUCH * before.resolution(_CERTAIN)
         and found.length_angstrom / after > _FEWEST_SHELLS
     )
-
-
-def _as_they_lie() -> GlobalAlignment:
-    """Return the motion that moves nothing."""
-    nothing = torch.zeros(3, dtype=torch.float64)
-    return GlobalAlignment(torch.eye(3, dtype=torch.float64), False, nothing)
 
 
 def resampled(density: Tensor, box: int) -> Tensor:

@@ -16,7 +16,14 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from cryoinfer.evaluation.rigid_search import MapPair, likeliest_frame
+from cryoinfer.evaluation.pose_error import GlobalAlignment
+from cryoinfer.evaluation.rigid_search import (
+    Agreement,
+    MapPair,
+    correlation_as_they_lie,
+    frame_as_it_lies,
+    likeliest_frame,
+)
 from cryoinfer.evaluation.volume_alignment import transform_map
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.problem import Problem
@@ -25,6 +32,13 @@ from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 
 _LARGEST_CLUSTER = 3000
 """Particles of a cluster that its map is made of."""
+
+_ALIKE = 0.97
+"""Correlation of maps that are of one state, whatever else differs."""
+
+_NEARER = 0.02
+"""Mean shell correlation that another frame must gain: fits of maps that lie alike move
+them by a degree, and gain less than a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,53 @@ def maps_of_clusters(
     return maps
 
 
+def in_common_frames(
+    maps: Sequence[Tensor], length_angstrom: float
+) -> list[Tensor] | None:
+    """Return maps of states in the frames in which they differ least.
+
+    The frame of a state is a matter of choice, as long as its particles have one. In
+    any but the nearest, z tells frames apart more than states, and some particles of
+    one state fit the map of another, as it lies, better than their own.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor, each of shape (n, n, n)
+        The first stays as it lies; each of the others is turned onto the one before it
+        that it then agrees with best.
+    length_angstrom : float
+        Of an edge of the box.
+
+    Returns
+    -------
+    list of Tensor, or None
+        None if they lie so already.
+    """
+    placed, frames, farther = [maps[0]], [GlobalAlignment.identity()], False
+    for number, one in enumerate(maps[1:], start=1):
+        pairs = [MapPair(m, one, None, length_angstrom) for m in maps[:number]]
+        alike = [correlation_as_they_lie(pair) for pair in pairs]
+        nearest = max(range(number), key=lambda n: alike[n])
+        if alike[nearest] > _ALIKE:
+            frame = frames[nearest]
+        else:
+            lying = max(_mean_fsc(frame_as_it_lies(pair)) for pair in pairs)
+            found = [
+                likeliest_frame(replace(pair, fixed=m))
+                for pair, m in zip(pairs, placed, strict=True)
+            ]
+            best = max(found, key=_mean_fsc)
+            farther |= _mean_fsc(best) > lying + _NEARER
+            frame = best.alignment
+        frames.append(frame)
+        placed.append(transform_map(one, frame, length_angstrom / one.shape[-1]))
+    return placed if farther else None
+
+
+def _mean_fsc(found: Agreement) -> float:
+    return float(found.fsc.mean())
+
+
 def turned_onto_likeliest(
     density: Tensor, references: Sequence[Tensor], length_angstrom: float
 ) -> Tensor:
@@ -125,5 +186,5 @@ def turned_onto_likeliest(
         likeliest_frame(MapPair(one, density, None, length_angstrom))
         for one in references
     ]
-    best = max(found, key=lambda one: float(one.fsc.mean()))
+    best = max(found, key=_mean_fsc)
     return transform_map(density, best.alignment, length_angstrom / density.shape[-1])

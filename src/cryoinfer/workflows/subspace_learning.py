@@ -6,7 +6,7 @@ poses searched again with these maps; the subspace from there; and how many of i
 components say anything of images that they were not made of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -36,7 +36,11 @@ from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
-from cryoinfer.workflows.state_maps import Clusters, maps_of_clusters
+from cryoinfer.workflows.state_maps import (
+    Clusters,
+    in_common_frames,
+    maps_of_clusters,
+)
 from cryoinfer.workflows.subspace_evidence import held_out_gain
 from cryoinfer.workflows.subspace_loop import (
     FIRST_INFLATION,
@@ -228,37 +232,71 @@ class SubspaceLearning:
         self, loop: SubspaceLoop, state: SubspaceState, consensus: Tensor
     ) -> SubspaceState:
         """Return the subspace at poses that maps of several states have found."""
-        generator = torch.Generator().manual_seed(self.config.seed)
         state = loop.in_principal_axes(state)
-        assert state.subspace is not None
-        # In equal units of the map: components of noise would count for as much.
-        size = state.subspace.relative_sizes
-        z = state.posterior.mode().conformation
-        clusters = Clusters.of(z * size, _STATES, generator)
-        clusters = replace(clusters, centre=clusters.centre / size)
-        clusters = loop.problem.world.of_first(clusters)
+        clusters = self._clusters(loop, state)
         if len(clusters.rows) > 1:
             config = self.config.abinitio(self.config.resolution_angstrom)
             maps = maps_of_clusters(
                 loop.problem, clusters, consensus, config, self.parts
             )
-            name = "search with maps of several states"
-            state = loop.searched_in(maps, clusters.centre, name, self.monitor)
-            state = loop.at_poses(
-                state,
-                "subspace of the states",
-                _LATER_ITERATIONS,
-                _LATER_INFLATION,
-                self.monitor,
-            )
+            state = self._found_in(loop, maps, clusters.centre, "several states")
         return self._settled(loop, state)
+
+    def _clusters(self, loop: SubspaceLoop, state: SubspaceState) -> Clusters:
+        """Divide particles in equal units of the map.
+
+        In units of z, components of noise would count for as much as any.
+        """
+        assert state.subspace is not None
+        generator = torch.Generator().manual_seed(self.config.seed)
+        size = state.subspace.relative_sizes
+        z = state.posterior.mode().conformation
+        clusters = Clusters.of(z * size, _STATES, generator)
+        clusters = replace(clusters, centre=clusters.centre / size)
+        return loop.problem.world.of_first(clusters)
+
+    def _found_in(
+        self, loop: SubspaceLoop, maps: Sequence[Tensor], centre: Tensor, name: str
+    ) -> SubspaceState:
+        """Return the subspace at poses that are found with maps of states."""
+        what = f"search with maps of {name}"
+        state = loop.searched_in(maps, centre, what, self.monitor)
+        return loop.at_poses(
+            state,
+            f"subspace of {name}",
+            _LATER_ITERATIONS,
+            _LATER_INFLATION,
+            self.monitor,
+        )
+
+    def _in_common_frames(
+        self, loop: SubspaceLoop, state: SubspaceState
+    ) -> SubspaceState | None:
+        """Return the subspace of states that are turned onto each other, if any is.
+
+        Maps of clusters may be poor, and then lie in a wrong frame. Those of the
+        subspace are of all particles, and tell of a better one.
+        """
+        state = loop.in_principal_axes(state)
+        centre = self._clusters(loop, state).centre
+        assert state.subspace is not None
+        maps = state.subspace.maps
+        shown = maps[0] + torch.einsum("sk,kzyx->szyx", centre.to(maps), maps[1:])
+        length = loop.problem.grid.length_angstrom
+        turned = in_common_frames(list(shown), length)
+        turned = loop.problem.world.of_first(turned)
+        if turned is None:
+            return None
+        self.monitor.message("a state was in another frame than the one nearest to it")
+        return self._found_in(loop, turned, centre, "states in common frames")
 
     def _settled(self, loop: SubspaceLoop, state: SubspaceState) -> SubspaceState:
         """Alternate searches of all poses and the subspace until few poses change.
 
         A state whose map was poor has poses of several frames, and components that
         tell these apart; each search brings more of them into the frame that fits
-        best.
+        best. Which frame of another state's that is near to is looked at when the maps
+        have become better, and at the end.
         """
         for number in range(1, _MOST_SEARCHES + 1):
             before = state.posterior.mode().pose.rotation
@@ -273,7 +311,13 @@ class SubspaceLearning:
                 f"search {number}: {share:.1%} of the poses changed by more than "
                 f"{_CHANGED_DEGREES:.0f} degrees"
             )
-            if share < _FEW_CHANGES:
+            over = share < _FEW_CHANGES
+            turned = None
+            if number == 1 or over:
+                turned = self._in_common_frames(loop, state)
+            if turned is not None:
+                state = turned
+            elif over:
                 break
         return state
 

@@ -1,4 +1,4 @@
-"""Maps of one state get one frame, whatever the consensus map looks like."""
+"""Maps of states get one frame, whatever the consensus map looks like."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.evaluation.volume_alignment import GlobalAlignment, transform_map
 from cryoinfer.geometry.rotations import random_rotations
-from cryoinfer.workflows.state_maps import turned_onto_likeliest
+from cryoinfer.workflows.state_maps import in_common_frames, turned_onto_likeliest
 
 BOX, PIXEL_SIZE = 24, 4.8
 
@@ -41,3 +41,33 @@ def test_a_second_map_of_a_state_is_turned_onto_the_first(mirrored: bool) -> Non
     assert correlation(alone, first) < 0.9
     # As near as the two states come.
     assert correlation(alone, opened) > 0.6
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_states_in_a_far_frame_are_brought_into_the_nearest(mirrored: bool) -> None:
+    opened = density_of("adenylate-kinase-open")
+    closed = density_of("adenylate-kinase-closed")
+    length = BOX * PIXEL_SIZE
+    near = turned_onto_likeliest(closed, (opened,), length)
+    rotation = random_rotations(1, torch.Generator().manual_seed(2))[0].double()
+    still = torch.zeros(3, dtype=torch.float64)
+    frame = GlobalAlignment(rotation, mirrored, still)
+    far = transform_map(near, frame, PIXEL_SIZE)
+    # Means of clusters, of which each has some particles of the other state.
+    maps = (opened, 0.95 * opened + 0.05 * far, far, 0.95 * far + 0.05 * opened)
+    placed = in_common_frames(maps, length)
+    assert placed is not None
+    assert correlation(placed[0], opened) == pytest.approx(1.0)
+    # Interpolated twice, and a twentieth of another map in it.
+    assert correlation(placed[1], opened) > 0.97
+    for one in placed[2:]:
+        assert correlation(one, near) > 0.96
+
+
+def test_states_in_the_nearest_frame_stay() -> None:
+    opened = density_of("adenylate-kinase-open")
+    near = turned_onto_likeliest(
+        density_of("adenylate-kinase-closed"), (opened,), BOX * PIXEL_SIZE
+    )
+    maps = (opened, 0.9 * opened + 0.1 * near, 0.1 * opened + 0.9 * near, near)
+    assert in_common_frames(maps, BOX * PIXEL_SIZE) is None
