@@ -15,13 +15,13 @@ test: $(STAMP)  ## all checks that a change must pass
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow and not gpu"
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow and not gpu and not book"
 
 processors: $(STAMP)  ## the numerical tests as other processors would run them
 	.ci/processors
 
 slow: $(STAMP)  ## the tests that take longer, and those for a GPU where there is one
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -m "slow and not gpu and not book"
 	$(BIN)/pytest -m gpu
 
 benchmarks: $(STAMP)  ## which measurements there are, and how to run them

@@ -11,7 +11,7 @@ from course.page import page
 from course.text import html, with_mathml
 
 _TERM = re.compile(r"<strong>(.*?)</strong>", re.DOTALL)
-_WIDE, _HIGH, _LEFT, _TOP, _ROW = 108, 40, 118, 10, 66
+_WIDE, _HIGH, _LEFT, _TOP, _ROW = 108, 40, 136, 10, 66
 
 
 def write_landing(folder: Path, bodies: dict[str, str]) -> None:
@@ -48,19 +48,20 @@ def _contents(book: Contents) -> str:
         for tour in book.tours
     )
     parts = "".join(
-        f'<h2>{number}. {escape(part)}</h2><ol class="chapters">'
+        f'<section><h2>{number}. {escape(part)}</h2><ol class="chapters">'
         + "".join(
             f'<li>{_link(one)}<span class="asks">{escape(one.question)}</span></li>'
             for one in chapters
         )
-        + "</ol>"
+        + "</ol></section>"
         for number, (part, chapters) in enumerate(book.parts().items(), start=1)
     )
     return (
         f"{about}<h2>What builds on what</h2>"
         "<p>A chapter is a box, and opens on a click; point at it to see what it "
         "builds on and what builds on it.</p>"
-        f"{_graph(book)}<h2>Two guided tours</h2>{tours}{parts}"
+        f"{_graph(book)}<h2>Two guided tours</h2>{tours}"
+        f'<div class="parts">{parts}</div>'
         '<p><a href="topics.html">Every subject, and the chapter that has it</a></p>'
     )
 

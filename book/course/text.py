@@ -30,8 +30,17 @@ def html(markdown: str) -> str:
 
 
 def with_mathml(text: str) -> str:
-    """Return HTML of marimo with its formulas as MathML."""
-    return _FORMULA.sub(_converted, text)
+    """Return HTML of marimo with its formulas as MathML.
+
+    Raises
+    ------
+    ValueError
+        As :func:`html`, and if a displayed formula stands within a paragraph.
+    """
+    found = _FORMULA.sub(_converted, text)
+    if "$<math" in found or "</math>$" in found:
+        raise ValueError("a formula between $$ is a paragraph of its own")
+    return found
 
 
 def _converted(found: re.Match[str]) -> str:
