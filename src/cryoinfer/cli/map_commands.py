@@ -36,6 +36,21 @@ def fsc(
     compare(options, Console())
 
 
+def local_resolution(
+    half1: FirstMap,
+    half2: SecondMap,
+    out: opt.Out,
+    mask: Mask = None,
+    pixel_size: VoxelSize = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Find the resolution of every place of a map, and filter the map accordingly."""
+    from cryoinfer.cli.local_resolution import LocalOptions, find_local_resolution
+
+    options = LocalOptions(half1, half2, out, mask, pixel_size, overwrite)
+    find_local_resolution(options, Console())
+
+
 @reads_particles
 def flip(
     source: Annotated[

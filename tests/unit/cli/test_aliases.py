@@ -16,6 +16,7 @@ WITHOUT_THREADS = {
     "convert": "it copies tables",
     "flip": "it copies maps",
     "fsc": "two transforms",
+    "local-resolution": "some hundred transforms",
     "report": "it draws",
     "select": "it copies tables",
 }

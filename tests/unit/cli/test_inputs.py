@@ -48,6 +48,7 @@ MISTYPED = {
     "evaluate no --truth no": "no/truth.star is missing",
     "fsc there.mrc no.mrc": "No such MRC file: no.mrc",
     "fsc there.mrc there.mrc --mask no.mrc": "No such MRC file: no.mrc",
+    "local-resolution there.mrc no.mrc -o out": "No such MRC file: no.mrc",
     "convert no.star out.cs": "No such STAR file: no.star",
     "flip no.mrc -o out": "No such MRC file: no.mrc",
     "flip there.mrc no.star -o out": "No such STAR file: no.star",
