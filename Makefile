@@ -39,7 +39,7 @@ book-serve: $(STAMP)  ## its chapters live, with Python behind the sliders
 	PYTHONPATH=book $(BIN)/marimo run book/chapters
 
 book-test: $(STAMP)  ## every chapter runs, and its known numbers hold
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m book tests/book
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup -m book tests/book
 	$(BIN)/pytest -n auto --maxprocesses 8 book/chapters/*.py
 
 format: $(STAMP)  ## rewrite the code the way that `make test` wants it

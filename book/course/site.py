@@ -86,7 +86,7 @@ def built(chapter: Chapter) -> Built:
     """
     started = time.perf_counter()
     try:
-        body = "\n".join(_shown(one) for one in cells(chapter.path))
+        body = body_of(cells(chapter.path))
     except Exception as error:
         raise ChapterError(
             f"{chapter.slug}: {type(error).__name__}: {error}"
@@ -99,6 +99,17 @@ def built(chapter: Chapter) -> Built:
             "points of lines"
         )
     return Built(chapter.slug, body, time.perf_counter() - started)
+
+
+def body_of(shown: list[Any]) -> str:
+    """Return what cells show as HTML.
+
+    Raises
+    ------
+    TypeError
+        If a page cannot carry it.
+    """
+    return "\n".join(_shown(one) for one in shown)
 
 
 def _shown(output: Any) -> str:
