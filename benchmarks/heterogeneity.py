@@ -99,7 +99,9 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
         started = time.perf_counter()
         if trained is None:
             size = particles.pixel_size_angstrom
-            learned = LearnedMaps(tuple(found.maps), size, found.last_radius)
+            spread = 0.0 if found.contrast is None else found.contrast.spread
+            maps = tuple(found.maps)
+            learned = LearnedMaps(maps, size, found.last_radius, spread)
             found = search_conformations(unseen, learned, seed, Teller())
         else:
             how = InferConfig(local_refinement=options.method == "semi-amortized")

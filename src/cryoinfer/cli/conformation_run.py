@@ -20,7 +20,12 @@ from cryoinfer.results import layout
 from cryoinfer.results.conformation_files import write_heterogeneity
 from cryoinfer.results.field import FIELD
 from cryoinfer.results.flags import OBEYED
-from cryoinfer.results.heterogeneity import COMPONENTS, LAST_RADIUS, Heterogeneity
+from cryoinfer.results.heterogeneity import (
+    COMPONENTS,
+    CONTRAST_SD,
+    LAST_RADIUS,
+    Heterogeneity,
+)
 from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.population_files import population_numbers, write_populations
 
@@ -60,6 +65,7 @@ def finish_conformations(
         "pose_r2": list(found.pose_r2),
         "rigid_share": list(found.rigid_share),
         LAST_RADIUS: found.last_radius,
+        **({} if found.contrast is None else {CONTRAST_SD: found.contrast.spread}),
         "z_sd": found.z_sd.median(0).values.tolist() if found.dims else [],
         **_field_numbers(found),
         **numbers,
@@ -103,6 +109,12 @@ def _summary(folder: RunFolder, found: Heterogeneity) -> list[str]:
         sd = float(found.z_sd[:, number].median())
         rows[f"z {number + 1}"] = (
             f"standard deviation {spread:.2f} over particles, {sd:.2f} of one (median)"
+        )
+    if found.contrast is not None:
+        own = float(found.contrast.sd.median())
+        rows["Contrast"] = (
+            f"standard deviation {found.contrast.spread:.2f} over particles, {own:.2f} "
+            "of one (median)"
         )
     if counts := _left_out(found):
         rows["Flagged"] = counts.novel_words(OWN_CONFORMATIONS)

@@ -18,7 +18,12 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.results import layout
 from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
 from cryoinfer.results.conformation_files import read_subspace
-from cryoinfer.results.heterogeneity import ENCODER_NUMBERS, LAST_RADIUS, Heterogeneity
+from cryoinfer.results.heterogeneity import (
+    CONTRAST_SD,
+    ENCODER_NUMBERS,
+    LAST_RADIUS,
+    Heterogeneity,
+)
 from cryoinfer.results.run_record import RunRecord
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.amortized_conformations import infer_conformations
@@ -174,7 +179,9 @@ class RunSource:
         density = tuple(torch.tensor(one.density) for one in maps)
         with record.trusted(folder):
             last_radius = int(record.results[LAST_RADIUS])
-        learned = LearnedMaps(density, maps[0].pixel_size_angstrom, last_radius)
+            contrast_sd = float(record.results.get(CONTRAST_SD, 0.0))
+        size = maps[0].pixel_size_angstrom
+        learned = LearnedMaps(density, size, last_radius, contrast_sd)
         return cls(folder, learned)
 
     def require_alike(self, particles: Particles) -> None:

@@ -143,6 +143,7 @@ def evidence_of_first_components(
     images: WhitenedImages,
     latents: Latents,
     prior: PosePrior,
+    always: int = 0,
 ) -> Tensor:
     """Return the log evidence of images with none, one, .., all q of the components.
 
@@ -150,6 +151,8 @@ def evidence_of_first_components(
     ----------
     projector, images, latents, prior
         As for :func:`conformation_at`.
+    always : int
+        Components before these that are in all of them.
 
     Returns
     -------
@@ -158,7 +161,7 @@ def evidence_of_first_components(
     """
     likelihood = ConformationLikelihood.at(projector, images, latents, 1.0)
     sd = prior.unknowns_sd_angstrom[3:].to(likelihood.slope)
-    counts = range(1 + len(projector.components))
+    counts = range(always, 1 + len(projector.components))
     each = [likelihood.of_first(one).posterior(sd[:one]) for one in counts]
     return torch.stack([one.log_evidence for one in each], 1)
 

@@ -45,6 +45,8 @@ _NOTES = {
     "z_k": "posterior mean of the k-th coordinate of the conformation, of about unit "
     "spread over the particles",
     "z_k_sd": "its posterior standard deviation",
+    "contrast": "posterior mean of how strong a particle is in its image, 1 on average",
+    "contrast_sd": "its posterior standard deviation",
     "outlier_score": "minus the log p-value of an image of that conformation, in nats",
 }
 
@@ -68,7 +70,7 @@ def write_heterogeneity(
     rows = _rows(used, found)
     path = folder / layout.PARTICLES
     save_particles(path, _with_results(particles, used, rows, found))
-    _write_latents(folder, rows, used, found.run.outlier_score_nats)
+    _write_latents(folder, rows, used, found)
     pixel_size = found.reconstruction.pixel_size_angstrom
     for number, one in enumerate(found.maps):
         name = layout.COMPONENT.format(number) if number else layout.MEAN
@@ -189,7 +191,7 @@ def _write_latents(
     folder: Path,
     rows: Mapping[str, Tensor],
     used: Tensor,
-    outlier_score_nats: Tensor | None,
+    found: Heterogeneity,
 ) -> None:
     """Write a row a particle."""
     columns: dict[str, NDArray[Any] | list[str]] = {
@@ -200,8 +202,12 @@ def _write_latents(
         columns[f"z_{number + 1}_sd"] = rows["sd"][:, number].numpy()
     columns["entropy_nats"] = rows["entropy_nats"].numpy()
     columns["log_likelihood"] = rows["log_likelihood"].numpy()
-    if outlier_score_nats is not None:
-        scores = among_all(used, {"outlier_score": outlier_score_nats.double()})
-        columns["outlier_score"] = scores["outlier_score"].numpy()
+    more = {}
+    if found.contrast is not None:
+        more["contrast"] = found.contrast.mean.double()
+        more["contrast_sd"] = found.contrast.sd.double()
+    if found.run.outlier_score_nats is not None:
+        more["outlier_score"] = found.run.outlier_score_nats.double()
+    columns |= {name: one.numpy() for name, one in among_all(used, more).items()}
     path = folder / layout.LATENTS
     replace_file(path, lambda part: write_columns(part, columns, _NOTES))

@@ -13,8 +13,10 @@ from cryoinfer.results.run_result import Reconstruction, RunResult
 
 ENCODER_NUMBERS = "encoder"
 COMPONENTS, LAST_RADIUS = "components", "last_radius"
+CONTRAST_SD = "contrast_sd"
 """Keys of a run's record: the encoder that has inferred its particles; the number of
-components; and the Fourier radius that the maps reach."""
+components; the Fourier radius that the maps reach; and the spread of the contrast of
+particles, where that was inferred."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,23 @@ class HeldOutGain:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """How strong each particle is, 1 on average.
+
+    Attributes
+    ----------
+    spread : float
+        Standard deviation over particles, without the error of each.
+    mean, sd : Tensor of float64, shape (n,)
+        Posterior mean and standard deviation of each.
+    """
+
+    spread: float
+    mean: Tensor
+    sd: Tensor
+
+
+@dataclass(frozen=True)
 class Heterogeneity:
     """A linear subspace of maps, and the posterior of every particle in it.
 
@@ -79,6 +98,8 @@ class Heterogeneity:
     field : Field or None
         On the voxels of the particles. z is then of the field, and the components are
         its maps of z itself.
+    contrast : Contrast or None
+        None where particles were taken to be equally strong.
     """
 
     run: RunResult
@@ -89,6 +110,7 @@ class Heterogeneity:
     last_radius: int
     field_gain: FieldGain | None = None
     field: Field | None = None
+    contrast: Contrast | None = None
 
     @property
     def dims(self) -> int:

@@ -67,7 +67,10 @@ def amortize_conformations(
     NothingFoundError
         If they show no structure.
     """
-    particles, config = learning.problem.particles, learning.config
+    # The images that teach an encoder are all equally strong.
+    config = replace(learning.config, contrast=False)
+    learning = replace(learning, config=config)
+    particles = learning.problem.particles
     require_teachable(particles, encoder)
     world, monitor = learning.problem.world, learning.monitor
     parts, learned = learning.parts, learning.learned()

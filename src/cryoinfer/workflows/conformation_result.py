@@ -1,7 +1,7 @@
 """What a run about conformations returns, once pose and z of particles are known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,13 +22,15 @@ from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.inference.projector import Projector
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
-from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
+from cryoinfer.results.heterogeneity import Contrast, HeldOutGain, Heterogeneity
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.image_sources import StrictImages
+from cryoinfer.workflows.particle_contrast import without_contrast
 from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
 from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.reconstruct import insert_all
+from cryoinfer.workflows.subspace_update import Subspace
 
 
 def outlier_scores(
@@ -77,11 +79,42 @@ class ConformationMaps:
     low : Projector
         To the low radius that outliers are told at.
     posterior : ParticlePosterior
+        Of pose and z.
+    contrast : Contrast or None
+        None where all particles are taken to be equally strong.
     """
 
     maps: tuple[Tensor, ...]
     low: SubspaceProjector | FieldProjector
     posterior: ParticlePosterior
+    contrast: Contrast | None = None
+
+
+def maps_of_subspace(
+    subspace: Subspace,
+    posterior: ParticlePosterior,
+    low_radius: int,
+    device: torch.device | str = "cpu",
+) -> ConformationMaps:
+    """Return the maps of a subspace, and posteriors of z without the contrast.
+
+    Outliers are told at projections of usual contrast: an image of nothing would fit
+    any map whose contrast is near to nothing.
+
+    Parameters
+    ----------
+    subspace : Subspace
+    posterior : ParticlePosterior
+        Of all particles, in it.
+    low_radius : int
+        That outliers are told at.
+    device : torch.device or str
+    """
+    contrast = None
+    if subspace.contrast_sd:
+        posterior, contrast = without_contrast(posterior, subspace.contrast_sd)
+    low = replace(subspace, contrast_sd=0.0).projector(low_radius, device)
+    return ConformationMaps(tuple(subspace.maps), low, posterior, contrast)
 
 
 def found_conformations(
@@ -107,6 +140,7 @@ def found_conformations(
     monitor : Monitor
     """
     low, posterior = found.low, found.posterior
+    problem = problem.of_dims(len(found.maps) - 1)
     near = StrictImages(problem.grid, low.radius, noise)
     strange = outlier_scores(problem, near, low, posterior, monitor)
     shows = torch.nonzero(~is_outlier(strange)).squeeze(1)
@@ -122,7 +156,8 @@ def found_conformations(
         outlier_score_nats=strange,
         unreadable=torch.zeros(len(problem.particles), dtype=torch.bool),
     )
-    return conformation_result(problem.particles, run, found.maps, last_radius, gain)
+    whole = conformation_result(problem.particles, run, found.maps, last_radius, gain)
+    return replace(whole, contrast=found.contrast)
 
 
 def conformation_result(

@@ -116,6 +116,7 @@ def field_heterogeneity(
         If they show no structure.
     """
     require_field_dims(config)
+    config = replace(config, contrast=False)
     learning = SubspaceLearning.begun(particles, config, monitor)
     learned = learning.learned()
     linear = learning.last(learning.problem, learned)

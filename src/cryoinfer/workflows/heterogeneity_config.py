@@ -62,10 +62,14 @@ class HeterogeneityConfig(ConformationConfig):
     focus_mask : Tensor, shape (n, n, n), optional
         From 0 to 1, on the voxels of the particles, in the frame of the given poses.
         Components are multiplied by it, the mean is not: z is of motions inside it.
+    contrast : bool
+        Whether the contrast of every particle is inferred where it varies. Encoders
+        and curved fields take all particles to be equally strong.
     """
 
     dims: int | None = None
     focus_mask: Tensor | None = field(default=None, compare=False)
+    contrast: bool = True
 
     def tried_dims(self, particles: int) -> int:
         """Return how many components are looked for at first."""

@@ -71,7 +71,8 @@ def held_out_gain(loop: SubspaceLoop, poses: Latents, monitor: Monitor) -> HeldO
         projector = state.subspace.projector(loop.config.radius, alone.device)
         images = StrictImages(loop.problem.grid, loop.config.radius, loop.noise)
         judged = loop.problem.of_rows(others)
-        gains.append(_gains(judged, images, projector, poses[others], monitor))
+        always = int(loop.config.contrast)
+        gains.append(_gains(judged, images, projector, poses[others], monitor, always))
     return _summary(torch.cat(gains))
 
 
@@ -118,6 +119,7 @@ def gain_of_unseen(
     projector: SubspaceProjector,
     poses: Latents,
     monitor: Monitor,
+    always: int = 0,
 ) -> HeldOutGain:
     """Try a subspace on particles that it was not made of.
 
@@ -130,8 +132,10 @@ def gain_of_unseen(
     projector : SubspaceProjector
     poses : Latents
     monitor : Monitor
+    always : int
+        First numbers of a conformation that are no components: 1 with a contrast.
     """
-    return _summary(_gains(problem, source, projector, poses, monitor))
+    return _summary(_gains(problem, source, projector, poses, monitor, always))
 
 
 def _gains(
@@ -140,13 +144,16 @@ def _gains(
     projector: SubspaceProjector,
     poses: Latents,
     monitor: Monitor,
+    always: int,
 ) -> Tensor:
     """Return the gain of the first k components over none, nats, (n, q)."""
 
     def gains(one: InferredBatch[SubspaceProjector]) -> _Gains:
         images = one.images.prefix(projector.radius)
         at = one.posterior.mode()
-        evidence = evidence_of_first_components(projector, images, at, problem.prior)
+        evidence = evidence_of_first_components(
+            projector, images, at, problem.prior, always
+        )
         return _Gains(evidence[:, 1:] - evidence[:, :1])
 
     step = ParticlePass(
@@ -158,7 +165,7 @@ def _gains(
         gains,
     )
     known = ParticlePosterior.at(poses, 1)
-    shape = len(poses), len(projector.components)
+    shape = len(poses), len(projector.components) - always
     blank = _Gains(torch.full(shape, torch.nan, dtype=torch.float64))
     found = run_pass(problem, step, known, blank, monitor).nats
     return found[~found.isnan().any(1)]  # those that could be read

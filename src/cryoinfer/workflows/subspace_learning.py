@@ -19,7 +19,10 @@ from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
-from cryoinfer.workflows.conformation_result import ConformationMaps
+from cryoinfer.workflows.conformation_result import (
+    ConformationMaps,
+    maps_of_subspace,
+)
 from cryoinfer.workflows.consensus import (
     LAST_FINER,
     drawn_problem,
@@ -59,6 +62,10 @@ _LATER_INFLATION = 3.0
 _CONSENSUS_FINER = 0.65
 """Resolution of the consensus, whose poses the first subspace is at, over that of the
 conformations."""
+
+_LEAST_CONTRAST_SD = 0.03
+"""Spread of the contrast that is worth another unknown: less of it makes the images of
+a particle differ by less than a tenth of their signal's power."""
 
 _MOST_SEARCHES = 12
 _CHANGED_DEGREES, _FEW_CHANGES = 10.0, 0.003
@@ -166,13 +173,19 @@ class SubspaceLearning:
         return self.problem.grid.radius_at(finest)
 
     def loop(
-        self, problem: Problem, noise: tuple[Tensor, ...], dims: int, finer: float
+        self,
+        problem: Problem,
+        noise: tuple[Tensor, ...],
+        dims: int,
+        finer: float,
+        contrast: bool,
     ) -> SubspaceLoop:
         """Return a loop whose maps go farther than conformations, or as far."""
         resolution = self.config.resolution_angstrom
         radius = problem.grid.radius_at(resolution)
         map_radius = problem.grid.radius_at(resolution * finer)
-        config = SubspaceConfig(dims, radius, map_radius, self.config.seed)
+        seed = self.config.seed
+        config = SubspaceConfig(dims, radius, map_radius, seed, contrast)
         return SubspaceLoop.of(problem, noise, config, self.config.focus_mask)
 
     def learned(self) -> LearnedSubspace:
@@ -188,7 +201,8 @@ class SubspaceLearning:
         """Return the subspace of some of the particles."""
         config, problem = self.config, self.problem.of_rows(self.rows)
         poses, noise, consensus = self._consensus(problem)
-        loop = self.loop(problem, noise, config.tried_dims(len(problem.particles)), 1.0)
+        dims = config.tried_dims(len(problem.particles))
+        loop = self.loop(problem, noise, dims, 1.0, config.contrast)
         state = loop.at_poses(
             loop.begun(poses),
             "first subspace",
@@ -196,8 +210,9 @@ class SubspaceLearning:
             FIRST_INFLATION,
             self.monitor,
         )
+        loop, state = self._with_contrast_if_it_varies(loop, state)
         if consensus is not None:
-            state = self._searched(loop, state, consensus)
+            loop, state = self._searched(loop, state, consensus)
         state = loop.in_principal_axes(state)
         assert state.subspace is not None
         gain = held_out_gain(loop, state.posterior.mode(), self.monitor)
@@ -230,7 +245,7 @@ class SubspaceLearning:
 
     def _searched(
         self, loop: SubspaceLoop, state: SubspaceState, consensus: Tensor
-    ) -> SubspaceState:
+    ) -> tuple[SubspaceLoop, SubspaceState]:
         """Return the subspace at poses that maps of several states have found."""
         state = loop.in_principal_axes(state)
         clusters = self._clusters(loop, state)
@@ -240,7 +255,22 @@ class SubspaceLearning:
                 loop.problem, clusters, consensus, config, self.parts
             )
             state = self._found_in(loop, maps, clusters.centre, "several states")
-        return self._settled(loop, state)
+            # Wrong poses of a state had made its images weak.
+            loop, state = self._with_contrast_if_it_varies(loop, state)
+        return loop, self._settled(loop, state)
+
+    def _with_contrast_if_it_varies(
+        self, loop: SubspaceLoop, state: SubspaceState
+    ) -> tuple[SubspaceLoop, SubspaceState]:
+        """Go on without the contrast of particles that are all equally strong."""
+        assert state.subspace is not None
+        if not loop.config.contrast:
+            return loop, state
+        spread = state.subspace.contrast_sd
+        if spread >= _LEAST_CONTRAST_SD:
+            self.monitor.message(f"contrast varies by {spread:.1%} between particles")
+            return loop, state
+        return loop.without_contrast(state)
 
     def _clusters(self, loop: SubspaceLoop, state: SubspaceState) -> Clusters:
         """Divide particles in equal units of the map.
@@ -250,8 +280,7 @@ class SubspaceLearning:
         assert state.subspace is not None
         generator = torch.Generator().manual_seed(self.config.seed)
         size = state.subspace.relative_sizes
-        z = state.posterior.mode().conformation
-        clusters = Clusters.of(z * size, _STATES, generator)
+        clusters = Clusters.of(loop.z_of(state) * size, _STATES, generator)
         clusters = replace(clusters, centre=clusters.centre / size)
         return loop.problem.world.of_first(clusters)
 
@@ -324,8 +353,9 @@ class SubspaceLearning:
     def maps_of(self, state: SubspaceState) -> ConformationMaps:
         """Return the maps of a state of all particles, and what is known of these."""
         assert state.subspace is not None
-        low = state.subspace.projector(self.low_radius, self.problem.device)
-        return ConformationMaps(tuple(state.subspace.maps), low, state.posterior)
+        return maps_of_subspace(
+            state.subspace, state.posterior, self.low_radius, self.problem.device
+        )
 
     def last(self, problem: Problem, learned: LearnedSubspace) -> SubspaceState:
         """Search particles in what was learned, and refine pose and z of each.
@@ -341,7 +371,8 @@ class SubspaceLearning:
         SubspaceState
             With a subspace of these particles, to the radius of the last maps.
         """
-        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER)
+        varies = learned.subspace.contrast_sd > 0
+        loop = self.loop(problem, learned.noise, learned.dims, LAST_FINER, varies)
         loop = replace(loop, checkpoints=self.parts)
         if self.config.poses == "given":
             state = loop.begun(given_poses(problem.particles))

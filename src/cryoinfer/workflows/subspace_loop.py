@@ -31,6 +31,7 @@ from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
+from cryoinfer.workflows.particle_contrast import without_contrast
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
 from cryoinfer.workflows.problem import Problem, start_radius
@@ -49,6 +50,8 @@ _COOLING = 0.6  # factor of the inflation from one iteration to the next
 
 _FIRST_SNR, _GROWING = 30.0, 4
 """Signal over noise of components before their halves are asked, and for so long."""
+
+_FIRST_CONTRAST_SD = 0.1
 
 _SEARCHED_MODES = 3
 _SEARCHED_CELLS = 48
@@ -73,12 +76,20 @@ class SubspaceConfig:
     map_radius : int
         That of the maps, at least as large: poses are refined at it.
     seed : int
+    contrast : bool
+        Whether that of every particle is inferred with z.
     """
 
     dims: int
     radius: int
     map_radius: int
     seed: int = 0
+    contrast: bool = False
+
+    @property
+    def unknowns(self) -> int:
+        """Numbers that the conformation of a particle has in inference."""
+        return self.dims + self.contrast
 
 
 @dataclass(frozen=True)
@@ -141,14 +152,18 @@ class SubspaceLoop:
         if focus_mask is not None:
             of_component = sphere * resampled(focus_mask, box).clamp(0, 1).to(sphere)
         mask = torch.stack([sphere, *(of_component for _ in range(config.dims))])
-        return cls(problem.of_dims(config.dims), noise, mask, config)
+        return cls(problem.of_dims(config.unknowns), noise, mask, config)
 
     def begun(self, poses: Latents) -> SubspaceState:
         """Return the state before the first iteration: random z at given poses."""
         generator = torch.Generator().manual_seed(self.config.seed)
         z = torch.randn(len(poses), self.config.dims, generator=generator).double()
-        start = Latents(poses.pose, poses.defocus_offset_angstrom, z)
+        start = Latents(poses.pose, poses.defocus_offset_angstrom, self._usual(z))
         return SubspaceState(ParticlePosterior.at(start, _SEARCHED_MODES))
+
+    def _usual(self, z: Tensor) -> Tensor:
+        """Return z with the usual contrast before it, where that is modelled."""
+        return torch.cat([z.new_zeros(len(z), self.config.unknowns - z.shape[1]), z], 1)
 
     def at_poses(
         self,
@@ -186,8 +201,9 @@ class SubspaceLoop:
         """Infer all particles in the subspace as it is, and solve for the next."""
         config = self.config
         box = self.problem.grid.box
+        contrast_sd = 0.0 if state.subspace is None else state.subspace.contrast_sd
         sums = SubspaceSums.empty(
-            config.dims, box, config.map_radius, self.problem.device
+            config.dims, box, config.map_radius, self.problem.device, contrast_sd
         )
         inference: PoseInference[SubspaceProjector] = LinearConformation(
             poses, inflation
@@ -198,6 +214,10 @@ class SubspaceLoop:
         posterior = self._inferred(state, name, inference, radius, (sums,), monitor)
         snr = _FIRST_SNR if state.done < _GROWING else None
         subspace = solve_subspace(self.problem, sums, self.mask, snr)
+        if state.subspace is None and config.contrast:
+            subspace = replace(subspace, contrast_sd=_FIRST_CONTRAST_SD)
+        elif inflation > 1:  # the posteriors are too wide to tell
+            subspace = replace(subspace, contrast_sd=contrast_sd)
         subspace = self.problem.world.of_first(subspace)
         return SubspaceState(posterior, subspace, state.done + 1)
 
@@ -280,7 +300,7 @@ class SubspaceLoop:
         there = (one.to(self.problem.device) for one in maps)
         volumes = tuple(FourierVolume.from_map(one, radius, PADDING) for one in there)
         search = ConformationSearch(
-            conformation,
+            self._usual(conformation),
             volumes,
             self._plan(),
             self.problem.max_shift_angstrom,
@@ -290,6 +310,20 @@ class SubspaceLoop:
         state = self.begun(unknown_posterior(len(self.problem.particles)).mode())
         found = self._inferred(state, name, search, radius, (), monitor)
         return SubspaceState(found)
+
+    def z_of(self, state: SubspaceState) -> Tensor:
+        """Return z of all particles, times the contrast, float64, (n, q)."""
+        known = state.posterior.mode().conformation
+        return known[:, self.config.unknowns - self.config.dims :]
+
+    def without_contrast(self, state: SubspaceState) -> tuple[Self, SubspaceState]:
+        """Return loop and state of particles that are all equally strong."""
+        assert state.subspace is not None
+        plain = replace(self.config, contrast=False)
+        loop = replace(self, config=plain, problem=self.problem.of_dims(plain.dims))
+        posterior, _ = without_contrast(state.posterior, state.subspace.contrast_sd)
+        subspace = replace(state.subspace, contrast_sd=0.0)
+        return loop, replace(state, posterior=posterior, subspace=subspace)
 
     def _search(self) -> SubspaceSearch:
         return SubspaceSearch(self._plan(), self.problem.max_shift_angstrom)
@@ -311,10 +345,12 @@ class SubspaceLoop:
             return state
         assert state.subspace is not None
         maps = state.subspace.maps
-        axes = principal_axes(maps[1:], state.posterior.mode().conformation)
+        axes = principal_axes(maps[1:], self.z_of(state))
         axes = self.problem.world.of_first(axes)
         turned = torch.einsum("kzyx,kl->lzyx", maps[1:], axes.to(maps))
         subspace = replace(state.subspace, maps=torch.cat([maps[:1], turned]))
+        if self.config.contrast:
+            axes = torch.block_diag(axes.new_ones(1, 1), axes)
         posterior = turned_conformations(state.posterior, axes)
         return replace(state, posterior=posterior, subspace=subspace)
 

@@ -1,4 +1,11 @@
-"""The M-step of a linear subspace: mean and principal volumes, solved together."""
+"""The M-step of a linear subspace: mean and principal volumes, solved together.
+
+The contrast c of a particle, which ice and dose change, multiplies its whole image:
+``c (mean + U z)``. With ``c = 1 + s b`` and ``z' = c z`` that is
+``mean + b (s mean) + U z'``: linear in (b, z'), with a first component that is the mean
+itself, of a standard deviation s that is measured. Inference then needs nothing new,
+and here an image counts with the shares (c, z') of the maps.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -7,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.reconstruction.backproject import signal_to_noise
@@ -19,6 +27,9 @@ from cryoinfer.workflows.structure_update import PADDING
 _LEAST_SNR = 0.03
 """Of a component in a shell where the halves do not agree: it may still grow."""
 
+_LEAST_CONTRAST_SD = 0.01
+"""It is measured in units of itself, and could not rise again from nothing."""
+
 
 @dataclass(frozen=True)
 class SubspaceSums:
@@ -29,11 +40,18 @@ class SubspaceSums:
     first, second : CoupledSums
     moments : Tensor of float64, shape (1 + q, 1 + q)
         Sum over particles of the second moments of (1, z); on the CPU.
+    contrast_sd : float
+        Spread of the contrast, by which the first number of a conformation is
+        multiplied; 0 where no contrast is modelled, and z is all of it.
+    contrast_moments : Tensor of float64, shape (4,)
+        Sums that the spread is measured by; on the CPU.
     """
 
     first: CoupledSums
     second: CoupledSums
     moments: Tensor
+    contrast_sd: float
+    contrast_moments: Tensor
 
     @classmethod
     def empty(
@@ -42,6 +60,7 @@ class SubspaceSums:
         box: int,
         radius: int,
         device: torch.device | str = "cpu",
+        contrast_sd: float = 0.0,
     ) -> Self:
         """Return the sums of no particle, on the device of the images to come."""
         maps = 1 + components
@@ -49,19 +68,34 @@ class SubspaceSums:
             CoupledSums.empty(maps, box, radius, PADDING, device) for _ in range(2)
         )
         moments = torch.zeros(maps, maps, dtype=torch.float64)
-        return cls(first, second, moments)
+        nothing = torch.zeros(4, dtype=torch.float64)
+        return cls(first, second, moments, contrast_sd, nothing)
 
     def add(self, one: InferredBatch[SubspaceProjector]) -> None:
         """Insert images at their best modes."""
         posterior = one.placed
-        conformation = posterior.mode().conformation
-        one_each = conformation.new_ones(len(conformation), 1)
-        mean = torch.cat([one_each, conformation], 1)
+        known = posterior.mode().conformation
+        mean = torch.cat([known.new_ones(len(known), 1), known], 1)
         second = mean[:, :, None] * mean[:, None]
         second[:, 1:, 1:] += posterior.covariances[:, 0, 6:, 6:]
+        moments = second.double().sum(0)
+        if mean.shape[1] > len(self.moments):  # with a contrast
+            self._measure_contrast(posterior)
+            alone = _shares_of_maps(len(self.moments), 0.0).to(moments)
+            moments = alone @ moments @ alone.T
+            shares = _shares_of_maps(len(self.moments), self.contrast_sd).to(mean)
+            mean, second = mean @ shares.T, shares @ second @ shares.T
+        self.moments.add_(moments.to(self.moments))
         sums = self.second if one.half else self.first
         insert_shares(sums, one.images, posterior.mode(), mean, second)
-        self.moments.add_(second.double().sum(0).to(self.moments))
+
+    def _measure_contrast(self, posterior: ParticlePosterior) -> None:
+        mean = posterior.mode().conformation[:, 0]
+        variance = posterior.covariances[:, 0, 6, 6]
+        told = 1.0 - variance
+        square = mean.square() - variance * told
+        found = torch.stack([mean, told, square, told.square()]).double().sum(1)
+        self.contrast_moments.add_(found.to(self.contrast_moments))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -70,7 +104,31 @@ class SubspaceSums:
             *self.first.tensors,
             *self.second.tensors,
             self.moments,
+            self.contrast_moments,
         ]
+
+    def measured_contrast(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the contrast, by moments.
+
+        With the posterior N(m, v) of b before a standard normal, the image alone says
+        ``m / (1 - v)`` with the variance ``v / (1 - v)``: these are averaged with
+        weights ``1 - v``, squares less variances with the squares of these.
+        """
+        first, told, second, squares = self.contrast_moments.tolist()
+        if not squares > 0:  # not modelled, or no image says anything
+            return 1.0, self.contrast_sd
+        mean = first / told
+        variance = max(second / squares - mean**2, 0.0)
+        spread = self.contrast_sd * variance**0.5
+        return 1.0 + self.contrast_sd * mean, max(spread, _LEAST_CONTRAST_SD)
+
+
+def _shares_of_maps(maps: int, contrast_sd: float) -> Tensor:
+    """Return what turns (1, b, z) into (c, z), shape (maps, maps + 1)."""
+    found = torch.zeros(maps, maps + 1, dtype=torch.float64)
+    found[0, 0], found[0, 1] = 1.0, contrast_sd
+    found[1:, 2:] = torch.eye(maps - 1)
+    return found
 
 
 def insert_shares(
@@ -119,10 +177,13 @@ class Subspace:
         The mean, then the components: their z has a standard deviation of one.
     fsc : Tensor, shape (1 + q, shells)
         Between the half-sets, given the z that they share.
+    contrast_sd : float
+        Spread of the contrast of particles; 0 where it is not modelled.
     """
 
     maps: Tensor
     fsc: Tensor
+    contrast_sd: float = 0.0
 
     def first(self, count: int) -> Self:
         """Return the mean with its first components."""
@@ -137,8 +198,15 @@ class Subspace:
     def projector(
         self, radius: int, device: torch.device | str = "cpu"
     ) -> SubspaceProjector:
-        """Return the forward model on a device, to a Fourier radius."""
-        return SubspaceProjector.of_maps(list(self.maps.to(device)), radius, PADDING)
+        """Return the forward model on a device, to a Fourier radius.
+
+        The first number of its conformations is that of the contrast, where that is
+        modelled.
+        """
+        maps = list(self.maps.to(device))
+        if self.contrast_sd:
+            maps.insert(1, self.contrast_sd * maps[0])
+        return SubspaceProjector.of_maps(maps, radius, PADDING)
 
 
 def solve_subspace(
@@ -166,7 +234,10 @@ def solve_subspace(
     root = torch.linalg.cholesky(spread).to(maps)
     components = torch.einsum("kzyx,kl->lzyx", maps[1:], root)
     middle = maps[0] + torch.einsum("k,kzyx->zyx", mean.to(maps), maps[1:])
-    return Subspace(torch.cat([middle[None], components]), solved.fsc)
+    # So does the mean of the contrast, which a filtered map would leave above 1.
+    strength, spread_of_contrast = sums.measured_contrast()
+    maps = torch.cat([strength * middle[None], components])
+    return Subspace(maps, solved.fsc, spread_of_contrast / strength)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
 from cryoinfer.workflows.conformation_result import (
-    ConformationMaps,
     found_conformations,
+    maps_of_subspace,
 )
 from cryoinfer.workflows.consensus import LAST_FINER
 from cryoinfer.workflows.image_sources import StrictImages
@@ -45,11 +45,14 @@ class LearnedMaps:
         Of their voxels.
     last_radius : int
         Fourier radius that they reach.
+    contrast_sd : float
+        Spread of the contrast of their particles; 0 where it was not modelled.
     """
 
     maps: tuple[Tensor, ...]
     pixel_size_angstrom: float
     last_radius: int
+    contrast_sd: float = 0.0
 
     @property
     def dims(self) -> int:
@@ -111,10 +114,11 @@ def search_conformations(
     problem = problem.shared_by(world)
     monitor = SharedMonitor(monitor, world)
     radius = learned.search_radius
-    config = SubspaceConfig(learned.dims, radius, learned.last_radius, seed)
+    varies = learned.contrast_sd > 0
+    config = SubspaceConfig(learned.dims, radius, learned.last_radius, seed, varies)
     stacked = torch.stack(list(learned.maps))
-    shells = learned.last_radius + 1
-    subspace = Subspace(stacked, stacked.new_ones(len(stacked), shells))
+    agreed = stacked.new_ones(len(stacked), learned.last_radius + 1)
+    subspace = Subspace(stacked, agreed, learned.contrast_sd)
     noise = initial_noise(problem)
     measured = problem.of_rows(torch.nonzero(problem.noise_rows).squeeze(1))
     for number in range(1, _NOISE_ROUNDS + 1):
@@ -124,7 +128,7 @@ def search_conformations(
     state = loop.found_in(subspace, "search", monitor)
     nothing = HeldOutGain.of_nothing(learned.dims)
     projector = subspace.projector(radius)
-    maps = ConformationMaps(learned.maps, projector, state.posterior)
+    maps = maps_of_subspace(subspace, state.posterior, radius)
     last = learned.last_radius
     found = found_conformations(problem, noise, maps, nothing, last, monitor)
     assert found.run.outlier_score_nats is not None
@@ -134,9 +138,8 @@ def search_conformations(
     judged = loop.problem.of_rows(rows)
     source = StrictImages(problem.grid, radius, noise)
     poses = state.posterior[rows].mode()
-    return replace(
-        found, gain=gain_of_unseen(judged, source, projector, poses, monitor)
-    )
+    gain = gain_of_unseen(judged, source, projector, poses, monitor, int(varies))
+    return replace(found, gain=gain)
 
 
 def _residual_noise(
