@@ -67,6 +67,7 @@ def finish_conformations(
         LAST_RADIUS: found.last_radius,
         **({} if found.contrast is None else {CONTRAST_SD: found.contrast.spread}),
         "z_sd": found.z_sd.median(0).values.tolist() if found.dims else [],
+        "trials": {name: asdict(trial) for name, trial in found.trials.items()},
         **_field_numbers(found),
         **numbers,
     }

@@ -111,8 +111,8 @@ def _field_words(record: RunRecord) -> str:
 
 
 def _trials(record: RunRecord) -> dict[str, CalibrationTrial]:
-    """Return the trials of the encoder, none of a search."""
-    of_encoder = record.results.get(ENCODER_NUMBERS, {})
+    """Return the trials of the encoder, or of the search."""
+    of_encoder = record.results.get(ENCODER_NUMBERS, record.results)
     return {
         name: CalibrationTrial.of_record(values)
         for name, values in of_encoder.get("trials", {}).items()

@@ -1,5 +1,7 @@
 """What was found of conformations: a subspace of maps, and z of every particle."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.results.field import Field, FieldGain
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
@@ -100,6 +103,8 @@ class Heterogeneity:
         its maps of z itself.
     contrast : Contrast or None
         None where particles were taken to be equally strong.
+    trials : mapping of str to CalibrationTrial
+        Of its posteriors, on simulated images; none where poses were given.
     """
 
     run: RunResult
@@ -111,6 +116,7 @@ class Heterogeneity:
     field_gain: FieldGain | None = None
     field: Field | None = None
     contrast: Contrast | None = None
+    trials: Mapping[str, CalibrationTrial] = dataclasses.field(default_factory=dict)
 
     @property
     def dims(self) -> int:

@@ -15,11 +15,12 @@ from cryoinfer.workflows.amortize import require_teachable
 from cryoinfer.workflows.conformation_result import conformation_result, on_voxels
 from cryoinfer.workflows.encoder_calibration import calibrate_encoder
 from cryoinfer.workflows.infer import InferConfig, infer
+from cryoinfer.workflows.learned_subspace import LearnedSubspace
 from cryoinfer.workflows.preparation import prepare
 from cryoinfer.workflows.problem import define_problem
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.subspace_evidence import gain_of_unseen, judging_rows
-from cryoinfer.workflows.subspace_learning import LearnedSubspace, SubspaceLearning
+from cryoinfer.workflows.subspace_learning import SubspaceLearning
 from cryoinfer.workflows.train import EncoderConfig, TrainingData, train_encoder
 from cryoinfer.workflows.trained_encoder import TrainedEncoder
 from cryoinfer.world import ALONE, World

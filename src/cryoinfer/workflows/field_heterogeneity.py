@@ -25,8 +25,9 @@ from cryoinfer.workflows.field_loop import FieldLoop, FieldState
 from cryoinfer.workflows.field_update import field_projector
 from cryoinfer.workflows.heterogeneity import finished_conformations
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
+from cryoinfer.workflows.learned_subspace import LearnedSubspace
 from cryoinfer.workflows.problem import Problem
-from cryoinfer.workflows.subspace_learning import LearnedSubspace, SubspaceLearning
+from cryoinfer.workflows.subspace_learning import SubspaceLearning
 
 _DEFAULTS = HeterogeneityConfig()
 

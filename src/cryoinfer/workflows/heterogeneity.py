@@ -5,17 +5,21 @@ A subspace of maps is learned from some of the particles
 searched and refined in it.
 """
 
+from dataclasses import replace
+
 import torch
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.interfaces import SILENT, Monitor
+from cryoinfer.results.calibration_trial import SEARCHED
 from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.workflows.conformation_result import (
     ConformationMaps,
     found_conformations,
 )
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
-from cryoinfer.workflows.subspace_learning import LearnedSubspace, SubspaceLearning
+from cryoinfer.workflows.learned_subspace import LearnedSubspace
+from cryoinfer.workflows.subspace_learning import SubspaceLearning
 from cryoinfer.world import ALONE, World
 
 _DEFAULTS = HeterogeneityConfig()
@@ -59,7 +63,13 @@ def heterogeneity(
     learning = SubspaceLearning.begun(particles, config, monitor, world, device)
     learned = learning.learned()
     state = learning.last(learning.problem, learned)
-    return finished_conformations(learning, learned, learning.maps_of(state))
+    if config.poses == "given":  # z is then exact, as far as the poses are
+        return finished_conformations(learning, learned, learning.maps_of(state))
+    calibrated = learning.calibrated(state, learned)
+    posterior = state.posterior.inflated(calibrated.inflation)
+    maps = learning.maps_of(replace(state, posterior=posterior))
+    found = finished_conformations(learning, learned, maps)
+    return replace(found, trials={SEARCHED: calibrated.trial})
 
 
 def finished_conformations(

@@ -6,19 +6,22 @@ poses searched again with these maps; the subspace from there; and how many of i
 components say anything of images that they were not made of.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.errors import state_of_this_version
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.results.heterogeneity import HeldOutGain
+from cryoinfer.workflows.conformation_calibration import (
+    CalibratedSearch,
+    calibrate_search,
+)
 from cryoinfer.workflows.conformation_result import (
     ConformationMaps,
     maps_of_subspace,
@@ -35,6 +38,7 @@ from cryoinfer.workflows.heterogeneity_config import (
     require_frame_of_mask,
 )
 from cryoinfer.workflows.iteration import unknown_posterior
+from cryoinfer.workflows.learned_subspace import LearnedSubspace
 from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.shared_monitor import SharedMonitor
@@ -51,7 +55,6 @@ from cryoinfer.workflows.subspace_loop import (
     SubspaceLoop,
     SubspaceState,
 )
-from cryoinfer.workflows.subspace_update import Subspace
 from cryoinfer.world import ALONE, World
 
 _LEARNED = "subspace"
@@ -72,51 +75,6 @@ _CHANGED_DEGREES, _FEW_CHANGES = 10.0, 0.003
 """Searches end where less than this share of poses has changed by so much. Where three
 poor maps of one of two states lay in two frames, 16, 3, 2, 5, 6, 5, 1 and 0.3 % did in
 turn, and of that state 62 % of the poses were off at first, 5 % in the end."""
-
-
-@dataclass(frozen=True)
-class LearnedSubspace:
-    """What the learning particles have taught.
-
-    Attributes
-    ----------
-    subspace : Subspace
-        Of as many components as are kept.
-    noise : tuple of Tensor
-    gain : HeldOutGain
-    shift_sd_angstrom : float
-        Spread of their shifts about the centres of their boxes.
-    """
-
-    subspace: Subspace
-    noise: tuple[Tensor, ...]
-    gain: HeldOutGain
-    shift_sd_angstrom: float
-
-    @property
-    def dims(self) -> int:
-        """Number of components that are kept, which may be 0."""
-        return len(self.subspace.maps) - 1
-
-    def to_state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {
-            "subspace": dict(vars(self.subspace)),
-            "noise": list(self.noise),
-            "gain": asdict(self.gain),
-            "shift_sd_angstrom": self.shift_sd_angstrom,
-        }
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Any]) -> Self:
-        """Invert :meth:`to_state`."""
-        with state_of_this_version():
-            return cls(
-                Subspace(**state["subspace"]),
-                tuple(state["noise"]),
-                HeldOutGain(**state["gain"]),
-                state["shift_sd_angstrom"],
-            )
 
 
 @dataclass(frozen=True)
@@ -386,6 +344,18 @@ class SubspaceLearning:
         state = loop.searched(state, "search of all particles", self.monitor)
         state = loop.refined(state, self.monitor)
         return loop.in_principal_axes(state)
+
+    def calibrated(
+        self, state: SubspaceState, learned: LearnedSubspace
+    ) -> CalibratedSearch:
+        """Try posteriors of the last state on images of its maps."""
+        assert state.subspace is not None
+        varies = state.subspace.contrast_sd > 0
+        problem, dims = self.problem, learned.dims
+        loop = self.loop(problem, learned.noise, dims, LAST_FINER, varies)
+        sd = learned.shift_sd_angstrom
+        found = calibrate_search(loop, state.subspace, sd, self.monitor)
+        return problem.world.of_first(found)
 
 
 def _gain_words(gain: HeldOutGain, kept: int) -> str:

@@ -8,7 +8,7 @@ something to see. All poses can be searched again, with maps of several conforma
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -261,7 +261,7 @@ class SubspaceLoop:
             Of the stage.
         monitor : Monitor
         """
-        return self._iterated(state, name, self._search(), 1.0, monitor)
+        return self._iterated(state, name, self.search, 1.0, monitor)
 
     def found_in(
         self, subspace: Subspace, name: str, monitor: Monitor
@@ -277,7 +277,7 @@ class SubspaceLoop:
         """
         state = self.begun(unknown_posterior(len(self.problem.particles)).mode())
         state = replace(state, subspace=subspace)
-        inference = LinearConformation(self._search())
+        inference = LinearConformation(self.search)
         radius = self.config.radius
         posterior = self._inferred(state, name, inference, radius, (), monitor)
         return self.refined(replace(state, posterior=posterior), monitor)
@@ -325,8 +325,18 @@ class SubspaceLoop:
         subspace = replace(state.subspace, contrast_sd=0.0)
         return loop, replace(state, posterior=posterior, subspace=subspace)
 
-    def _search(self) -> SubspaceSearch:
+    @property
+    def search(self) -> SubspaceSearch:
+        """The search of all poses, at the radius of conformations."""
         return SubspaceSearch(self._plan(), self.problem.max_shift_angstrom)
+
+    @property
+    def refinement(self) -> LocalRefinement:
+        """The refinement of pose and z together, at the radius of the maps."""
+        return LocalRefinement(_STEPS, reach_radian(self.config.map_radius))
+
+    kept_modes: ClassVar[int] = _SEARCHED_MODES
+    """Modes of each particle that are kept."""
 
     def _plan(self) -> SearchPlan:
         problem, radius = self.problem, self.config.radius
@@ -361,8 +371,7 @@ class SubspaceLoop:
         """
         state = self.conformed(state, monitor)
         radius, name = self.config.map_radius, "joint refinement of pose and z"
-        refinement = LocalRefinement(_STEPS, reach_radian(radius))
-        posterior = self._inferred(state, name, refinement, radius, (), monitor)
+        posterior = self._inferred(state, name, self.refinement, radius, (), monitor)
         return replace(state, posterior=posterior)
 
     def conformed(self, state: SubspaceState, monitor: Monitor) -> SubspaceState:

@@ -13,7 +13,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.inference.amortized import SAME_AREA
 from cryoinfer.interfaces import SILENT, Monitor
+from cryoinfer.results.calibration_trial import SEARCHED
 from cryoinfer.results.heterogeneity import HeldOutGain, Heterogeneity
+from cryoinfer.workflows.conformation_calibration import calibrate_search
 from cryoinfer.workflows.conformation_result import (
     found_conformations,
     maps_of_subspace,
@@ -126,11 +128,15 @@ def search_conformations(
         noise = _residual_noise(loop, subspace, f"noise, round {number}", monitor)
     loop = SubspaceLoop.of(problem, noise, config)
     state = loop.found_in(subspace, "search", monitor)
+    sd = float(state.posterior.mode().pose.shift_angstrom.square().mean().sqrt())
+    calibrated = world.of_first(calibrate_search(loop, subspace, sd, monitor))
+    posterior = state.posterior.inflated(calibrated.inflation)
     nothing = HeldOutGain.of_nothing(learned.dims)
     projector = subspace.projector(radius)
-    maps = maps_of_subspace(subspace, state.posterior, radius)
+    maps = maps_of_subspace(subspace, posterior, radius)
     last = learned.last_radius
     found = found_conformations(problem, noise, maps, nothing, last, monitor)
+    found = replace(found, trials={SEARCHED: calibrated.trial})
     assert found.run.outlier_score_nats is not None
     rows = judging_rows(found.run.outlier_score_nats, generator)
     if not len(rows):
