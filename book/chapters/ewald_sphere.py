@@ -314,7 +314,7 @@ def _():
         ),
         1,
         hint=r"Compare 4 Å with $\sqrt{\lambda D}$.",
-        explanation=r"$\sqrt{0.0197 \times 100} = 1.4$ Å. At 4 Å the phases of the two hands differ by a few degrees.",
+        explanation=r"$\sqrt{0.0197 \times 100} = 1.4$ Å. At 4 Å the phases of the two hands differ by 10 degrees rms.",
     )
     return
 

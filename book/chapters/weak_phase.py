@@ -246,8 +246,8 @@ def _():
 
     (Write the sine of the sum as two products; the part odd in $h$ drops out.) The factor $\sin\,u / u$ is what a
     detail spread evenly over all heights loses in an image whose CTF is taken at the middle. It is one half at
-    $u = 1.895$. See where that is for your particle: 100 to 200 Å cost little at 3 Å; a virus of 700 Å does not come
-    through. A lower voltage makes it worse, for the wave is longer.
+    $u = 1.895$. See where that is for your particle: 100 to 200 Å cost little at 3 Å; of a virus of 700 Å a quarter
+    is left. A lower voltage makes it worse, for the wave is longer.
     """)
     return
 
