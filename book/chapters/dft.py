@@ -165,7 +165,7 @@ def _():
     the matrix of all voxels against all waves it would be $2.8 \times 10^{14}$.
 
     Set $k_z = 0$ in the sum for a map: the z axis is then simply summed. So one plane of the transform of a
-    map is the transform of its projection along z. *Fourier slices* is built on this.
+    map is the transform of its projection along z. *The slice theorem* is built on this.
 
     Images are real. Conjugate the sum for $F_k$ and you get the sum for $F_{-k}$: $F_{-k} = \overline{F_k}$,
     which is **Friedel symmetry**. Half of the transform holds all of it. Programs store only the columns
