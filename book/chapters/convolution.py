@@ -38,8 +38,8 @@ def _():
     ## Every point becomes a spot
 
     A microscope shows a point as a small spot $h$. A picture is many points, and the spots add up: the pixel at
-    $u$ of brightness $f(u)$ puts $f(u)\, h(x - u)$ into the image. The sum is the **convolution** of $f$ with
-    the **kernel** $h$:
+    $u$ of brightness $f(u)$ puts $f(u)\, h(x - u)$ into the image. The **convolution** of $f$ with the
+    **kernel** $h$ is their sum,
 
     $$g(x) = (f * h)(x) = \sum_u f(u)\, h(x - u) .$$
 
