@@ -36,7 +36,7 @@ def _():
     ## Fewer pixels, and no pixel interpolated
 
     Images come with pixels finer than the first steps of a reconstruction need. One would like them smaller: a
-    quarter of the pixels is a quarter of the work. To average blocks of pixels blurs, to skip pixels aliases.
+    quarter of the pixels is a quarter of the work. Averaging blocks of pixels blurs; skipping pixels aliases.
     There is an exact way. The row $f$ is a sum of waves,
 
     $$f_x = \frac{1}{N} \sum_k F_k\, e^{2\pi i k x/N} .$$
