@@ -121,8 +121,8 @@ def _():
     ## A matrix, and how to avoid it
 
     The transform is linear: $F = W f$ with the matrix $W_{kx} = e^{-2\pi i k x/N}$. It costs $N^2$
-    multiplications. But half of them are done twice. Split the row into its pixels of even and of odd number,
-    and write $E_k$ and $O_k$ for the transforms of these two rows of $N/2$ pixels:
+    multiplications. But many of them are done more than once. Split the row into its pixels of even and of
+    odd number, and write $E_k$ and $O_k$ for the transforms of these two rows of $N/2$ pixels:
 
     $$F_k = \sum_{m} f_{2m}\, e^{-2\pi i k m/(N/2)} + e^{-2\pi i k/N} \sum_m f_{2m+1}\,
     e^{-2\pi i k m/(N/2)} = E_k + e^{-2\pi i k/N} O_k .$$
@@ -270,9 +270,9 @@ def _():
 @app.cell
 def _():
     mo.md(r"""
-    The factor in front is a second free choice. Numpy has none forward and $1/N$ back. The program divides by
-    $\sqrt N$ an axis both ways. Then the sum of squares is the same on both sides (**Parseval's theorem**),
-    and white noise of variance $\sigma^2$ has the power $\sigma^2$ in every coefficient.
+    The factor in front is a second free choice. Numpy has none forward and $1/N$ back. For images the program
+    divides by $\sqrt N$ an axis, both ways. Then the sum of squares is the same on both sides (**Parseval's
+    theorem**), and white noise of variance $\sigma^2$ has the power $\sigma^2$ in every coefficient.
 
     ## What goes wrong in practice
 
