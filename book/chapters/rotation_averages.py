@@ -94,7 +94,7 @@ def chordal_mean(rotation):
 
 
 @app.function
-def geodesic_median(rotation, rounds=60):
+def geodesic_median(rotation, rounds=30):
     """Return the rotation with the least sum of angles, by Weiszfeld's iteration."""
     guess = chordal_mean(rotation)
     for _ in range(rounds):
