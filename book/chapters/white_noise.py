@@ -170,7 +170,7 @@ def _():
     At $g = 0$ it is flat. For large $g$ only the noise across the signal turns the phase, by
     $\sqrt{P/2} / A$, so the spread is $1 / \sqrt{2 g}$ radian. In the figure the cloud must leave the
     origin before its phase is known: at $g = 1$ the phase still has a spread of 50 degrees. A coefficient
-    of a particle image has $g$ of a hundredth. One image tells next to nothing of its phase, and only the
+    of a particle image often has a $g$ below 0.01. One image tells next to nothing of its phase, and only the
     sum over many does.
     """)
     return
