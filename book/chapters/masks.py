@@ -242,8 +242,8 @@ def _():
     mask the two noises are correlated, since the mask looked at both.
 
     In the next figure both halves are pure noise. The mask keeps the brightest voxels of their sum. The fewer
-    it keeps, the more they agree, at all frequencies. (Kept to 50 % they disagree at high frequency: under a
-    sum that is given, one can only be larger if the other is smaller.) Random phases notice nothing, since
+    it keeps, the more they agree, at all frequencies. (With 50 % kept they disagree at high frequency: in a
+    given sum, one can be larger only if the other is smaller.) Random phases notice nothing, since
     scrambled maps are not those from which the mask was cut. The cure is a smooth outline from a low-passed
     map, which knows nothing of the noise at high frequency, and a margin around it.
     """)

@@ -38,10 +38,10 @@ def _():
     mo.md(r"""
     ## Noise from the spread of images
 
-    A hundred images of the same view are averaged. How good is the average? Halves can be compared, but one
-    can also look at how far the images differ from each other. At one frequency let $F_i = S + N_i$, with
-    noise of the power $P = \mathrm{E}|N_i|^2$, and $\bar F$ the mean of $n$ images. Its noise has the power
-    $P / n$. The spectral signal-to-noise ratio of the average, over a ring or shell, is
+    A hundred images of the same view are averaged. How good is the average? Halves can be compared, but one can
+    also look at how far the images differ from each other. At one frequency let $F_i = S + N_i$, with noise of
+    the power $P = \mathrm{E}|N_i|^2$, and $\bar F$ the mean of $n$ images. Its noise has the power $P / n$. The
+    spectral signal-to-noise ratio of the average, over a ring or shell, is
 
     $$\mathrm{SSNR}(s) = \frac{\sum |S|^2}{\sum P / n} .$$
 
@@ -72,9 +72,9 @@ def _():
     $W = C_{\mathrm{ref}}^2$ with the correlation $C_{\mathrm{ref}}$ between the average and the truth. So the
     filter can be had from half-maps, too.
 
-    In the figure, raise the number of images. The SSNR rises by the same factor at all frequencies, and
-    crosses 1 further and further to the right. The filtered average gains detail as that happens. It never
-    shows grains.
+    In the figure, raise the number of images. The SSNR rises by the same factor at all frequencies, and crosses
+    1 further and further to the right. The filtered average gains detail as that happens. It never shows
+    grains.
     """)
     return
 
@@ -178,30 +178,29 @@ def _():
     mo.md(r"""
     ## Here and there
 
-    One number for a whole map hides much. The core of a protein may be known to 3 Å and a loop, which moves,
-    to 8 Å. The **local resolution** is the resolution to which half-maps agree in the neighbourhood of a
-    place.
+    One number for a whole map hides much. The core of a protein may be known to 3 Å and a loop, which moves, to
+    8 Å. The **local resolution** is the resolution to which half-maps agree in the neighbourhood of a place.
 
-    Take a window $g$ around the place, and do what *Masks and what they feign* did last: filter both halves
-    to one band of frequencies about $s$, then correlate under the window,
+    Take a window $g$ around the place, and do what *Masks and what they feign* did last: filter both halves to
+    one band of frequencies about $s$, then correlate under the window,
 
     $$\mathrm{FSC}(x, s) = \frac{\int g(x - u)\, f_1(u)\, f_2(u)\, \mathrm{d}u}
     {\sqrt{\int g(x - u) f_1^2(u)\, \mathrm{d}u \int g(x - u) f_2^2(u)\, \mathrm{d}u}} .$$
 
-    For all places at once the integrals are convolutions. The local resolution at $x$ is $1/s$ where this
-    first falls below a threshold.
+    For all places at once the integrals are convolutions. The local resolution at $x$ is $1/s$ where this first
+    falls below a threshold.
 
     ## How small a place?
 
-    A window of width $w$ knows frequencies to about $1/w$, so bands need not be narrower. How many
-    independent numbers are there in a band and a window? As many as the volume of the window times the volume
-    of the band in Fourier space. In three dimensions this is
+    A window of width $w$ knows frequencies to about $1/w$, so bands need not be narrower. How many independent
+    numbers are there in a band and a window? As many as the volume of the window times the volume of the band
+    in Fourier space. In three dimensions this is
 
     $$n \approx w^3 \cdot 4 \pi s^2 \frac 1 w = 4 \pi\, (s w)^2 ,$$
 
     and in an image $n \approx w^2 \cdot 2 \pi s / w = 2 \pi s w$. By *Shell correlation* chance makes
     correlations of $1 / \sqrt n$. A window of five periods of the detail, $s w = 5$, has $n = 314$ in a map,
-    and a scatter of 0.056. With two periods it is 0.14: every threshold is crossed by accident. A small
+    and a scatter of 0.056. With two periods it is 0.14: a threshold of 0.143 is crossed by accident. A small
     window sees sharply and believes anything, a large one is reliable and blurs the borders.
 
     The figure is an image of two textures: right of the middle there is detail to 4 Å, at the left to 12 Å
@@ -291,12 +290,12 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *"The solvent has a local resolution of 4 Å."* Outside the particle there is no signal, and the answer
-      is chance, or what a mask's edge has leaked. Look inside the mask only.
+    - *"The solvent has a local resolution of 4 Å."* Outside the particle there is no signal, and the answer is
+      chance, or what a mask's edge has leaked. Look inside the mask only.
     - *"The local resolution is better than the global one everywhere."* The windows are too small, or both
       numbers have different thresholds, or the global one was not masked.
-    - *"The flexible domain is at 4 Å, but nothing can be built there."* Agreement of halves is no proof of
-      one structure. If both halves mix the same conformations, their blurs agree.
+    - *"The flexible domain is at 4 Å, but nothing can be built there."* Agreement of halves is no proof of one
+      structure. If both halves mix the same conformations, their blurs agree.
 
     ## Exercises
     """)

@@ -231,7 +231,7 @@ def _():
 
     $$-\ln p(y) = \sum_k \left( \frac{|F(k)|^2}{P(k)} + \ln P(k) \right) + \text{const} ,$$
 
-    summed over one of each pair $k$, $-k$. An image is real, hence $F(-k) = \overline{F(k)}$: half of the
+    summed over one of each pair $k$, $-k$. An image is real, hence $F(-k) = F^*(k)$: half of the
     plane repeats the other half. Coefficients that are their own partner, such as that at Nyquist, are
     real, and have $\operatorname{Var}|F| / \mathrm{E}|F|^2 = 1 - 2/\pi = 0.363$.
 
