@@ -77,8 +77,8 @@ def _():
 
     **Counting** means to replace each blob by one point of value 1 in the pixel where it seems to be. Then
     $s_r = 0$, and only errors of place are left. In the figure switch between summing and counting. Then raise
-    the share of electrons that come back from the support: it costs at all frequencies when summing, and only
-    at high ones when counting. Detectors are made thin for this.
+    the share of electrons that come back from the support: it costs at all frequencies when summing (at 0 most
+    when a few return), and only at high ones when counting. Detectors are made thin for this.
     """)
     return
 
@@ -255,7 +255,7 @@ def _():
     is counted as well, so with $n$ electrons per pixel it is wrong by $1/\sqrt n$, and that error is the same
     in every image afterwards.
 
-    In one image of 20 electrons per pixel a pattern of 3 % is lost in grains of 22 %. Averaging does not help,
+    In one image of 20 electrons per pixel a pattern of 3 % is lost in grains of 22 %. Averaging brings it out,
     since it stays while the grains average out. In the figure, raise the number of images: the grains fall as
     $1/\sqrt{\text{images}}$, the pattern does not. A reference must have many more electrons than all images
     together whose sum is looked at.
