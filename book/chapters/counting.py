@@ -69,10 +69,10 @@ def _():
 
     $$\mathrm{SNR} = c^2 M .$$
 
-    It grows with the dose and with the area. Rose found in 1948 that an eye wants $c \sqrt M$ of about
-    5. In the figure the disc has a diameter of 16 Å, an area of 201 Å$^2$. Raise the dose and watch the
-      disc appear while $c\sqrt M$ passes 5. Then look at the histogram, which is of the pixels beside
-      the disc: it has the width that Poisson says, at every dose.
+    It grows with the dose and with the area. Rose found in 1948 that an eye wants
+    $c \sqrt M \approx 5$. In the figure the disc has a diameter of 16 Å, an area of 201 Å$^2$. Raise
+    the dose and watch the disc appear while $c\sqrt M$ passes 5. Then look at the histogram, which is
+    of the pixels beside the disc: it has the width that Poisson says, at every dose.
     """)
     return
 

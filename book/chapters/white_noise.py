@@ -49,7 +49,7 @@ def _():
     $$F(k) = \sum_{j=1}^{N_0} g_j\, e^{-2 \pi i k x_j} .$$
 
     Each electron adds an arrow of length $g_j$ in the complex plane, and its direction is random, for the
-    place is. So $F$ is where a drunken walk of $N_0$ steps ends. The arrows have the mean zero and are
+    place is. So $F$ is where a random walk of $N_0$ steps ends. The arrows have the mean zero and are
     independent. In $|F|^2 = \sum_j \sum_l g_j g_l e^{-2\pi i k (x_j - x_l)}$ all terms with $j \neq l$
     vanish on average, and those with $j = l$ are $g_j^2$:
 
@@ -170,8 +170,8 @@ def _():
     At $g = 0$ it is flat. For large $g$ only the noise across the signal turns the phase, by
     $\sqrt{P/2} / A$, so the spread is $1 / \sqrt{2 g}$ radian. In the figure the cloud must leave the
     origin before its phase is known: at $g = 1$ the phase still has a spread of 50 degrees. A coefficient
-    of a particle image often has a $g$ below 0.01. One image tells next to nothing of its phase, and only the
-    sum over many does.
+    of a particle image often has a $g$ below 0.01. One image tells next to nothing of its phase, and only
+    the sum over many does.
     """)
     return
 
@@ -231,9 +231,9 @@ def _():
 
     $$-\ln p(y) = \sum_k \left( \frac{|F(k)|^2}{P(k)} + \ln P(k) \right) + \text{const} ,$$
 
-    summed over one of each pair $k$, $-k$. An image is real, hence $F(-k) = F^*(k)$: half of the
-    plane repeats the other half. Coefficients that are their own partner, such as that at Nyquist, are
-    real, and have $\operatorname{Var}|F| / \mathrm{E}|F|^2 = 1 - 2/\pi = 0.363$.
+    summed over one of each pair $k$, $-k$. An image is real, hence $F(-k) = F^*(k)$: half of the plane
+    repeats the other half. Coefficients that are their own partner, such as that at Nyquist, are real, and
+    have $\operatorname{Var}|F| / \mathrm{E}|F|^2 = 1 - 2/\pi = 0.363$.
 
     The spectrum is estimated as the mean power over a ring. Power has a standard deviation of its own size,
     so a mean over $n$ independent coefficients is off by $1 / \sqrt n$ of it. A ring of radius $r$ has
