@@ -99,7 +99,7 @@ def _():
         bell = Line(k, stats.norm.pdf(k, dose, np.sqrt(dose)), "normal", dashed=True)
         return Plot(
             (
-                Panel((image,), "Electrons in each", "x (Å)", "y (Å)", equal=True),
+                Panel((image,), "Counts by pixel", "x (Å)", "y (Å)", equal=True),
                 Panel(
                     (bars, Line(k, law, "Poisson"), bell),
                     *("How often", "electrons in a pixel", "share of pixels"),

@@ -270,7 +270,7 @@ def _():
                 Panel((picture,), "One image", "x (pixels)", "y (pixels)", equal=True),
                 Panel(lines, *words, y_range=(0.1, 20.0), log_y=True),
             ),
-            f"{images} images: rings are off by {100 * off:.1f} % (root mean square).",
+            f"Images: {images}. Rings are off by {100 * off:.1f} % (root mean square).",
         )
 
     _kinds = Choice("noise", ("white", "coloured"), "coloured")
