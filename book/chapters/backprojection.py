@@ -23,6 +23,7 @@ with app.setup:
     )
 
     AXIS = np.arange(64.0) - 32.0
+    EDGES, PLACE = (-32.5, 31.5, -32.5, 31.5), ("x (px)", "y (px)")
 
 
 @app.cell
@@ -81,11 +82,7 @@ def oval_picture(oval):
 
 @app.function
 def ramp_filtered(projection, smooth=False):
-    """Return projections (..., n) filtered by |k|, in a row of zeros four times as long.
-
-    The filter is made of its exact samples in real space: 1/4 at 0, -1 / (pi n)^2 at odd
-    n, 0 at even n.
-    """
+    """Return projections (..., n) filtered by |k|, in a row of zeros four times as long."""
     long = 4 * projection.shape[-1]
     n = np.fft.fftfreq(long, 1.0 / long)
     odd = np.where(n % 2 == 0, np.inf, np.pi * n)
@@ -118,29 +115,18 @@ def _():
         if name != "none":
             projections = ramp_filtered(projections, smooth=name == "smooth ramp")
         found = smeared(projections, angles)
-        scale = 1.0 if name != "none" else 1.0 / found.max()
-        words = "x (px)", "density" if name != "none" else "over its largest value"
-        edges = (-32.5, 31.5, -32.5, 31.5)
+        scale, words = 1.0, ("x (px)", "density")
+        if name == "none":
+            scale, words = 1.0 / found.max(), ("x (px)", "over its largest value")
         profile = (
             Line(AXIS, _true[35], "object", dashed=True),
             Line(AXIS, found[35] * scale, "back-projection"),
         )
+        before, after = (Heat(one[::-1], EDGES) for one in (_true, found))
         return Plot(
             (
-                Panel(
-                    (Heat(_true[::-1], edges),),
-                    "Object",
-                    "x (px)",
-                    "y (px)",
-                    equal=True,
-                ),
-                Panel(
-                    (Heat(found[::-1], edges),),
-                    "Back-projection",
-                    "x (px)",
-                    "y (px)",
-                    equal=True,
-                ),
+                Panel((before,), "Object", *PLACE, equal=True),
+                Panel((after,), "Back-projection", *PLACE, equal=True),
                 Panel(profile, "Along y = 3 px", *words, y_range=(-0.8, 2.4)),
             ),
             f"{views} views, filter: {name}. Correlation with the object "
@@ -204,34 +190,25 @@ def _():
         angles = np.pi * (np.arange(views) + 0.5) / views
         peak = np.exp(-(AXIS**2) / 2.0) / np.sqrt(2.0 * np.pi)
         found = smeared([peak] * views, angles)
-        distance = np.hypot(AXIS, AXIS[:, None])
-        ring = np.rint(distance).astype(int).ravel()
+        ring = np.rint(np.hypot(AXIS, AXIS[:, None])).astype(int).ravel()
         mean = (np.bincount(ring, found.ravel()) / np.bincount(ring))[1:31]
-        r = np.arange(1.0, 31.0)
-        edges = (-32.5, 31.5, -32.5, 31.5)
-        star = Heat(found[::-1], edges, limits=(0.0, 0.5))
-        curves = (
-            Line(r, mean, "mean around a circle"),
-            Line(r, 1.0 / r, "1 / r", dashed=True),
-        )
-        k = np.fft.fftfreq(64)
-        ring_k = np.rint(64 * np.hypot(k, k[:, None])).astype(int).ravel()
-        size = np.abs(np.fft.fft2(found)).ravel()
-        size = (np.bincount(ring_k, size) / np.bincount(ring_k))[1:14]
-        at = np.arange(1, 14) / 64.0
-        size = size / np.exp(-2.0 * np.pi**2 * at**2)
+        size = np.abs(np.fft.fftshift(np.fft.fft2(found))).ravel()
+        size = (np.bincount(ring, size) / np.bincount(ring))[1:14]
+        r, k = np.arange(1.0, 31.0), np.arange(1, 14) / 64.0
+        size = size / np.exp(-2.0 * np.pi**2 * k**2)
+        star = Heat(found[::-1], EDGES, limits=(0.0, 0.5))
+        curves = Line(r, mean, "mean around a circle"), Line(r, 1.0 / r, "1 / r", True)
         slope = (
-            Line(at, size, "back-projection / point"),
-            Line(at, 1.0 / at, "1 / k", dashed=True),
+            Line(k, size, "back-projection / point"),
+            Line(k, 1.0 / k, "1 / k", True),
         )
         return Plot(
             (
-                Panel((star,), "A point, smeared", "x (px)", "y (px)", equal=True),
+                Panel((star,), "A point, smeared", *PLACE, equal=True),
                 Panel(curves, "In real space", "r (px)", "height"),
                 Panel(slope, "In Fourier space", "k (1/px)", "ratio of transforms"),
             ),
-            f"{views} views: 10 px from the point the fog is {mean[9]:.3f} on average; "
-            "1 / r is 0.1.",
+            f"{views} views: 10 px from the point the fog is {mean[9]:.3f} on average; 1 / r is 0.1.",
         )
 
     explore(point, views=Slider("views over 180°", (2, 4, 8, 16, 32, 64), 8))
@@ -293,8 +270,7 @@ def _():
         )
         return Plot(
             (Panel(lines, "Along a diameter", "x (px)", "density"),),
-            f"With |k| in a row of {64 * padding} samples the middle is {naive[32]:.3f} "
-            "instead of 1.",
+            f"With |k| in a row of {64 * padding} samples the middle is {naive[32]:.3f} instead of 1.",
         )
 
     explore(
@@ -338,8 +314,7 @@ def _():
 def _():
     exercise(
         "Two waves of equal strength, of 40 Å and 5 Å period, are back-projected without "
-        "a filter, from all angles in a plane. How many times weaker than the coarse one is "
-        "the fine one?",
+        "a filter, from all angles in a plane. How many times weaker than the coarse one is the fine one?",
         (1.0 / 5.0) / (1.0 / 40.0),
         tolerance=0.1,
         hint="Strengths are divided by the frequency.",
@@ -356,8 +331,7 @@ def _():
         ("k", "k², as there is one more dimension", "none"),
         0,
         hint="How many planes through the origin pass near a point at the distance k?",
-        explanation="Slices are planes now, and not lines. A plane passes within a small "
-        "distance of a point with a probability of one over k, as a line does in the plane.",
+        explanation="A plane passes near a point with a probability of one over k, as does a line in the plane.",
     )
     return
 
@@ -366,18 +340,14 @@ def _():
 def test_the_projection_of_an_oval():
     """Sums over pixels of a fine picture, and its area."""
     oval, s = (3.0, -2.0, 12.0, 7.0, 0.7, 1.0), np.arange(-20, 21) * 1.0
-    fine = np.arange(-20.0, 20.0, 0.05) + 0.025
-    angle = 0.5
+    fine, (c, d) = np.arange(-20.0, 20.0, 0.05) + 0.025, (np.cos(0.5), np.sin(0.5))
     for one in (-5.0, 0.0, 4.0):
-        x = one * np.cos(angle) - fine * np.sin(angle) - 3.0
-        y = one * np.sin(angle) + fine * np.cos(angle) + 2.0
-        along, across = (
-            x * np.cos(0.7) + y * np.sin(0.7),
-            y * np.cos(0.7) - x * np.sin(0.7),
-        )
-        length = 0.05 * ((along / 12.0) ** 2 + (across / 7.0) ** 2 <= 1.0).sum()
+        x, y = one * c - fine * d - 3.0, one * d + fine * c + 2.0
+        along = (x * np.cos(0.7) + y * np.sin(0.7)) / 12.0
+        across = (y * np.cos(0.7) - x * np.sin(0.7)) / 7.0
         # Steps of 0.05 px at both ends.
-        assert abs(oval_projection(oval, angle, one) - length) < 0.1
+        length = 0.05 * (along**2 + across**2 <= 1.0).sum()
+        assert abs(oval_projection(oval, 0.5, one) - length) < 0.1
     # Pixels of 1 px: roots at the rim, below 1 % of the area pi a b.
     area = oval_projection(oval, 1.2, s).sum()
     assert abs(area / (np.pi * 12.0 * 7.0) - 1.0) < 0.01
@@ -408,15 +378,10 @@ def test_known_numbers():
 def _():
     closing(
         "backprojection",
-        library=[
-            "cryoinfer.fourier.slices.insert_slices",
-            "cryoinfer.reconstruction.backproject.solve",
-        ],
+        library=["cryoinfer.reconstruction.backproject.solve"],
         sources=[
             "J. Radon 1917, Über die Bestimmung von Funktionen durch ihre Integralwerte "
             "längs gewisser Mannigfaltigkeiten, Ber. Verh. Sächs. Akad. Wiss. Leipzig.",
-            "G. N. Ramachandran and A. V. Lakshminarayanan 1971, Three-dimensional "
-            "reconstruction from radiographs and electron micrographs, PNAS.",
             "A. C. Kak and M. Slaney 1988, Principles of Computerized Tomographic Imaging.",
         ],
     )

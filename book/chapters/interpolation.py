@@ -47,17 +47,17 @@ def _():
     mo.md(r"""
     ## Between two samples
 
-    A tilted slice hits hardly any grid point of the map's transform. Its values must be read between them. How wrong
-    is that?
+    A tilted slice hits hardly any grid point of the map's transform. Its values must be read between them. How wrong is
+    that?
 
-    One point suffices to find out, for a map is a sum of points. In one dimension, a point at the distance $d$ from
-    the centre of a box of $N$ pixels has the transform $e^{-2\pi i k d / N}$, with $k$ in cycles per box: a wave,
-    which turns the faster the further out the point lies. A discrete transform knows it at whole $k$. If the box is
-    **padded**, put into an empty box of $M N$ pixels, it is known at every $1/M$.
+    One point suffices to find out, for a map is a sum of points. In one dimension, a point at the distance $d$ from the
+    centre of a box of $N$ pixels has the transform $e^{-2\pi i k d / N}$, with $k$ in cycles per box: a wave, which turns
+    the faster the further out the point lies. A discrete transform knows it at whole $k$. If the box is **padded**, put
+    into an empty box of $M N$ pixels, it is known at every $1/M$.
 
     Between the samples a kernel helps. **Nearest-neighbour** interpolation takes the closest sample. **Linear
-    interpolation** draws straight lines. **Cubic interpolation** fits a smooth curve to four samples. In the figure,
-    move the point outwards: the wave becomes fast, and straight lines cut its tops off. Then pad.
+    interpolation** draws straight lines. **Cubic interpolation** fits a smooth curve to four samples. In the figure, move
+    the point outwards: the wave becomes fast, and straight lines cut its tops off. Then pad.
     """)
     return
 
@@ -88,7 +88,6 @@ def kernel_transform(name, u):
 
 @app.function
 def interpolated_wave(distance, padding, name, k):
-    """Return what is read at k of the wave of a point ``distance`` boxes out."""
     sample = np.arange(-100, 101)
     known = np.exp(-2j * np.pi * sample / padding * distance)
     return kernel(name, np.subtract.outer(k * padding, sample)) @ known
@@ -109,6 +108,7 @@ def _():
             Line(k, found.real, f"read ({name})"),
             Points(sample, np.cos(2 * np.pi * sample * distance), "samples"),
         )
+        words = "What was read, in real space", "place (boxes)", "height"
         spread = (
             Line(x, kernel_transform(name, x / padding), "kernel's transform", True),
             Points(copies, height, "the point, and its ghosts"),
@@ -117,9 +117,7 @@ def _():
         return Plot(
             (
                 Panel(waves, "The transform", "k (cycles per box)", "real part"),
-                Panel(
-                    spread, "What was read, in real space", "place (boxes)", "height"
-                ),
+                Panel(spread, *words),
             ),
             f"The point keeps {kernel_transform(name, distance / padding):.3f} of its "
             f"height; the values read are off by {error:.2g} (root mean square).",
@@ -141,31 +139,30 @@ def _():
     mo.md(r"""
     ## What the error looks like
 
-    What is read at $k$ is $\sum_j h(M k - j)\, \hat f(j / M)$: the samples, convolved with the kernel $h$. A
-    convolution in Fourier space is a product in real space. And a transform that is known only at every $1/M$ belongs
-    to something periodic: the map, repeated every $M$ boxes. So in real space the map and all its copies are
-    multiplied by the transform of the kernel, the dashed curve of the second panel. For linear interpolation
+    What is read at $k$ is $\sum_j h(M k - j)\, \hat f(j / M)$: the samples, convolved with the kernel $h$. A convolution
+    in Fourier space is a product in real space. And a transform that is known only at every $1/M$ belongs to something
+    periodic: the map, repeated every $M$ boxes. So in real space the map and all its copies are multiplied by the
+    transform of the kernel, the dashed curve of the second panel. For linear interpolation
 
     $$\hat h(x) = \operatorname{sinc}^2\left(\frac{x}{M N}\right), \qquad
     \operatorname{sinc}(u) = \frac{\sin \pi u}{\pi u} .$$
 
-    Two things went wrong, and they differ. The **fall-off**: a point keeps $\operatorname{sinc}^2(d / MN)$ of its
-    height. That is known beforehand: divide the map by it before it is transformed, and it is gone. The **ghosts**:
-    copies at $d \pm MN$ that should have vanished. No division cures them, since they lie outside the box. With the
-    nearest copy at $MN - d$, and $\sin \pi(1-u) = \sin \pi u$, its height over that of the point is
+    Two things went wrong, and they differ. The **fall-off**: a point keeps $\operatorname{sinc}^2(d / MN)$ of its height.
+    That is known beforehand: divide the map by it before it is transformed, and it is gone. The **ghosts**: copies at
+    $d \pm MN$ that should have vanished. No division cures them, since they lie outside the box. With the nearest copy at
+    $MN - d$, and $\sin \pi(1-u) = \sin \pi u$, its height over that of the point is
 
     $$\left(\frac{d}{M N - d}\right)^2 ,$$
 
-    for the nearest kernel the same without the square. Padding helps with the second power of $M$ and costs memory
-    with the third. The figure shows how fast each kernel's error falls; in three dimensions a value is read from 1, 8
-    or 64 samples. Set the distance to 0.25 and see what division gains.
+    for the nearest kernel the same without the square. Padding helps with the second power of $M$ and costs memory with
+    the third. The figure shows how fast each kernel's error falls; in three dimensions a value is read from 1, 8 or 64
+    samples. Set the distance to 0.25 and see what division gains.
     """)
     return
 
 
 @app.function
 def reading_error(name, distance, padding, divided):
-    """Return the root mean square error of values read, of a wave of height 1."""
     u = distance / np.asarray(padding, dtype=float)
     scale = kernel_transform(name, u) if divided else 1.0
     error = (kernel_transform(name, u) / scale - 1.0) ** 2
@@ -184,20 +181,9 @@ def _():
             for one in KERNELS
         )
         at = [float(reading_error(one, distance, 2.0, divided)) for one in KERNELS]
-        return Plot(
-            (
-                Panel(lines, "Error", "padding M", "log10 of the error"),
-                Panel(
-                    (Line(padding, padding**3, "memory"),),
-                    "Price",
-                    "padding M",
-                    "times the map's own memory",
-                ),
-            ),
-            "At padding 2: "
-            + ", ".join(f"{n} {a:.2g}" for n, a in zip(KERNELS, at, strict=True))
-            + ".",
-        )
+        words = "Error", "padding M", "log10 of the error"
+        told = ", ".join(f"{n} {a:.2g}" for n, a in zip(KERNELS, at, strict=True))
+        return Plot((Panel(lines, *words),), f"At padding 2: {told}.")
 
     explore(
         price,
@@ -220,16 +206,16 @@ def _():
     mo.md(r"""
     ## The way back
 
-    Reconstruction goes the other way: values of images are put into the volume. Reading is linear, $y = A v$, each
-    row of $A$ holding the eight weights of one value. **Insertion** is the transpose, $A^{T} y$: a value is dealt out
-    to the same eight corners with the same weights, which add up to 1. The weights are summed in a second array,
-    because corners that were hit often must be divided by how often.
+    Reconstruction goes the other way: values of images are put into the volume. Reading is linear, $y = A v$, each row of
+    $A$ holding the eight weights of one value. **Insertion** is the transpose, $A^{T} y$: a value is dealt out to the
+    same eight corners with the same weights, which add up to 1. The weights are summed in a second array, because corners
+    that were hit often must be divided by how often.
 
-    One line of code goes wrong here so often that it deserves a figure. Many values fall on one voxel. In numpy,
-    `sums[index] += values` reads all voxels, adds, and writes all back: where an index occurs twice, the first sum is
-    overwritten and lost. `np.add.at` adds one by one. The figure inserts lines through the origin of a plane, each
-    with 33 values of weight 1, either way. The true weight at the radius $k$ is about $n / \pi k$: two crossings a
-    line, spread over a circle. Add lines, and watch what the short form forgets.
+    One line of code goes wrong here often. Many values fall on one voxel. In numpy, `sums[index] += values` reads all
+    voxels, adds, and writes all back: where an index occurs twice, the first sum is overwritten and lost. `np.add.at`
+    adds one by one. The figure inserts lines through the origin of a plane, each with 33 values of weight 1, either way.
+    The true weight at the radius $k$ is about $n / \pi k$ for $n$ lines: two crossings each, spread over a circle. Add
+    lines, and watch what the short form forgets.
     """)
     return
 
@@ -292,13 +278,13 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *The map fades towards the edge of the box.* The fall-off was not divided out. Without padding linear
-      interpolation leaves 41 % at the middle of a face, and 7 % in the corners.
+    - *The map fades towards the edge of the box.* The fall-off was not divided out. Without padding linear interpolation
+      leaves 41 % at the middle of a face, and 7 % in the corners.
     - *A pale copy of the particle shines in from the other side.* A ghost: the box is too tight, or not padded. A
       particle should fill no more than about half of the box.
-    - *The map is noisier than it should be, and changes with the batch size.* Within a batch, repeated voxels were
-      lost from the sums and from the weights alike: their ratio is that of the last value alone, and the noise of the
-      others is not averaged away. Low frequencies suffer most, where all slices meet.
+    - *The map is noisier than it should be, and changes with the batch size.* Within a batch, repeated voxels were lost
+      from the sums and from the weights alike: their ratio is that of the last value alone, and the noise of the others
+      is not averaged away. Low frequencies suffer most, where all slices meet.
 
     ## Exercises
     """)
@@ -326,7 +312,7 @@ def _():
         "quarter of a box from the centre, at a padding of 2, for linear interpolation?",
         kernel_transform("linear", 0.125 - 1.0) / kernel_transform("linear", 0.125),
         tolerance=0.001,
-        hint="Put $d = N/4$ and $M = 2$ into the ratio of ghost and point.",
+        hint="Put $d = N/4$ and $M = 2$ into the ratio.",
         explanation="(0.25 / 1.75)² is 0.020: two per cent.",
     )
     return
@@ -339,15 +325,13 @@ def _():
         ("[0, 2, 1]", "[0, 1, 1]", "[0, 3, 3]"),
         1,
         hint="All right sides are computed before anything is written.",
-        explanation="Both writes to place 1 put 0 + 1 there. `np.add.at(a, [1, 1, 2], 1)` "
-        "gives [0, 2, 1].",
+        explanation="Both writes to place 1 put 0 + 1 there.",
     )
     return
 
 
 @app.function
 def test_known_numbers():
-    """Values of sinc, ghosts by the formula, and waves against their ghosts."""
     # sin(pi/4) / (pi/4) = 0.9003 squared.
     assert abs(kernel_transform("linear", 0.25) - 0.8106) < 1e-4
     ghost = kernel_transform("linear", -0.875) / kernel_transform("linear", 0.125)
@@ -365,7 +349,6 @@ def test_known_numbers():
 
 @app.function
 def test_no_weight_is_lost():
-    """A line of 33 values has the weight 33; the short form loses some."""
     assert abs(inserted_weight(16, True).sum() - 16 * 33) < 1e-9
     assert inserted_weight(16, False).sum() < 0.8 * 16 * 33
 
@@ -389,18 +372,17 @@ def test_insertion_is_the_transpose_of_reading_in_the_library():
 
 @app.function
 def test_ghosts_are_the_error_of_the_library():
-    """A blob a quarter of the box out along x, at padding 2, seen along z."""
-    box, axis = 48, np.arange(48) - 24
-    x = np.exp(-((axis - 12) ** 2) / 8.0)
-    other = np.exp(-(axis**2) / 8.0)
-    density = torch.tensor(np.einsum("z,y,x->zyx", other, other, x))
+    axis = np.arange(48) - 24
+
+    def bell(at):
+        return np.exp(-((axis - at) ** 2) / 8.0)
+
+    density = torch.tensor(np.einsum("z,y,x->zyx", bell(0.0), bell(0.0), bell(12.0)))
     turn = torch.tensor([[[0.8, 0.6, 0.0], [-0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]])
-    disc = FourierDisc.of_box(box, 15)
+    disc = FourierDisc.of_box(48, 15)
     found = extract_slices(FourierVolume.from_map(density, 15, 2.0), turn, disc)[0]
-    x = np.exp(-((axis - 0.8 * 12) ** 2) / 8.0)
-    y = np.exp(-((axis + 0.6 * 12) ** 2) / 8.0)
-    exact = np.sqrt(8.0 * np.pi) * torch.tensor(np.outer(y, x))
-    exact = disc.gather(image_to_fourier(exact))
+    exact = np.sqrt(8.0 * np.pi) * np.outer(bell(-0.6 * 12.0), bell(0.8 * 12.0))
+    exact = disc.gather(image_to_fourier(torch.tensor(exact)))
     error = (found - exact).norm() / exact.norm()
     # The rows of a turn by 3, 4, 5 hit many grid points, and a blob is no point: 25 %.
     assert abs(error / reading_error("linear", 0.25, 2.0, divided=True) - 1.0) < 0.25
@@ -412,7 +394,6 @@ def _():
         "interpolation",
         library=[
             "cryoinfer.fourier.slices.FourierVolume",
-            "cryoinfer.fourier.slices.kernel_falloff",
             "cryoinfer.fourier.slices.insert_slices",
         ],
         sources=[

@@ -263,8 +263,7 @@ def _():
                 Panel((region,), "Known", "kx (1 / box)", "kz (1 / box)", equal=True),
                 Panel((section,), "Section", "x (px)", "z (px)", equal=True),
             ),
-            f"{len(tilts)} images. Steps of {step_degrees}° fill the plane to "
-            f"{limit:.1f} px for an object of 40 px.",
+            f"{len(tilts)} images. Steps of {step_degrees}° fill the plane to {limit:.1f} px for an object of 40 px.",
         )
 
     explore(
@@ -325,8 +324,7 @@ def _():
         ("a cone", "nothing: some frequencies are noisier", "every second frequency"),
         1,
         hint="First figure, at 30 % of particles that lie anyhow.",
-        explanation="The weight on the axis is 1/2 instead of 1: noisier by the root "
-        "of 2, and never zero.",
+        explanation="The weight on the axis is 1/2 instead of 1: noisier by the root of 2, and never zero.",
     )
     return
 
@@ -388,8 +386,7 @@ def _():
             "Y. Z. Tan and others 2017, Addressing preferred specimen orientation in "
             "single-particle cryo-EM through tilting, Nature Methods.",
             "K. Naydenova and C. J. Russo 2017, Measuring the effects of particle "
-            "orientation to improve the efficiency of electron cryomicroscopy, Nature "
-            "Communications.",
+            "orientation to improve the efficiency of electron cryomicroscopy, Nature Communications.",
         ],
     )
     return

@@ -301,8 +301,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "The standard deviation of the signal is a tenth of that of the noise. How many "
-        "decibels is that?",
+        "The standard deviation of the signal is a tenth of that of the noise. How many decibels is that?",
         10.0 * np.log10(power_ratio(0.1, SAID[1])),
         tolerance=0.1,
         unit="dB",
@@ -329,8 +328,7 @@ def _():
 @app.cell
 def _():
     choose(
-        "Noise is added to the projection first, and the CTF is applied to the sum. How can "
-        "one see it in the images?",
+        "Noise is added to the projection first, and the CTF is applied to the sum. How can one see it in the images?",
         (
             "They are noisier.",
             "The background has rings in its spectrum, where no particle is.",

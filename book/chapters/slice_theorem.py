@@ -7,6 +7,7 @@ with app.setup:
     import marimo as mo
     import numpy as np
     import torch
+    from scipy.spatial.transform import Rotation
     from scipy.special import j0, j1
 
     from course import (
@@ -40,13 +41,13 @@ def _():
     ## Shadows
 
     An image in cryo-EM is a sum along the beam. All depth seems lost in it. Begin one dimension lower: a flat object
-    $f(x, y)$, and its shadow on a line that makes the angle $\theta$ with the x axis. A point $(x, y)$ falls on the
-    place $s = x\cos\theta + y\sin\theta$ of that line. The shadows at all angles, one row each, are a **sinogram**:
-    every point of the object draws a sine wave in it.
+    $f(x, y)$, and its shadow on a line that makes the angle $\theta$ with the x axis. A point $(x, y)$ falls on the place
+    $s = x\cos\theta + y\sin\theta$ of that line. The shadows at all angles, one row each, are a **sinogram**: every point
+    of the object draws a sine wave in it.
 
-    Move the angle. The second panel is the size of the object's two-dimensional transform, with a line through its
-    middle at the same angle. In the third panel the curves are the transform of the shadow, and the dots are values
-    of the two-dimensional transform along that line. They agree, at every angle.
+    Move the angle. The second panel is the size of the object's two-dimensional transform, with a line through its middle
+    at the same angle. In the third panel the curves are the transform of the shadow, and the dots are values of the
+    two-dimensional transform along that line. They agree, at every angle.
     """)
     return
 
@@ -122,8 +123,7 @@ def _():
                 Panel((plane, line), "Transform of the object", k, k, equal=True),
                 Panel(curves, "Along the line", k, "transform"),
             ),
-            f"At {angle_degrees} degrees the curves differ by {off:.1g} of their largest "
-            "value: by rounding.",
+            f"At {angle_degrees} degrees the curves differ by {off:.1g} of their largest value: by rounding.",
         )
 
     explore(shadows, angle_degrees=Slider("angle (degrees)", range(0, 176, 5), 30))
@@ -140,13 +140,12 @@ def _():
     $$\hat f(k_x, k_y, 0) = \iiint f(x, y, z)\, e^{-2\pi i (k_x x + k_y y)}\,
     \mathrm{d}x\,\mathrm{d}y\,\mathrm{d}z .$$
 
-    The wave does not depend on z, so z can be integrated first, and $\int f\,\mathrm{d}z$ is the image. What remains
-    is the image's transform. So the image seen along z is the plane $k_z = 0$ of the volume's transform.
+    The wave does not depend on z, so z can be integrated first, and $\int f\,\mathrm{d}z$ is the image. What remains is
+    the image's transform. So the image seen along z is the plane $k_z = 0$ of the volume's transform.
 
-    Now turn the particle by $R$ before it is seen. What is at $r$ after the turn was at $R^{T} r$ before: the image
-    is $I(x, y) = P_R f(x, y) = \int f(R^{T}(x, y, z))\,\mathrm{d}z$. Put $q = R^{T} r$ into the integral of its
-    transform. A rotation changes neither volumes nor inner products, and $k \cdot r = (R^{T} k) \cdot q$. Hence the
-    **slice theorem**,
+    Now turn the particle by $R$ before it is seen. What is at $r$ after the turn was at $R^{T} r$ before: the image is
+    $I(x, y) = P_R f(x, y) = \int f(R^{T}(x, y, z))\,\mathrm{d}z$. Put $q = R^{T} r$ into the integral of its transform. A
+    rotation changes neither volumes nor inner products, and $k \cdot r = (R^{T} k) \cdot q$. Hence the **slice theorem**,
 
     $$\hat I(k_x, k_y) = \hat f\left(R^{T} (k_x, k_y, 0)\right) .$$
 
@@ -154,13 +153,13 @@ def _():
     frame of the map. A shift $t$ of the particle in the image is a factor $e^{-2\pi i k\cdot t}$, and the CTF another
     one. Depth is not lost but spread over images: those from other directions are other planes.
 
-    Three things follow at once. The value at $k = 0$, the sum of all pixels, is the same in all images. Two slices
-    always meet in a line (*Common lines*). And a view from the back is the mirror image of the view from the front,
-    the same slice turned over.
+    Three things follow at once. The value at $k = 0$, the sum of all pixels, is the same in all images. Two slices always
+    meet in a line (*Common lines*). And a view from the back is the mirror image of the view from the front, the same
+    slice turned over.
 
-    In the figure a chain of atoms is tilted and turned. The third panel is read off the three-dimensional transform
-    on the tilted plane, without any projection. A turn in the plane only turns image and transform; a tilt brings
-    values that were not there.
+    In the figure a chain of atoms is tilted and turned. The third panel is read off the three-dimensional transform on
+    the tilted plane, without any projection. A turn in the plane only turns image and transform; a tilt brings values
+    that were not there.
     """)
     return
 
@@ -168,17 +167,14 @@ def _():
 @app.function
 def turn_and_tilt(tilt_degrees, turn_degrees):
     """Return R: a tilt about y, then a turn about the beam."""
-    b, g = np.radians(tilt_degrees), np.radians(turn_degrees)
-    tilt = [[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]]
-    turn = [[np.cos(g), -np.sin(g), 0], [np.sin(g), np.cos(g), 0], [0, 0, 1]]
-    return np.array(turn) @ np.array(tilt)
+    euler = [tilt_degrees, turn_degrees]
+    return Rotation.from_euler("yz", euler, degrees=True).as_matrix()
 
 
 @app.function
 def chain():
     """Return places (30, 3) in pixels along a helix that is thicker at one end."""
-    turn = np.linspace(0.0, 5.0 * np.pi, 30)
-    wide = np.linspace(2.0, 6.0, 30)
+    turn, wide = np.linspace(0.0, 5.0 * np.pi, 30), np.linspace(2.0, 6.0, 30)
     return np.stack([wide * np.cos(turn), wide * np.sin(turn), turn - 8.0], 1)
 
 
@@ -241,22 +237,21 @@ def _():
     mo.md(r"""
     ## How many views fill the plane?
 
-    An object of diameter $D$ has a transform that is smooth: it cannot change much over less than $1/D$ (*Sampling
-    and aliasing*, with the parts exchanged). So a slice tells about a band of width $1/D$ around it. Take $n$ views
-    about one axis, evenly over 180 degrees. At the radius $k$ neighbouring slices are $\pi k / n$ apart. They leave
-    no gap where that is less than $1/D$, hence up to the resolution $d = 1/k$ with
+    An object of diameter $D$ has a transform that is smooth: it cannot change much over less than $1/D$ (*Sampling and
+    aliasing*, with the parts exchanged). So a slice tells about a band of width $1/D$ around it. Take $n$ views about one
+    axis, evenly over 180 degrees. At the radius $k$ neighbouring slices are $\pi k / n$ apart. They leave no gap where
+    that is less than $1/D$, hence up to the resolution $d = 1/k$ with
 
     $$n = \frac{\pi D}{d} .$$
 
-    This is **Crowther's criterion**. In the figure the circle is where it ends: more views push it out, a larger
-    object pulls it in. Between slices beyond the circle nobody knows anything.
+    This is **Crowther's criterion**. In the figure the circle is where it ends: more views push it out, a larger object
+    pulls it in. Between slices beyond the circle nobody knows anything.
     """)
     return
 
 
 @app.function
 def views_needed(diameter, resolution):
-    """Return how many views about one axis a resolution needs, of equal units."""
     return np.pi * diameter / resolution
 
 
@@ -280,9 +275,7 @@ def _():
                 Panel((Line(x, y, "slices"), circle), "", *axes, box, box, equal=True),
                 Panel((known,), "", axes[0], "share of a circle", y_range=(0, 1.05)),
             ),
-            f"{views} views of an object of {diameter} px are complete to "
-            f"{1.0 / limit:.1f} px"
-            + (", finer than pixels can show." if limit > 0.5 else "."),
+            f"{views} views of an object of {diameter} px are complete to {1.0 / limit:.1f} px.",
         )
 
     explore(
@@ -298,12 +291,12 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *The map is a featureless blob, though another program was content with these poses.* Its matrix is the
-      transpose: it turns the map's frame where the formula wants it turned back. Every image goes into a wrong plane,
-      and values that have nothing in common are averaged.
-    - *Everything is right, but sharp detail is gone.* Rotation and transform have different centres, $(N-1)/2$ and
-      $N/2$. Half a pixel along x and y is a shift of 0.71 px that points elsewhere in the map for every turn in the
-      plane. Averaged over turns, a wave keeps the share $J_0(2\pi k \cdot 0.71)$, which is 10 % at Nyquist.
+    - *The map is a featureless blob, though another program was content with these poses.* Its matrix is the transpose:
+      it turns the map's frame where the formula wants it turned back. Every image goes into a wrong plane, and values
+      that have nothing in common are averaged.
+    - *Everything is right, but sharp detail is gone.* Rotation and transform have different centres, $(N-1)/2$ and $N/2$.
+      Half a pixel along x and y is a shift of 0.71 px that points elsewhere in the map for every turn in the plane.
+      Averaged over turns, a wave keeps the share $J_0(2\pi k \cdot 0.71)$, which is 10 % at Nyquist.
     - *The helices are left-handed.* Mirror the map in the plane of z. The projection along z is unchanged, and in the
       pose $R$ it is what the first map shows in the pose $M R M$, with $M = \operatorname{diag}(1, 1, -1)$. Both maps
       have the same images, and no flat slice can tell them apart (*What images can tell*).
@@ -334,8 +327,7 @@ def _():
         1.0 / (2.0 * 20.0 * np.cos(np.radians(60.0))),
         tolerance=0.001,
         unit="1/Å",
-        hint="How far apart are they in the image? Two waves cancel where one is half a "
-        "period behind the other.",
+        hint="How far apart do they appear? Waves cancel half a period apart.",
         explanation="They appear 10 Å apart; half a period is 10 Å at 1/20 Å.",
     )
     return
@@ -400,14 +392,9 @@ def test_it_is_the_convention_of_the_library():
 def _():
     closing(
         "slice_theorem",
-        library=[
-            "cryoinfer.fourier.slices.extract_slices",
-            "cryoinfer.fourier.transform.map_to_fourier",
-            "cryoinfer.records.Pose",
-        ],
+        library=["cryoinfer.fourier.slices.extract_slices", "cryoinfer.records.Pose"],
         sources=[
-            "R. N. Bracewell 1956, Strip integration in radio astronomy, Australian "
-            "Journal of Physics.",
+            "R. N. Bracewell 1956, Strip integration in radio astronomy, Australian Journal of Physics.",
             "D. J. DeRosier and A. Klug 1968, Reconstruction of three dimensional "
             "structures from electron micrographs, Nature.",
             "R. A. Crowther, D. J. DeRosier and A. Klug 1970, The reconstruction of a "
