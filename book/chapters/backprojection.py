@@ -37,15 +37,15 @@ def _():
     mo.md(r"""
     ## Smear it back
 
-    Projections of a flat object are given, one for each angle $\theta$, and the object is wanted back. The projection
-    is the **Radon transform** $p_\theta(s)$: the sum along the line whose distance from the centre is $s$. The first
-    idea that comes to mind is to undo the sum by guessing that what was summed was spread evenly: smear each
-    projection back along its rays, and add up. That is **back-projection**,
+    Projections of a flat object are given, one for each angle $\theta$, and the object is wanted back. The projection is
+    the **Radon transform** $p_\theta(s)$: the sum along the line whose distance from the centre is $s$. The first idea
+    that comes to mind is to undo the sum by guessing that what was summed was spread evenly: smear each projection back
+    along its rays, and add up. That is **back-projection**,
 
     $$b(x, y) = \int_0^{\pi} p_\theta(x\cos\theta + y\sin\theta)\,\mathrm{d}\theta .$$
 
-    The object in the figure is made of ovals. Begin with one view and add more, with the filter at "none". Something
-    like the object appears, under a fog that never lifts, however many views there are. Then choose the ramp.
+    The object in the figure is made of ovals. Begin with one view and add more, with the filter at "none". Something like
+    the object appears, under a fog that never lifts, however many views there are. Then choose the ramp.
     """)
     return
 
@@ -146,18 +146,18 @@ def _():
     mo.md(r"""
     ## How much fog, exactly?
 
-    Take a single point in the middle. Each projection is a peak at $s = 0$, each smear a line through the point. At
-    the distance $r$ the argument $x\cos\theta + y\sin\theta$ is $r \cos(\theta - \varphi)$; it passes through zero
-    once, with the slope $r$. So the integral over the peak gives
+    Take a single point in the middle. Each projection is a peak at $s = 0$, each smear a line through the point. At the
+    distance $r$ the argument $x\cos\theta + y\sin\theta$ is $r \cos(\theta - \varphi)$; it passes through zero once, with
+    the slope $r$. So the integral over the peak gives
 
     $$b = \int_0^{\pi} \delta(r\cos(\theta - \varphi))\,\mathrm{d}\theta = \frac{1}{r} .$$
 
     Back-projection convolves the object with $1/r$. That falls so slowly that a disc of radius $a$ shows
     $\int_0^a \frac{1}{r}\, 2\pi r\,\mathrm{d}r = 2\pi a$ at its middle: each spot is under the fog of all others.
 
-    The slice theorem says the same in other words. A smear is even along its rays, so its transform is zero but on
-    one line through the origin, where it is $\hat p_\theta(k)$, that is $\hat f$. With all angles the lines fill the
-    plane, densely in the middle and thinly outside: in polar coordinates an area is
+    The slice theorem says the same in other words. A smear is even along its rays, so its transform is zero but on one
+    line through the origin, where it is $\hat p_\theta(k)$, that is $\hat f$. With all angles the lines fill the plane,
+    densely in the middle and thinly outside: in polar coordinates an area is
     $\mathrm{d}k_x\,\mathrm{d}k_y = \lvert k\rvert\,\mathrm{d}k\,\mathrm{d}\theta$. What is laid out evenly in $k$ and
     $\theta$ has therefore the density $1/\lvert k\rvert$,
 
@@ -166,20 +166,19 @@ def _():
     The cure is to multiply by $\lvert k\rvert$, the **ramp filter**, each projection by itself before it is smeared:
     **filtered back-projection**. High frequencies are not amplified by it; they get back what they never received.
 
-    Beware of the angles. Over a full turn each line comes twice, from the front and from the back, and $b$ is twice
-    as large. A factor of 2 that nobody can explain is this one.
+    Beware of the angles. Over a full turn each line comes twice, from the front and from the back, and $b$ is twice as
+    large. A factor of 2 that nobody can explain is this one.
 
-    In three dimensions, smear images along their beams, and average over all directions $n$ of the beam. Each fills
-    the plane $n \cdot k = 0$. Over a sphere $n \cdot k / \lvert k\rvert$ is even between -1 and 1, a density of 1/2,
-    hence
+    In three dimensions, smear images along their beams, and average over all directions $n$ of the beam. Each fills the
+    plane $n \cdot k = 0$. Over a sphere $n \cdot k / \lvert k\rvert$ is even between -1 and 1, a density of 1/2, hence
 
     $$\hat b(k) = \hat f(k)\,\langle \delta(n \cdot k)\rangle
     = \frac{\hat f(k)}{2\lvert k\rvert} ,$$
 
     a ramp again. In real space it is a convolution with $1 / 2\pi r^2$.
 
-    The figure smears one point back in a plane. A few views make a star. With more it becomes the round fog; both
-    curves come to lie on the formulas.
+    The figure smears one point back in a plane. A few views make a star. With more it becomes the round fog; both curves
+    come to lie on the formulas.
     """)
     return
 
@@ -226,8 +225,8 @@ def _():
     mo.md(r"""
     ## A ramp with care
 
-    A ramp seems one line of code: transform, times $\lvert k\rvert$, back. Two things are wrong with it. The
-    transform of a row of $N$ samples wraps around, while the ramp's partner in real space,
+    A ramp seems one line of code: transform, times $\lvert k\rvert$, back. Two things are wrong with it. The transform of
+    a row of $N$ samples wraps around, while the ramp's partner in real space,
 
     $$h(n) = \int_{-1/2}^{1/2} \lvert k\rvert \cos(2\pi k n)\,\mathrm{d}k
     = \frac14 \text{ at } n = 0,\quad \frac{-1}{\pi^2 n^2} \text{ at odd } n,\quad 0
@@ -237,8 +236,8 @@ def _():
     projection of the row has the mean zero. The remedies are zeros around the row, and a filter made from the samples
     $h(n)$.
 
-    A disc shows it best, since all its projections are alike. Without zeros and with $\lvert k\rvert$ as it stands,
-    the disc is too dark. Pad, and watch it rise to 1.
+    A disc shows it best, since all its projections are alike. Without zeros and with $\lvert k\rvert$ as it stands, the
+    disc is too dark. Pad, and watch it rise to 1.
     """)
     return
 
@@ -286,8 +285,8 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *The map is a blurred ball with the right outline.* Slices were added up and never divided by how many fell on
-      each voxel. In Fourier space that division is the ramp, for any distribution of views (*The most probable map*).
+    - *The map is a blurred ball with the right outline.* Slices were added up and never divided by how many fell on each
+      voxel. In Fourier space that division is the ramp, for any distribution of views (*The most probable map*).
     - *Rays stick out of the particle.* Too few views: $n < \pi D / d$, Crowther's criterion. In the first figure they
       begin to show below about 64 views.
     - *The background is negative and the inside too pale.* The ramp without zeros around.
@@ -382,6 +381,7 @@ def _():
         sources=[
             "J. Radon 1917, Über die Bestimmung von Funktionen durch ihre Integralwerte "
             "längs gewisser Mannigfaltigkeiten, Ber. Verh. Sächs. Akad. Wiss. Leipzig.",
+            "G. N. Ramachandran and A. V. Lakshminarayanan 1971, Three-dimensional reconstruction from radiographs and electron micrographs, PNAS.",
             "A. C. Kak and M. Slaney 1988, Principles of Computerized Tomographic Imaging.",
         ],
     )

@@ -36,27 +36,27 @@ def _():
     mo.md(r"""
     ## Who sees a frequency?
 
-    Proteins do not float in all directions. They stick to the surface of the water with one side and show the same
-    face again and again: **preferred orientation**. What does it cost?
+    Proteins do not float in all directions. They stick to the surface of the water with one side and show the same face
+    again and again: **preferred orientation**. What does it cost?
 
     An image seen along the direction $n$ is the plane of frequencies at a right angle to $n$. So a frequency in the
-    direction $u$ is seen by the views with $n \cdot u = 0$: by a great circle of views, all those that look at it
-    from the side. Let views be even within a cone of half-angle $\alpha$ about the axis z, with their opposites,
-    which are the same slices. The points of the circle around $u$ reach the height $\sin\theta \cos\varphi$ above the
-    equator, with $\theta$ the angle between $u$ and z and $\varphi$ running around. They lie in the cone where this
-    is more than $\cos\alpha$. The cone has the share $1 - \cos\alpha$ of all directions, so, relative to even views,
-    the frequency has the weight
+    direction $u$ is seen by the views with $n \cdot u = 0$: by a great circle of views, all those that look at it from
+    the side. Let views be even within a cone of half-angle $\alpha$ about the axis z, with their opposites, which are the
+    same slices. The points of the circle around $u$ reach the height $\sin\theta \cos\varphi$ above the equator, with
+    $\theta$ the angle between $u$ and z and $\varphi$ running around. They lie in the cone where this is more than
+    $\cos\alpha$. The cone has the share $1 - \cos\alpha$ of all directions, so, relative to even views, the frequency has
+    the weight
 
     $$w(\theta) = \frac{1}{1 - \cos\alpha}\, \frac{2}{\pi}
-    \arccos\frac{\cos\alpha}{\sin\theta}, \qquad \text{and none if } \sin\theta < \cos\alpha .$$
+    \arccos\frac{\cos\alpha}{\sin\theta} ,$$
 
-    Frequencies near the axis are never seen: a **missing cone** of half-angle $90^\circ - \alpha$. It is not a matter
-    of patience. Of all directions $u$ it takes the share $1 - \cos(90^\circ - \alpha) = 1 - \sin\alpha$: a half at
-    $\alpha = 30^\circ$.
+    and none where $\sin\theta < \cos\alpha$. Frequencies near the axis are never seen: a **missing cone** of half-angle
+    $90^\circ - \alpha$. It is not a matter of patience. Of all directions $u$ it takes the share
+    $1 - \cos(90^\circ - \alpha) = 1 - \sin\alpha$: a half at $\alpha = 30^\circ$.
 
-    Two remedies are in the figure. A few particles that lie otherwise give each frequency a little. And the stage can
-    be tilted: the same faces are then seen from the side, at the angle of the tilt, turned by any angle about z. Look
-    at the weight near 0 degrees, which is the axis. Noise falls as one over the weight: the line below says how many
+    Two remedies are in the figure. A few particles that lie otherwise give each frequency a little. And the stage can be
+    tilted: the same faces are then seen from the side, at the angle of the tilt, turned by any angle about z. Look at the
+    weight near 0 degrees, which is the axis. The noise's power falls as one over the weight: the line below says how many
     times more particles are needed for the same average noise.
     """)
     return
@@ -120,19 +120,18 @@ def _():
     mo.md(r"""
     ## What a hole in Fourier space does to a map
 
-    **Tomography** has a hole for another reason. One object is tilted about the axis y, and at more than about 60
-    degrees the ice becomes too thick to look through. With tilts up to $\pm\alpha$ the slices sweep over the
-    directions within $\alpha$ of the plane of the untilted image, and a **missing wedge** of the share
-    $1 - \alpha/90^\circ$ is left: a third at 60 degrees.
+    **Tomography** has a hole for another reason. One object is tilted about the axis y, and at more than about 60 degrees
+    the ice becomes too thick to look through. With tilts up to $\pm\alpha$ the slices sweep over the directions within
+    $\alpha$ of the plane of the untilted image, and a **missing wedge** of the share $1 - \alpha/90^\circ$ is left: a
+    third at 60 degrees.
 
-    Zeros in Fourier space are a convolution in real space, with the transform of the region that is known: the
-    **point spread function**. Near its middle it is a parabola, and the curvature along x is $4\pi^2$ times the sum
-    of $k_x^2$ over all known frequencies. So its extents along z and x are as
+    Zeros in Fourier space are a convolution in real space, with the transform of the region that is known: the **point
+    spread function**. Near its middle it is a parabola, and the curvature along x is $4\pi^2$ times the sum of $k_x^2$
+    over all known frequencies. So its extents along z and x are as
 
     $$e = \sqrt{\frac{\langle k_x^2\rangle}{\langle k_z^2\rangle}} .$$
 
-    For the wedge, with $k_x = k\cos t$ and $k_z = k \sin t$, integrate over $t$ from $-\alpha$ to $\alpha$ (in
-    radian):
+    For the wedge, with $k_x = k\cos t$ and $k_z = k \sin t$, integrate over $t$ from $-\alpha$ to $\alpha$ (in radian):
 
     $$e = \sqrt{\frac{\alpha + \sin\alpha\cos\alpha}{\alpha - \sin\alpha\cos\alpha}} .$$
 
@@ -141,9 +140,9 @@ def _():
 
     $$e = \sqrt{\frac{3 - \sin^2\alpha}{2 \sin^2\alpha}} .$$
 
-    This **elongation** is 1.55 for a wedge at 60 degrees and 1.22 for a cone of the same angle. The figure cuts both
-    out of the transform of a hollow ball with a bar and a plate in it, which is seen whole at 90 degrees. Go down
-    from there. What is flat and lies across z disappears: its transform is a rod along z, in the middle of the hole.
+    This **elongation** is 1.55 for a wedge at 60 degrees and 1.22 for a cone of the same angle. The figure cuts both out
+    of the transform of a hollow ball with a bar and a plate in it, which is seen whole at 90 degrees. Go down from there.
+    What is flat and lies across z disappears: its transform is a rod along z, in the middle of the hole.
     """)
     return
 
@@ -228,11 +227,11 @@ def _():
     mo.md(r"""
     ## Gaps between tilts
 
-    A tilt series has a second kind of hole: it takes steps. At the radius $k$ neighbouring slices are $k\,\Delta$
-    apart, with the step $\Delta$ in radian. An object of thickness $D$ lets no gap be seen while that is less than
-    $1/D$, so to the resolution $d = D\,\Delta$, Crowther's criterion in other words. Coarse steps make rays; a short
-    range makes a smear along z. Both are in the figure, a section at a right angle to the tilt axis. More steps at
-    the same total dose are noisier each, and their sum is not.
+    A tilt series has a second kind of hole: it takes steps. At the radius $k$ neighbouring slices are $k\,\Delta$ apart,
+    with the step $\Delta$ in radian. An object of thickness $D$ lets no gap be seen while that is less than $1/D$, so to
+    the resolution $d = D\,\Delta$, Crowther's criterion in other words. Coarse steps make rays; a short range makes a
+    smear along z. Both are in the figure, a section at a right angle to the tilt axis. More steps at the same total dose
+    are noisier each, and their sum is not.
     """)
     return
 
@@ -281,10 +280,10 @@ def _():
 
     - *The FSC says 3.5 Å, and from the side the map looks like pulled toffee.* The FSC averages over a shell of
       frequencies, and where nothing was seen both halves have nothing. Look at the FSC in cones, or at the weights.
-    - *Membranes that lie flat are missing in the tomogram, those that stand are sharp.* The transform of a flat
-      membrane is a rod along z: it lies in the wedge.
-    - *After tilting the stage the map is complete and no sharper.* The holes are filled, but the tilted ice is
-      thicker, the defocus varies over the image, and beam-induced motion has a part across the image.
+    - *Membranes that lie flat are missing in the tomogram, those that stand are sharp.* The transform of a flat membrane
+      is a rod along z: it lies in the wedge.
+    - *After tilting the stage the map is complete and no sharper.* The holes are filled, but the tilted ice is thicker,
+      the defocus varies over the image, and beam-induced motion has a part across the image.
 
     ## Exercises
     """)

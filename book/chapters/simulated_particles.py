@@ -42,23 +42,23 @@ def _():
     mo.md(r"""
     ## A recipe in five lines
 
-    A method that has never been tried on images whose truth is known has never been tried. Such images are simulated,
-    by the model that this book is about:
+    Whether a method works is seen on images whose truth is known. Such images are simulated, by the model that this book
+    is about:
 
     $$y = C \cdot P_R V \text{, shifted by } t \text{, plus noise} .$$
 
-    This is a **forward model**: from the truth to the image. Its steps, in order, are the structure, atoms that are
-    sums of Gaussians; the pose $R$, all rotations being equally likely, or not; the projection, for which atoms are
-    turned and drawn, or the transform of a map is sliced; the shift, a phase $e^{-2\pi i k \cdot t}$ on the image's
-    transform, and the CTF, a factor $C(k)$; and last the noise, independent of all before.
+    This is a **forward model**: from the truth to the image. Its steps, in order, are the structure, atoms that are sums
+    of Gaussians; the pose $R$, all rotations being equally likely, or not; the projection, for which atoms are turned and
+    drawn, or the transform of a map is sliced; the shift, a phase $e^{-2\pi i k \cdot t}$ on the image's transform, and
+    the CTF, a factor $C(k)$; and last the noise, independent of all before.
 
-    The order is part of the physics. Noise comes from counting electrons, after the lens: it must not be multiplied
-    by the CTF. Noise is white if nothing else is said, while that of a real detector with ice around falls towards
-    high frequency.
+    The order is part of the physics. Noise comes from counting electrons, after the lens: it must not be multiplied by
+    the CTF. Noise is white if nothing else is said, while that of a real detector with ice around falls towards high
+    frequency.
 
-    The figure shows adenylate kinase, a protein of 1,656 atoms besides hydrogen, in 64 pixels of 1.5 Å. With more
-    defocus the protein shows up, and its detail is carried away from it. At a signal-to-noise ratio of -20 dB the eye
-    finds nothing.
+    The figure shows adenylate kinase, a protein of 1,656 atoms besides hydrogen, in 64 pixels of 1.5 Å. With more defocus
+    the protein shows up, and its detail is carried away from it. At a signal-to-noise ratio of -20 dB the eye finds
+    nothing.
     """)
     return
 
@@ -124,18 +124,17 @@ def _():
     mo.md(r"""
     ## Four numbers called SNR
 
-    How strong is the noise? The **signal-to-noise ratio** answers, and papers and programs mean four different things
-    by it:
+    How strong is the noise? The **signal-to-noise ratio** answers, and papers and programs mean four different things by
+    it:
 
     $$\frac{\operatorname{var}(s)}{\operatorname{var}(n)}, \qquad
     \frac{\operatorname{sd}(s)}{\operatorname{sd}(n)}, \qquad
     10\log_{10}\frac{\operatorname{var}(s)}{\operatorname{var}(n)} \text{ dB}, \qquad
     \log_{10}\frac{\operatorname{var}(s)}{\operatorname{var}(n)} .$$
 
-    The second is the square root of the first: a set "at SNR 0.1" by standard deviations has a hundredth of the
-    noise's power. The last two can be negative. In this book SNR is the first, or the third in **decibels** (dB).
-    Choose a number and what is meant by it: the bars are $\log_{10}$ of the power ratio by each of the four, in the
-    order above.
+    The second is the square root of the first: a set "at SNR 0.1" by standard deviations has a hundredth of the noise's
+    power. The last two can be negative. In this book SNR is the first, or the third in **decibels** (dB). Choose a number
+    and what is meant by it: the bars are $\log_{10}$ of the power ratio by each of the four, in the order above.
     """)
     return
 
@@ -192,20 +191,20 @@ def _():
     mo.md(r"""
     ## Of which pixels?
 
-    Even then the number depends on what surrounds the particle. Put the same particle, in the same noise, into a box
-    of twice the side: the sum of squares of the signal stays and is divided by four times the pixels. The SNR over
-    all pixels falls by 6 dB, and nothing became harder. Over the pixels of a circle around the particle it stays.
-    Fourier cropping to pixels of twice the size averages noise away, and its variance falls to a quarter; the signal
-    loses only its high frequencies, so the SNR rises by up to 6 dB, and nothing became easier.
+    Even then the number depends on what surrounds the particle. Put the same particle, in the same noise, into a box of
+    twice the side: the sum of squares of the signal stays and is divided by four times the pixels. The SNR over all
+    pixels falls by 6 dB, and nothing became harder. Over the pixels of a circle around the particle it stays. Fourier
+    cropping to pixels of twice the size averages noise away, and its variance falls to a quarter; the signal loses only
+    its high frequencies, so the SNR rises by up to 6 dB, and nothing became easier.
 
     What does stay is the sum of squares over the variance of a pixel's noise,
 
     $$\frac{E}{\sigma^2} = \frac{\sum_{\text{pixels}} s^2}{\sigma^2} .$$
 
-    It is how well the true image can be told from nothing: the logarithm of the likelihood ratio of both is
-    $E/2\sigma^2$ on average. A pose that is searched among a million must beat chance by $\ln 10^6 = 14$, so below
-    about 30 an image cannot tell its pose by itself, whatever its SNR is called. In the figure look for the curve
-    that does not move with the box.
+    It is how well the true image can be told from nothing: the logarithm of the likelihood ratio of both is $E/2\sigma^2$
+    on average. A pose that is searched among a million must beat chance by $\ln 10^6 = 14$, so below about 30 an image
+    cannot tell its pose by itself, whatever its SNR is called. In the figure look for the curve that does not move with
+    the box.
     """)
     return
 
@@ -276,22 +275,22 @@ def _():
     mo.md(r"""
     ## Too good to be true
 
-    Two habits make simulated data easier than real data. The first is the **inverse crime**: images are sliced from a
-    map with the same interpolation with which the map is reconstructed. Errors of slicing then cancel, and the result
-    is better than any on real images. Drawing atoms exactly (*Projections of Gaussians*) avoids it. The second is a
-    box that is too small. The CTF moves a detail of frequency $k$ by $\lambda\,\Delta z\,k$: at 2 µm and 3 Å that is
-    131 Å. In a simulation it wraps around and comes in on the other side; in a real box it is gone. Simulate in a
-    larger box, and cut the middle out.
+    Two habits make simulated data easier than real data. The first is the **inverse crime**: images are sliced from a map
+    with the same interpolation with which the map is reconstructed. Errors of slicing then cancel, and the result is
+    better than any on real images. Drawing atoms exactly (*Projections of Gaussians*) avoids it. The second is a box that
+    is too small. The CTF moves a detail of frequency $k$ by $\lambda\,\Delta z\,k$: at 2 µm and 3 Å that is 131 Å. In a
+    simulation it wraps around and comes in on the other side; in a real box it is gone. Simulate in a larger box, and cut
+    the middle out.
 
     ## What goes wrong in practice
 
-    - *The rings of a simulated spectrum are at the wrong place.* A frequency in cycles per pixel was multiplied by
-      the pixel size, and must be divided by it. At 1.5 Å all frequencies are then too high by $1.5^2 = 2.25$, and the
-      first ring of 1.5 µm defocus, at 17.5 Å, appears at 39 Å. At 1 Å a pixel nothing is seen of the mistake.
-    - *Two programs at SNR 0.1 do not agree at all.* One means power, the other standard deviations: ten times the
-      noise power apart.
-    - *A network that was trained on simulations fails on real images.* White noise, one pixel size, perfect centring,
-      no contrast differences: it learned the simulation.
+    - *The rings of a simulated spectrum are at the wrong place.* A frequency in cycles per pixel was multiplied by the
+      pixel size, and must be divided by it. At 1.5 Å all frequencies are then too high by $1.5^2 = 2.25$, and the first
+      ring of 1.5 µm defocus, at 17.5 Å, appears at 39 Å. At 1 Å a pixel nothing is seen of the mistake.
+    - *Two programs at SNR 0.1 do not agree at all.* One means power, the other standard deviations: ten times the noise
+      power apart.
+    - *A network that was trained on simulations fails on real images.* White noise, one pixel size, perfect centring, no
+      contrast differences: it learned the simulation.
 
     ## Exercises
     """)
