@@ -117,8 +117,7 @@ def _():
                 picture(exact, "Atoms turned", limits=(0.0, most)),
                 picture(off, "Difference", signed=True, limits=(-most / 3, most / 3)),
             ),
-            says=f"After {turns} turn(s) of {angle_degrees} degrees, atoms of {sigma} px: "
-            f"the image of the turned voxels is off by {error:.1f} %.",
+            says=f"After {turns} turn(s) of {angle_degrees} degrees, atoms of {sigma} px: turned voxels are off by {error:.1f} %.",
         )
 
     explore(
@@ -198,9 +197,11 @@ def _():
             Points([cut], [np.log10(lost)], "this image"),
         )
         words = "Mass that is lost", "cut (sigma)", "log10 of the share lost"
-        says = f"A cut at {cut} sigma loses {lost:.2g} of the mass and touches about "
-        says += f"{np.pi * (cut * sigma) ** 2:.0f} of {48 * 48} pixels for each atom."
-        return Plot((picture(image, "Cut image"), Panel(marks, *words)), says)
+        area = np.pi * (cut * sigma) ** 2
+        return Plot(
+            (picture(image, "Cut image"), Panel(marks, *words)),
+            f"A cut at {cut} sigma loses {lost:.2g} of the mass and touches about {area:.0f} of 2,304 pixels an atom.",
+        )
 
     explore(
         cutting,
@@ -316,8 +317,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        r"1,000 atoms of $\sigma$ = 1.5 px are drawn into an image of 128 by 128 pixels. How "
-        "many times fewer pixels are touched with a cut at 4 sigma than without?",
+        r"1,000 atoms of $\sigma$ = 1.5 px, 128 by 128 pixels: how many times fewer pixels are touched with a cut at 4 sigma?",
         128**2 / (np.pi * (4 * 1.5) ** 2),
         tolerance=15.0,
         hint=r"An atom touches a circle of radius $4\sigma$. Their number drops out.",
@@ -329,8 +329,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        r"One atom lies exactly on a pixel and has $\sigma$ = 0.5 px. By which share of its "
-        "true, band-limited height is the sampled image there too high?",
+        r"One atom on a pixel has $\sigma$ = 0.5 px. By which share of its true, band-limited height is the sampled one too high?",
         1.0 / erf(np.pi * 0.5 / np.sqrt(2.0)) ** 2 - 1.0,
         tolerance=0.01,
         hint=r"The band-limited height lacks the share beyond Nyquist. $\operatorname{erf}(1.1107) = 0.8838$.",
@@ -342,8 +341,7 @@ def _():
 @app.cell
 def _():
     choose(
-        "A molecule has 100,000 atoms, the box 64³ voxels, and one image in a new pose is "
-        "wanted, of modest accuracy. Which way takes the fewest multiplications?",
+        "A molecule has 100,000 atoms, the box 64³ voxels. Which way to one image in a new pose takes the fewest multiplications?",
         ("the matrix product", "patches of 100 pixels an atom", "turning the voxels"),
         2,
         hint="A turned voxel is a sum over eight corners.",
@@ -354,14 +352,12 @@ def _():
 
 @app.function
 def test_known_numbers():
-    # Others measured these for random rotations of their atoms. Worst places differ from
-    # set to set, by less than 2.5; neighbouring widths are factors of 8 to 10,000 apart.
+    # Measured by others, on their atoms. Worst places differ by less than 2.5; widths by 8 to 10,000.
     known = {0.5: 0.18, 0.75: 2.3e-2, 1.0: 1.7e-3, 1.5: 2.8e-6, 2.0: 3e-10}
     for sigma, expected in known.items():
         found = [sampling_error(sigma, seed) for seed in range(5)]
         assert expected / 2.5 < np.mean(found) < 2.5 * expected
-    # One atom on a pixel lacks its tail; the sum over frequencies of a box of 256 is the
-    # integral to the terms at Nyquist, 4 * 0.06 / 256 = 1e-3.
+    # One atom on a pixel lacks its tail. In a box of 256 the sum over frequencies is the integral to 1e-3.
     one, at = np.zeros((1, 3)), (0.75, 256)
     share = band_limited_image(one, *at).max() / gaussian_image(one, *at).max()
     assert abs(1.0 - share - beyond_nyquist(0.75)) < 1e-3
@@ -371,8 +367,7 @@ def test_known_numbers():
 def test_the_map_sums_to_the_image_and_a_cut_loses_its_integral():
     image = gaussian_image(atoms(), 1.0, 32)
     off = np.abs(gaussian_map(atoms(), 1.0, 32).sum(0) - image).max()
-    # 2 exp(-2 pi^2) = 5.4e-9 at sigma 1.
-    assert off < 6e-9 * image.max()
+    assert off < 6e-9 * image.max()  # 2 exp(-2 pi^2) = 5.4e-9 at sigma 1.
     places = np.random.default_rng(0).uniform(-20, 20, (200, 3))
     lost = 1.0 - cut_image(places, 3.0, 96, 2.0).sum() / 200
     # Pixels on the rim count by their centres: 5 %.
@@ -387,8 +382,7 @@ def test_beads_of_the_library_are_the_band_limited_image():
     turns = torch.tensor(np.stack([random_rotation(0), np.eye(3)]))
     images = beads.project(Pose(turns, turns.new_zeros(2, 2)), 32, pixel)
     here = band_limited_image(atoms(0), sigma, 32)
-    # Rounding of float64.
-    assert np.abs(images[0].numpy() * pixel**2 - here).max() < 1e-12
+    assert np.abs(images[0].numpy() * pixel**2 - here).max() < 1e-12  # rounding
     assert (beads.to_map(32, pixel).sum(0) - images[1]).abs().max() < 1e-12
 
 

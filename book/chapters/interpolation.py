@@ -119,15 +119,13 @@ def _():
                 Panel(waves, "The transform", "k (cycles per box)", "real part"),
                 Panel(spread, *words),
             ),
-            f"The point keeps {kernel_transform(name, distance / padding):.3f} of its "
-            f"height; the values read are off by {error:.2g} (root mean square).",
+            f"The point keeps {kernel_transform(name, distance / padding):.3f} of its height; "
+            f"values are off by {error:.2g} (root mean square).",
         )
 
     explore(
         between,
-        distance=Slider(
-            "point's place (boxes)", (0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.45), 0.3
-        ),
+        distance=Slider("point's place (boxes)", (0, 0.1, 0.2, 0.3, 0.4, 0.45), 0.3),
         padding=Slider("padding M", (1, 2, 3, 4), 1),
         name=Choice("kernel", KERNELS, "linear"),
     )
@@ -229,9 +227,8 @@ def inserted_weight(views, careful):
     sums = np.zeros((37, 37))
     for right in (0, 1):
         for up in (0, 1):
-            share = kernel("linear", x - low_x - right) * kernel(
-                "linear", y - low_y - up
-            )
+            share = kernel("linear", x - low_x - right)
+            share = share * kernel("linear", y - low_y - up)
             index = (low_y + up).ravel(), (low_x + right).ravel()
             if careful:
                 np.add.at(sums, index, share.ravel())
@@ -265,8 +262,7 @@ def _():
                 Panel((Heat(wrong[::-1], **how),), "The short form", *axes, equal=True),
                 Panel(curves, "", "k (Fourier px)", "mean weight", log_y=True),
             ),
-            f"{views} lines of 33 values: the weights add up to {right.sum():.0f}, and in "
-            f"the short form to {wrong.sum():.0f}.",
+            f"{views} lines of 33 values: the weights add up to {right.sum():.0f}, and in the short form to {wrong.sum():.0f}.",
         )
 
     explore(insertion, views=Slider("lines", (1, 2, 4, 8, 16, 32, 64), 16))
@@ -308,8 +304,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "The fall-off is divided out. How high is the strongest ghost of a point a "
-        "quarter of a box from the centre, at a padding of 2, for linear interpolation?",
+        "The fall-off is divided out. How high is the strongest ghost of a point a quarter of a box out, at a padding of 2, read linearly?",
         kernel_transform("linear", 0.125 - 1.0) / kernel_transform("linear", 0.125),
         tolerance=0.001,
         hint="Put $d = N/4$ and $M = 2$ into the ratio.",
@@ -392,13 +387,9 @@ def test_ghosts_are_the_error_of_the_library():
 def _():
     closing(
         "interpolation",
-        library=[
-            "cryoinfer.fourier.slices.FourierVolume",
-            "cryoinfer.fourier.slices.insert_slices",
-        ],
+        library=["cryoinfer.fourier.slices.FourierVolume"],
         sources=[
-            "R. G. Keys 1981, Cubic convolution interpolation for digital image "
-            "processing, IEEE Trans. Acoustics, Speech and Signal Processing.",
+            "R. G. Keys 1981, Cubic convolution interpolation for digital image processing, IEEE Trans. Acoustics, Speech and Signal Processing.",
             "learn_cryoem_math (Woollard): cost and error of interpolation.",
         ],
     )

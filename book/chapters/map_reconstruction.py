@@ -111,8 +111,7 @@ def _():
                 Panel((left,), "Mean of C² over images", x, "C²"),
                 Panel((right,), "Share that is data", x, "filter", y_range=(0, 1)),
             ),
-            f"Beyond 1/50 Å the data have {100 * band.mean():.0f} % on average, and at "
-            f"their worst frequency {100 * band.min():.2g} %.",
+            f"Beyond 1/50 Å the data have {100 * band.mean():.0f} % on average, and at their worst frequency {100 * band.min():.2g} %.",
         )
 
     explore(
@@ -144,18 +143,13 @@ def _():
 @app.function
 def line_experiment():
     """Return the truth (33,), values seen (1000, 33), CTFs, noise power, prior power."""
-    generator = np.random.default_rng(4)
-
-    def normal(*shape):
-        return generator.standard_normal((*shape, 2)).view(complex)[..., 0] / 2**0.5
-
-    k = np.arange(33)
+    generator, k = np.random.default_rng(4), np.arange(33)
+    normal = generator.standard_normal((1001, 33, 2)).view(complex)[..., 0] / 2**0.5
     power = np.exp(-((k / 9.0) ** 2)) + 1e-4
-    truth = np.sqrt(power) * normal(33)
-    truth[0] = 0.0
+    truth = np.sqrt(power) * normal[0] * (k > 0)
     contrast = ctf(generator.uniform(0.8e4, 2.2e4, 1000), k / (64 * 3.0))
     noise_power = 10.0 * (power * (contrast**2).mean(0)).mean()
-    seen = contrast * truth + np.sqrt(noise_power) * normal(1000, 33)
+    seen = contrast * truth + np.sqrt(noise_power) * normal[1:]
     return truth, seen, contrast, noise_power, power
 
 
@@ -165,14 +159,13 @@ def _():
     _beliefs, _size = np.arange(-3.0, 4.1, 0.25), np.sum(np.abs(_truth) ** 2)
 
     def belief(images, factor):
-        def found(times):
-            few = _seen[:images], _contrast[:images]
-            return most_probable(*few, _noise, times * _power)
+        few = _seen[:images], _contrast[:images], _noise
 
         def error(times):
-            return (np.abs(found(times)[0] - _truth) ** 2).sum() / _size
+            off = most_probable(*few, times * _power)[0] - _truth
+            return (np.abs(off) ** 2).sum() / _size
 
-        x, (value, share) = 3.0 * np.arange(64), found(factor)
+        x, (value, share) = 3.0 * np.arange(64), most_probable(*few, factor * _power)
         lines = (
             Line(x, np.fft.irfft(64 * _truth), "truth", dashed=True),
             Line(x, np.fft.irfft(64 * value), "most probable"),
@@ -187,8 +180,7 @@ def _():
                 Panel(lines, "The line", "place (Å)", "density", y_range=(-14, 14)),
                 Panel(errors, "Error", *words, y_range=(0.0, 3.1)),
             ),
-            f"{images} images, belief {factor}: error {error(factor):.2g}; on average "
-            f"{100 * np.average(share, weights=_power):.0f} % of the power is data.",
+            f"Error {error(factor):.2g}; on average {100 * np.average(share, weights=_power):.0f} % of the power is data.",
         )
 
     explore(
@@ -336,8 +328,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "Two half-maps have an FSC of 0.5 in a shell. By which factor does the Wiener filter "
-        "multiply the joint map there?",
+        "Two half-maps have an FSC of 0.5 in a shell. By which factor does the Wiener filter multiply the joint map there?",
         2.0 * 0.5 / 1.5,
         tolerance=0.01,
         hint="2 FSC / (1 + FSC).",
@@ -349,8 +340,7 @@ def _():
 @app.cell
 def _():
     choose(
-        "All images of a set have the same defocus. What becomes of a frequency at a zero "
-        "of the CTF if the number of images grows without end?",
+        "All images have the same defocus. What becomes of a zero of the CTF if their number grows without end?",
         (
             "It is known better and better.",
             "It stays zero, the prior.",
@@ -401,9 +391,7 @@ def _():
         library=["cryoinfer.reconstruction.backproject.solve"],
         sources=[
             "S. H. W. Scheres 2012, A Bayesian view on cryo-EM structure determination, Journal of Molecular Biology.",
-            "P. B. Rosenthal and R. Henderson 2003, Optimal determination of particle "
-            "orientation, absolute hand, and contrast loss in single-particle electron "
-            "cryomicroscopy, Journal of Molecular Biology.",
+            "P. B. Rosenthal and R. Henderson 2003, Optimal determination of particle orientation, absolute hand, and contrast loss in single-particle electron cryomicroscopy, Journal of Molecular Biology.",
         ],
     )
     return

@@ -167,8 +167,7 @@ def _():
 @app.function
 def turn_and_tilt(tilt_degrees, turn_degrees):
     """Return R: a tilt about y, then a turn about the beam."""
-    euler = [tilt_degrees, turn_degrees]
-    return Rotation.from_euler("yz", euler, degrees=True).as_matrix()
+    return Rotation.from_euler("yz", [tilt_degrees, turn_degrees], True).as_matrix()
 
 
 @app.function
@@ -203,9 +202,7 @@ def _():
         found, plane = waves @ image @ waves.T, slice_of_atoms(rotation, _k)
         edges, k = (-0.155, 0.155, -0.155, 0.155), "frequency (1/px)"
         how = {"limits": (-1.5, 1.5), "extent": edges}
-        sizes = [
-            Heat(np.log10(np.abs(one[::-1]) + 0.01), **how) for one in (found, plane)
-        ]
+        sizes = [Heat(np.log10(abs(one[::-1]) + 0.01), **how) for one in (found, plane)]
         image = Heat(image[::-1], (-16.5, 15.5, -16.5, 15.5))
         off = np.abs(found - plane).max() / 30.0
         return Plot(
@@ -214,8 +211,7 @@ def _():
                 Panel(sizes[:1], "Its transform (log10)", k, k, equal=True),
                 Panel(sizes[1:], "Slice of the volume (log10)", k, k, equal=True),
             ),
-            f"The two differ by {off:.1g} of the value at the origin, which is 30, the "
-            "number of atoms, in every pose.",
+            f"The two differ by {off:.1g} of the value at the origin: 30, the number of atoms, in every pose.",
         )
 
     explore(
@@ -309,8 +305,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "A tilt series about one axis is taken of an object of 300 Å diameter. How many "
-        "evenly spread views over 180 degrees does a resolution of 10 Å need?",
+        "How many evenly spread views over 180 degrees does an object of 300 Å diameter need for a resolution of 10 Å?",
         views_needed(300.0, 10.0),
         tolerance=1.0,
         hint="Crowther's criterion.",
@@ -336,8 +331,7 @@ def _():
 @app.cell
 def _():
     choose(
-        "A particle is seen from one direction only, turned in the plane by every angle. "
-        "How much of the volume's transform do a million such images know?",
+        "A particle is seen from one direction, turned in the plane by every angle. How much of its transform is known?",
         ("all of it", "one plane", "half of it"),
         1,
         hint="In the second figure, move the turn and leave the tilt.",
@@ -395,10 +389,8 @@ def _():
         library=["cryoinfer.fourier.slices.extract_slices", "cryoinfer.records.Pose"],
         sources=[
             "R. N. Bracewell 1956, Strip integration in radio astronomy, Australian Journal of Physics.",
-            "D. J. DeRosier and A. Klug 1968, Reconstruction of three dimensional "
-            "structures from electron micrographs, Nature.",
-            "R. A. Crowther, D. J. DeRosier and A. Klug 1970, The reconstruction of a "
-            "three-dimensional structure from projections, Proc. R. Soc. London A.",
+            "D. J. DeRosier and A. Klug 1968, Reconstruction of three dimensional structures from electron micrographs, Nature.",
+            "R. A. Crowther, D. J. DeRosier and A. Klug 1970, The reconstruction of a three-dimensional structure from projections, Proc. R. Soc. London A.",
         ],
     )
     return
