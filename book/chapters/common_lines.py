@@ -111,7 +111,7 @@ def _():
     _noise = np.random.default_rng(1).standard_normal((2, 32, 32))
 
     def shared(between, noise):
-        euler = np.array([[20.0, 25.0, 0.0], [20.0, 25.0 + between, 50.0]])
+        euler = [[20.0, 25.0, 0.0], [20.0, 25.0 + between, 50.0]]
         views = Rotation.from_euler("zyz", euler, True).as_matrix()
         both = images(views)
         both = both + noise * both.std() * _noise
@@ -196,9 +196,9 @@ def _():
 
     def detection(averaged):
         moved, words = _snr - 10.0 * np.log10(averaged), "SNR of an image (dB)"
-        share = [100.0 * (_off <= one).mean(1) for one in (6, 12, 24)]
-        names = "right to 6°", "right to 12°", "right to 24°"
-        lines = tuple(map(Line, [moved] * 3, share, names))
+        lines = [
+            Line(moved, 100 * (_off <= w).mean(1), f"to {w}°") for w in (6, 12, 24)
+        ]
         panel = Panel(lines, "", words, "found (%)", (-40, 20), (0, 105))
         return Plot((panel,), f"Averages of {averaged} images.")
 
@@ -263,15 +263,15 @@ def kam(k, psi):
 @app.function
 def random_slices(views):
     """Return slices in random poses, at 12 angles and the 10 radii, (views, 12, 10)."""
-    generator = torch.Generator().manual_seed(0)
-    return rays(images(random_rotations(views, generator)))[:, ::5]
+    poses = random_rotations(views, torch.Generator().manual_seed(0))
+    return rays(images(poses))[:, ::5]
 
 
 @app.cell
 def _():
     _slices = random_slices(500)
-    _noise = np.random.default_rng(3).standard_normal((2, *_slices.shape)) / 2**0.5
-    _noise = _noise[0] + 1j * _noise[1]
+    _noise = np.random.default_rng(3).standard_normal((*_slices.shape, 2))
+    _noise = _noise.view(complex)[..., 0] / 2**0.5
     _fine, _psi = np.linspace(0.02, 0.32, 60), np.linspace(0.0, np.pi, 61)
 
     def moments(count, noise):
@@ -311,12 +311,10 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *Common lines of raw particles give a ball.* At -10 dB nearly all lines are wrong. Average first, or ask many lines
-      to agree.
+    - *Common lines of raw particles give a ball.* At -10 dB nearly all are wrong. Average first, or let lines vote.
     - *The first map is left-handed half of the time.* The mirror of the Gram matrix. A tilted pair of images, or an
       $\alpha$-helix in the finished map, decides.
-    - *Two class averages of the same view spoil the frame.* The line between planes that coincide is anywhere. Pairs that
-      are nearly parallel are left out.
+    - *Two class averages of the same view spoil the frame.* Planes that coincide meet anywhere: leave such pairs out.
 
     ## Exercises
     """)
@@ -326,8 +324,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "Image 1 is seen along z, image 2 along the particle's x axis. At which angle to its x axis, from 0 to 180 degrees, "
-        "does image 1, whose pose is the identity, show the common line?",
+        "Image 1 is seen along z in the pose of the identity, image 2 along the particle's x axis. At which angle to its x axis is the line in image 1?",
         common_line(np.eye(3), np.eye(3)[[1, 2, 0]])[0] % 180.0,
         tolerance=1.0,
         unit="degrees",
@@ -340,8 +337,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "Two point-like atoms are 10 Å apart. What is the mean of the power of their "
-        "transform over all directions at 1/40 per Å? One atom alone has 1.",
+        "Two points are 10 Å apart. What is the mean power of their transform over all directions at 1/40 per Å? One alone has 1.",
         2.0 + 2.0 * np.sinc(2.0 * 10.0 / 40.0),
         tolerance=0.03,
         hint="Two of four terms are 1; the others are sin(π/2) / (π/2).",
@@ -367,16 +363,14 @@ def test_the_line_is_common():
     views = random_rotations(3, torch.Generator().manual_seed(5)).numpy()
     values = []
     for rotation, angle in zip(views[:2], common_line(*views[:2]), strict=True):
-        ray = [np.cos(np.radians(angle)), np.sin(np.radians(angle))]
-        k = np.outer(RADII, ray) @ rotation[:2]
+        at = np.radians(angle)
+        k = np.outer(RADII, [np.cos(at), np.sin(at)]) @ rotation[:2]
         values.append(np.exp(-2j * np.pi * k @ beads().T).sum(1))
     # Rounding, here and below.
     assert np.abs(values[0] - values[1]).max() < 1e-10
     pairs = ((0, 1), (0, 2), (1, 2))
-    (a12, a21), (a13, a31), (a23, a32) = (
-        common_line(views[i], views[j]) for i, j in pairs
-    )
-    found = lines_in_space([(a12, a13), (a21, a23), (a31, a32)])
+    (a, b), (c, d), (e, f) = (common_line(views[i], views[j]) for i, j in pairs)
+    found = lines_in_space([(a, c), (b, e), (d, f)])
     normals = [np.cross(found[i], found[j]) for i, j in pairs]
     normals = [one / np.linalg.norm(one) for one in normals]
     for i, j in pairs:

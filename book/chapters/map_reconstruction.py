@@ -315,8 +315,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        r"One image has $\tau^2/\sigma^2 = 0.01$ at some frequency, and $C^2$ is 1/2 on "
-        "average. How many images make the answer half data, half prior?",
+        r"One image has $\tau^2/\sigma^2 = 0.01$, and $C^2$ is 1/2 on average. How many images make the answer half data?",
         1.0 / (0.01 * 0.5),
         tolerance=2.0,
         hint=r"Half is where $w\tau^2 = 1$.",

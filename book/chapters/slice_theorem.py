@@ -390,7 +390,7 @@ def _():
         sources=[
             "R. N. Bracewell 1956, Strip integration in radio astronomy, Australian Journal of Physics.",
             "D. J. DeRosier and A. Klug 1968, Reconstruction of three dimensional structures from electron micrographs, Nature.",
-            "R. A. Crowther, D. J. DeRosier and A. Klug 1970, The reconstruction of a three-dimensional structure from projections, Proc. R. Soc. London A.",
+            "R. A. Crowther, D. J. DeRosier and A. Klug 1970, The reconstruction of a three-dimensional structure from projections and its application to electron microscopy, Proc. R. Soc. London A.",
         ],
     )
     return
