@@ -71,11 +71,26 @@ def encoded(plot: Plot, table: ArrayTable) -> dict[str, Any]:
     }
 
 
+def _as_drawn(arrays: Arrays, panel: Panel) -> Arrays:
+    """Return arrays with logarithms for logarithmic axes, whose steps are then even.
+
+    What is not positive has no place on such an axis, and becomes NaN.
+    """
+    logarithmic = {"x": panel.log_x, "y": panel.log_y}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            name: np.where(one > 0, np.log10(one), np.nan)
+            if logarithmic.get(name)
+            else one
+            for name, one in arrays.items()
+        }
+
+
 def _encoded_panel(panel: Panel, table: ArrayTable) -> dict[str, Any]:
     marks = []
     for mark in panel.marks:
         levels = LEVELS_8 if isinstance(mark, Heat) else LEVELS_16
-        arrays: Arrays = arrays_of(mark)
+        arrays: Arrays = _as_drawn(arrays_of(mark), panel)
         places = {name: table.place(one, levels) for name, one in arrays.items()}
         marks.append(settings_of(mark) | places)
     return {

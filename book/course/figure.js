@@ -21,6 +21,14 @@ function unpack(one) {
   return values;
 }
 
+// The numbers of a mark; those of logarithmic axes are kept as logarithms.
+function numbers(one, logarithmic) {
+  const values = unpack(one);
+  if (!logarithmic) return values;
+  one.powers ??= values.map(value => Math.pow(10, value));
+  return one.powers;
+}
+
 function make(name, settings, parent, text) {
   const one = parent && parent.namespaceURI === SVG || name === "svg"
     ? document.createElementNS(SVG, name) : document.createElement(name);
@@ -46,9 +54,9 @@ class Ranges {
           mark.extent.forEach((value, place) => widen(place < 2 ? now.x : now.y, value));
           continue;
         }
-        const x = unpack(arrays[mark.x]), y = unpack(arrays[mark.y]);
+        const x = numbers(arrays[mark.x], panel.logX), y = numbers(arrays[mark.y], panel.logY);
         for (let i = 0; i < x.length; i++) {
-          if (isNaN(y[i]) || panel.logX && !(x[i] > 0) || panel.logY && !(y[i] > 0)) continue;
+          if (isNaN(x[i]) || isNaN(y[i])) continue;
           widen(now.x, x[i]);
           widen(now.y, y[i]);
         }
@@ -105,9 +113,10 @@ function ticks(low, high, logarithmic) {
 }
 
 function written(value, all) {
-  const most = Math.max(...all.map(Math.abs));
-  if (value === 0) return "0";
-  if (most >= 1e5 || most < 1e-3) {
+  const sizes = all.map(Math.abs).filter(one => one > 0);
+  const most = Math.max(...sizes);
+  if (Math.abs(value) < 1e-9 * most) return "0";
+  if (most >= 1e5 || most < 1e-3 || most / Math.min(...sizes) > 1e4) {
     const [digits, power] = value.toExponential(1).split("e");
     const plain = digits.replace(/\.0$/, "");
     return (plain === "1" ? "" : plain + "×") + "10" + [...String(Number(power))]
@@ -201,12 +210,12 @@ function drawPanel(parent, panel, number, arrays, ranges) {
       picture.setAttribute("href", heatPicture(mark, unpack(arrays[mark.image])));
       continue;
     }
-    const across = unpack(arrays[mark.x]), up = unpack(arrays[mark.y]);
+    const across = numbers(arrays[mark.x], panel.logX), up = numbers(arrays[mark.y], panel.logY);
     const paint = `var(${COLOURS[style(mark)]})`;
     if (mark.kind === "line") {
       let path = "", pen = "M";
       for (let i = 0; i < across.length; i++) {
-        const bad = isNaN(up[i]) || panel.logX && across[i] <= 0 || panel.logY && up[i] <= 0;
+        const bad = isNaN(across[i]) || isNaN(up[i]);
         if (bad) { pen = "M"; continue; }
         path += `${pen}${atX(across[i]).toFixed(1)} ${atY(up[i]).toFixed(1)}`;
         pen = "L";
@@ -216,14 +225,14 @@ function drawPanel(parent, panel, number, arrays, ranges) {
     } else if (mark.kind === "points") {
       const size = across.length > 400 ? 1.6 : across.length > 60 ? 2.6 : 4;
       for (let i = 0; i < across.length; i++) {
-        if (isNaN(up[i]) || panel.logX && across[i] <= 0 || panel.logY && up[i] <= 0) continue;
+        if (isNaN(across[i]) || isNaN(up[i])) continue;
         make("circle", {cx: atX(across[i]).toFixed(1), cy: atY(up[i]).toFixed(1), r: size, fill: paint}, inside);
       }
     } else {
       const step = across.length > 1 ? Math.abs(atX(across[1]) - atX(across[0])) : 30;
       const floor = panel.logY ? box.bottom : atY(0);
       for (let i = 0; i < across.length; i++) {
-        if (isNaN(up[i]) || panel.logY && up[i] <= 0) continue;
+        if (isNaN(up[i])) continue;
         make("rect", {x: atX(across[i]) - 0.44 * step, width: 0.88 * step,
           y: Math.min(atY(up[i]), floor), height: Math.abs(atY(up[i]) - floor), fill: paint, opacity: 0.85}, inside);
       }

@@ -71,6 +71,23 @@ def test_every_different_array_is_kept_once() -> None:
     assert len(table.packed) == 3  # x, and two different y
 
 
+def test_small_values_on_a_logarithmic_axis_are_as_exact_as_large_ones() -> None:
+    y = np.array([1e-9, 1e-3, 1.0, 0.0])
+    line = Line([1.0, 2.0, 3.0, 4.0], y)
+    table = ArrayTable()
+    state = encoded(Plot((Panel((line,), log_y=True),)), table)
+    found = 10 ** unpacked(table.packed[state["panels"][0]["marks"][0]["y"]])
+    # Half a step of nine powers of ten in 65,534.
+    np.testing.assert_allclose(found[:3], y[:3], rtol=2e-4)
+    assert np.isnan(found[3])
+
+
+def test_functions_stand_apart_and_bars_are_whole() -> None:
+    text = html(r"$i \sin\chi + \sin^2 x$ and $\overline{w(x)}$")
+    assert text.count("<mspace") == 3
+    assert "border-top" in text
+
+
 def test_marks_of_unequal_arrays_are_refused() -> None:
     for mark in (Line([1, 2], [1]), Points([1], [1, 2]), Bars([[1]], [[1]])):
         with pytest.raises(ValueError, match="shape"):
