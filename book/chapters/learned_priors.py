@@ -53,8 +53,8 @@ def _():
 
     This is **Tweedie's formula**. What a denoiser adds to its input is the slope of the
     log-density of noisy maps, the **score**: it goes uphill, towards what is usual. Diffusion
-    models take many such steps, with less and less noise. For a normal prior the score is
-    a straight line, and the denoiser is Wiener's filter.
+    models, which are **generative priors**, take many such steps, with ever less noise.
+    For a normal prior the score is straight, and the denoiser is Wiener's filter.
 
     Below is the smallest case, one voxel. Solvent is normal about 0 with a spread of 0.05,
     protein about 1 with 0.2. The Wiener filter pulls all values to the mean. The best

@@ -61,8 +61,8 @@ def _():
     = \frac{1}{10} \left( \frac{a}{\sigma} \right)^2 .$$
 
     A motion by half the width of a detail to either side is one component to 97 %. A
-    motion by three widths is not. Move the range of the motion and count. Then move the width: fine
-    detail, at high resolution, makes more components of the same motion.
+    motion by three widths is not. Move the range of the motion and count. Then move the
+    width: fine detail, at high resolution, makes more components of the same motion.
     """)
     return
 
@@ -132,8 +132,9 @@ def _():
     alike. Then the covariance depends on the difference of two pixels alone, its
     components are sines and cosines, and their variances are the power of the blob's
     transform, $e^{-4 \pi^2 \sigma^2 k^2 / L^2}$ at the $k$-th frequency, each twice. The
-    number of components grows as $L / \sigma$, the way in units of the detail. In three dimensions it is the same:
-    a domain that swings by 30 Å, seen at 5 Å, is not a matter of two components.
+    number of components grows as $L / \sigma$, the way in units of the detail. In three
+    dimensions it is the same: a domain that swings by 30 Å, seen at 5 Å, is not a matter
+    of two components.
 
     ## What too few components show
 

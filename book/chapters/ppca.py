@@ -239,9 +239,9 @@ def _():
     \right), \qquad \text{sd} = \frac{\sigma}{\sqrt{s^2 + \sigma^2}} ,$$
 
     with $\epsilon$ normal: where $s$ is small, the estimate stays near 0 and its error bar is
-    that of the prior, 1. Leave the prior out, as in the limit of small noise, and $z$ is
-    divided by $s^2$ alone: images that say least get the largest coordinates. Below, image
-    after image shows less of the motion, from left to right. Raise the noise.
+    that of the prior, 1. Leave the prior out, as in the limit of small noise, and the
+    estimate is $A^\mathsf{T} r / s^2$, with an error of $\sigma / s$: images that say least
+    get the largest coordinates. Below, they say less from right to left. Raise the noise.
     """)
     return
 

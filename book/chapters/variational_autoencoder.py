@@ -240,7 +240,7 @@ def _():
     ## Keep out what is known
 
     An image varies by pose first, and a VAE that is not told so spends its coordinates on
-    that. **Spatial-VAE** tells it: angle and shift turn and move the places which the
+    that. A **spatial-VAE** is told: angle and shift turn and move the places which the
     decoder is asked for, and only what is left has to be learned. CryoDRGN does it with
     given poses: it asks the field for the slice of each image's own pose.
 
