@@ -386,7 +386,10 @@ def test_weights_are_counted_as_torch_does():
 def _():
     closing(
         "neural_fields",
-        library=["cryoinfer.inference.voxel_map.VoxelMap"],
+        library=[
+            "cryoinfer.inference.voxel_map.VoxelMap",
+            "cryoinfer.workflows.field_heterogeneity.field_heterogeneity",
+        ],
         sources=[
             "A. Rahimi and B. Recht 2007, Random features for large-scale kernel machines.",
             "M. Tancik et al. 2020, Advances in Neural Information Processing Systems 33.",

@@ -382,7 +382,11 @@ def test_local_resolution_finds_the_two_sides():
 def _():
     closing(
         "ssnr_and_local_resolution",
-        library=["cryoinfer.reconstruction.backproject.signal_to_noise"],
+        library=[
+            "cryoinfer.reconstruction.backproject.signal_to_noise",
+            "cryoinfer.evaluation.local_resolution.local_resolution",
+            "cryoinfer local-resolution",
+        ],
         sources=[
             "M. Unser, B. L. Trus, A. C. Steven 1987, A new resolution criterion based on spectral signal-to-noise ratios, Ultramicroscopy.",
             "G. Cardone, J. B. Heymann, A. C. Steven 2013, One number does not fit all: mapping local variations in resolution in cryo-EM reconstructions, Journal of Structural Biology.",

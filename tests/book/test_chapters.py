@@ -1,17 +1,22 @@
-"""Every chapter runs to its end, and is what a chapter should be."""
+"""Every chapter runs, is what a chapter should be, and works in a browser."""
 
 import importlib
+import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import marimo as mo
 import pytest
+from browser import Browser, browsing
 
 from course.contents import Chapter, contents
 from course.exercise import Exercise
 from course.explore import Explorer
+from course.page import page
 from course.site import MAX_PAGE_BYTES, body_of, cells
 
 pytestmark = pytest.mark.book
@@ -89,6 +94,80 @@ def names_of_library(chapter: Chapter) -> list[str]:
     names: list[str] = [part.split("</code>")[0] for part in found.split("<code>")[1:]]
     assert names, "a chapter says where the program does it"
     return names
+
+
+_CATCH = "window.errors = []; addEventListener('error', e => errors.push(e.message));"
+
+# Every control is moved to each of its ends: is there a state that looks otherwise?
+_MOVE = """
+(() => {
+  const look = figure => figure.querySelector(".panels").innerHTML
+    .replace(/clip[a-z0-9]+/g, "") + figure.querySelector(".says").textContent;
+  const bad = [];
+  document.querySelectorAll(".explore").forEach((figure, number) => {
+    figure.querySelectorAll("input[type=range], select").forEach((one, place) => {
+      const before = look(figure), old = one.value;
+      const menu = one.tagName === "SELECT";
+      const last = menu ? one.options.length - 1 : Number(one.max);
+      const changed = [0, last].some(value => {
+        one.value = value;
+        one.dispatchEvent(new Event(menu ? "change" : "input"));
+        return look(figure) !== before;
+      });
+      one.value = old;
+      one.dispatchEvent(new Event(menu ? "change" : "input"));
+      if (!changed) bad.push(`control ${place} of figure ${number} changes nothing`);
+      if (look(figure) !== before) bad.push(`figure ${number} does not come back`);
+    });
+  });
+  return bad;
+})()
+"""
+
+_ANSWER = """
+(number, wrong, right) => {
+  const here = document.querySelectorAll(".exercise")[number];
+  return [wrong, right].map(value => {
+    const field = here.querySelector("input[type=text]");
+    if (field) field.value = value;
+    else here.querySelectorAll("input[type=radio]")[value].checked = true;
+    here.querySelector("button").click();
+    return here.querySelector(".verdict").className;
+  });
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("downloads")) as one:
+        one.send("Page.addScriptToEvaluateOnNewDocument", source=_CATCH)
+        yield one
+
+
+def test_a_page_works_in_a_browser(
+    chapter: Chapter, browser: Browser, tmp_path: Path
+) -> None:
+    shown = run_of(chapter.slug).shown
+    path = tmp_path / "page.html"
+    path.write_text(page(chapter.title, body_of(shown)), encoding="utf-8")
+    for scheme, wide in (("light", 1280), ("dark", 400)):
+        browser.prefer(scheme)
+        browser.show(path, wide)
+        browser.settle()
+        assert browser.ask("errors") == []
+        assert browser.ask("document.documentElement.scrollWidth") == wide
+        assert browser.ask(_MOVE) == []
+    exercises = [one for one in shown if isinstance(one, Exercise)]
+    for number, one in enumerate(exercises):
+        right = one.data["answer"]
+        wrong = right + 3.0 * one.data["tolerance"]
+        if one.data["choices"]:
+            wrong = (right + 1) % len(one.data["choices"])
+        values = f"{number}, {json.dumps(wrong)}, {json.dumps(right)}"
+        found = browser.ask(f"({_ANSWER})({values})")
+        assert found == ["verdict wrong", "verdict right"], number
+    assert browser.ask("errors") == []
 
 
 def exists(name: str) -> bool:
