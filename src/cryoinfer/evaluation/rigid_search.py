@@ -25,16 +25,17 @@ from cryoinfer.evaluation.fsc import (
 )
 from cryoinfer.evaluation.pose_error import GlobalAlignment
 from cryoinfer.evaluation.volume_alignment import refine_alignment, transform_map
+from cryoinfer.geometry.hand import mirror_density
 from cryoinfer.geometry.so3_grid import children, grid_step_radian, rotation_grid
 
 _GRID_ORDER = 2
-_COARSE_BOX, _FINE_BOX = 16, 24
+COARSE_BOX, _FINE_BOX = 16, 24
 """Voxels along an edge: cells of 15 degrees smear what is finer than an eighth of the
 box, those of 4 degrees not even a twelfth."""
 
 _KEPT = 12
 _HALVINGS = 3
-_FITTED_BOXES = (32, 96)
+FITTED_BOXES = (32, 96)
 """Few voxels first; and no more than 96, for which a fit would take minutes."""
 
 _CLOSE_TO_NYQUIST = 1.2
@@ -42,7 +43,7 @@ _CLOSE_TO_NYQUIST = 1.2
 _CERTAIN = 0.5
 """Correlation that a search does not reach by chance, beyond a few shells."""
 
-_LIKELY = 0.3
+LIKELY = 0.3
 """Correlation of few voxels below which no fit is begun: the best of all motions of
 white noise has 0.15."""
 
@@ -138,12 +139,14 @@ def best_frame(pair: MapPair) -> Agreement | None:
     """
     whole = pair.fixed.shape[-1] // 2 * 2
     found = None
-    for box in sorted({min(size, whole) for size in _FITTED_BOXES}):
+    for box in sorted({min(size, whole) for size in FITTED_BOXES}):
         maps = pair.on(box)
         before = Agreement(GlobalAlignment.identity(), maps.fsc(), pair.length_angstrom)
-        if before.reaches_nyquist() or box < _COARSE_BOX:
+        if before.reaches_nyquist() or box < COARSE_BOX:
             continue  # nothing is to be gained on so few voxels
-        found = _from_nothing(maps) if found is None else _fit(maps, found.alignment)
+        found = (
+            _from_nothing(maps) if found is None else fit_frame(maps, found.alignment)
+        )
         if found is None or not _is_farther(found, before):
             return None
     return found
@@ -166,9 +169,9 @@ def likeliest_frame(pair: MapPair) -> Agreement:
         In that frame.
     """
     maps = _on_few_voxels(pair)
-    same, other = (_search(maps, mirrored) for mirrored in (False, True))
+    same, other = (search_all(maps, mirrored) for mirrored in (False, True))
     best = same if same.score >= other.score else other
-    return _fit(maps, best.alignment)
+    return fit_frame(maps, best.alignment)
 
 
 def frame_as_it_lies(pair: MapPair) -> Agreement:
@@ -190,19 +193,19 @@ def correlation_as_they_lie(maps: MapPair) -> float:
 
 
 def _on_few_voxels(pair: MapPair) -> MapPair:
-    return pair.on(min(_FITTED_BOXES[0], pair.fixed.shape[-1]))
+    return pair.on(min(FITTED_BOXES[0], pair.fixed.shape[-1]))
 
 
 def _from_nothing(maps: MapPair) -> Agreement | None:
     """Return how far maps agree after the best of all motions, if any is likely."""
-    same, other = (_search(maps, mirrored) for mirrored in (False, True))
+    same, other = (search_all(maps, mirrored) for mirrored in (False, True))
     lying = correlation_as_they_lie(maps)
     best = max(same.score, other.score)
-    if best < _LIKELY or 1 - best > _LESS_APART * (1 - lying):
+    if best < LIKELY or 1 - best > _LESS_APART * (1 - lying):
         return None
     if other.score <= same.score:
-        return _fit(maps, same.alignment)
-    fit, opposite = (_fit(maps, start.alignment) for start in (same, other))
+        return fit_frame(maps, same.alignment)
+    fit, opposite = (fit_frame(maps, start.alignment) for start in (same, other))
     return opposite if _is_farther(opposite, fit) else fit
 
 
@@ -244,8 +247,16 @@ def resampled(density: Tensor, box: int) -> Tensor:
     return torch.fft.fftshift(values) * (box / n) ** 3
 
 
-def _fit(pair: MapPair, start: GlobalAlignment) -> Agreement:
-    """Fit the frame, and compare the maps in it."""
+def fit_frame(pair: MapPair, start: GlobalAlignment) -> Agreement:
+    """Fit a frame, and compare the maps in it.
+
+    Parameters
+    ----------
+    pair : MapPair
+        Of an even box.
+    start : GlobalAlignment
+        Right within about 5 degrees and one tenth of the particle.
+    """
     voxel = pair.length_angstrom / pair.fixed.shape[-1]
     alignment = refine_alignment(pair.moving, pair.fixed, start, voxel)
     moved = transform_map(pair.moving, alignment, voxel)
@@ -254,28 +265,50 @@ def _fit(pair: MapPair, start: GlobalAlignment) -> Agreement:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The best of all rotations, given the hand, and its correlation."""
+class Found:
+    """The best of some rotations, given the hand.
+
+    Attributes
+    ----------
+    alignment : GlobalAlignment
+    score : float
+        Correlation of the maps on 24 voxels along an edge.
+    """
 
     alignment: GlobalAlignment
     score: float
 
 
-def _search(pair: MapPair, mirrored: bool) -> _Found:
+def search_all(pair: MapPair, mirrored: bool) -> Found:
+    """Return the best of all rotations: every one of a grid, then finer cells."""
     rotation = rotation_grid(_GRID_ORDER)
+    score, _ = score_rotations(pair, rotation, mirrored, COARSE_BOX)
+    best = score.topk(_KEPT).indices
+    return narrow(pair, rotation[best], mirrored)
+
+
+def narrow(pair: MapPair, rotation: Tensor, mirrored: bool) -> Found:
+    """Return the best rotation within 15 degrees or so of some.
+
+    Parameters
+    ----------
+    pair : MapPair
+    rotation : Tensor of float64, shape (k, 3, 3)
+        Centres of cells of 15 degrees.
+    mirrored : bool
+    """
     step = grid_step_radian(_GRID_ORDER)
-    score, shift = _score(pair, rotation, mirrored, _COARSE_BOX)
     for _ in range(_HALVINGS):
-        best = score.topk(min(_KEPT, len(score))).indices
-        rotation = children(rotation[best], step).flatten(0, 1)
+        rotation = children(rotation, step).flatten(0, 1)
         step /= 2
-        score, shift = _score(pair, rotation, mirrored, _FINE_BOX)
-    top = int(score.argmax())
-    frame = GlobalAlignment(rotation[top], mirrored, rotation[top] @ shift[top])
-    return _Found(frame, float(score[top]))
+        score, shift = score_rotations(pair, rotation, mirrored, _FINE_BOX)
+        best = score.topk(min(_KEPT, len(score))).indices
+        rotation, score, shift = rotation[best], score[best], shift[best]
+    frame = GlobalAlignment(rotation[0], mirrored, rotation[0] @ shift[0])
+    return Found(frame, float(score[0]))
 
 
-def _score(
+def score_rotations(
     pair: MapPair, rotation: Tensor, mirrored: bool, box: int
 ) -> tuple[Tensor, Tensor]:
     """Return the best correlation of each rotation, and the shift t that has it.
@@ -298,23 +331,11 @@ def _score(
     """
     fixed = resampled(pair.fixed, box)
     fixed = (fixed - fixed.mean()).float()
-    fixed = real_fourier_transform_3d(fixed / fixed.norm())
-    # Twice as fine, so that reading between voxels loses little.
-    moving = resampled(pair.moving, 2 * box)
-    moving = (moving - moving.mean()).float()
-    if mirrored:
-        moving = moving.flip(0).roll(1, 0)
-    line = torch.arange(box) - box // 2
-    # Coordinates in the order x, y, z; grid_sample wants them from -1 to 1, where the
-    # centre of the fine grid is its voxel ``box``.
-    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij")[::-1], -1)
-    scale = 2.0 / (2 * box - 1)
+    fixed = real_fourier_transform_3d(fixed / fixed.norm().clamp(min=1e-30))
+    moving = fine_map(pair.moving, mirrored, box)
     scores, places = [], []
-    for part in rotation.float().split(_BATCH):
-        at = torch.einsum("kij,zyxj->kzyxi", part, points.float())
-        at = (2.0 * at + box) * scale - 1.0
-        volume = moving[None, None].expand(len(part), 1, -1, -1, -1)
-        turned = torch.nn.functional.grid_sample(volume, at, align_corners=True)[:, 0]
+    for part in rotation.split(_BATCH):
+        turned = turned_maps(moving, part, box)
         product = fixed.conj() * real_fourier_transform_3d(turned)
         correlation = inverse_real_fourier_transform_3d(product, box).flatten(1)
         norm = turned.flatten(1).norm(dim=1).clamp(min=1e-30)
@@ -325,3 +346,48 @@ def _score(
     index = torch.stack((place % box, place // box % box, place // box**2), -1)
     signed = (index + box // 2) % box - box // 2
     return torch.cat(scores), signed.double() * (pair.length_angstrom / box)
+
+
+def fine_map(moving: Tensor, mirrored: bool, box: int) -> Tensor:
+    """Return a map twice as fine as a box, so that reading between voxels loses little.
+
+    Parameters
+    ----------
+    moving : Tensor, shape (n, n, n)
+    mirrored : bool
+        Whether its mirror image is wanted.
+    box : int
+
+    Returns
+    -------
+    Tensor of float32, shape (2 * box, 2 * box, 2 * box)
+        Of mean 0.
+    """
+    fine = resampled(moving, 2 * box)
+    fine = (fine - fine.mean()).float()
+    return mirror_density(fine) if mirrored else fine
+
+
+def turned_maps(fine: Tensor, rotation: Tensor, box: int) -> Tensor:
+    """Return a map at ``G r`` for every voxel r of a box, by linear interpolation.
+
+    Parameters
+    ----------
+    fine : Tensor of float32, shape (2 * box, 2 * box, 2 * box)
+        See :func:`fine_map`.
+    rotation : Tensor, shape (k, 3, 3)
+    box : int
+
+    Returns
+    -------
+    Tensor of float32, shape (k, box, box, box)
+    """
+    line = torch.arange(box) - box // 2
+    # Coordinates in the order x, y, z; grid_sample wants them from -1 to 1, where the
+    # centre of the fine grid is its voxel ``box``.
+    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij")[::-1], -1)
+    scale = 2.0 / (2 * box - 1)
+    at = torch.einsum("kij,zyxj->kzyxi", rotation.float(), points.float())
+    at = (2.0 * at + box) * scale - 1.0
+    volume = fine[None, None].expand(len(rotation), 1, -1, -1, -1)
+    return torch.nn.functional.grid_sample(volume, at, align_corners=True)[:, 0]
