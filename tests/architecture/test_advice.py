@@ -27,7 +27,7 @@ RUNS += ("heterogeneity",)
 WRITERS = (
     *RUNS,
     *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
-    *("select", "prepare", "local-resolution"),
+    *("select", "prepare", "local-resolution", "align"),
 )
 
 SAID_BY: dict[str, tuple[str, ...]] = {
@@ -43,6 +43,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "io/conventions/relion_rows.py": READERS,
     "io/conventions/table.py": READERS,
     # Of one command or a few.
+    "cli/half_maps.py": ("fsc",),
     "cli/beads.py": ("beads",),
     "cli/local_resolution.py": ("local-resolution",),
     "data/bead_model.py": ("beads",),
@@ -90,7 +91,7 @@ OF_ONE_COMMAND = {
     ("cli/runs.py", "--resolution"): ("abinitio", "refine"),
     ("cli/runs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),
-    ("cli/map_inputs.py", "--pixel-size"): ("fsc", "local-resolution", "beads"),
+    ("cli/map_inputs.py", "--pixel-size"): ("fsc", "local-resolution", "beads", "align"),
     # A command without them does not print the sentence (GuardedGroup).
     ("cli/guard.py", "--resume"): RUNS,
     ("cli/guard.py", "--dry-run"): ("abinitio", "refine", "reconstruct"),

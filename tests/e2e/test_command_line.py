@@ -29,6 +29,7 @@ COMMANDS = (
     "modes",
     "evaluate",
     "fsc",
+    "align",
     "convert",
     "flip",
     "selfcheck",

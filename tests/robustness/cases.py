@@ -66,6 +66,7 @@ _READ_STACK = (
 _READ_MAP = (
     ("fsc", "truth.mrc", "half.mrc", "--out", "out/fsc.star"),
     ("flip", "truth.mrc", "--out", "out/flipped.mrc"),
+    ("align", "truth.mrc", "half.mrc", "--out", "out/aligned.mrc"),
     ("beads", "truth.mrc", "--count", "20", "--out", "out/beads.cif"),
     ("refine", "particles.star", "--map", "truth.mrc", *OUT, *DRY),
 )

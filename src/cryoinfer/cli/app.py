@@ -14,7 +14,7 @@ from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
 from cryoinfer.cli.heterogeneity_command import heterogeneity
-from cryoinfer.cli.map_commands import flip, fsc, local_resolution
+from cryoinfer.cli.map_commands import align, flip, fsc, local_resolution
 from cryoinfer.cli.map_options import MapPixelSize
 from cryoinfer.cli.particle_commands import convert, prepare
 from cryoinfer.cli.particle_options import (
@@ -336,6 +336,14 @@ app.command(
     epilog="Example: cryoinfer local-resolution run1/half1.mrc run1/half2.mrc "
     "--mask run1/mask.mrc --out local",
 )(local_resolution)
+
+
+app.command(
+    rich_help_panel=_FILES,
+    epilog="Examples: cryoinfer align map.mrc reference.mrc --out aligned.mrc; "
+    "cryoinfer align map.mrc reference.mrc --also half1.mrc --also half2.mrc --hand "
+    "both --out aligned.mrc",
+)(align)
 
 
 app.command(

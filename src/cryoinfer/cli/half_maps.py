@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from cryoinfer.cli.alignment import alignment_cautions, spelled_motion
 from cryoinfer.cli.map_inputs import (
     PIXEL_OPTION,
     read_mask_of,
@@ -24,6 +25,7 @@ from cryoinfer.evaluation.fsc import (
     masked_fsc,
     resolution_at,
 )
+from cryoinfer.evaluation.map_alignment import MapAlignment, align_maps, moved_map
 from cryoinfer.evaluation.rigid_search import MapPair, best_frame
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.io.mrc import MapFile
@@ -55,6 +57,8 @@ class CompareOptions:
     pixel_size : float or None
         In angstrom, instead of the headers'.
     overwrite : bool
+    align : bool
+        Whether the second map is brought onto the first one before.
     """
 
     first: Path
@@ -63,6 +67,7 @@ class CompareOptions:
     out: Path | None = None
     pixel_size: float | None = None
     overwrite: bool = False
+    align: bool = False
 
 
 def compare(options: CompareOptions, console: Console) -> None:
@@ -84,11 +89,16 @@ def compare(options: CompareOptions, console: Console) -> None:
         for path in (first, second)
     )
     require_same_sampling(first, half1, second, half2)
-    maps = torch.tensor(half1.density), torch.tensor(half2.density)
     mask = None
     if mask_path is not None:
         found = read_mask_of(mask_path, half1, first, options.pixel_size)
         mask = torch.tensor(found.density)
+    cautions = list(_cautions(options, half1, half2, mask))
+    if options.align:
+        half2, found = _aligned(half1, half2, mask)
+        cautions += alignment_cautions(found)
+        say(console, f"The second map is {spelled_motion(found.alignment)}")
+    maps = torch.tensor(half1.density), torch.tensor(half2.density)
     curves = _curves(*maps, mask)
     box, pixel_size = len(half1.density), half1.pixel_size_angstrom
     rows = {}
@@ -101,11 +111,22 @@ def compare(options: CompareOptions, console: Console) -> None:
                 else format_resolution(reached, box, pixel_size)
             )
     say_rows(console, dict(sorted(rows.items())))
-    for caution in _cautions(options, half1, half2, mask):
+    for caution in cautions:
         say(console, f"Caution: {caution}")
     if options.out is not None:
         write_file(options.out, lambda part: write_fsc(part, curves, pixel_size))
         say(console, f"Curves written to {options.out}")
+
+
+def _aligned(
+    half1: MapFile, half2: MapFile, mask: Tensor | None
+) -> tuple[MapFile, MapAlignment]:
+    """Return the second map in the frame of the first, and the motion."""
+    first, second = torch.tensor(half1.density), torch.tensor(half2.density)
+    length = len(first) * half1.pixel_size_angstrom
+    found = align_maps(MapPair(first, second, mask, length))
+    moved = moved_map(second, found.alignment, half1.pixel_size_angstrom)
+    return replace(half2, density=moved.numpy()), found
 
 
 def _curves(half1: Tensor, half2: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -132,6 +153,8 @@ def _cautions(
         )
     if mask is not None and bool((mask == 1).all()):
         yield f"{options.mask} is 1 everywhere, so that it masks nothing."
+    if options.align:
+        return
     yield from _motion(half1, half2, mask)
     apart = np.subtract(half2.origin_angstrom, half1.origin_angstrom)
     if np.abs(apart).max() > half1.pixel_size_angstrom / 100:
@@ -159,5 +182,6 @@ def _motion(half1: MapFile, half2: MapFile, mask: Tensor | None) -> Iterator[str
         f"the maps {lie}: after {first}a turn by {angle:.1f} degrees and a shift by "
         f"{shift:.1f} A they agree to {found.resolution(0.143):.2f} A (FSC 0.143"
         f"{fsc}), {found.resolution(0.5):.2f} A (FSC 0.5). The numbers above are of "
-        "the maps as they lie."
+        "the maps as they lie, not aligned"
+        + (": --align compares them in that frame." if not is_mirrored else ".")
     )

@@ -35,6 +35,17 @@ def a_file(kind: str) -> Callable[[Path | None], Path | None]:
     return check
 
 
+def files(kind: str) -> Callable[[list[Path] | None], list[Path] | None]:
+    """Return the callback that refuses a list in which one leads to no file."""
+
+    def check(paths: list[Path] | None) -> list[Path] | None:
+        for path in paths or ():
+            require_file(path, kind)
+        return paths
+
+    return check
+
+
 def particle_file(path: Path | None) -> Path | None:
     """Refuse particles that are not there; of a prepared folder, return its file."""
     if path is None:

@@ -1,7 +1,7 @@
 """The commands about maps; app.py registers them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,6 +12,8 @@ from cryoinfer.cli.map_options import (
     FirstMap,
     MapPixelSize,
     Mask,
+    MovingMap,
+    ReferenceMap,
     SecondMap,
     VoxelSize,
 )
@@ -27,12 +29,16 @@ def fsc(
         Path | None,
         typer.Option("--out", "-o", help="STAR file of curves.", show_default=False),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="Bring the second map onto the first one before."),
+    ] = False,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Compute the FSC of two maps, and the resolution to which they agree."""
     from cryoinfer.cli.half_maps import CompareOptions, compare
 
-    options = CompareOptions(half1, half2, mask, out, pixel_size, overwrite)
+    options = CompareOptions(half1, half2, mask, out, pixel_size, overwrite, align)
     compare(options, Console())
 
 
@@ -83,3 +89,58 @@ def flip(
         ),
         Console(),
     )
+
+
+def align(
+    moving: MovingMap,
+    reference: ReferenceMap,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Map to write.", show_default=False
+        ),
+    ],
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A map to be moved along, such as a half-map; may be repeated.",
+            callback=inputs.files("MRC file"),
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        Literal["transport", "bayesian", "search"],
+        typer.Option(
+            help="What names the first rotations: optimal transport of point clouds, "
+            "Bayesian optimisation, or every one of a grid."
+        ),
+    ] = "transport",
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="One map may lack a part of the other."),
+    ] = False,
+    hand: Annotated[
+        Literal["same", "both"],
+        typer.Option(help="Whether the mirror image of the moving map is tried, too."),
+    ] = "same",
+    pixel_size: VoxelSize = None,
+    overwrite: opt.Overwrite = False,
+    threads: opt.Threads = None,
+) -> None:
+    """Bring a map onto another, from any rotation."""
+    from cryoinfer.cli import alignment
+    from cryoinfer.cli.threads import use_threads
+
+    use_threads(threads)
+    options = alignment.AlignOptions(
+        moving,
+        reference,
+        out,
+        tuple(also or ()),
+        method,
+        hand,
+        partial,
+        pixel_size,
+        overwrite,
+    )
+    alignment.align(options, Console())

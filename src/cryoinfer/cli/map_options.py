@@ -44,6 +44,22 @@ SecondMap = Annotated[
         show_default=False,
     ),
 ]
+MovingMap = Annotated[
+    Path,
+    typer.Argument(
+        help="The map to be moved.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
+    ),
+]
+ReferenceMap = Annotated[
+    Path,
+    typer.Argument(
+        help="The map that it is brought onto, of the same sampling.",
+        callback=inputs.a_file("MRC file"),
+        show_default=False,
+    ),
+]
 Mask = Annotated[
     Path | None,
     typer.Option(
