@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ablation
+import align
 import calibration
 import claims
 import classes
@@ -77,6 +78,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "field": field.shown,
     "real_motion": real_motion.shown,
     "prepare": prepare.shown,
+    "align": align.shown,
 }
 CLAIMS = "claims"
 """The table that a reader sees first; its rows are of all benchmarks."""
