@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,8 +91,8 @@ def align(options: AlignOptions, console: Console) -> None:
         read_named_map(path, options.pixel_size, PIXEL_OPTION)
         for path in (options.reference, *paths)
     )
-    for path, found in zip(paths, maps, strict=True):
-        require_same_sampling(path, found, options.reference, reference)
+    for path, one in zip(paths, maps, strict=True):
+        require_same_sampling(path, one, options.reference, reference)
     voxel = reference.pixel_size_angstrom
     pair = MapPair(_tensor(reference), _tensor(maps[0]), None, _length(reference))
     try:
@@ -101,11 +102,15 @@ def align(options: AlignOptions, console: Console) -> None:
     moved = [moved_map(_tensor(one), found.alignment, voxel) for one in maps]
     say_rows(console, _rows(found, moved[0], reference))
     for target, density in zip(targets, moved, strict=True):
-        write_file(target, lambda part, d=density: write_map(part, d, voxel))
+        write_file(target, partial(_write, density, voxel))
         say(console, f"Written to {target}")
     cautions = inherited(options.moving, options.reference)
     for caution in (*cautions, *alignment_cautions(found)):
         say(console, f"Caution: {caution}")
+
+
+def _write(density: Tensor, voxel_angstrom: float, path: Path) -> None:
+    write_map(path, density, voxel_angstrom)
 
 
 def alignment_cautions(found: MapAlignment) -> Iterator[str]:

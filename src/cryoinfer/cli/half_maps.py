@@ -95,9 +95,9 @@ def compare(options: CompareOptions, console: Console) -> None:
         mask = torch.tensor(found.density)
     cautions = list(_cautions(options, half1, half2, mask))
     if options.align:
-        half2, found = _aligned(half1, half2, mask)
-        cautions += alignment_cautions(found)
-        say(console, f"The second map is {spelled_motion(found.alignment)}")
+        half2, motion = _aligned(half1, half2, mask)
+        cautions += alignment_cautions(motion)
+        say(console, f"The second map is {spelled_motion(motion.alignment)}")
     maps = torch.tensor(half1.density), torch.tensor(half2.density)
     curves = _curves(*maps, mask)
     box, pixel_size = len(half1.density), half1.pixel_size_angstrom

@@ -2,7 +2,7 @@
 
 A Gaussian process on the rotations learns how unlike the maps are; where it expects
 the largest improvement, the maps are compared next: after Singer and Yang (2024,
-Biological Imaging 4, e5). Whole maps are compared by wavelets, which stand for
+Biological Imaging 4). Whole maps are compared by wavelets, which stand for
 transport; of maps that lack a part the centre is unknown, and the best correlation
 over all shifts is taken.
 """
@@ -60,12 +60,7 @@ def bayesian_rotations(pair: MapPair, mirrored: bool, partial: bool) -> Tensor:
         G of :class:`cryoinfer.evaluation.pose_error.GlobalAlignment`.
     """
     loss = None if partial else _wavelet_loss(pair, mirrored)
-    if loss is None:
-
-        def loss(rotation: Tensor) -> Tensor:
-            return -score_rotations(pair, rotation, mirrored, COARSE_BOX)[0]
-
-    tried, value = minimise(loss, _CHOSEN)
+    tried, value = minimise(loss or _correlation_loss(pair, mirrored), _CHOSEN)
     return tried[value.topk(_KEPT, largest=False).indices]
 
 
@@ -176,6 +171,15 @@ def matern(first: Tensor, second: Tensor) -> Tensor:
     trace = first.flatten(1) @ second.flatten(1).T
     scaled = (30 - 10 * trace).clamp(min=0.0).sqrt() / _LENGTH
     return (1 + scaled + scaled.square() / 3) * torch.exp(-scaled)
+
+
+def _correlation_loss(pair: MapPair, mirrored: bool) -> Loss:
+    """Return the best correlation over all shifts, negative."""
+
+    def loss(rotation: Tensor) -> Tensor:
+        return -score_rotations(pair, rotation, mirrored, COARSE_BOX)[0]
+
+    return loss
 
 
 def _wavelet_loss(pair: MapPair, mirrored: bool) -> Loss | None:

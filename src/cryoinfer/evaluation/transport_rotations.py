@@ -2,9 +2,9 @@
 
 From each of 72 rotations, 60 degrees apart, a plan of transport and the best rigid
 motion for it are found in turns, while the plan's blur falls: after AlignOT (Riahi et
-al. 2023, IEEE/ACM Transactions on Computational Biology and Bioinformatics 20,
-3842-3850), with entropic plans in place of sampled ones. Where one map lacks a part of
-the other, the plan may leave mass behind.
+al. 2023, IEEE/ACM Transactions on Computational Biology and Bioinformatics 20), with
+entropic plans in place of sampled ones. Where one map lacks a part of the other, the
+plan may leave mass behind.
 """
 
 import torch
