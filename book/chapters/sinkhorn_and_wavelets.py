@@ -128,7 +128,7 @@ def _():
     a permutation is $\ln n$, and of any plan at least 0. A blur that is small beside
     the squares of the distances of neighbouring grains is almost exact. But it is also slow,
     and there is a trap: $K_{ij} = e^{-C_{ij}/\varepsilon}$ becomes zero in the computer
-    once $C/\varepsilon$ is above 745, in double precision (88 in single). If a whole row of $K$ is
+    once $C/\varepsilon$ is above 745, in double precision (103 in single). If a whole row of $K$ is
     zero, the next step divides by it. Programs then keep logarithms. Or they begin with
     a large $\varepsilon$ and lower it while the clouds are being laid on each other,
     so that costs fall together with it.
@@ -284,7 +284,7 @@ def _():
         tolerance=0.1,
         unit="Å²",
         hint="The exponential of less than -745 is zero.",
-        explanation="3,600 / 745 is 4.8 Å². In single precision it would be 41 Å².",
+        explanation="3,600 / 745 is 4.8 Å². In single precision it would be 35 Å².",
     )
     return
 
