@@ -163,7 +163,9 @@ def _():
         return Plot(
             (
                 Panel(left, "A strip", "place (pixel)", "signal", None, (-45, 45)),
-                Panel(right, "Where was it?", "shift (pixel)", "probability", None, (0, 1)),
+                Panel(
+                    right, "Where was it?", "shift (pixel)", "probability", None, (0, 1)
+                ),
             ),
             f"Most probable: {TRIED[weight[0].argmax()]} pixels, with a probability of "
             f"{weight.max():.2f}; true: {shifts[number]}.",

@@ -91,7 +91,9 @@ OF_ONE_COMMAND = {
     ("cli/runs.py", "--resolution"): ("abinitio", "refine"),
     ("cli/runs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),
-    ("cli/map_inputs.py", "--pixel-size"): ("fsc", "local-resolution", "beads", "align"),
+    ("cli/map_inputs.py", "--pixel-size"): (
+        *("fsc", "local-resolution", "beads", "align"),
+    ),
     # A command without them does not print the sentence (GuardedGroup).
     ("cli/guard.py", "--resume"): RUNS,
     ("cli/guard.py", "--dry-run"): ("abinitio", "refine", "reconstruct"),

@@ -7,6 +7,8 @@ entropic plans in place of sampled ones. Where one map lacks a part of the other
 plan may leave mass behind.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,8 @@ def transport_rotations(pair: MapPair, mirrored: bool, partial: bool) -> Tensor:
         return rotation
     fixed, moved = clouds[0]
     shift = moved.centre() - rotation @ fixed.centre()
-    blurs = torch.logspace(*torch.tensor(_BLUR).log10().tolist(), _TURNS).tolist()
+    first, last = (math.log10(one) for one in _BLUR)
+    blurs = torch.logspace(first, last, _TURNS).tolist()
     rotation, shift, cost = _in_turns(clouds[0], (rotation, shift), blurs, partial)
     best = cost.topk(_KEPT, largest=False).indices
     blurs = [_BLUR[1]] * _FINE_TURNS
