@@ -23,7 +23,8 @@ def opening(slug: str) -> mo.Html:
     needs = f'<p class="needs">Builds on {before}.</p>' if before else ""
     return mo.Html(
         f'<header class="opening"><p class="part">{escape(one.part)}</p>'
-        f"<h1>{escape(one.title)}</h1>"
+        # The style is for notebooks, which have none of their own for it.
+        f'<h1 style="font-size: 1.9rem; font-weight: 700">{escape(one.title)}</h1>'
         f'<p class="question">{escape(one.question)}</p>{needs}</header>'
     )
 
@@ -63,4 +64,7 @@ def source(*functions: Callable[..., Any]) -> mo.Html:
 
 
 def _link(one: Chapter) -> str:
-    return f'<a href="{one.slug}.html">{escape(one.title)}</a>'
+    # `make book-serve` names chapters by their files.
+    live = mo.running_in_notebook()
+    where = f"?file={one.slug}.py" if live else f"{one.slug}.html"
+    return f'<a href="{where}">{escape(one.title)}</a>'
