@@ -198,7 +198,8 @@ function drawPanel(parent, panel, number, arrays, ranges) {
     make("text", {x: box.left - 6, y: atY(one) + 4, "text-anchor": "end"}, grid, written(one, alongY));
   }
   make("text", {class: "axis", x: (box.left + box.right) / 2, y: HIGH - 8, "text-anchor": "middle"}, svg, panel.x);
-  make("text", {class: "axis", transform: `translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)`,
+  // Close to a square picture too, which stands in the middle.
+  make("text", {class: "axis", transform: `translate(${box.left - LEFT + 14} ${(box.top + box.bottom) / 2}) rotate(-90)`,
     "text-anchor": "middle"}, svg, panel.y);
 
   for (const mark of panel.marks) {
