@@ -42,36 +42,27 @@ def _():
     mo.md(r"""
     ## From nothing
 
-    No map, no poses: only images. With poses the map would be a sum. With the map
-    poses would be a search. To find a map from nothing is **ab initio** reconstruction. It
-    once took days on a cluster, and a guess of the shape to begin with. It takes minutes
-    now. No single trick did it. Five ideas did, and most of them can be seen on a circle.
+    No map, no poses: only images. With poses the map would be a sum. With the map poses would be a search. To find a map from nothing is **ab initio** reconstruction. It once took days on a
+    cluster, and a guess of the shape to begin with. It takes minutes now. No single trick did it. Five ideas did, and most of them can be seen on a circle.
 
-    *1. Weigh all poses instead of choosing one.* A first map is random. In it the best pose of
-    an image is an accident, and to choose it makes the accident permanent (*Einstein from
-    noise*). Averages over all poses, by their responsibilities, lose nothing that is not
-    known yet.
+    *1. Weigh all poses instead of choosing one.* A first map is random. In it the best pose of an image is an accident, and to choose it makes the accident permanent (*Einstein from
+    noise*). Averages over all poses, by their responsibilities, lose nothing that is not known yet.
 
     *2. Begin blurred.* A random start is within reach of the answer only if hills are wide.
 
     *3. Search coarse, then fine, and only where it matters.*
 
-    *4. Take few images at a time.* In the beginning a few hundred images say as well as all
-    where to go. The first programs that needed no guess took gradient steps from small random
+    *4. Take few images at a time.* In the beginning a few hundred images say as well as all where to go. The first programs that needed no guess took gradient steps from small random
     batches.
 
-    *5. Share the work between images.* Products of many images with many slices
-    are one product of two matrices, which computers do at their full speed; and shifts of an
-    image cost a phase, not another slice.
+    *5. Share the work between images.* Products of many images with many slices are one product of two matrices, which computers do at their full speed; and shifts of an image cost a phase,
+    not another slice.
 
     ## The width of a hill
 
-    A particle's outline on a circle: a rough signal of 64 pixels. How likely is each rotation,
-    if the true one is 0? Use only the waves of up to $K$ periods. With $K = 1$ there is one wide
-    hill, and every start climbs it, but its top is off by 10 degrees. With all waves the top
-    is right to a degree, and stands among twenty others, which the signal itself makes. One
-    start in fourteen finds it. The share falls about as $1/K$, the width of the peak. In
-    three dimensions it falls as $1/K^3$.
+    A particle's outline on a circle: a rough signal of 64 pixels. How likely is each rotation, if the true one is 0? Use only the waves of up to $K$ periods. With $K = 1$ there is one wide
+    hill, and every start climbs it, but its top is off by 10 degrees. With all waves the top is right to a degree, and stands among twenty others, which the signal itself makes. One start
+    in fourteen finds it. The share falls about as $1/K$, the width of the peak. In three dimensions it falls as $1/K^3$.
 
     **Frequency marching** starts with small $K$ and raises it as the poses get better.
     """)
@@ -125,18 +116,10 @@ def _():
             Line(angle, y, "log-likelihood"),
             Points(angle[np.unique(tops)], y[np.unique(tops)], "tops"),
         )
+        x = "rotation (degrees)"
         return Plot(
-            (
-                Panel(
-                    marks,
-                    "One image",
-                    "rotation (degrees)",
-                    "nats below the top",
-                    (-180, 180),
-                ),
-            ),
-            f"{len(np.unique(tops))} tops; {share:.0%} of all starts climb to the highest, "
-            f"which is {abs(angle[top]):.1f} degrees off the truth.",
+            (Panel(marks, "One image", x, "nats below the top", (-180, 180)),),
+            f"{len(np.unique(tops))} tops; {share:.0%} of all starts climb to the highest, which is {abs(angle[top]):.1f} degrees off the truth.",
         )
 
     explore(
@@ -152,16 +135,11 @@ def _():
     mo.md(r"""
     ## Four programs
 
-    400 strips of this signal, each turned by an unknown angle, noise three times the signal
-    (1.5 over 0.5). Each program starts from random numbers and takes 40 rounds. It either
-    chooses the best place of each strip, or weighs all; and it uses all waves at once, or
-    marches. The figure gives the correlation of the learned signal with the true one, for 16
-    starts.
+    400 strips of this signal, each turned by an unknown angle, noise three times the signal (1.5 over 0.5). Each program starts from random numbers and takes 40 rounds. It either chooses
+    the best place of each strip, or weighs all; and it uses all waves at once, or marches. The figure gives the correlation of the learned signal with the true one, for 16 starts.
 
-    At noise 0.5 all are right. At 1.5 choosing the best place ends well (above 0.9) in 7 starts
-    of 16. With marching it does in 14. Weighing all places succeeds in all 16, with marching
-    or without. On a circle, where a grid of all places is affordable, the first idea is enough.
-    At noise 2 the strips are too few for all four.
+    At noise 0.5 all are right. At 1.5 choosing the best place ends well (above 0.9) in 7 starts of 16. With marching it does in 14. Weighing all places succeeds in all 16, with marching or
+    without. On a circle, where a grid of all places is affordable, the first idea is enough. At noise 2 the strips are too few for all four.
     """)
     return
 
@@ -222,17 +200,10 @@ def _():
             f"{sum(one > 0.9 for one in _ends[method, noise])} of 16 by {method}"
             for method in METHODS
         ]
+        title, y = "16 starts of each program", "correlation with the truth"
+        ranges = {"x_range": (0.4, 4.6), "y_range": (0.2, 1.02)}
         return Plot(
-            (
-                Panel(
-                    tuple(marks),
-                    "16 starts of each program",
-                    "program",
-                    "correlation with the truth",
-                    (0.4, 4.6),
-                    (0.2, 1.02),
-                ),
-            ),
+            (Panel(tuple(marks), title, "program", y, **ranges),),
             "Above 0.9: " + ", ".join(good) + ".",
         )
 
@@ -245,20 +216,14 @@ def _():
     mo.md(r"""
     ## Coarse, then fine
 
-    How many rotations are there? A grid of the program of order $o$ has $72 \times 8^o$, with
-    steps of $60 / 2^o$ degrees: 4,608 at 15 degrees (order 2), 2.4 million at 1.9 degrees
-    (order 5). A step that turns the rim of the particle by half a period of the finest wave
-    belongs to the Fourier radius $R = 1/\text{step}$, in radian: 3.8 at order 2, 31 at
-    order 5. A comparison has $\pi R^2 / 2$ complex numbers. With 49 shifts, the cost of one
-    image is
+    How many rotations are there? A grid of the program of order $o$ has $72 \times 8^o$, with steps of $60 / 2^o$ degrees: 4,608 at 15 degrees (order 2), 2.4 million at 1.9 degrees (order
+    5). A step that turns the rim of the particle by half a period of the finest wave belongs to the Fourier radius $R = 1/\text{step}$, in radian: 3.8 at order 2, 31 at order 5. A
+    comparison has $\pi R^2 / 2$ complex numbers. With 49 shifts, the cost of one image is
 
     $$72 \times 8^o \times 49 \times \pi R^2 / 2 ,$$
 
-    and it grows by 32 at each order. A **nested search** does this at order 2 only. It
-    keeps the best few cells, divides each into its eight children, tries
-    seven shifts about the best, keeps as many, and goes on. It fails if the true cell is
-    not among those that are kept: at low resolution several views look alike. Hence keep
-    many when noise is high.
+    and it grows by 32 at each order. A **nested search** does this at order 2 only. It keeps the best few cells, divides each into its eight children, tries seven shifts about the best,
+    keeps as many, and goes on. It fails if the true cell is not among those that are kept: at low resolution several views look alike. Hence keep many when noise is high.
     """)
     return
 
@@ -289,19 +254,10 @@ def _():
             Line(orders, [nested_cost(one, kept) for one in orders], "nested"),
             Points([order, order], [cost(order), nested_cost(order, kept)]),
         )
+        title, x = "Products for one image", "order of the finest grid"
         return Plot(
-            (
-                Panel(
-                    marks,
-                    "Products for one image",
-                    "order of the finest grid",
-                    "products",
-                    y_range=(1e6, 1e15),
-                    log_y=True,
-                ),
-            ),
-            f"Steps of {60 / 2**order:.2g} degrees: {cost(order):.2g} products for all, "
-            f"{nested_cost(order, kept):.2g} nested, "
+            (Panel(marks, title, x, "products", None, (1e6, 1e15), log_y=True),),
+            f"Steps of {60 / 2**order:.2g} degrees: {cost(order):.2g} products for all, {nested_cost(order, kept):.2g} nested, "
             f"{cost(order) / nested_cost(order, kept):,.0f} times fewer.",
         )
 
@@ -324,22 +280,16 @@ def _():
     mo.md(r"""
     ## Encoders, common lines, and what is left to do
 
-    *Common lines* find relative directions without a map, but only from images with little
-    noise, such as class averages. *Encoders* make the pose a function of the image: no search
-    at all once they are trained. With a map that learns at the same time they may stall
-    (*An auto-encoder with physics inside*). Remedies have been to let them
-    propose several poses and keep the best, to compare an image with its half turn as well,
-    to search in the first epochs, and to refine each pose by itself in the end. Most programs
-    that infer poses and motions with networks now search.
+    *Common lines* find relative directions without a map, but only from images with little noise, such as class averages. *Encoders* make the pose a function of the image: no search at all
+    once they are trained. With a map that learns at the same time they may stall (*An auto-encoder with physics inside*). Remedies have been to let them propose several poses and keep the
+    best, to compare an image with its half turn as well, to search in the first epochs, and to refine each pose by itself in the end. Most programs that infer poses and motions with
+    networks now search.
 
     ## What goes wrong in practice
 
-    - *"Every run gives another blob."* Few images, or too fine too early. Start again several
-      times, at low resolution, and compare the likelihoods of the maps.
-    - *"The map is right but small details are doubled."* Two cells next to each other have been
-      kept at equal weight; the finest step is too coarse for the resolution.
-    - *"Half of the particles are upside down."* At low resolution the particle looks the same
-      from both ends. Keep more cells, so that later levels may choose.
+    - *"Every run gives another blob."* Few images, or too fine too early. Start again several times, at low resolution, and compare the likelihoods of the maps.
+    - *"The map is right but small details are doubled."* Two cells next to each other have been kept at equal weight; the finest step is too coarse for the resolution.
+    - *"Half of the particles are upside down."* At low resolution the particle looks the same from both ends. Keep more cells, so that later levels may choose.
 
     ## Exercises
     """)
@@ -362,8 +312,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "The orientation of an image must be searched to half the step (one order finer), "
-        "exhaustively. By what factor do rotations times coefficients grow?",
+        "The orientation of an image must be searched to half the step (one order finer), exhaustively. By what factor do rotations times coefficients grow?",
         cost(4) / cost(3),
         tolerance=0.5,
         hint="Eight times the rotations. And how many more coefficients?",
@@ -375,13 +324,8 @@ def _():
 @app.cell
 def _():
     choose(
-        "A program opens all frequencies in the first round. Its random map then contains mostly "
-        "noise at high frequency. What happens to responsibilities of poses?",
-        (
-            "They are taken from the hills of that noise, which tell nothing.",
-            "They become even.",
-            "They become more precise.",
-        ),
+        "A program opens all frequencies in the first round. Its random map then contains mostly noise at high frequency. What happens to responsibilities of poses?",
+        ("Hills of that noise make them.", "They are even.", "They are more precise."),
         0,
         hint="What does a landscape with large K look like, and what if the model is wrong?",
         explanation="Many high and narrow hills at random places. A blurred map has none.",
@@ -439,13 +383,10 @@ def _():
             "cryoinfer abinitio",
         ],
         sources=[
-            "A. Punjani, J. L. Rubinstein, D. J. Fleet and M. A. Brubaker 2017, cryoSPARC: "
-            "algorithms for rapid unsupervised cryo-EM structure determination, Nature "
+            "A. Punjani, J. L. Rubinstein, D. J. Fleet and M. A. Brubaker 2017, cryoSPARC: algorithms for rapid unsupervised cryo-EM structure determination, Nature "
             "Methods.",
-            "E. D. Zhong, A. Lerer, J. H. Davis and B. Berger 2021, CryoDRGN2: ab initio neural "
-            "reconstruction of 3D protein structures from real cryo-EM images, ICCV.",
-            "S. Shekarforoush and others 2024, CryoSPIN: improving ab-initio cryo-EM "
-            "reconstruction with semi-amortized pose inference, NeurIPS.",
+            "E. D. Zhong, A. Lerer, J. H. Davis and B. Berger 2021, CryoDRGN2: ab initio neural reconstruction of 3D protein structures from real cryo-EM images, ICCV.",
+            "S. Shekarforoush and others 2024, CryoSPIN: improving ab-initio cryo-EM reconstruction with semi-amortized pose inference, NeurIPS.",
         ],
     )
     return
