@@ -52,62 +52,47 @@ def _():
     mo.md(r"""
     ## A heap of images
 
-    A micrograph has hundreds of particles, and each lies as it fell. Some show the
-    molecule from the side, some from the top, some are something else. One image alone
-    shows little. To see what is in the heap, average those that show the same thing. But
-    which are these, and by what angle is each turned?
+    A micrograph has hundreds of particles, and each lies as it fell. Some show the molecule from the side, some from the top, some are something else. One image alone shows little. To see
+    what is in the heap, average those that show the same thing. But which are these, and by what angle is each turned?
 
-    Here the heap has 240 images of 25 pixels of 5 Å, of three views: "long", "bent" and
-    "round". Each is turned by an unknown angle in its plane. (Unknown shifts are found in
-    the same way; the chapter before did only these.) The microscope multiplies the
-    Fourier transform by the CTF of one of three defoci, and noise is added:
+    Here the heap has 240 images of 25 pixels of 5 Å, of three views: "long", "bent" and "round". Each is turned by an unknown angle in its plane. (Unknown shifts are found in the same way;
+    the chapter before did only these.) The microscope multiplies the Fourier transform by the CTF of one of three defoci, and noise is added:
 
     $$y = C \ast R_\theta A_c + \text{noise} .$$
 
-    $A_c$ is the view of class $c$, $R_\theta$ turns it by $\theta$, and $C \ast$ is the
-    filter of the CTF. The power of the noise is ten times that of the signal. Four of the
-    images are in the second figure; nobody would sort them by hand.
+    $A_c$ is the view of class $c$, $R_\theta$ turns it by $\theta$, and $C \ast$ is the filter of the CTF. The power of the noise is ten times that of the signal. Four of the images are in
+    the second figure; nobody would sort them by hand.
 
     ## Weights over classes and angles
 
-    The unknowns of an image are its class and its angle. As in one dimension, try all pairs.
-    With $K$ classes and 24 angles there are $24 K$ of them, and the responsibility of a pair
-    is
+    The unknowns of an image are its class and its angle. As in one dimension, try all pairs. With $K$ classes and 24 angles there are $24 K$ of them, and the responsibility of a pair is
 
     $$\gamma_{c\theta} \propto \pi_c \exp\left(-\frac{1}{2\sigma^2}
     \|y - C \ast R_\theta A_c\|^2\right),$$
 
-    where $\pi_c$ is the share of the class among all images. By Parseval's theorem the
-    sum of squares may be taken in Fourier space instead, where the CTF is a product and a
-    shift by $t$ is a phase $e^{-2\pi i k t}$. Programs work there.
+    where $\pi_c$ is the share of the class among all images. By Parseval's theorem the sum of squares may be taken in Fourier space instead, where the CTF is a product and a shift by $t$ is
+    a phase $e^{-2\pi i k t}$. Programs work there.
 
     ## Averages that know the CTF
 
-    Hold the weights and look for the best $A_c$. (From here $\sigma^2$ is the power of the
-    noise in one coefficient of the transform.) A CTF that depends on $|k|$ alone is not
-    changed by a rotation. So turn each transform back, $\hat x = R_\theta^{-1} \hat y$, and
-    the sum of squares falls apart into one sum for each frequency $k$:
+    Hold the weights and look for the best $A_c$. (From here $\sigma^2$ is the power of the noise in one coefficient of the transform.) A CTF that depends on $|k|$ alone is not changed by a
+    rotation. So turn each transform back, $\hat x = R_\theta^{-1} \hat y$, and the sum of squares falls apart into one sum for each frequency $k$:
 
     $$\sum_{i,\theta} \frac{\gamma_{ic\theta}}{\sigma^2}
     \left|\hat x_{i\theta}(k) - C_i(k) \hat A_c(k)\right|^2 +
     \frac{1}{\tau^2} |\hat A_c(k)|^2 .$$
 
-    The last term says that amplitudes are expected to be of size $\tau$. Set the derivative to
-    zero:
+    The last term says that amplitudes are expected to be of size $\tau$. Set the derivative to zero:
 
     $$\hat A_c(k) = \frac{\sum_{i,\theta} \gamma_{ic\theta}\, C_i(k)\, \hat x_{i\theta}(k)}
     {\sum_{i,\theta} \gamma_{ic\theta}\, C_i(k)^2 + \sigma^2 / \tau^2} .$$
 
-    This is the **Wiener average**. Where one image has a zero of its CTF, another defocus
-    fills in: the sum of the squares in the denominator is small only where all images are
-    blind. Then the prior takes over, and the average tends to zero instead of dividing noise
-    by nothing.
+    This is the **Wiener average**. Where one image has a zero of its CTF, another defocus fills in: the sum of the squares in the denominator is small only where all images are blind. Then
+    the prior takes over, and the average tends to zero instead of dividing noise by nothing.
 
-    How much of an amplitude comes through? With $n$ images at each of some defoci the Wiener
-    average holds the fraction $\sum C^2 / (\sum C^2 + \sigma^2/\tau^2)$ of it. With one
-    defocus the fraction has a gap at each zero of the CTF. More images make the gap narrower
-    and never close it. A second defocus does. At the lowest frequencies all CTFs are about
-    0.1, so large shapes come last, and only with many images.
+    How much of an amplitude comes through? With $n$ images at each of some defoci the Wiener average holds the fraction $\sum C^2 / (\sum C^2 + \sigma^2/\tau^2)$ of it. With one defocus the
+    fraction has a gap at each zero of the CTF. More images make the gap narrower and never close it. A second defocus does. At the lowest frequencies all CTFs are about 0.1, so large shapes
+    come last, and only with many images.
     """)
     return
 
@@ -127,10 +112,7 @@ def drawn(view, degrees=0.0):
 
 @app.function
 def transfer(defocus_angstrom, x, y):
-    """Return the program's CTF for 300 kV, Cs 2.7 mm and 10 % amplitude contrast.
-
-    At frequencies in 1 / angstrom, of any one shape.
-    """
+    """Return the program's CTF (300 kV, Cs 2.7 mm, 10 % amplitude contrast) at 1 / angstrom."""
     one = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1}
     one |= {f"defocus_{axis}_angstrom": defocus_angstrom for axis in "uv"}
     values = {name: torch.tensor([value]).double() for name, value in one.items()}
@@ -231,14 +213,10 @@ def _():
             for one in DEFOCI[:defoci]
         ]
         title = "What comes through"
+        x = "frequency (1/Å)"
         return Plot(
-            (
-                Panel(
-                    tuple(marks), title, "frequency (1/Å)", "fraction", None, (0, 1.05)
-                ),
-            ),
-            f"{(kept > 0.9).mean():.0%} of the frequencies up to 1/10 Å are held by more "
-            f"than nine tenths; least beyond 1/50 Å: {kept[s > 0.02].min():.2f}.",
+            (Panel(tuple(marks), title, x, "fraction", None, (0, 1.05)),),
+            f"{(kept > 0.9).mean():.0%} of the frequencies up to 1/10 Å are held by more than nine tenths; least beyond 1/50 Å: {kept[s > 0.02].min():.2f}.",
         )
 
     explore(
@@ -261,13 +239,11 @@ def _():
     mo.md(r"""
     ## Sorting
 
-    Start with random weights: each average is then a round smear of everything. Take turns
-    of weights and averages. Move the slider of rounds and watch the first
-    differences between the smears grow into views.
+    Start with random weights: each average is then a round smear of everything. Take turns of weights and averages. Move the slider of rounds and watch the first differences between the
+    smears grow into views.
 
-    Then ask for two classes: two views must share one. Ask for four: one class is split, or
-    starves. The algorithm does not tell the number. Try all starts: the top that is
-    reached, and its log-likelihood, depend on them.
+    Then ask for two classes: two views must share one. Ask for four: one class is split, or starves. The algorithm does not tell the number. Try all starts: the top that is reached, and its
+    log-likelihood, depend on them.
     """)
     return
 
@@ -289,18 +265,14 @@ def _():
     def sorting(number, classes, seed):
         told = _starts[seed, classes]
         views, share, weight, _ = told[number]
-        most = abs(views).max()
-        nothing = np.full((SIDE, SIDE), np.nan)
+        most, nothing = abs(views).max(), np.full((SIDE, SIDE), np.nan)
         tiles = _tiled([*views, *[nothing] * (4 - classes)])
         label = weight.sum(2).argmax(1)
-        table = [
-            [(label == k) & (_view == v) for v in range(3)] for k in range(classes)
-        ]
+        table = [[(label == k) & (_view == v) for v in range(3)] for k in set(label)]
         counts = np.sum(table, axis=2)
         values = np.array([one[3] for one in told]) / len(_data)
-        n = np.arange(len(told))
         right = counts.max(1).sum() / len(_data)
-        curve = (Line(n, values), Points([number], [values[number]]))
+        curve = (Line(range(len(told)), values), Points([number], [values[number]]))
         shown = Heat(tiles, signed=True, limits=(-most, most))
         return Plot(
             (
@@ -308,8 +280,7 @@ def _():
                 Panel((shown,), "The averages", equal=True),
                 Panel(curve, "Log-likelihood", "round", "nats an image"),
             ),
-            f"Round {number}: {values[number]:.2f} nats an image; shares "
-            f"{', '.join(f'{one:.2f}' for one in share)}; {right:.0%} of the images are in "
+            f"Round {number}: {values[number]:.2f} nats an image; shares {', '.join(f'{one:.2f}' for one in share)}; {right:.0%} of the images are in "
             "a class most of whose images show the same view.",
         )
 
@@ -327,14 +298,11 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *"Two of my classes are the same view, turned by 180 degrees."* Or one average shows a
-      view and its half turn on top of each other. Both are tops of the likelihood that a
-      start can fall into. More images do not help, another start does.
-    - *"One class has most of the images and is blurred."* A blurred average fits everything a
-      little, a sharp one only its own. In strong noise images prefer the average of most
-      images, and it grows. Fewer angles and low resolution at first reduce this.
-    - *"All averages have a dark ring around the particle."* They were not corrected for the
-      CTF, or all images have one defocus, and the ring is what its gaps leave.
+    - *"Two of my classes are the same view, turned by 180 degrees."* Or one average shows a view and its half turn on top of each other. Both are tops of the likelihood that a start can
+      fall into. More images do not help, another start does.
+    - *"One class has most of the images and is blurred."* A blurred average fits everything a little, a sharp one only its own. In strong noise images prefer the average of most images, and
+      it grows. Fewer angles and low resolution at first reduce this.
+    - *"All averages have a dark ring around the particle."* They were not corrected for the CTF, or all images have one defocus, and the ring is what its gaps leave.
 
     ## Exercises
     """)
@@ -344,8 +312,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        r"All images have one defocus, 15,000 Å. At $s = 1/50$ Å its CTF is 0.46. In how many "
-        r"images is half of the amplitude there held, if $\sigma^2/\tau^2 = 30$?",
+        r"All images have one defocus, 15,000 Å. At $s = 1/50$ Å its CTF is 0.46. In how many images is half of the amplitude there held, if $\sigma^2/\tau^2 = 30$?",
         30.0 / transfer(DEFOCI[1], np.array([0.02]), np.array([0.0]))[0] ** 2,
         tolerance=3.0,
         hint="Set the fraction to 1/2: then the sum of the squares is the ratio.",
@@ -357,14 +324,12 @@ def _():
 @app.cell
 def _():
     exercise(
-        "A search tries 50 classes, 72 angles and 121 shifts for each of 100,000 images. How "
-        "many billions of comparisons is one round?",
+        "A search tries 50 classes, 72 angles and 121 shifts for each of 100,000 images. How many billions of comparisons is one round?",
         50 * 72 * 121 * 100_000 / 1e9,
         tolerance=0.5,
         unit="billion",
         hint="Multiply.",
-        explanation="43.6 billion. Programs therefore try few angles and shifts first, at low "
-        "resolution, and finer ones only where the weight is.",
+        explanation="43.6 billion. Programs therefore try few angles and shifts first, at low resolution, and finer ones only where the weight is.",
     )
     return
 
@@ -372,13 +337,11 @@ def _():
 @app.cell
 def _():
     choose(
-        "All images were taken at exactly one defocus. What do ten times as many images do to "
-        "the average at the zero of the CTF?",
+        "All images were taken at exactly one defocus. What do ten times as many images do to the average at the zero of the CTF?",
         ("They fill it in.", "Nothing.", "They make the noise there larger."),
         1,
         hint=r"What is $\sum C^2$ there?",
-        explanation="Zero times ten is zero: the prior alone speaks there. Another defocus "
-        "brings what is missing.",
+        explanation="Zero times ten is zero: the prior alone speaks there. Another defocus brings what is missing.",
     )
     return
 
@@ -387,8 +350,7 @@ def _():
 def test_average_by_hand():
     """One angle, one view: the Wiener formula, coefficient by coefficient (rounding)."""
     data, _, _, defocus = heap(0.3, 9)
-    weight = np.zeros((9, 1, len(ANGLES)))
-    weight[:, 0, 0] = 1.0
+    weight = np.eye(len(ANGLES))[np.zeros((9, 1), int)]
     ctf = np.stack([transfer(DEFOCI[d], *PLANE) for d in defocus])
     top = (np.fft.fft2(data) * ctf).sum(0)
     expected = np.fft.ifft2(top / ((ctf**2).sum(0) + 0.3**2)).real
@@ -398,11 +360,7 @@ def test_average_by_hand():
 
 @app.function
 def test_turned():
-    """Turned pixels against turned Gaussians.
-
-    Linear numbers between pixels are off by at most f'' / 8 along each axis: 0.05 at a
-    width of 1.6 pixels, 0.09 at 1.2.
-    """
+    """Against turned Gaussians; linear numbers are off by up to f'' / 8 = 0.09 of 1 a side."""
     for degrees in (15, 105, 270):
         found = turned(drawn("bent"), degrees)
         assert abs(found - drawn("bent", degrees)).max() < 0.1
@@ -412,8 +370,7 @@ def test_turned():
 def test_views_are_found():
     """Three views at a tenth of the noise's power: nine images of ten in their class."""
     data, view, _, defocus = heap(0.3)
-    told = sorted_out(data, defocus, 3, 0.3, 0)
-    label = told[-1][2].sum(2).argmax(1)
+    label = sorted_out(data, defocus, 3, 0.3, 0)[-1][2].sum(2).argmax(1)
     counts = [[((label == k) & (view == v)).sum() for v in range(3)] for k in range(3)]
     assert np.max(counts, axis=1).sum() / len(view) > 0.9
     # Power of signal over noise, as the text says: 0.0085 / 0.09.
@@ -430,8 +387,7 @@ def _():
             "cryoinfer heterogeneity",
         ],
         sources=[
-            "S. H. W. Scheres and others 2005, Maximum-likelihood multi-reference refinement "
-            "for electron microscopy images, Journal of Molecular Biology.",
+            "S. H. W. Scheres and others 2005, Maximum-likelihood multi-reference refinement for electron microscopy images, Journal of Molecular Biology.",
             "learn_cryoem_math (Woollard), 2d_class, 2d_class_fourier and cryoMaxLik2D.",
         ],
     )

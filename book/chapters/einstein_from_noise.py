@@ -39,13 +39,11 @@ def _():
     mo.md(r"""
     ## A face in the noise
 
-    Take images in which there is nothing: each pixel is an independent normal number. Take a
-    picture of a face. Move each noise image to where it fits the face best, and average the
-    moved images. Raise the number of images. A face appears.
+    Take images in which there is nothing: each pixel is an independent normal number. Take a picture of a face. Move each noise image to where it fits the face best, and average the moved
+    images. Raise the number of images. A face appears.
 
-    The images did not know the face. The search did. This is called
-    **Einstein from noise**, after the portrait with which it was shown. Choose another
-    picture as the reference, with the same images: that one appears.
+    The images did not know the face. The search did. This is called **Einstein from noise**, after the portrait with which it was shown. Choose another picture as the reference, with the
+    same images: that one appears.
     """)
     return
 
@@ -90,9 +88,8 @@ def aligned(images, picture, places=SIDE):
     axis = np.arange(SIDE)
     at_row = (axis + rows[:, None]) % SIDE
     at_column = (axis + columns[:, None]) % SIDE
-    return images[
-        np.arange(len(images))[:, None, None], at_row[:, :, None], at_column[:, None]
-    ]
+    own = np.arange(len(images))[:, None, None]
+    return images[own, at_row[:, :, None], at_column[:, None]]
 
 
 @app.function
@@ -102,36 +99,33 @@ def correlation(one, other):
     return (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
 
 
+@app.function
+def picture(image, title):
+    """Return a panel with an image, in units of its standard deviation."""
+    most = 3.5 * image.std()
+    return Panel((Heat(image, signed=True, limits=(-most, most)),), title, equal=True)
+
+
 @app.cell
 def _():
     _names = ("face", "cross", "noise of its own")
-    _moved = {
-        name: aligned(noise_images(COUNTS[-1]), reference(name)) for name in _names
-    }
+    _data = noise_images(COUNTS[-1])
+    _moved = {name: aligned(_data, reference(name)) for name in _names}
 
     def faces(images, name):
         mean = _moved[name][:images].mean(0)
-        shown = (
-            (reference(name), 0.1, "The reference"),
-            (_moved[name][0], 3.0, "One image, moved to it"),
-            (mean, 3.5 * mean.std(), "The average"),
-        )
         return Plot(
-            tuple(
-                Panel(
-                    (Heat(one, signed=True, limits=(-most, most)),), title, equal=True
-                )
-                for one, most, title in shown
+            (
+                picture(reference(name), "The reference"),
+                picture(_moved[name][0], "One image, moved to it"),
+                picture(mean, "The average"),
             ),
-            f"Average of {images} images of nothing: its correlation with the reference is "
-            f"{correlation(mean, reference(name)):.2f}, that of the first image alone "
+            f"Average of {images} images of nothing: its correlation with the reference is {correlation(mean, reference(name)):.2f}, that of the first image alone "
             f"{correlation(_moved[name][0], reference(name)):.2f}.",
         )
 
     explore(
-        faces,
-        images=Slider("images", COUNTS, 30),
-        name=Choice("reference", _names),
+        faces, images=Slider("images", COUNTS, 30), name=Choice("reference", _names)
     )
     return
 
@@ -141,26 +135,20 @@ def _():
     mo.md(r"""
     ## How strong it is
 
-    Let the reference $A$ have norm 1, and let the images $n$ have independent pixels of
-    variance $\sigma^2$. The fit at a shift $q$ is the number $c_q = \langle S_q A, n\rangle$.
-    Each $c_q$ is normal with variance $\sigma^2$. The search takes the largest of $L$ such
-    numbers, and moves the image by it. By construction the moved image has the product
-    $\max_q c_q$ with the reference. So has the average:
+    Let the reference $A$ have norm 1, and let the images $n$ have independent pixels of variance $\sigma^2$. The fit at a shift $q$ is the number $c_q = \langle S_q A, n\rangle$. Each $c_q$
+    is normal with variance $\sigma^2$. The search takes the largest of $L$ such numbers, and moves the image by it. By construction the moved image has the product $\max_q c_q$ with the
+    reference. So has the average:
 
     $$\langle A, \text{average}\rangle \to \sigma\, m_L, \qquad
     m_L = E\left[\max \text{ of } L \text{ normal numbers}\right] \lesssim \sqrt{2 \ln L} .$$
 
-    If different shifts of the reference are uncorrelated, the $c_q$ are independent, and
-    $m_L$ is 0.56 for two places, 2.34 for 64 and 3.25 for 1,024. All else in an average of $M$
-    images of $N$ pixels is noise of the power $N \sigma^2 / M$. Hence the correlation of
-    average and reference,
+    If different shifts of the reference are uncorrelated, the $c_q$ are independent, and $m_L$ is 0.56 for two places, 2.34 for 64 and 3.25 for 1,024. All else in an average of $M$ images
+    of $N$ pixels is noise of the power $N \sigma^2 / M$. Hence the correlation of average and reference,
 
     $$r = \frac{m_L}{\sqrt{m_L^2 + N / M}} .$$
 
-    $\sigma$ has gone: weak noise does it as well as strong. With 1,024 places and as many
-    pixels, $r = 0.9$ takes about 410 images. The strength grows only as the root of a
-    logarithm. Yet there is no way to search little enough: two places are enough
-    to begin with.
+    $\sigma$ has gone: weak noise does it as well as strong. With 1,024 places and as many pixels, $r = 0.9$ takes about 410 images. The strength grows only as the root of a logarithm. Yet
+    there is no way to search little enough: two places are enough to begin with.
     """)
     return
 
@@ -199,19 +187,10 @@ def _():
             Line(n, expected, "expected"),
             Points(COUNTS, _curves[side], "measured"),
         )
+        title, x = "Correlation of average and reference", "images of nothing"
         return Plot(
-            (
-                Panel(
-                    marks,
-                    "Correlation of average and reference",
-                    "images of nothing",
-                    "correlation",
-                    y_range=(-0.1, 1.0),
-                    log_x=True,
-                ),
-            ),
-            f"{side**2} places tried: the largest of so many normal numbers is "
-            f"{expected_maximum(side**2):.2f} on average; after {COUNTS[-1]} images r is "
+            (Panel(marks, title, x, "correlation", y_range=(-0.1, 1), log_x=True),),
+            f"{side**2} places tried: the largest of so many normal numbers is {expected_maximum(side**2):.2f} on average; after {COUNTS[-1]} images r is "
             f"{_curves[side][-1]:.2f} (expected {expected[-1]:.2f}).",
         )
 
@@ -230,20 +209,15 @@ def _():
     mo.md(r"""
     ## Two halves that agree about nothing
 
-    A usual test of a map is to make it twice, from two halves of the images, and to compare.
-    The comparison is in rings of Fourier space: the correlation of the coefficients of both,
+    A usual test of a map is to make it twice, from two halves of the images, and to compare. The comparison is in rings of Fourier space: the correlation of the coefficients of both,
 
     $$\mathrm{FRC}(k) = \frac{\mathrm{Re} \sum a\, b^{*}}{\sqrt{\sum |a|^2 \sum |b|^2}},$$
 
-    summed over the ring. Noise has no correlation with other noise. But if both halves were
-    aligned to the same reference, they agree, for both resemble it.
-    With separate references, each half makes its own face, and the two
-    have nothing in common. This is why half-maps are refined apart from the start (the
-    **gold standard**). What both share, they share forever: a common starting map is safe
-    only beyond the resolution that it was filtered to.
+    summed over the ring. Noise has no correlation with other noise. But if both halves were aligned to the same reference, they agree, for both resemble it. With separate references, each
+    half makes its own face, and the two have nothing in common. This is why half-maps are refined apart from the start (the **gold standard**). What both share, they share forever: a common
+    starting map is safe only beyond the resolution that it was filtered to.
 
-    Below, both halves are images of nothing. Compare "the same" with "one each", and raise
-    the number of images.
+    Below, both halves are images of nothing. Compare "the same" with "one each", and raise the number of images.
     """)
     return
 
@@ -277,29 +251,12 @@ def _():
         rings = np.arange(1, SIDE // 2)
         curve = ring_correlation(one, two)
         level = Line(rings, np.full(len(rings), 0.143), "0.143", dashed=True)
-        heats = [
-            Panel(
-                (
-                    Heat(
-                        half, signed=True, limits=(-3.5 * half.std(), 3.5 * half.std())
-                    ),
-                ),
-                title,
-                equal=True,
-            )
-            for half, title in ((one, "First half"), (two, "Second half"))
-        ]
-        rings_panel = Panel(
-            (Line(rings, curve, "FRC"), level),
-            "Agreement",
-            "ring (1 / 32 pixels)",
-            "correlation",
-            y_range=(-0.6, 1.0),
-        )
+        heats = [picture(one, "First half"), picture(two, "Second half")]
+        ring, marks = "ring (1 / 32 pixels)", (Line(rings, curve, "FRC"), level)
+        rings_panel = Panel(marks, "Agreement", ring, "correlation", None, (-0.6, 1))
         return Plot(
             (*heats, rings_panel),
-            f"{images} images of nothing in each half: {(curve > 0.143).sum()} of "
-            f"{len(rings)} rings above 0.143, mean {curve.mean():.2f}.",
+            f"{images} images of nothing in each half: {(curve > 0.143).sum()} of {len(rings)} rings above 0.143, mean {curve.mean():.2f}.",
         )
 
     explore(
@@ -315,25 +272,17 @@ def _():
     mo.md(r"""
     ## The other side of the same coin
 
-    Taking the best place makes a reference grow to the norm $\sigma m_L$, however weak
-    it was. What do responsibilities do? Give each place the weight
-    $\gamma_q \propto e^{c_q/\sigma^2}$ that belongs to the true noise (here $\sigma = 1$, 64
-    places), and let the reference have a norm. One of norm 1 comes back from images of
-    nothing with norm 0.98, one of norm 2 with 1.7, one of norm 4 with 2.2. So a strong guess
-    shrinks, round after round, and a weak one does not grow. A search with too small a noise,
-    or best places only, lacks this brake.
+    Taking the best place makes a reference grow to the norm $\sigma m_L$, however weak it was. What do responsibilities do? Give each place the weight $\gamma_q \propto e^{c_q/\sigma^2}$
+    that belongs to the true noise (here $\sigma = 1$, 64 places), and let the reference have a norm. One of norm 1 comes back from images of nothing with norm 0.98, one of norm 2 with 1.7,
+    one of norm 4 with 2.2. So a strong guess shrinks, round after round, and a weak one does not grow. A search with too small a noise, or best places only, lacks this brake.
 
     ## What goes wrong in practice
 
-    - *"The automatic picking worked: the class averages look just like the templates."* They
-      would. Pick a part of the micrographs without templates, or with a shape that has no
-      detail, and see whether the same classes appear.
-    - *"The FSC says 4 Å, and the map has no side chains."* Both halves were aligned to one
-      map, or to each other. Refine them apart. Another test is to replace the phases of all
-      images beyond some frequency by random ones: what agreement remains there was made by
-      the search.
-    - *"My data fit the published structure."* They do if they were searched with it. Look for
-      what was not in the reference: another length of filter, a ligand that was left out, a
+    - *"The automatic picking worked: the class averages look just like the templates."* They would. Pick a part of the micrographs without templates, or with a shape that has no detail, and
+      see whether the same classes appear.
+    - *"The FSC says 4 Å, and the map has no side chains."* Both halves were aligned to one map, or to each other. Refine them apart. Another test is to replace the phases of all images
+      beyond some frequency by random ones: what agreement remains there was made by the search.
+    - *"My data fit the published structure."* They do if they were searched with it. Look for what was not in the reference: another length of filter, a ligand that was left out, a
       resolution beyond that of the filtered start.
 
     ## Exercises
@@ -345,8 +294,7 @@ def _():
 def _():
     exercise(
         "Images have 10,000 pixels of pure noise. A search over 1,000 uncorrelated places finds "
-        r"$m_L = 3.24$. In how many images does the average reach a correlation of 0.5 with "
-        "the reference?",
+        r"$m_L = 3.24$. In how many images does the average reach a correlation of 0.5 with the reference?",
         10_000 / (expected_maximum(1000) ** 2 * (1 / 0.25 - 1)),
         tolerance=10.0,
         hint=r"Solve $r^2 (m^2 + N/M) = m^2$ for $M$.",
@@ -358,13 +306,11 @@ def _():
 @app.cell
 def _():
     exercise(
-        "The noise is made three times weaker. By what factor does the correlation of average "
-        "and reference change, all else equal?",
+        "The noise is made three times weaker. By what factor does the correlation of average and reference change, all else equal?",
         1.0,
         tolerance=0.01,
         hint=r"Where is $\sigma$ in the formula of $r$?",
-        explanation="By none. Both the feigned signal and the noise that is left scale with "
-        "the noise of the images.",
+        explanation="By none. Both the feigned signal and the noise that is left scale with the noise of the images.",
     )
     return
 
@@ -372,17 +318,11 @@ def _():
 @app.cell
 def _():
     choose(
-        "Two half-sets were aligned to one map that had been filtered to 20 Å, then refined "
-        "apart. Their FSC falls below 0.143 at 6 Å. What may be believed?",
-        (
-            "Nothing: they had the same start.",
-            "Detail finer than 20 Å was found by both halves on their own.",
-            "All of it, for the FSC is above 0.143 down to 6 Å.",
-        ),
+        "Two half-sets were aligned to one map that had been filtered to 20 Å, then refined apart. Their FSC falls below 0.143 at 6 Å. What may be believed?",
+        ("Nothing.", "What is finer than 20 Å.", "All of it, down to 6 Å."),
         1,
         hint="What could the halves inherit from the start?",
-        explanation="Up to 20 Å their agreement may be inherited. Beyond, there was nothing to "
-        "inherit (if the filter was sharp, and no mask cuts both in the same way).",
+        explanation="Up to 20 Å their agreement may be inherited. Beyond, there was nothing to inherit (if the filter was sharp, and no mask cuts both in the same way).",
     )
     return
 
@@ -436,12 +376,9 @@ def _():
             "cryoinfer abinitio",
         ],
         sources=[
-            "R. Henderson 2013, Avoiding the pitfalls of single particle cryo-electron "
-            "microscopy: Einstein from noise, PNAS.",
-            "S. H. W. Scheres and S. Chen 2012, Prevention of overfitting in cryo-EM structure "
-            "determination, Nature Methods.",
-            "S. Chen and others 2013, High-resolution noise substitution to measure "
-            "overfitting and validate resolution in 3D structure determination by single "
+            "R. Henderson 2013, Avoiding the pitfalls of single particle cryo-electron microscopy: Einstein from noise, PNAS.",
+            "S. H. W. Scheres and S. Chen 2012, Prevention of overfitting in cryo-EM structure determination, Nature Methods.",
+            "S. Chen and others 2013, High-resolution noise substitution to measure overfitting and validate resolution in 3D structure determination by single "
             "particle electron cryomicroscopy, Ultramicroscopy.",
         ],
     )

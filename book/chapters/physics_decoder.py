@@ -49,31 +49,23 @@ def _():
     mo.md(r"""
     ## A network with a microscope in it
 
-    An **auto-encoder** squeezes an image into a few numbers, the code, and makes the image
-    again from them. It learns from the difference. Usually both halves are networks, and
-    nobody knows what the code means. Replace the second half by what is known: a map $V$,
-    turned by a rotation $R$, projected, seen through the CTF. This is a
-    **physics decoder**. Now the code must be the pose, for nothing else fits in:
+    An **auto-encoder** squeezes an image into a few numbers, the code, and makes the image again from them. It learns from the difference. Usually both halves are networks, and nobody knows
+    what the code means. Replace the second half by what is known: a map $V$, turned by a rotation $R$, projected, seen through the CTF. This is a **physics decoder**. Now the code must be
+    the pose, for nothing else fits in:
 
     $$y \;\to\; R \;\to\; C\, P_R V, \qquad \text{loss} = \|y - C\, P_R V\|^2 .$$
 
-    The first arrow is the encoder, the second the map.
-    Start with random weights and a random map. Follow the slope of the loss in both. If it
-    works, poses and map come out together, with no search, and the encoder knows the poses of
-    images that it has never seen. cryoPoseNet (2021) tried it in three dimensions.
+    The first arrow is the encoder, the second the map. Start with random weights and a random map. Follow the slope of the loss in both. If it works, poses and map come out together, with
+    no search, and the encoder knows the poses of images that it has never seen. cryoPoseNet (2021) tried it in three dimensions.
 
     ## Live, on a circle
 
-    Instead of a map: a signal of six waves on a circle. Instead of a rotation: an angle. An
-    image is the signal turned by a random angle, without any noise. The encoder is a network
-    with two layers of 32, which returns a point in the plane; its direction is the
-    angle. The decoder turns the learned signal. Eight runs differ in their random start.
+    Instead of a map: a signal of six waves on a circle. Instead of a rotation: an angle. An image is the signal turned by a random angle, without any noise. The encoder is a network with
+    two layers of 32, which returns a point in the plane; its direction is the angle. The decoder turns the learned signal. Eight runs differ in their random start.
 
-    Choose a start and move the steps. The left panel gives the angle that the encoder
-    names against the true one. A right answer is a diagonal, which may be shifted: where 0 lies is
-    a convention. None of the eight runs with one pose gets there in 1,200 steps. Their curves
-    fold back, or jump; they name one angle for two that are far apart, and the learned signal
-    is a compromise. The loss hardly falls any more.
+    Choose a start and move the steps. The left panel gives the angle that the encoder names against the true one. A right answer is a diagonal, which may be shifted: where 0 lies is a
+    convention. None of the eight runs with one pose gets there in 1,200 steps. Their curves fold back, or jump; they name one angle for two that are far apart, and the learned signal is a
+    compromise. The loss hardly falls any more.
     """)
     return
 
@@ -143,12 +135,9 @@ def trained(way, batch=32, seed=1):
                 shown = decoded(true_waves(), TRUE).expand(RUNS, -1, -1)
                 angles = named(shown)
                 best = errors(waves, shown, angles).argmin(-1, keepdim=True)
-                everywhere = GRID.expand(*shown.shape[:2], len(GRID))
-                looks[step] = (
-                    angles.gather(-1, best)[..., 0].numpy(),
-                    waves.detach().clone(),
-                    errors(waves, shown, everywhere).numpy(),
-                )
+                named_best = angles.gather(-1, best)[..., 0].numpy()
+                fits = errors(waves, shown, GRID.expand(RUNS, len(TRUE), len(GRID)))
+                looks[step] = (named_best, waves.detach().clone(), fits.numpy())
         turn = torch.rand(RUNS, batch, generator=grain) * (2.0 * torch.pi)
         images = decoded(true_waves(), turn)
         loss = errors(waves, images, named(images)).amin(-1).mean(1)
@@ -197,17 +186,15 @@ def _(runs):
         x = np.arange(PIXELS) * 360.0 / PIXELS
         middle = (Line(x, best, "learned"), Line(x, true.numpy(), "true", dashed=True))
         here = Points([step], [smooth[min(step // 20, len(smooth) - 1)]])
+        right = (Line(_each, smooth), here)
         angle = "angle (degrees)"
         return Plot(
             (
                 Panel(left, "Poses", "true " + angle, "named", (0, 360), (-180, 540)),
                 Panel(middle, "Map", angle, "signal", None, (-3, 3)),
-                Panel(
-                    (Line(_each, smooth), here), "Loss", "step", "loss", None, (0, 1.2)
-                ),
+                Panel(right, "Loss", "step", "loss", None, (0, 1.2)),
             ),
-            f"Median error {error:.0f} degrees (90 by chance); the answer winds {windings} "
-            f"times while the truth winds once; loss at the end {smooth[-1]:.3f}.",
+            f"Median error {error:.0f} degrees (90 by chance); the answer winds {windings} times while the truth winds once; loss at the end {smooth[-1]:.3f}.",
         )
 
     explore(
@@ -224,20 +211,14 @@ def _():
     mo.md(r"""
     ## Why it stalls
 
-    *A fold does not come out.* The encoder is a continuous function of the image. While the
-    truth goes once around the circle, its answer must go once around, too. A random
-    network's answer goes to and fro. To get from one to the other it must tear: the point in the
-    plane has to cross zero, where neighbours jump apart. There is no smooth way downhill.
+    *A fold does not come out.* The encoder is a continuous function of the image. While the truth goes once around the circle, its answer must go once around, too. A random network's answer
+    goes to and fro. To get from one to the other it must tear: the point in the plane has to cross zero, where neighbours jump apart. There is no smooth way downhill.
 
-    *Each image looks at its neighbourhood only.* The figure takes one image, and the
-    map of a run as it is at some step. How well does the image fit, at each angle? The encoder
-    has named one place. The slope there leads to the next valley, and a far, deeper
-    one does not pull. Meanwhile the map adapts to the poses as they are, which makes
-    the valley deeper in which each image sits. Map and poses agree with each other, and with
-    no truth.
+    *Each image looks at its neighbourhood only.* The figure takes one image, and the map of a run as it is at some step. How well does the image fit, at each angle? The encoder has named
+    one place. The slope there leads to the next valley, and a far, deeper one does not pull. Meanwhile the map adapts to the poses as they are, which makes the valley deeper in which each
+    image sits. Map and poses agree with each other, and with no truth.
 
-    This gives a test that needs no truth: search all angles. An image is **astray** if it
-    fits better far from where it was put. In a run that has converged none is.
+    This gives a test that needs no truth: search all angles. An image is **astray** if it fits better far from where it was put. In a run that has converged none is.
     """)
     return
 
@@ -262,19 +243,10 @@ def _(runs):
             Line([*degrees, 360.0], [*fit, fit[0]], "error of this image"),
             Points([named], [value], "named by the encoder"),
         )
+        title, ranges = "One image in the map", ((0, 360), (0, 4))
         return Plot(
-            (
-                Panel(
-                    marks,
-                    "One image in the map",
-                    "angle (degrees)",
-                    "error",
-                    (0, 360),
-                    (0, 4),
-                ),
-            ),
-            f"Of all images {share:.0%} are astray. This one has an error of {value:.2f} "
-            f"where it was put and of {fit.min():.2f} at best.",
+            (Panel(marks, title, "angle (degrees)", "error", *ranges),),
+            f"Of all images {share:.0%} are astray. This one has an error of {value:.2f} where it was put and of {fit.min():.2f} at best.",
         )
 
     explore(
@@ -297,11 +269,9 @@ def _():
     mo.md(r"""
     ## The project's own thirty runs
 
-    cryoinfer has cryoPoseNet as it was published, but for what the publication does not
-    state (scale of the first map) or states as a number that moves nothing (the learning rate).
-    Its own runs are in `benchmarks/README.md`: adenylate kinase, 9,000 images of 64 by 64
-    pixels without noise, 10,000 steps, ten random starts for each of three ways to write a
-    rotation. The publication reports success. Here none of the thirty converged.
+    cryoinfer has cryoPoseNet as it was published, but for what the publication does not state (scale of the first map) or states as a number that moves nothing (the learning rate). Its own
+    runs are in `benchmarks/README.md`: adenylate kinase, 9,000 images of 64 by 64 pixels without noise, 10,000 steps, ten random starts for each of three ways to write a rotation. The
+    publication reports success. Here none of the thirty converged.
 
     | poses | converged | median error (°) | loss |
     |---|---|---|---|
@@ -311,31 +281,21 @@ def _():
     | Euler angles | 0 of 10 | 111 to 139 | 0.30 to 0.31 |
     | free | 0 of 10 | 131 to 132 | 0.46 |
 
-    "s2s2" builds a rotation from two vectors; "free" has no encoder, but a pose for each image
-    that is learned as a number.
-    The median of random rotations is 132 degrees: half of all lie within $\omega$
-    where $(\omega - \sin\omega)/\pi = 1/2$. Encoders reach lower losses than free poses,
-    and higher ones than known poses, eleven times or more: they sort images by likeness and stall.
-    Whether the reason in three dimensions is a fold, too, was not measured. What was:
-    other rates did not help, and noise is not the reason, as there was none.
+    "s2s2" builds a rotation from two vectors; "free" has no encoder, but a pose for each image that is learned as a number. The median of random rotations is 132 degrees: half of all lie
+    within $\omega$ where $(\omega - \sin\omega)/\pi = 1/2$. Encoders reach lower losses than free poses, and higher ones than known poses, eleven times or more: they sort images by likeness
+    and stall. Whether the reason in three dimensions is a fold, too, was not measured. What was: other rates did not help, and noise is not the reason, as there was none.
 
     ## What helps
 
-    Set the figure to *four poses*: the encoder names four, and the best counts. A fold then
-    costs nothing, as each of the four may cover a part of the circle. All eight runs arrive, to
-    a fifth of a degree. (Larger networks, larger steps and more time free some of the runs with
-    one pose, too.) Set it to *search*: no encoder, the best of 32 angles. All runs arrive. What is
-    left of the loss is the grid: angles are off by up to 5.6 degrees. This is why programs
-    begin with a search, and train an encoder on a map that is already right
-    (*Amortization*).
+    Set the figure to *four poses*: the encoder names four, and the best counts. A fold then costs nothing, as each of the four may cover a part of the circle. All eight runs arrive, to a
+    fifth of a degree. (Larger networks, larger steps and more time free some of the runs with one pose, too.) Set it to *search*: no encoder, the best of 32 angles. All runs arrive. What is
+    left of the loss is the grid: angles are off by up to 5.6 degrees. This is why programs begin with a search, and train an encoder on a map that is already right (*Amortization*).
 
     ## What goes wrong in practice
 
-    - *"The loss fell by half and is flat. Has it converged?"* Search all poses for some
-      images. If most fit better elsewhere, no.
+    - *"The loss fell by half and is flat. Has it converged?"* Search all poses for some images. If most fit better elsewhere, no.
     - *"It worked with seed 4."* Report how many seeds were tried.
-    - *"A lower learning rate is smoother, but it ends at the same loss."* It is the
-      same valley.
+    - *"A lower learning rate is smoother, but it ends at the same loss."* It is the same valley.
 
     ## Exercises
     """)
@@ -345,8 +305,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "None of 30 runs converged. If each did with the probability $p$, how large could $p$ be "
-        "so that 30 failures have a probability of 5 %? In percent.",
+        "None of 30 runs converged. If each did with the probability $p$, how large could $p$ be so that 30 failures have a probability of 5 %? In percent.",
         100.0 * (1.0 - 0.05 ** (1.0 / 30.0)),
         tolerance=0.3,
         unit="%",
@@ -374,15 +333,10 @@ def _():
     choose(
         "While the true angle goes once around, the answer of an encoder goes forth and back and "
         "winds 0 times. How many answers are right, after the best common offset?",
-        (
-            "All but a few.",
-            "Those where it goes forth can be; those where it goes back cannot.",
-            "None.",
-        ),
+        ("All but a few.", "Those where it goes forth, at best.", "None."),
         1,
         hint="Draw an answer that rises for half of the circle and falls for the other.",
-        explanation="Where it falls, the error changes by two degrees for each degree: it passes "
-        "through zero once at most.",
+        explanation="Where it falls, the error changes by two degrees for each degree: it passes through zero once at most.",
     )
     return
 
@@ -391,8 +345,7 @@ def _():
 def test_decoder_and_grid():
     """A turn by one pixel is a roll; a grid of 32 angles leaves its own variance.
 
-    A map seen from angles off by up to half a step d loses about P_k k^2 d^2 / 12 in each
-    wave (the next order is 10 % of it for the sixth wave).
+    Angles off by up to half a step d lose P_k k^2 d^2 / 12 in wave k, but for the next order.
     """
     waves = true_waves()
     still, turned = decoded(waves, torch.tensor([0.0, 2.0 * torch.pi / PIXELS]))
@@ -411,10 +364,7 @@ def test_decoder_and_grid():
 
 @app.function
 def test_one_pose_stalls():
-    """Runs end far above the search's 0.04, with images astray; those of four poses do not.
-
-    All eight do here; six, where rounding differs.
-    """
+    """All runs end far above the search's 0.04 here (six, where rounding differs)."""
     losses, looks = trained("one pose")
     ends = losses[-100:].mean(0)
     assert (ends > 0.2).sum() >= 6
@@ -438,8 +388,7 @@ def _():
             "cryoinfer abinitio",
         ],
         sources=[
-            "Y. S. G. Nashed and others 2021, CryoPoseNet: end-to-end simultaneous learning of "
-            "single-particle orientation and 3D map reconstruction from cryo-electron "
+            "Y. S. G. Nashed and others 2021, CryoPoseNet: end-to-end simultaneous learning of single-particle orientation and 3D map reconstruction from cryo-electron "
             "microscopy data, ICCV Workshops.",
             "The project's benchmarks (benchmarks/README.md, section 17).",
         ],
