@@ -40,7 +40,7 @@ Hand = Literal["same", "both"]
 _FAR_RADIAN = 0.7
 """40 degrees: a rotation farther than that from the best is another."""
 
-_RIVALS = 12
+_ORDER, _RIVALS = 1, 12
 _RIVAL = 0.85
 """Of the way from what rotations reach by chance to the best: a second optimum above
 it might be the true one in noise."""
@@ -208,7 +208,10 @@ def proposed(pair: MapPair, mirrored: bool, method: Method, partial: bool) -> Fo
         return search_all(pair, mirrored)
     small = pair.on(min(FITTED_BOXES[0], pair.fixed.shape[-1]))
     propose = transport_rotations if method == "transport" else bayesian_rotations
-    return narrow(pair, propose(small, mirrored, partial), mirrored)
+    rotation = propose(small, mirrored, partial)
+    if not len(rotation):  # too few points to tell
+        return search_all(pair, mirrored)
+    return narrow(pair, rotation, mirrored)
 
 
 def fitted(pair: MapPair, start: GlobalAlignment, partial: bool) -> Agreement:
@@ -256,7 +259,7 @@ def _judged(
     pair: MapPair, best: GlobalAlignment, hand: Hand
 ) -> tuple[float, float, Found | None]:
     """Return what rotations reach, what chance does, and the best of the others."""
-    rotation = rotation_grid(1)
+    rotation = rotation_grid(_ORDER)
     rivals, scores = [], []
     for mirrored in (False, True) if hand == "both" else (best.mirrored,):
         score, _ = score_rotations(pair, rotation, mirrored, COARSE_BOX)
@@ -265,7 +268,7 @@ def _judged(
             far[:] = True
         scores.append(score[far])
         chosen = rotation[far][score[far].topk(_RIVALS).indices]
-        rivals.append(narrow(pair, chosen, mirrored))
+        rivals.append(narrow(pair, chosen, mirrored, _ORDER))
     # Fisher's transform of correlations is nearly normal.
     normal = torch.cat(scores).clamp(-0.999, 0.999).atanh()
     middle, above = normal.quantile(normal.new_tensor([0.5, 0.84]))

@@ -287,18 +287,22 @@ def search_all(pair: MapPair, mirrored: bool) -> Found:
     return narrow(pair, rotation[best], mirrored)
 
 
-def narrow(pair: MapPair, rotation: Tensor, mirrored: bool) -> Found:
-    """Return the best rotation within 15 degrees or so of some.
+def narrow(
+    pair: MapPair, rotation: Tensor, mirrored: bool, order: int = _GRID_ORDER
+) -> Found:
+    """Return the best rotation in some cells of a grid.
 
     Parameters
     ----------
     pair : MapPair
     rotation : Tensor of float64, shape (k, 3, 3)
-        Centres of cells of 15 degrees.
+        Centres of the cells.
     mirrored : bool
+    order : int
+        Of the grid: 2 for cells of 15 degrees, 1 for those of 30.
     """
-    step = grid_step_radian(_GRID_ORDER)
-    for _ in range(_HALVINGS):
+    step = grid_step_radian(order)
+    for _ in range(_HALVINGS + _GRID_ORDER - order):
         rotation = children(rotation, step).flatten(0, 1)
         step /= 2
         score, shift = score_rotations(pair, rotation, mirrored, _FINE_BOX)

@@ -49,7 +49,8 @@ def transport_rotations(pair: MapPair, mirrored: bool, partial: bool) -> Tensor:
     Returns
     -------
     Tensor of float64, shape (k, 3, 3)
-        G of :class:`cryoinfer.evaluation.pose_error.GlobalAlignment`.
+        G of :class:`cryoinfer.evaluation.pose_error.GlobalAlignment`. None of them
+        where a map shows fewer than four points.
     """
     voxel = pair.length_angstrom / pair.fixed.shape[-1]
     moving = mirror_density(pair.moving) if mirrored else pair.moving
@@ -59,7 +60,7 @@ def transport_rotations(pair: MapPair, mirrored: bool, partial: bool) -> Tensor:
     ]
     rotation = rotation_grid(0)
     if any(len(cloud.mass) < 4 for cloud in clouds[0]):
-        return rotation
+        return rotation[:0]
     fixed, moved = clouds[0]
     shift = moved.centre() - rotation @ fixed.centre()
     first, last = (math.log10(one) for one in _BLUR)
