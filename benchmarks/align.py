@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from measure import argument_parser
@@ -33,6 +34,7 @@ from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 
 _METHODS: tuple[Method, ...] = ("transport", "bayesian", "search")
+_MAPS = ("whole", "partial")
 _B_FACTOR = 50.0
 _NOISE = 0.5
 _SHIFT_ANGSTROM = 4.0
@@ -135,18 +137,17 @@ def shown(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--starts", type=int, default=100, help="for each row")
+    parser.add_argument("--methods", nargs="+", choices=_METHODS, default=_METHODS)
+    parser.add_argument("--maps", nargs="+", choices=_MAPS, default=_MAPS)
     options: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(1)
     results = Results("align", trial=options.n is not None or options.box is not None)
     size: Row = {"starts": options.n or options.starts, "box": options.box or 48}
-    for partial in (False, True):
-        for structure in STRUCTURES:
-            for method in _METHODS:
-                maps = "partial" if partial else "whole"
-                key: Row = {"structure": structure.name, "maps": maps}
-                key |= {"method": method, **size}
-                if not options.table and (options.again or not results.has(key)):
-                    results.put(key, measure(structure, method, partial, size))
+    for maps, structure, method in product(options.maps, STRUCTURES, options.methods):
+        key: Row = {"structure": structure.name, "maps": maps, "method": method}
+        key |= size
+        if not options.table and (options.again or not results.has(key)):
+            results.put(key, measure(structure, method, maps == "partial", size))
     print(shown(results.rows()))
 
 
