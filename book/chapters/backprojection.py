@@ -38,14 +38,15 @@ def _():
     ## Smear it back
 
     Projections of a flat object are given, one for each angle $\theta$, and the object is wanted back. The projection is
-    the **Radon transform** $p_\theta(s)$: the sum along the line whose distance from the centre is $s$. The first idea
-    that comes to mind is to undo the sum by guessing that what was summed was spread evenly: smear each projection back
+    the **Radon transform** $p_\theta(s)$: the sum along the line whose normal has the angle $\theta$, at the signed distance $s$ from the centre. The first idea
+    that comes to mind is to undo the sum by guessing that what was summed was uniformly distributed along the line: smear each projection back
     along its rays, and add up. That is **back-projection**,
 
     $$b(x, y) = \int_0^{\pi} p_\theta(x\cos\theta + y\sin\theta)\,\mathrm{d}\theta .$$
 
     The object in the figure is made of ovals. Begin with one view and add more, with the filter at "none". Something like
-    the object appears, under a fog that never lifts, however many views there are. Then choose the ramp.
+    the object appears, under a fog that never lifts, however many views there are. Then choose the ramp, a filter that is
+    derived below. The smooth ramp is the same times $\cos^2 \pi k$, which bends it down to zero at Nyquist.
     """)
     return
 
@@ -146,8 +147,8 @@ def _():
     mo.md(r"""
     ## How much fog, exactly?
 
-    Take a single point in the middle. Each projection is a peak at $s = 0$, each smear a line through the point. At the
-    distance $r$ the argument $x\cos\theta + y\sin\theta$ is $r \cos(\theta - \varphi)$; it passes through zero once, with
+    Take a single point in the middle, a peak $\delta$ of area 1. Each projection is a peak at $s = 0$, each smear a line through the point. At the
+    distance $r$ and the angle $\varphi$ the argument $x\cos\theta + y\sin\theta$ is $r \cos(\theta - \varphi)$; it passes through zero once, with
     the slope $r$. So the integral over the peak gives
 
     $$b = \int_0^{\pi} \delta(r\cos(\theta - \varphi))\,\mathrm{d}\theta = \frac{1}{r} .$$
@@ -155,7 +156,7 @@ def _():
     Back-projection convolves the object with $1/r$. That falls so slowly that a disc of radius $a$ shows
     $\int_0^a \frac{1}{r}\, 2\pi r\,\mathrm{d}r = 2\pi a$ at its middle: each spot is under the fog of all others.
 
-    The slice theorem says the same in other words. A smear is even along its rays, so its transform is zero but on one
+    The slice theorem says the same in other words. A smear is constant along its rays, so its transform is zero but on one
     line through the origin, where it is $\hat p_\theta(k)$, that is $\hat f$. With all angles the lines fill the plane,
     densely in the middle and thinly outside: in polar coordinates an area is
     $\mathrm{d}k_x\,\mathrm{d}k_y = \lvert k\rvert\,\mathrm{d}k\,\mathrm{d}\theta$. What is laid out evenly in $k$ and
@@ -164,15 +165,19 @@ def _():
     $$\hat b(k) = \frac{\hat f(k)}{\lvert k\rvert} .$$
 
     The cure is to multiply by $\lvert k\rvert$, the **ramp filter**, each projection by itself before it is smeared:
-    **filtered back-projection**. High frequencies are not amplified by it; they get back what they never received.
+    **filtered back-projection**. High frequencies of the signal are not amplified by it; they get back
+    what they never received. Noise is another matter. That of different views is independent, so its powers add.
+    After the ramp white noise has the power $k^2$ in each view; the lines have the density $1/\lvert k\rvert$; so its power
+    in the image grows as $\lvert k\rvert$. This is why a smooth ramp bends down.
 
     Beware of the angles. Over a full turn each line comes twice, from the front and from the back, and $b$ is twice as
     large. A factor of 2 that nobody can explain is this one.
 
-    In three dimensions, smear images along their beams, and average over all directions $n$ of the beam. Each fills the
-    plane $n \cdot k = 0$. Over a sphere $n \cdot k / \lvert k\rvert$ is even between -1 and 1, a density of 1/2, hence
+    In three dimensions, smear images along their beams, and average over all directions $u$ of the beam. Each fills the
+    plane $u \cdot k = 0$. Over a sphere $u \cdot k / \lvert k\rvert$ is uniformly distributed between -1 and 1, a density
+    of 1/2, hence
 
-    $$\hat b(k) = \hat f(k)\,\langle \delta(n \cdot k)\rangle
+    $$\hat b(k) = \hat f(k)\,\langle \delta(u \cdot k)\rangle
     = \frac{\hat f(k)}{2\lvert k\rvert} ,$$
 
     a ramp again. In real space it is a convolution with $1 / 2\pi r^2$.
@@ -233,11 +238,14 @@ def _():
     \text{ at even } n,$$
 
     reaches far: its tails come in again from the other side. And at $k = 0$ the ramp is zero, so that every filtered
-    projection of the row has the mean zero. The remedies are zeros around the row, and a filter made from the samples
+    projection has the sum zero. Over an infinite line it should; but its negative tails reach beyond the row, so inside
+    the row the mean must be positive, and a ramp of the row alone makes it zero. The remedies are zeros around the row, and a filter made from the samples
     $h(n)$.
 
     A disc shows it best, since all its projections are alike. Without zeros and with $\lvert k\rvert$ as it stands, the
-    disc is too dark. Pad, and watch it rise to 1.
+    disc is too low. Pad, and watch it rise: at radius 22 from 0.791 to 0.995. At radius 6 it stops at 0.988, and so does
+    the padded filter of samples. That is another error: a projection ends at the rim with a vertical slope, and samples 1
+    px apart are too coarse for a small disc. (With half the step it is 0.996.)
     """)
     return
 
@@ -275,7 +283,7 @@ def _():
     explore(
         careless,
         radius=Slider("radius of the disc (px)", (6, 10, 14, 18, 22, 26), 22),
-        padding=Slider("row over box", (1, 2, 4, 8), 1),
+        padding=Slider("length of the row / side of the box", (1, 2, 4, 8), 1),
     )
     return
 
@@ -286,10 +294,11 @@ def _():
     ## What goes wrong in practice
 
     - *The map is a blurred ball with the right outline.* Slices were added up and never divided by how many fell on each
-      voxel. In Fourier space that division is the ramp, for any distribution of views (*The most probable map*).
-    - *Rays stick out of the particle.* Too few views: $n < \pi D / d$, Crowther's criterion. In the first figure they
-      begin to show below about 64 views.
-    - *The background is negative and the inside too pale.* The ramp without zeros around.
+      voxel. In Fourier space that division is the ramp, for even views; for others it takes the ramp's place
+      (*The most probable map*).
+    - *Rays stick out of the particle.* Too few views: fewer than $\pi D / d$, Crowther's criterion, with $D$ the diameter of the
+      particle and $d$ the resolution. In the first figure rays begin to show below about 64 views.
+    - *The background is negative and the inside too low.* The ramp without zeros around.
 
     ## Exercises
     """)
@@ -364,12 +373,16 @@ def test_known_numbers():
         sharp = smeared(ramp_filtered(np.array(flat)), angles)[32, 32] * turn / np.pi
         # Linear interpolation, and the rim's ringing: 3 %.
         assert abs(sharp / factor - 1.0) < 0.03
+    # Padded eight times, and the samples of h: the numbers of the text.
+    for radius, padding, middle in ((22, 1, 0.791), (22, 8, 0.995), (6, 8, 0.988)):
+        assert abs(disc_profile(radius, padding, False)[32] - middle) < 1e-3
+    assert abs(disc_profile(6, 1, True)[32] - 0.988) < 1e-3
     # The samples of the ramp's partner add up to the ramp at k = 1/2.
     n = np.arange(1, 20001, 2)
     assert abs(0.25 + 2.0 * np.sum(1.0 / (np.pi * n) ** 2) - 0.5) < 1e-5
-    # <delta(n k)> = 1 / 2k at k = 3: about 1,667 of 100,000 directions, 2.4 %; 4 of that.
-    n = np.random.default_rng(0).standard_normal((100000, 3))
-    near = np.abs(3.0 * n[:, 0] / np.linalg.norm(n, axis=1)) < 0.05
+    # <delta(u k)> = 1 / 2k at k = 3: about 1,667 of 100,000 directions, 2.4 %; 4 of that.
+    u = np.random.default_rng(0).standard_normal((100000, 3))
+    near = np.abs(3.0 * u[:, 0] / np.linalg.norm(u, axis=1)) < 0.05
     assert abs(near.mean() / 0.1 - 1.0 / 6.0) < 0.016
 
 

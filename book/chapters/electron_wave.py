@@ -35,9 +35,10 @@ def _():
     mo.md(r"""
     ## A wave with an energy
 
-    An electron that falls through a voltage $V$ gains the energy $eV$. Relativity ties
-    that energy to a momentum $p$, and de Broglie ties a momentum to a wavelength,
-    $\lambda = h/p$. The total energy is the energy at rest plus what was gained:
+    An electron, of mass $m$ and charge $e$, that falls through a voltage $V$ gains the
+    energy $eV$. Relativity ties that energy to a momentum $p$, and de Broglie ties a
+    momentum to a wavelength, $\lambda = h/p$, with Planck's constant $h$. (Elsewhere $V$ is
+    a map and $p$ a pixel size.) With the speed of light $c$, the total energy is the energy at rest plus what was gained:
 
     $$(m c^2 + eV)^2 = (p c)^2 + (m c^2)^2 .$$
 
@@ -48,7 +49,11 @@ def _():
 
     The bracket is relativity's part. At 300 kV the electron has gained
     $eV / m c^2 = 0.587$ of its rest energy, the bracket is 1.29, and the wave
-    is 12 % shorter than Newton would have it. That is far more than any CTF forgives.
+    is 12 % shorter than Newton would have it. That is far more than any CTF forgives
+    (*The contrast transfer function*).
+
+    With $\gamma = 1 + eV / m c^2$, which is 1.587 at 300 kV, the speed is
+    $v = c \sqrt{1 - 1/\gamma^2}$.
     """)
     return
 
@@ -134,11 +139,11 @@ def _():
 
     A wave of 0.02 Å could show things a hundred times smaller than an atom. It does not,
     because lenses for electrons are poor: only rays within about 0.01 radian of the axis
-    are brought together well. The limit of a lens of half-angle $\alpha$ is about
-    $\lambda / 2\alpha$, here about an ångström. What the short wave buys is another
-    thing: scattering angles are small. A detail of period $d$ sends electrons off by
-    $\theta \approx \lambda / d$, which is 0.4 degrees for 3 Å. The slice of Fourier space
-    that an image shows is therefore nearly flat (*The Ewald sphere* asks how nearly).
+    are brought together well. A detail of period $d$ sends electrons off by the angle
+    $\theta \approx \lambda / d$. A lens of half-angle $\alpha$ passes periods down to
+    $\lambda / \alpha$, here 2 Å. What the short wave buys is another thing: scattering
+    angles are small, 0.4 degrees for 3 Å. The slice of Fourier space that an image shows
+    (*The slice theorem*) is therefore nearly flat (*The Ewald sphere* asks how nearly).
 
     ## How lonely an electron is
 
@@ -146,8 +151,11 @@ def _():
     A beam of $j$ electrons per second and Å$^2$ over a lit area $a$ is a current of
     $j a$ electrons per second. At the speed $v$ they follow each other at the mean distance
     $v / (j a)$. Move the sliders: with 10 electrons per second and pixel of 1 Å$^2$, and
-    a lit disc of 1 µm, there are centimetres between one electron and the next. So each
-    electron interferes with itself alone: an image is the sum of many single
+    a lit disc of 1 µm diameter, there are 29.6 cm between one electron and the next. How
+    long is the wave of one? With energies that spread by $\Delta E$ it is a train of the
+    length $v h / \Delta E$, and 0.7 eV, a common value, make 1.4 µm. Electrons come at
+    random times, but even at a mean distance of 1 cm only one train in 7,000 overlaps the
+    one before. So each electron interferes with itself alone: an image is the sum of many single
     experiments, which is why *Counting electrons* may treat them as independent.
     """)
     return
@@ -193,7 +201,7 @@ def _():
     explore(
         column,
         dose_rate=Slider("electrons per second and Å²", (0.1, 0.3, 1, 3, 10, 30), 10),
-        diameter_um=Slider("lit disc (µm)", (0.3, 0.5, 1, 2, 3), 1),
+        diameter_um=Slider("diameter of the lit disc (µm)", (0.3, 0.5, 1, 2, 3), 1),
     )
     return
 
@@ -205,14 +213,15 @@ def _():
 
     - *"My CTF fit is off by a constant factor in defocus."* The phase of the CTF has
       $\lambda \Delta z\, s^2$ in it. With a voltage of 200 kV in the file of a 300 kV
-      microscope, $\lambda$ is 27 % too long, and every fitted defocus 21 % too short. The
+      microscope, $\lambda$ is 27 % too long, and every fitted defocus 21 % too small. The
       fit looks perfect near the centre and drifts apart at high frequency, where
       the spherical aberration, with its $\lambda^3$, no longer follows.
-    - *The square is forgotten.* Written $v = c\sqrt{1 - 1/\gamma}$ the speed at 300 kV
-      would be 0.608 $c$; it is 0.777 $c$. Teaching material has had this.
+    - *The square of* $\gamma$ *is forgotten.* Written $v = c\sqrt{1 - 1/\gamma}$ the speed at 300 kV
+      would be 0.608 $c$; it is 0.777 $c$. It has been seen in teaching
+      material.
     - *Units.* $e$, $h$ and $m$ in SI give metres; one ångström is $10^{-10}$ m. Programs
-      write $\lambda = 12.2639 / \sqrt{V + 0.97845 \times 10^{-6}\, V^2}$ with $V$ in volts:
-      the same formula with its constants multiplied out.
+      write $\lambda = 12.2639 / \sqrt{V + 0.97845 \times 10^{-6}\, V^2}$ in Å with $V$ in
+      volts: the same formula with its constants multiplied out.
 
     ## Exercises
     """)
@@ -267,6 +276,9 @@ def _():
 @app.function
 def test_known_numbers():
     """Wavelengths and speed from CODATA constants (relative 1e-5: the digits given)."""
+    # The length of a train at 0.7 eV, to the two digits of the text.
+    speed = speed_over_c(300.0) * constants.c
+    assert abs(speed * constants.h / (0.7 * constants.e) - 1.4e-6) < 0.05e-6
     for kv, wavelength in ((100.0, 0.0370144), (200.0, 0.0250793), (300.0, 0.0196875)):
         assert abs(wavelength_angstrom(kv) / wavelength - 1.0) < 1e-5
     assert abs(speed_over_c(300.0) - 0.7765) < 5e-5

@@ -44,7 +44,7 @@ def _():
     Two programs give two poses $R_1$ and $R_2$ for one particle. One of them can be turned into the other by
     $R_1^T R_2$, about some axis, by an angle $\theta$: the **geodesic distance**, in degrees, is what a person
     means. Two others are easier to compute with. The **chordal distance** is the root of the summed squares of
-    the differences of the nine entries. With $\operatorname{tr} R = 1 + 2\cos\theta$,
+    the differences of the nine entries, the Frobenius norm of $R_1 - R_2$. With $\operatorname{tr} R = 1 + 2\cos\theta$,
 
     $$\|R_1 - R_2\|^2 = 3 + 3 - 2 \operatorname{tr}(R_1^T R_2) = 4 (1 - \cos\theta) = 8 \sin^2\frac\theta2 ,$$
 
@@ -54,7 +54,7 @@ def _():
     $$|q_1 - q_2|^2 = 2 - 2\cos\frac\theta2 = 4 \sin^2\frac\theta4 ,$$
 
     and the **quaternion distance** is $2\sin\frac\theta4$. For 60 degrees these are 1.047 radian, 1.414 and
-    0.518. At large angles the chord grows more slowly than the angle, so it is kinder to outliers.
+    0.518. At large angles the chord grows more slowly than the angle, so it is less disturbed by outliers.
 
     ## The mean of ten rotations
 
@@ -65,17 +65,19 @@ def _():
 
     Write the singular values of $M$, $M = U \Sigma V^T$. Then
     $\operatorname{tr}(R^T M) = \operatorname{tr}(Q \Sigma)$ with $Q = V^T R^T U$ orthogonal, whose diagonal is at
-    most 1. The largest trace has $Q = I$, or $Q = \operatorname{diag}(1, 1, -1)$ where the determinants force it.
-    So the **chordal mean** is
+    most 1. The largest trace has $Q = I$, or $Q = \operatorname{diag}(1, 1, -1)$ where the determinants force it: the
+    minus sign goes where it costs least, on the smallest singular value. So the **chordal mean** is
 
     $$R = U \operatorname{diag}(1, 1, \det(UV^T))\, V^T ,$$
 
     the rotation nearest to the sum.
 
     If some are plain wrong, squares listen to them too much. The **geodesic median** has the least sum of angles,
-    not of squares. Weiszfeld's way to it: take the mean, with the weights $1/\theta_i$ of the last guess, again
-    and again. (With chordal means inside, as here and in the program, far ones count a little less still.) The
-    program aligns two sets of poses so. Add outliers in the figure, and compare the two when spread is small.
+    not of squares. Weiszfeld's way to it: take the weighted mean with weights $1/\theta_i$, where $\theta_i$ is
+    the angle to the last guess, and repeat. (With chordal means inside, as here and in the program, far ones count
+    less still: by $\sin\theta / \theta$, 0.64 at 90 degrees and nothing at a half turn. With 70 % of outliers and
+    a spread of 5 degrees this brings the error from 3.3 down to 2.1 degrees.) The program aligns two sets of poses
+    in this way. Add outliers in the figure, and compare the two when spread is small.
     Errors are means over eight sets; spread is about each axis.
     """)
     return
@@ -144,7 +146,7 @@ def _():
                 Panel(curves, "Error of the average", "share of outliers", "degrees"),
             ),
             says=f"With {60 * outliers:.0f} outliers of 60 the chordal mean is {np.interp(outliers, _shares, mean):.1f} degrees off, "
-            f"the median {np.interp(outliers, _shares, median):.1f}. Without any one expects {sd * np.sqrt(8 / np.pi / 60):.1f}.",
+            f"the median {np.interp(outliers, _shares, median):.1f}. Without outliers one expects {sd * np.sqrt(8 / np.pi / 60):.1f}.",
         )
 
     explore(
@@ -171,7 +173,7 @@ def _():
     leads off the sphere and is taken away: $2(Aq - \rho q)$. Step, divide by the length, repeat. The step is zero
     at all eigenvectors, but only the top is stable. The figure has a sphere in three dimensions, with eigenvalues
     1, the slider's, and 0. Bring the second near to 1: the top becomes a ridge, and the walk slow. Two rotations
-    that are nearly opposite have such a ridge.
+    almost half a turn apart have such a ridge.
     """)
     return
 
@@ -219,11 +221,11 @@ def _():
     ## How sure is one?
 
     A belief about a rotation is a density. The one that fits chords is
-    $p(R) \propto e^{\kappa \operatorname{tr}(M^T R)}$ around $M$. On quaternions this is
-    $e^{4\kappa (q \cdot m)^2}$, a quadratic form in the exponent: a **Bingham distribution**,
-    $p(q) \propto e^{q^T C q}$, the same for $q$ and $-q$. (Of directions the sign counts, and one takes
-    $e^{\kappa\, m \cdot x}$, the **von Mises-Fisher distribution**.) By $\operatorname{tr} = 1 + 2\cos\omega$,
-    and with the volume from *Sampling rotations evenly*, the angle from $M$ has the density
+    $p(R) \propto e^{\kappa \operatorname{tr}(R_0^T R)}$ around $R_0$. On quaternions this is
+    $e^{4\kappa (q \cdot q_0)^2}$, a quadratic form in the exponent: a **Bingham distribution**,
+    $p(q) \propto e^{q^T C q}$, the same for $q$ and $-q$. (For directions, where the sign counts, one
+    takes $e^{\kappa\, m \cdot x}$ with unit vectors $m$ and $x$, the **von Mises-Fisher distribution**.) By $\operatorname{tr} = 1 + 2\cos\omega$,
+    and with the volume from *Sampling rotations evenly*, the angle from $R_0$ has the density
 
     $$p(\omega) = \frac{(1 - \cos\omega)\, e^{2\kappa\cos\omega}}{\pi\, (I_0(2\kappa) - I_1(2\kappa))} ,$$
 
@@ -239,7 +241,7 @@ def _():
 
 @app.function
 def fisher_density(omega, kappa):
-    """Return the density of the angle, per radian, of e^{kappa tr(M^T R)}."""
+    """Return the density of the angle, per radian, of e^{kappa tr(R_0^T R)}."""
     scale = np.pi * (ive(0, 2 * kappa) - ive(1, 2 * kappa))
     return (1 - np.cos(omega)) * np.exp(2 * kappa * (np.cos(omega) - 1)) / scale
 
@@ -283,7 +285,7 @@ def _():
     ## What goes wrong in practice
 
     - *"My errors are not those of the paper's table."* Some print the chord, some its square, some the angle,
-      some only that of the views. From a squared chord $d^2$ the angle is $2\arcsin\sqrt{d^2/8}$.
+      some only the angle between viewing directions. From a squared chord $d^2$ the angle is $2\arcsin\sqrt{d^2/8}$.
     - *"The mean of my quaternions is nothing."* Half of them have the other sign. Average $q q^T$.
     - *"Compared with the truth, all poses are off by the same 7 degrees."* The frames of the two maps were
       aligned by one particle, with its own error. Align by all: the median of
@@ -310,7 +312,7 @@ def _():
 @app.cell
 def _():
     exercise(
-        "Ten independent estimates of a pose have a standard deviation of 3 degrees about each axis. What has their mean?",
+        "Ten independent estimates of a pose have a standard deviation of 3 degrees about each axis. What is the standard deviation of their mean, about each axis?",
         3 / np.sqrt(10),
         tolerance=0.03,
         unit="degrees",

@@ -44,7 +44,7 @@ def _():
 
     Take an image of nothing: vacuum, evenly lit. $N_0$ electrons arrive at random places $x_j$. The
     detector writes down a value $g_j$ for each, about 1 but not always the same. The Fourier coefficient at
-    a frequency $k \neq 0$ is
+    a frequency $k \neq 0$ of the box (an integer over its side) is
 
     $$F(k) = \sum_{j=1}^{N_0} g_j\, e^{-2 \pi i k x_j} .$$
 
@@ -60,7 +60,7 @@ def _():
     value to every electron adds noise. With $s_r = 1$ it doubles it.
 
     Real and imaginary part of $F$ are each a sum of many small independent numbers, hence normal, and
-    neither direction is preferred. Such an $F$ is a **circular complex Gaussian**: its density in the plane
+    no direction is preferred. Such an $F$ is a **circular complex Gaussian**: its density in the plane
     is
 
     $$p(F) = \frac{1}{\pi P}\, e^{-|F|^2 / P} , \qquad P = \mathrm{E}|F|^2 .$$
@@ -91,9 +91,11 @@ def _():
     Note what is divided by what: the variance of the amplitude by the mean of the power. Over the square of
     the mean amplitude it would be $4/\pi - 1 = 0.2732$.
 
-    In the figure each dot is where a walk ends, over $\sqrt{N_0}$. With one electron all dots lie on a
-    circle. With 2 and 3 the amplitude is far from Rayleigh, with 10 it is close, at any $s_r$. What must be
-    large is the number of electrons in the image, not in a pixel.
+    In the figure each dot is where a walk ends, over $\sqrt{N_0}$. The values $g$ are drawn from a
+    gamma distribution. With one electron and $s_r = 0$ all dots lie on a circle. With 2 and 3 the amplitude
+    is far from Rayleigh. With 10 it is close, at $s_r = 1$ with 30. Look at the histogram, not at the ratio
+    alone: at $s_r = 0.5$ that is near 0.2146 with 2 electrons already, by coincidence. What must be large is
+    the number of electrons in the image, not in a pixel.
     """)
     return
 
@@ -157,39 +159,40 @@ def _():
     mo.md(r"""
     ## The phase of a little signal
 
-    Now let there be a signal: $F = A + n$ with a real $A > 0$ and noise $n$ of power $P$. Its phase is
-    wanted. A phase is not $\arctan(y/x)$, which cannot tell $(x, y)$ from $(-x, -y)$ and knows half of the
+    Now let there be a signal: $F = S + \varepsilon$ with a real $S > 0$ and noise $\varepsilon$ of power $P$.
+    Its phase is wanted. The phase of $F = x + iy$ is not $\arctan(y/x)$, which cannot tell $(x, y)$ from $(-x, -y)$ and knows half of the
     circle only. It is the angle of the point $(x, y)$, as `arctan2(y, x)` computes it.
 
-    Write $F = a e^{i \varphi}$ and $g = A^2 / P$, the **signal-to-noise ratio of the coefficient**. Then
-    $|F - A|^2 = a^2 - 2 a A \cos \varphi + A^2$, and integrating $p(F)\, a$ over $a$ gives
+    Write $F = a e^{i \varphi}$ and $\rho = S^2 / P$, the **signal-to-noise ratio of the coefficient**. The density
+    of $F$ is now $e^{-|F - S|^2 / P} / \pi P$, with $|F - S|^2 = a^2 - 2 a S \cos \varphi + S^2$. Multiplied by
+    $a$ and integrated over $a$ it gives
 
-    $$p(\varphi) = \frac{e^{-g}}{2\pi} \left[ 1 + \sqrt{\pi g} \cos\varphi\; e^{g \cos^2 \varphi}
-    \left( 1 + \operatorname{erf}(\sqrt g \cos \varphi) \right) \right] .$$
+    $$p(\varphi) = \frac{e^{-\rho}}{2\pi} \left[ 1 + \sqrt{\pi \rho} \cos\varphi\; e^{\rho \cos^2 \varphi}
+    \left( 1 + \operatorname{erf}(\sqrt \rho \cos \varphi) \right) \right] .$$
 
-    At $g = 0$ it is flat. For large $g$ only the noise across the signal turns the phase, by
-    $\sqrt{P/2} / A$, so the spread is $1 / \sqrt{2 g}$ radian. In the figure the cloud must leave the
-    origin before its phase is known: at $g = 1$ the phase still has a spread of 50 degrees. A coefficient
-    of a particle image often has a $g$ below 0.01. One image tells next to nothing of its phase, and only
+    At $\rho = 0$ it is flat. For large $\rho$ only the noise across the signal turns the phase, by
+    $\sqrt{P/2} / S$, so the spread is $1 / \sqrt{2 \rho}$ radian. In the figure the cloud must leave the
+    origin before its phase is known: at $\rho = 1$ the phase still has a spread of 50 degrees. At $\rho = 0.01$
+    it has 98 degrees, and without any signal 104: one image tells next to nothing of such a phase, and only
     the sum over many does.
     """)
     return
 
 
 @app.function
-def phase_density(phase, g):
-    """Return the density of the phase of A + noise at the ratio g = A^2 / P."""
-    along = np.sqrt(g) * np.cos(phase)
-    # e^{-g} times e^{along^2} together: apart they overflow at large g.
-    peak = np.sqrt(np.pi) * along * np.exp(along**2 - g) * (1.0 + special.erf(along))
-    return (np.exp(-g) + peak) / (2.0 * np.pi)
+def phase_density(phase, rho):
+    """Return the density of the phase of S + noise at the ratio rho = S^2 / P."""
+    along = np.sqrt(rho) * np.cos(phase)
+    # e^{-rho} times e^{along^2} together: apart they overflow at large rho.
+    peak = np.sqrt(np.pi) * along * np.exp(along**2 - rho) * (1.0 + special.erf(along))
+    return (np.exp(-rho) + peak) / (2.0 * np.pi)
 
 
 @app.function
-def phase_spread_degrees(g):
+def phase_spread_degrees(rho):
     """Return the root mean square of the phase, in degrees."""
     phase = np.linspace(-np.pi, np.pi, 4001)
-    square = np.trapezoid(phase**2 * phase_density(phase, g), phase)
+    square = np.trapezoid(phase**2 * phase_density(phase, rho), phase)
     return np.degrees(np.sqrt(square))
 
 
@@ -197,13 +200,13 @@ def phase_spread_degrees(g):
 def _():
     _unit = np.random.default_rng(6).normal(scale=np.sqrt(0.5), size=(2, 1200))
 
-    def phases(g):
-        x, y = _unit[0] + np.sqrt(g), _unit[1]
+    def phases(rho):
+        x, y = _unit[0] + np.sqrt(rho), _unit[1]
         edges = np.linspace(-180.0, 180.0, 37)
         share = np.histogram(np.degrees(np.arctan2(y, x)), edges)[0] / 1200 / 10.0
         angle = np.linspace(-180.0, 180.0, 181)
-        law = phase_density(np.radians(angle), g) * np.pi / 180.0
-        dots = (Points(x, y, "F"), Line([0, np.sqrt(g)], [0, 0], "signal"))
+        law = phase_density(np.radians(angle), rho) * np.pi / 180.0
+        dots = (Points(x, y, "F"), Line([0, np.sqrt(rho)], [0, 0], "signal"))
         words = ("Signal and noise, P = 1", "real part", "imaginary part")
         bars = (Bars(edges[:-1] + 5.0, share, "seen"), Line(angle, law, "formula"))
         return Plot(
@@ -211,11 +214,11 @@ def _():
                 Panel(dots, *words, (-3.0, 6.0), (-3.5, 3.5), equal=True),
                 Panel(bars, "Phase", "phase (degrees)", "density (1 / degree)"),
             ),
-            f"A²/P = {g:g}: root mean square of the phase "
-            f"{phase_spread_degrees(g):.1f} degrees.",
+            f"S²/P = {rho:g}: root mean square of the phase "
+            f"{phase_spread_degrees(rho):.1f} degrees.",
         )
 
-    explore(phases, g=Slider("A² / P", (0, 0.01, 0.05, 0.1, 0.3, 1, 2, 4, 9), 1))
+    explore(phases, rho=Slider("S² / P", (0, 0.01, 0.05, 0.1, 0.3, 1, 2, 4, 9), 1))
     return
 
 
@@ -232,8 +235,8 @@ def _():
     $$-\ln p(y) = \sum_k \left( \frac{|F(k)|^2}{P(k)} + \ln P(k) \right) + \text{const} ,$$
 
     summed over one of each pair $k$, $-k$. An image is real, hence $F(-k) = F^*(k)$: half of the plane
-    repeats the other half. Coefficients that are their own partner, such as that at Nyquist, are real, and
-    have $\operatorname{Var}|F| / \mathrm{E}|F|^2 = 1 - 2/\pi = 0.363$.
+    repeats the other half. Coefficients that are their own partner, such as that at Nyquist, enter with half
+    the weight. They are real, and have $\operatorname{Var}|F| / \mathrm{E}|F|^2 = 1 - 2/\pi = 0.363$.
 
     The spectrum is estimated as the mean power over a ring. Power has a standard deviation of its own size,
     so a mean over $n$ independent coefficients is off by $1 / \sqrt n$ of it. A ring of radius $r$ has
@@ -354,12 +357,12 @@ def test_real_coefficients_are_half_normal():
 
 @app.function
 def test_phase_density():
-    """It integrates to 1, and narrows to 1 / sqrt(2 g)."""
+    """It integrates to 1, and narrows to 1 / sqrt(2 rho)."""
     phase = np.linspace(-np.pi, np.pi, 4001)
-    for g in (0.0, 0.3, 4.0, 50.0):
+    for rho in (0.0, 0.3, 4.0, 50.0):
         # Trapezoids of a smooth periodic function: exact to rounding.
-        assert abs(np.trapezoid(phase_density(phase, g), phase) - 1.0) < 1e-9
-    # The next term of the series is smaller by about 1 / g.
+        assert abs(np.trapezoid(phase_density(phase, rho), phase) - 1.0) < 1e-9
+    # The next term of the series is smaller by about 1 / rho.
     assert abs(np.radians(phase_spread_degrees(200.0)) * 20.0 - 1.0) < 2e-3
 
 
