@@ -76,7 +76,7 @@ def _():
 
     The program leaves out the factor $-2$: particles are white. Move the defocus and watch the first zero. Then set
     the amplitude contrast to 0 and look at the left end: what is lost is the little that shows the particle as a
-    whole. $C_s$ hardly matters until 0.2 / Å.
+    whole. $C_s$ hardly matters until 0.15 / Å.
     """)
     return
 
@@ -243,8 +243,10 @@ def _():
     $$\hat C(s) = \frac{\sum \operatorname{Re}\, \hat y_i\, \overline{\hat f_i}}{\sum \lvert \hat f_i\rvert^2} ,
       \qquad \text{error } \frac{\sigma}{\sqrt{\textstyle\sum \lvert \hat f_i \rvert^2}} ,$$
 
-    summed over images and the ring, with $\sigma^2$ the noise power of the real part. Move the number of images: the
-    points scatter less, by the square root. They scatter most at high frequency, where particles have little to show.
+    summed over images and the ring, with $\sigma^2$ the noise power of a coefficient. (Only half of it is in the real
+    part, but each coefficient stands in the ring twice, the second time as its conjugate.) Move the number of images:
+    the points scatter less, by the square root. They scatter most at high frequency, where particles have little to
+    show.
     """)
     return
 

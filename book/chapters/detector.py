@@ -68,7 +68,8 @@ def _():
     - Blobs that are all alike give $\mathrm{DQE} = 1$, however wide they are. A blur takes signal and noise
       alike, and a filter undoes it. The MTF alone tells nothing about quality.
     - Blobs of different size: at $s = 0$, with total energy $w$,
-      $\mathrm{DQE}(0) = (\mathrm{E}\, w)^2 / \mathrm{E}\, w^2 = 1 / (1 + s_r^2)$.
+      $\mathrm{DQE}(0) = (\mathrm{E}\, w)^2 / \mathrm{E}\, w^2 = 1 / (1 + s_r^2)$, where $s_r$ is the standard
+      deviation of $w$ over its mean.
     - Blobs at a wrong place: if they are points that are off by $\sigma$,
       $\mathrm{DQE} = e^{-4 \pi^2 s^2 \sigma^2}$.
     - Pixels. A pixel sums over its width $p$, which multiplies the signal with
@@ -76,9 +77,10 @@ def _():
       so for points the noise stays flat. At Nyquist the DQE is then $(2/\pi)^2 = 0.405$ at best.
 
     **Counting** means to replace each blob by one point of value 1 in the pixel where it seems to be. Then
-    $s_r = 0$, and only errors of place are left. In the figure switch between summing and counting. Then raise
-    the share of electrons that come back from the support: it costs at all frequencies when summing (at 0 most
-    when a few return), and only at high ones when counting. Detectors are made thin for this.
+    $s_r = 0$, and errors of place are left. (So are electrons that are missed, and those that fall together,
+    *Counting electrons*; the figure leaves them out.) In the figure switch between summing and counting. Then
+    raise the share of electrons that come back from the support: it costs at all frequencies when summing (at 0
+    most when a few return), and only at high ones when counting. Detectors are made thin for this.
     """)
     return
 

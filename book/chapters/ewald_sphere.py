@@ -63,8 +63,8 @@ def _():
     An electron scattered elastically keeps its wavelength. Its wave vector before is $(0, 0, 1/\lambda)$; after, it
     is some vector of the same length. Their difference $(k, q_z)$ is what the map has to provide, and it lies on a
     sphere of the radius $1/\lambda$ through the origin, the **Ewald sphere**:
-    $q_z = \sqrt{1/\lambda^2 - s^2} - 1/\lambda \approx -\lambda s^2 / 2$. Our bowl is its bottom. At 300 kV the
-    radius is 51 / Å, and data end at 0.5 / Å: the sphere is flat to a degree or so.
+    $q_z = \sqrt{1/\lambda^2 - s^2} - 1/\lambda \approx -\lambda s^2 / 2$. Our bowl is the part of it near the origin.
+    At 300 kV the radius is 51 / Å, and data end at 0.5 / Å: the sphere is flat to about half a degree.
 
     What counts is whether $\hat V$ changes between the plane and the bowl. A particle of diameter $D$ has a transform
     that varies over lengths of $1/D$. So the bowl may be called flat as long as $\lambda s^2 / 2$ is well below
@@ -131,8 +131,8 @@ def _():
     mo.md(r"""
     ## What images know of the hand
 
-    Turn a map over, $z \to -z$. All its projections along $z$ stay the same: a flat slice cannot tell a left hand
-    from a right hand, and with unknown poses no number of images can. The bowl can. Turning the map over exchanges
+    Mirror a map, $z \to -z$. All its projections along $z$ stay the same: a flat slice cannot tell a left hand
+    from a right hand, and with unknown poses no number of images can. The bowl can. Mirroring the map exchanges
     the two side bands, and they have different phases.
 
     Write $\sin(\chi + \epsilon_j)$ with $\epsilon_j = \pi\lambda z_j s^2$ as
@@ -209,9 +209,9 @@ def _():
     with a mask, and most of the second term is gone. What is left goes onto the first bowl. The same with
     $e^{+i\chi}$ is for the second.
 
-    See it in one dimension: five atoms, in the range of $\pm$ 60 Å, the transform cut off softly at about 2 Å. With a
-    low defocus the second term lies on top of the particle. With more defocus it spreads thinly, and the mask keeps
-    less of it. Averaging over particles in all poses takes out most of the rest.
+    See it in one dimension: five atoms, in the range of $\pm$ 60 Å, the transform falling as a Gaussian, to $1/e$ at
+    1.4 Å. With a low defocus the second term lies on top of the particle. With more defocus it spreads thinly, and the
+    mask keeps less of it. Averaging over particles in all poses takes out most of the rest.
     """)
     return
 

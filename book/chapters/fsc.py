@@ -104,7 +104,7 @@ def _():
     truth = protein()
     frequency = np.arange(BOX // 2 + 1) / (BOX * PIXEL_ANGSTROM)
     _noise = np.random.default_rng(11).normal(size=(2, BOX, BOX, BOX))
-    _power, _side, _xy = shell_power(truth), (-40, 40, -40, 40), ("x (Å)", "y (Å)")
+    _power, _side, _xy = shell_power(truth), (-40, 40, 40, -40), ("x (Å)", "y (Å)")
 
     def halves(noise):
         one, two = truth + noise * _noise
@@ -117,7 +117,9 @@ def _():
         ]
         lines = (
             Line(frequency[1:], curve[1:], "FSC"),
-            Line(frequency[1:], expected[1:], "SSNR / (1 + SSNR)", dashed=True),
+            Line(
+                frequency[1:], expected[1:], "SSNR / (1 + SSNR) of a half", dashed=True
+            ),
             Line([0.0, 0.25], [1 / 7, 1 / 7], "0.143", dashed=True),
         )
         words = ("Correlation", "frequency (1/Å)", "FSC", (0.0, 0.25), (-0.2, 1.02))
@@ -262,7 +264,7 @@ def _(frequency, truth):
     }
 
     def compared(done):
-        other, side, xy = _others[done], (-40, 40, -40, 40), ("x (Å)", "y (Å)")
+        other, side, xy = _others[done], (-40, 40, 40, -40), ("x (Å)", "y (Å)")
         curve = shell_correlation(truth, other)
         reached = resolution_at(torch.from_numpy(curve), 0.5, BOX, PIXEL_ANGSTROM)
         words = ("Correlation with the map as it was", "frequency (1/Å)", "FSC")

@@ -305,7 +305,8 @@ def _():
     - *Fine detail of one half-map is fine detail of the other, and wrong.* The halves were not independent: aligned to
       one reference, they share its errors, the FSC is too high, and the prior lets noise through (*Einstein from noise*).
     - *A dark halo surrounds the particle.* The lowest frequencies have a CTF of about the amplitude contrast, 0.1, hence
-      $C^2 = 0.01$. They need a hundred times the images, and until then the prior says zero.
+      $C^2 = 0.01$. At the same power of the signal they need fifty times the images of the average $C^2 = 1/2$; where
+      $\tau^2$ does not make up for it, the prior says zero.
 
     ## Exercises
     """)

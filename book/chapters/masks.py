@@ -149,7 +149,7 @@ def _():
     $$\mathrm{mFSC}(s) = \frac{\sum_x m^2 f_1 f_2}{\sqrt{\sum_x m^2 f_1^2\; \sum_x m^2 f_2^2}} ,
     \qquad f_i = \text{shell } s \text{ of half } i .$$
 
-    Penczek calls it the **modified Fourier shell correlation** (with shells of Gaussian profile, for which
+    Penczek calls it the **modified Fourier shell correlation** (with shells of Gaussian profile, where
     ours are hard). The same steps, in another order. The price is a transform per shell.
 
     The figure has halves that share a protein up to 8 Å, which is shell 10, and nothing beyond. Any
@@ -194,7 +194,7 @@ def _():
     _noise = np.random.default_rng(21).normal(size=(2, BOX, BOX, BOX))
     _half1, _half2 = protein_up_to_shell(LAST) + 0.4 * _noise
     _halves = torch.from_numpy(_half1), torch.from_numpy(_half2)
-    _s, _side = np.arange(BOX // 2 + 1) / 80.0, (-40.0, 40.0, -40.0, 40.0)
+    _s, _side = np.arange(BOX // 2 + 1) / 80.0, (-40.0, 40.0, 40.0, -40.0)
 
     def masked(radius, edge):
         mask = soft_sphere(BOX, radius / 2.0, edge / 2.0).double()
@@ -242,9 +242,9 @@ def _():
     mask the two noises are correlated, since the mask looked at both.
 
     In the next figure both halves are pure noise. The mask keeps the brightest voxels of their sum. The fewer
-    it keeps, the more they agree, at all frequencies. (With 50 % kept they disagree at high frequency: in a
-    given sum, one can be larger only if the other is smaller.) Random phases notice nothing, since
-    scrambled maps are not those from which the mask was cut. The cure is a smooth outline from a low-passed
+    it keeps, the more they agree, at all frequencies. (With 50 % kept and no smoothing they disagree, at all
+    frequencies but 0: in a given sum, one can be larger only if the other is smaller.) Random phases notice
+    nothing, since scrambled maps are not those from which the mask was cut. The cure is a smooth outline from a low-passed
     map, which knows nothing of the noise at high frequency, and a margin around it.
     """)
     return
@@ -293,7 +293,7 @@ def _():
     mo.md(r"""
     ## What goes wrong in practice
 
-    - *"Every time I tighten the mask, the resolution improves."* First the honest gain of $f$, then leakage.
+    - *"Every time I tighten the mask, the resolution improves."* First the honest gain by $1/f$, then leakage.
       If the curve of random phases is not near 0 where the resolution is read, the mask is too sharp or cuts
       into density.
     - *"The corrected FSC has a dip at one frequency."* There randomisation begins.

@@ -43,9 +43,9 @@ def _():
     direction $u$ is seen by the views with $n \cdot u = 0$: by a great circle of views, all those that look at it from
     the side. Let views be even within a cone of half-angle $\alpha$ about the axis z, with their opposites, which are the
     same slices. The points of the circle around $u$ reach the height $\sin\theta \cos\varphi$ above the equator, with
-    $\theta$ the angle between $u$ and z and $\varphi$ running around. They lie in the cone where this is more than
-    $\cos\alpha$. The cone has the share $1 - \cos\alpha$ of all directions, so, relative to even views, the frequency has
-    the weight
+    $\theta$ the angle between $u$ and z and $\varphi$ running around. They lie in the cone, or in its opposite, where the
+    size of this is more than $\cos\alpha$. The two have the share $1 - \cos\alpha$ of all directions, so, relative to
+    even views, the frequency has the weight
 
     $$w(\theta) = \frac{1}{1 - \cos\alpha}\, \frac{2}{\pi}
     \arccos\frac{\cos\alpha}{\sin\theta} ,$$
@@ -102,7 +102,7 @@ def _():
             says = f"Every frequency is seen; {more:.2g} times as many particles are "
             says += "needed for the average noise of even views."
         title, x = "Who is seen how often", "angle of the frequency to the axis (°)"
-        return Plot((Panel(lines, title, x, "weight", y_range=(0.0, 4.0)),), says)
+        return Plot((Panel(lines, title, x, "weight", y_range=(0.0, 8.0)),), says)
 
     explore(
         weights,
@@ -121,9 +121,9 @@ def _():
     ## What a hole in Fourier space does to a map
 
     **Tomography** has a hole for another reason. One object is tilted about the axis y, and at more than about 60 degrees
-    the ice becomes too thick to look through. With tilts up to $\pm\alpha$ the slices sweep over the directions within
-    $\alpha$ of the plane of the untilted image, and a **missing wedge** of the share $1 - \alpha/90^\circ$ is left: a
-    third at 60 degrees.
+    the ice becomes too thick to look through. All slices hold the axis y. With tilts up to $\pm\alpha$ they sweep out what
+    lies, in the angle about y, within $\alpha$ of the untilted image, and a **missing wedge** of the share
+    $1 - \alpha/90^\circ$ is left: a third at 60 degrees.
 
     Zeros in Fourier space are a convolution in real space, with the transform of the region that is known: the **point
     spread function**. Near its middle it is a parabola, and the curvature along x is $4\pi^2$ times the sum of $k_x^2$

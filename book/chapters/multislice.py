@@ -69,13 +69,14 @@ def _():
        slice, integrated over its thickness;
     2. **propagation** to the next: $\hat\psi \leftarrow \hat\psi\, e^{-i \pi \lambda h s^2}$.
 
-    A product of two band-limited functions has twice the band, so frequencies above 2/3 of the Nyquist frequency are
-    set to 0 in each step: what the product folds back then falls where it is deleted.
+    A product of two band-limited functions has twice the band, so both the wave and $e^{i\sigma v}$ lose their
+    frequencies above 2/3 of the Nyquist frequency: what the product folds back then falls where it is deleted.
 
-    In the figure a plane wave runs along a column of atoms at rest, one every 4 Å. Each atom is a weak lens, and lens
-    stands behind lens, so the wave gathers on the column. Iron shows what happens then: the wave passes a focus,
-    spreads, and comes back to another, every 170 Å or so at 300 kV, and sooner at 100 kV. Carbon would need more than
-    the 240 Å shown; gold is past its focus after 24 Å. A phase object would have the intensity 1 everywhere.
+    In the figure a plane wave runs along a column of atoms, one every 4 Å, blurred by B = 2 Å$^2$, so that pixels of
+    0.125 Å resolve them. Each atom is a weak lens, and lens stands behind lens, so the wave gathers on the column. Iron
+    has its focus after 120 Å at 300 kV, and sooner, after 92 Å, at 100 kV. Carbon would need more than the 240 Å shown.
+    Gold shows what happens then: the wave passes its focus at 48 Å, spreads, and comes back to others, at 136 and 224 Å.
+    A phase object would have the intensity 1 everywhere.
     """)
     return
 
@@ -96,12 +97,14 @@ def frequencies(side_x, side_y):
 
 
 @app.function
-def slice_potential(x, y, element, sides):
+def slice_potential(x, y, element, sides, b_factor=0.0):
     """Return the potential of atoms integrated over z (V angstrom), periodic, (BOX, BOX)."""
     k_x, k_y, squared = frequencies(*sides)
     table = gemmi.Element(element).c4322
     pairs = zip(table.a, table.b, strict=True)
-    factor = VOLT_ANGSTROM2 * sum(a * np.exp(-b / 4 * squared) for a, b in pairs)
+    factor = VOLT_ANGSTROM2 * sum(
+        a * np.exp(-(b + b_factor) / 4 * squared) for a, b in pairs
+    )
     columns = np.exp(-2j * np.pi * k_x[:, None] * np.asarray(x))
     phases = np.exp(-2j * np.pi * k_y * np.asarray(y)) @ columns.T
     return np.fft.ifft2(factor * phases).real * BOX**2 / np.prod(sides)
@@ -112,22 +115,31 @@ def multislice(slices, step, sides, voltage_kv, start=1.0):
     """Yield the transform of the wave behind each slice, a step (angstrom) further on."""
     wave, sigma = wave_and_sigma(voltage_kv)
     squared = frequencies(*sides)[2]
-    propagator = np.exp(-1j * np.pi * wave * step * squared)
-    propagator[squared > (BOX / 3 / max(sides)) ** 2] = 0
+    band = squared <= (BOX / 3 / max(sides)) ** 2
+    propagator = np.exp(-1j * np.pi * wave * step * squared) * band
     psi = start * np.ones((BOX, BOX), complex)
     for potential in slices:
-        transform = propagator * np.fft.fft2(psi * np.exp(1j * sigma * potential))
+        phases = np.fft.fft2(np.exp(1j * sigma * potential))
+        through = np.fft.ifft2(phases * band)
+        transform = propagator * np.fft.fft2(psi * through)
         psi = np.fft.ifft2(transform)
         yield transform
+
+
+@app.function
+def along_a_column(element, voltage_kv, side=8.0):
+    """Return the intensity (depth, x) along 60 atoms, one every 4 A, in mid cell."""
+    sides = side, side
+    atom = slice_potential([side / 2], [side / 2], element, sides, 2.0)
+    behind = multislice([atom] * 60, 4.0, sides, voltage_kv)
+    return np.array([np.abs(np.fft.ifft2(one)[BOX // 2]) ** 2 for one in behind])
 
 
 @app.cell
 def _():
     def column(element, voltage_kv):
-        atom = slice_potential([8.0], [8.0], element, (16.0, 16.0))
-        behind = multislice([atom] * 60, 4.0, (16.0, 16.0), voltage_kv)
-        image = np.array([np.abs(np.fft.ifft2(one)[BOX // 2]) ** 2 for one in behind])
-        heat = Heat(image, (-8.0, 8.0, 240.0, 0.0), limits=(0.0, max(2.0, image.max())))
+        image = along_a_column(element, voltage_kv)
+        heat = Heat(image, (-4.0, 4.0, 240.0, 0.0), limits=(0.0, max(2.0, image.max())))
         words = "Intensity along a column", "x (Å)", "depth (Å)"
         return Plot(
             (Panel((heat,), *words),), f"The largest intensity is {image.max():.1f}."
@@ -229,28 +241,28 @@ def _():
     The figure stacks sheets of graphene, all alike, 3.35 Å apart, with the beam straight on, and shows one of the six
     spots at 2.13 Å. Flat weak phase grows with the square of the number of layers, without end. Single scattering
     swings, for the spot lies off the Ewald sphere, by $\lambda s^2/2$: after $2 / (\lambda s^2)$ = 461 Å, or 138
-    layers, it is back at zero. Multislice turns round earlier, at about half of that intensity. Then put oxygen atoms
-    above carbon atoms at random, as in graphene oxide. On average they belong to the lattice and strengthen the spot;
-    only their disorder scatters elsewhere.
+    layers, it is back at zero. Multislice turns round earlier, at about 3/4 of that intensity. (The atoms are blurred by
+    B = 2 Å$^2$ again.) Then put oxygen atoms above carbon atoms at random, as in graphene oxide. On average they belong
+    to the lattice and strengthen the spot; only their disorder scatters elsewhere.
     """)
     return
 
 
 @app.function
 def graphene_layer(random, oxygen_share, sides):
-    """Return the potential of 12 x 8 cells of four atoms, some with an oxygen on top."""
-    i, j = (one.ravel() for one in np.meshgrid(np.arange(12), np.arange(8)))
-    x = np.concatenate([i + shift for shift in (0, 0.5, 0.5, 0)]) * sides[0] / 12
-    y = np.concatenate([j + shift for shift in (0, 1 / 6, 1 / 2, 2 / 3)]) * sides[1] / 8
+    """Return the potential of 6 x 4 cells of four atoms, some with an oxygen on top."""
+    i, j = (one.ravel() for one in np.meshgrid(np.arange(6), np.arange(4)))
+    x = np.concatenate([i + shift for shift in (0, 0.5, 0.5, 0)]) * sides[0] / 6
+    y = np.concatenate([j + shift for shift in (0, 1 / 6, 1 / 2, 2 / 3)]) * sides[1] / 4
     on_top = random.random(len(x)) < oxygen_share
-    total = slice_potential(x, y, "C", sides)
-    total = total + slice_potential(x[on_top], y[on_top], "O", sides)
+    total = slice_potential(x, y, "C", sides, 2.0)
+    total = total + slice_potential(x[on_top], y[on_top], "O", sides, 2.0)
     return total - total.mean()
 
 
 @app.cell
 def _(voltages):
-    sides, random = (12 * 2.46, 8 * 2.46 * np.sqrt(3)), np.random.default_rng(1)
+    sides, random = (6 * 2.46, 4 * 2.46 * np.sqrt(3)), np.random.default_rng(1)
     stacks = {
         share: [graphene_layer(random, share, sides) for _ in range(200)]
         for share in (0, 0.2, 0.4)
@@ -259,18 +271,18 @@ def _(voltages):
     def stacked(voltage_kv, oxygen_share):
         layers = stacks[oxygen_share]
         wave, sigma = wave_and_sigma(voltage_kv)
-        spot = 16, 0  # 16 waves along y: 16 / 34.1 = 1 / 2.13 per angstrom
+        spot = 8, 0  # 8 waves along y: 8 / 17.0 = 1 / 2.13 per angstrom
         behind = multislice(layers, 3.35, sides, voltage_kv)
         full = np.array([100 * np.abs(one[spot] / BOX**2) ** 2 for one in behind])
         each = [1j * sigma * np.fft.fft2(one)[spot] / BOX**2 for one in layers]
         count = np.arange(1, len(layers) + 1)
-        turn = np.exp(1j * np.pi * wave * 3.35 * count * (16 / sides[1]) ** 2)
+        turn = np.exp(1j * np.pi * wave * 3.35 * count * (8 / sides[1]) ** 2)
         once, flat = (100 * np.abs(np.cumsum(a)) ** 2 for a in (each * turn, each))
         first = Line(count, full, "multislice")
         second = Line(count, once, "single scattering")
         marks = first, second, Line(count, flat, "weak phase, flat", dashed=True)
         words = "A spot at 2.13 Å", "layers", "intensity (% of the beam)"
-        panel = Panel(marks, *words, (0, 200), (0, 22))
+        panel = Panel(marks, *words, (0, 200), (0, 18))
         return Plot((panel,), f"Multislice has at most {full.max():.1f} %.")
 
     shares = Slider("oxygen atoms per carbon", tuple(stacks), 0)
@@ -349,6 +361,20 @@ def test_two_beams():
     assert powers[-1][1] > 0.99
     expected = np.sin(sigma * volts * step * (steps // 2)) ** 2
     assert abs(powers[steps // 2 - 1][1] - expected) < 0.01
+
+
+@app.function
+def test_foci_do_not_depend_on_the_grid():
+    """Depths of the text, and finer pixels in a smaller cell: a step, and 5 %."""
+    for element, voltage, focus in (("Fe", 300, 120), ("Fe", 100, 92), ("Au", 300, 48)):
+        until = round(focus / 4) + 5
+        here, finer = (
+            along_a_column(element, voltage, side)[:until, BOX // 2]
+            for side in (8.0, 5.0)
+        )
+        assert 4 * (np.argmax(here) + 1) == focus
+        assert abs(4 * (np.argmax(finer) + 1) - focus) <= 4
+        assert abs(finer.max() / here.max() - 1) < 0.05
 
 
 @app.function

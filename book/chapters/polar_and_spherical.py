@@ -207,7 +207,8 @@ def _():
     $\sqrt{l(l+1) - m(m \pm 1)}/2i$, up to the sign. $D$ is unitary. So the power $\sum_m |a_{lm}|^2$ of each
     $l$ stays under all rotations: the three-dimensional $|f_m|$. And the overlap of a map with a turned one,
     for *all* rotations, is $\sum_{lmn} \overline{a_{lm}} D^l_{mn} b_{ln}$, a Fourier series in $\alpha$ and
-    $\gamma$: this is fast rotational matching. For $l$ up to $L$ it has $(L+1)(2L+1)(2L+3)/3$ numbers.
+    $\gamma$: this is the fast rotation function. For $l$ up to $L$ it has $(L+1)(2L+1)(2L+3)/3$ numbers. With
+    $d^l$ written as a Fourier series too, it is one in all three angles, fast rotational matching.
 
     Tilt the function. The bars of its $m$ change places, and their sum of squares does not.
     """)

@@ -73,8 +73,9 @@ def _():
       V(r) = 47.88 \sum_j a_j \left(\frac{4\pi}{b_j}\right)^{3/2} e^{-4\pi^2 r^2/b_j} , \quad
       \int V \mathrm{d}z = 47.88 \sum_j a_j\, \frac{4\pi}{b_j}\, e^{-4\pi^2 r^2 / b_j} .$$
 
-    Mind the powers: 3/2 in space and 1 in projection. Peng and others fitted Gaussians. Kirkland, and Lobato and Van
-    Dyck, added functions that fall as $1/s^2$, as nuclei do. Below 1 / Å, where cryo-EM is, all agree to a percent.
+    Mind the powers: 3/2 in space and 1 in projection. Peng and others fitted Gaussians. Kirkland added functions that
+    fall as $1/s^2$, as nuclei do; Lobato and Van Dyck use such functions only. Below 1 / Å, where cryo-EM is, all agree
+    to a percent.
 
     Atoms also move, and maps are blurred. Both multiply $f_e$ by $e^{-B s^2/4}$, so that $B$ is added to all $b_j$; a
     displacement of $u$ rms along each axis makes $B = 8\pi^2 u^2$. Raise $B$ in the figure: the sharp nucleus is gone
@@ -174,9 +175,9 @@ def _():
     frequencies, and so is its effect.
 
     Below is adenylate kinase, with one hydrogen for each heavy atom, which is what its composition has. Left is its
-    projected potential. Right, shell by shell, the amplitude in ice over that in vacuum. Raise the potential of the
-    solvent to 4.5 V: the image fades, but its detail does not. Where is the border? Blur the edge of $m$, and see
-    which frequencies follow.
+    projected potential. Right, shell by shell, the amplitude in ice over that in vacuum. Lower the potential of the
+    solvent to 0 and raise it to 4.5 V again: the image fades, but its detail does not. Where is the border? Blur the
+    edge of $m$, and see which frequencies follow.
     """)
     return
 
@@ -305,7 +306,7 @@ def _():
         tolerance=0.15,
         unit="V",
         hint="47.88 times the density of atoms times f(0).",
-        explanation="12.0 V: more than protein, so that particles on carbon are hard to see.",
+        explanation="12.0 V: more than protein. A film of carbon of even thickness only turns the whole wave, but its grain is as strong as that of a particle as thick, and hides it.",
     )
     return
 

@@ -134,7 +134,7 @@ def projection():
 
 @app.cell
 def _():
-    _truth, _side = projection(), (-48.0, 48.0, -48.0, 48.0)
+    _truth, _side = projection(), (-48.0, 48.0, 48.0, -48.0)
     _noise = np.random.default_rng(31).normal(size=(300, 48, 48))
     _s, _power = np.arange(1, 25) / 96.0, ring_mean(abs(np.fft.fft2(_truth)) ** 2)
 

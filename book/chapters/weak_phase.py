@@ -94,8 +94,8 @@ def _():
     $$\lvert 1 + i\varphi\, e^{i\chi} \rvert^2
       = 1 - 2\varphi \sin\,\chi + \varphi^2 \approx 1 - 2 \varphi \sin\,\chi ,$$
 
-    and the image is linear in the potential. At $\chi = 90$ degrees the arrows are opposite: bright becomes dark by
-    twice $\varphi$, the most that can be had.
+    and the image is linear in the potential. At $\chi = 90$ degrees the arrows are opposite: the intensity
+    falls by $2\varphi$, the most that can be had.
 
     In the figure, look at the length of the sum. At 0 degrees it stays on the circle whatever $\varphi$ is. At 90
     degrees compare the exact intensity with the straight line: where do they part?
@@ -157,8 +157,8 @@ def _():
 
     Below is a real protein, adenylate kinase of 24 kDa, at 300 kV, in vacuum. Left its phase; middle the exact image,
     $\lvert\psi\rvert^2 - 1$; right what weak phase leaves out, on the same scale. Move the defocus from 0 upwards:
-    the image comes out of nothing, and is dark. Then make the potential ten and thirty times stronger, as if the
-    protein were made of metal. Contrast grows first in proportion, then the right panel fills up.
+    the image comes out of nothing, and is dark. Then make the potential three times stronger, which is nearly gold, and
+    ten and thirty times, which is thicker than that. Contrast grows first in proportion, then the right panel fills up.
     """)
     return
 
