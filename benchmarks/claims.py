@@ -250,7 +250,7 @@ def of_motions() -> Iterable[Row]:
 
 def of_conformations() -> Iterable[Row]:
     """Yield what is claimed of conformations without a model."""
-    states = Source.of("heterogeneity", 24, "", "--images 50000 --seeds 4").where(
+    states = Source.of("heterogeneity", 24, "", "--images 50000 --seeds 5").where(
         images=50_000, method="search"
     )
     yield states.claim(

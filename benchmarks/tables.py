@@ -18,6 +18,7 @@ import align
 import calibration
 import claims
 import classes
+import conformation_calibration
 import continuous
 import cryoposenet
 import cryoposenet_rates
@@ -43,6 +44,7 @@ import streaming
 import symmetric
 import throughput
 import two_modes
+import verdicts
 import wrong_model
 from rows import HERE, Results, Row
 
@@ -79,6 +81,8 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "real_motion": real_motion.shown,
     "prepare": prepare.shown,
     "align": align.shown,
+    "conformation_calibration": conformation_calibration.shown,
+    "verdicts": verdicts.shown,
 }
 CLAIMS = "claims"
 """The table that a reader sees first; its rows are of all benchmarks."""
