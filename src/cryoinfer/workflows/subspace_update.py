@@ -236,8 +236,25 @@ def solve_subspace(
     middle = maps[0] + torch.einsum("k,kzyx->zyx", mean.to(maps), maps[1:])
     # So does the mean of the contrast, which a filtered map would leave above 1.
     strength, spread_of_contrast = sums.measured_contrast()
-    maps = torch.cat([strength * middle[None], components])
-    return Subspace(maps, solved.fsc, spread_of_contrast / strength)
+    middle = strength * middle
+    spread_of_contrast /= strength
+    if sums.contrast_sd:
+        components, more = _without_mean(components, middle)
+        spread_of_contrast = (spread_of_contrast**2 + more) ** 0.5
+    maps = torch.cat([middle[None], components])
+    return Subspace(maps, solved.fsc, spread_of_contrast)
+
+
+def _without_mean(components: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+    """Return components without their part along the mean, and its variance.
+
+    A component along the mean is a contrast, and images cannot tell whose it is: all of
+    it counts as the contrast's.
+    """
+    flat, along = components.double().flatten(1), mean.double().flatten()
+    share = flat @ along / along.square().sum()
+    free = components - share.to(components)[:, None, None, None] * mean
+    return free, float(share.square().sum())
 
 
 @dataclass(frozen=True)

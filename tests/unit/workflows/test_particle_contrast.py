@@ -21,7 +21,7 @@ from cryoinfer.results.conformation_files import write_heterogeneity
 from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
 from cryoinfer.workflows.particle_contrast import without_contrast
-from cryoinfer.workflows.subspace_update import SubspaceSums
+from cryoinfer.workflows.subspace_update import SubspaceSums, _without_mean
 from cryoinfer.workflows.unseen_conformations import (
     LearnedMaps,
     search_conformations,
@@ -128,6 +128,17 @@ def test_states_of_uneven_particles_are_told_apart(tmp_path: Path) -> None:
     assert again.contrast is not None
     assert correlation(again.contrast.mean, truth.contrast) > 0.8
     assert abs(correlation(again.z[:, 0], z)) > 0.9
+
+
+def test_a_component_along_the_mean_is_contrast() -> None:
+    random = torch.Generator().manual_seed(3)
+    mean, other = torch.randn(2, 6, 6, 6, generator=random)
+    other -= (other * mean).sum() / mean.square().sum() * mean
+    components = torch.stack([0.3 * mean + other, 0.4 * mean - 2 * other])
+    free, variance = _without_mean(components, mean)
+    torch.testing.assert_close(free, torch.stack([other, -2 * other]))
+    # Of unit z each: 0.3^2 + 0.4^2.
+    assert variance == pytest.approx(0.25)
 
 
 def gaussian(mean: Tensor, covariance: Tensor) -> ParticlePosterior:
