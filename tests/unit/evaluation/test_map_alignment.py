@@ -125,6 +125,7 @@ def test_few_rotations_are_as_good_as_all(method) -> None:
     assert few.score > everything.score - 0.01
 
 
+@pytest.mark.slow
 def test_the_same_twice() -> None:
     pair = pair_of(motion(5), BOX)
     first, second = (align_maps(pair) for _ in range(2))
@@ -144,6 +145,7 @@ def test_a_symmetric_map_is_told() -> None:
     assert abs(mate - 180.0) < 3.0
 
 
+@pytest.mark.slow
 def test_maps_of_nothing_in_common_are_told() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((2, BOX, BOX, BOX), generator=generator, dtype=torch.float64)

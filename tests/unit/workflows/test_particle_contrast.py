@@ -100,6 +100,7 @@ def test_particles_that_are_alike_have_no_contrast(tmp_path: Path) -> None:
     assert found.dims == 0
 
 
+@pytest.mark.slow
 def test_states_of_uneven_particles_are_told_apart(tmp_path: Path) -> None:
     truth = uneven(tmp_path, STATES, 250, SPREAD)
     found = heterogeneity(truth.particles, CONFIG)

@@ -22,7 +22,9 @@ def correlation(first: Tensor, second: Tensor) -> float:
     return float(torch.corrcoef(pair)[0, 1])
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "mirrored", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_a_second_map_of_a_state_is_turned_onto_the_first(mirrored: bool) -> None:
     opened = density_of("adenylate-kinase-open")
     closed = density_of("adenylate-kinase-closed")
@@ -43,7 +45,9 @@ def test_a_second_map_of_a_state_is_turned_onto_the_first(mirrored: bool) -> Non
     assert correlation(alone, opened) > 0.6
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "mirrored", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_states_in_a_far_frame_are_brought_into_the_nearest(mirrored: bool) -> None:
     opened = density_of("adenylate-kinase-open")
     closed = density_of("adenylate-kinase-closed")
@@ -64,6 +68,7 @@ def test_states_in_a_far_frame_are_brought_into_the_nearest(mirrored: bool) -> N
         assert correlation(one, near) > 0.96
 
 
+@pytest.mark.slow
 def test_states_in_the_nearest_frame_stay() -> None:
     opened = density_of("adenylate-kinase-open")
     near = turned_onto_likeliest(
