@@ -1,14 +1,14 @@
 """States of a figure as JSON that a page can carry: every different array once."""
 
-import base64
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from course.plot import Arrays, Heat, Panel, Plot, arrays_of, settings_of
+from cryoinfer.report.packing import MISSING, MISSING_OF_8_BITS, encode, pack
 
-LEVELS_16, LEVELS_8 = 65534, 254
+LEVELS_16, LEVELS_8 = MISSING - 1, MISSING_OF_8_BITS - 1
 """Steps between the smallest and the largest value of an array; one more is NaN."""
 
 
@@ -36,8 +36,8 @@ def packed(flat: NDArray[np.float64], levels: int) -> dict[str, Any]:
     ----------
     flat : array, shape (n,)
         Finite numbers and NaN.
-    levels : int
-        Steps of the range; what is beyond stands for NaN.
+    levels : {LEVELS_16, LEVELS_8}
+        Steps of the range.
 
     Raises
     ------
@@ -46,21 +46,13 @@ def packed(flat: NDArray[np.float64], levels: int) -> dict[str, Any]:
     """
     if np.isinf(flat).any():
         raise ValueError("a figure has an infinite number in it")
-    known = flat[~np.isnan(flat)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
-    span = high - low or 1.0
-    steps = np.where(np.isnan(flat), levels + 1, np.rint((flat - low) / span * levels))
-    kind = "<u2" if levels == LEVELS_16 else "u1"
-    text = base64.b64encode(steps.astype(kind).tobytes()).decode()
-    return {"low": low, "span": span, "levels": levels, "data": text}
-
-
-def unpacked(one: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the numbers of :func:`packed`, as the page reads them."""
-    kind = "<u2" if one["levels"] == LEVELS_16 else "u1"
-    steps = np.frombuffer(base64.b64decode(one["data"]), dtype=kind).astype(float)
-    values: NDArray[np.float64] = one["low"] + one["span"] * steps / one["levels"]
-    return np.where(steps > one["levels"], np.nan, values)
+    found = pack(flat, levels + 1)
+    return {
+        "least": found.least,
+        "step": found.step,
+        "missing": levels + 1,
+        "data": encode(found.codes),
+    }
 
 
 def encoded(plot: Plot, table: ArrayTable) -> dict[str, Any]:

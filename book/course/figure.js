@@ -10,12 +10,12 @@ const SVG = "http://www.w3.org/2000/svg";
 function unpack(one) {
   if (one.values) return one.values;
   const text = atob(one.data);
-  const wide = one.levels > 255 ? 2 : 1;
+  const wide = one.missing > 255 ? 2 : 1;
   const values = new Float64Array(text.length / wide);
   for (let i = 0; i < values.length; i++) {
-    let step = text.charCodeAt(wide * i);
-    if (wide === 2) step += 256 * text.charCodeAt(2 * i + 1);
-    values[i] = step > one.levels ? NaN : one.low + one.span * step / one.levels;
+    let code = text.charCodeAt(wide * i);
+    if (wide === 2) code += 256 * text.charCodeAt(2 * i + 1);
+    values[i] = code === one.missing ? NaN : one.least + one.step * code;
   }
   one.values = values;
   return values;

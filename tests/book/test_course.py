@@ -1,5 +1,6 @@
 """What chapters are made of: figures as data, formulas, exercises, pages."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ from course import (
     explore,
 )
 from course.contents import contents
-from course.encode import LEVELS_8, LEVELS_16, ArrayTable, encoded, packed, unpacked
+from course.encode import LEVELS_8, LEVELS_16, ArrayTable, encoded, packed
 from course.landing import write_landing
 from course.page import page
 from course.plot import arrays_of, settings_of
@@ -29,6 +30,14 @@ from course.site import ChapterError, build, built
 from course.text import html
 
 EXAMPLE = "electron_wave"
+
+
+def unpacked(one: dict) -> np.ndarray:
+    """Return the numbers of an array as the page reads them."""
+    kind = "<u2" if one["missing"] > 255 else "u1"
+    codes = np.frombuffer(base64.b64decode(one["data"]), dtype=kind).astype(float)
+    values = one["least"] + one["step"] * codes
+    return np.where(codes == one["missing"], np.nan, values)
 
 
 def wave(frequency: float, kind: str = "sine") -> Plot:

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoinfer.report.packing import Packed, encode, pack
+from cryoinfer.report.packing import Codes, Packed, encode, pack
 from cryoinfer.report.parts import packaged, prose, section
 
 MOST_SHOWN = 1_000_000
@@ -168,7 +168,7 @@ def _about(
     }
 
 
-def _data(name: str, array: NDArray[np.uint16] | NDArray[np.uint32]) -> str:
+def _data(name: str, array: Codes) -> str:
     return (
         f'<script type="application/octet-stream" id="scatter-{name}">'
         f"{encode(array)}</script>"
