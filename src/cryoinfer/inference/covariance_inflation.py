@@ -6,7 +6,7 @@ of a top tells are too small where an image says little. A factor for every kind
 unknown, the same for all images, takes either away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -99,6 +99,36 @@ def fitted_inflation(
         if len(free):
             factor[kind] = free.quantile(_LEVEL) / _SDS_AT_LEVEL
     return factor
+
+
+def inflation_near_truths(
+    found: Iterable[tuple[ParticlePosterior, Latents]], symmetry: Tensor
+) -> Tensor:
+    """Return what the widths of modes near the truths are to be multiplied by.
+
+    Parameters
+    ----------
+    found : iterable of (ParticlePosterior, Latents)
+        Posteriors of batches of images, and their truths; only modes near a truth are
+        kept of each.
+    symmetry : Tensor, shape (m, 3, 3)
+        Rotations that leave the map as it is, the identity among them.
+
+    Returns
+    -------
+    Tensor of float64, shape (6 + c,)
+        1 or more. Ones, if most modes are far from the truths: no width is true of
+        those.
+    """
+    modes, truths, count = [], [], 0
+    for posterior, truth in found:
+        mode, near = nearest_modes(posterior, truth, symmetry)
+        modes.append(mode)
+        truths.append(near)
+        count += len(truth)
+    if 2 * sum(len(mode) for mode in modes) < count:
+        return torch.ones(modes[0].covariance.shape[-1]).double()
+    return fitted_inflation(modes, truths).clamp(min=1.0)
 
 
 def nearest_modes(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.covariance_inflation import fitted_inflation, nearest_modes
+from cryoinfer.inference.covariance_inflation import inflation_near_truths
 from cryoinfer.inference.linear_conformation import LinearConformation
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses
@@ -23,7 +23,7 @@ from cryoinfer.records import Latents
 from cryoinfer.results.calibration_trial import CalibrationTrial
 from cryoinfer.workflows.particle_contrast import without_contrast
 from cryoinfer.workflows.simulated_images import templates_of
-from cryoinfer.workflows.subspace_loop import SubspaceLoop
+from cryoinfer.workflows.subspace_loop import SEARCHED_MODES, SubspaceLoop
 from cryoinfer.workflows.subspace_update import Subspace
 
 IMAGES = 2000
@@ -62,7 +62,7 @@ def searched_posterior(
     near, far = map(subspace.projector, (config.radius, config.map_radius))
     search = LinearConformation(loop.search)
     found = search.infer(images.prefix(config.radius), near, prior, None)
-    found = found.best(loop.kept_modes)
+    found = found.best(SEARCHED_MODES)
     found = LinearConformation(GivenPoses()).infer(images, far, prior, found)
     return loop.refinement.infer(images, far, prior, found)
 
@@ -104,7 +104,7 @@ def calibrate_search(
         for batch, truth in _advancing(source, images, generator, monitor)
     ]
     half = len(found) // 2
-    inflation = _inflation(found[:half], problem.symmetry_rotation)
+    inflation = inflation_near_truths(found[:half], problem.symmetry_rotation)
     wide = [(posterior.inflated(inflation), truth) for posterior, truth in found[half:]]
     if subspace.contrast_sd:
         wide = [_of_z_alone(one, truth, subspace.contrast_sd) for one, truth in wide]
@@ -120,21 +120,6 @@ def _advancing(
     for batch, truth in drawn_batches(source, images, generator):
         yield batch, truth
         monitor.advance(len(batch))
-
-
-def _inflation(
-    found: list[tuple[ParticlePosterior, Latents]], symmetry: Tensor
-) -> Tensor:
-    """Return what widths are to be multiplied by; of modes that are near the truth."""
-    pairs = [nearest_modes(posterior, truth, symmetry) for posterior, truth in found]
-    pairs = [(mode, truth) for mode, truth in pairs if len(mode)]
-    near = sum(len(mode) for mode, _ in pairs)
-    if 2 * near < sum(len(truth) for _, truth in found):
-        # Most are elsewhere, and no width is true of those.
-        width = found[0][0].covariance.shape[-1]
-        return torch.ones(width, dtype=torch.float64)
-    modes, truths = zip(*pairs, strict=True)
-    return fitted_inflation(modes, truths).clamp(min=1.0)
 
 
 def _of_z_alone(

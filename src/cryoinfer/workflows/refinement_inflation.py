@@ -1,13 +1,17 @@
 """How wide refined posteriors are to be, from images whose truth is known."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from cryoinfer.inference.covariance_inflation import fitted_inflation, nearest_modes
+from cryoinfer.inference.covariance_inflation import inflation_near_truths
 from cryoinfer.inference.mode_refinement import ModeRefinement
+from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.subspace_projector import MapsProjector
 from cryoinfer.inference.training_images import TrainingImages, drawn_batches
 from cryoinfer.interfaces import Monitor
+from cryoinfer.records import Latents
 
 
 def inflation_of_refinement(
@@ -40,14 +44,11 @@ def inflation_of_refinement(
         those.
     """
     monitor.stage("widths of refinements", count)
-    modes, truths = [], []
-    # Batch by batch: at 128 pixels 10,000 images would take a gigabyte.
-    for batch, truth in drawn_batches(images, count, generator):
-        found = refinement.infer(batch, images.projector, images.prior, None)
-        mode, near = nearest_modes(found, truth, refinement.symmetry)
-        modes.append(mode)
-        truths.append(near)
-        monitor.advance(len(batch))
-    if 2 * sum(len(mode) for mode in modes) < count:
-        return torch.ones(len(images.prior.precision)).double()
-    return fitted_inflation(modes, truths).clamp(min=1.0)
+
+    def refined() -> Iterator[tuple[ParticlePosterior, Latents]]:
+        # Batch by batch: at 128 pixels 10,000 images would take a gigabyte.
+        for batch, truth in drawn_batches(images, count, generator):
+            yield refinement.infer(batch, images.projector, images.prior, None), truth
+            monitor.advance(len(batch))
+
+    return inflation_near_truths(refined(), refinement.symmetry)

@@ -8,7 +8,7 @@ something to see. All poses can be searched again, with maps of several conforma
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -53,7 +53,9 @@ _FIRST_SNR, _GROWING = 30.0, 4
 
 _FIRST_CONTRAST_SD = 0.1
 
-_SEARCHED_MODES = 3
+SEARCHED_MODES = 3
+"""Of each particle, that are kept."""
+
 _SEARCHED_CELLS = 48
 """Of the coarse grid, that are looked at closer. Of 2,000 closed among 4,000 open and
 closed adenylate kinases (64 pixels, -10 dB) 1.8, 1.6 and 1.2 % were lost with 24, with
@@ -159,7 +161,7 @@ class SubspaceLoop:
         generator = torch.Generator().manual_seed(self.config.seed)
         z = torch.randn(len(poses), self.config.dims, generator=generator).double()
         start = Latents(poses.pose, poses.defocus_offset_angstrom, self._usual(z))
-        return SubspaceState(ParticlePosterior.at(start, _SEARCHED_MODES))
+        return SubspaceState(ParticlePosterior.at(start, SEARCHED_MODES))
 
     def _usual(self, z: Tensor) -> Tensor:
         """Return z with the usual contrast before it, where that is modelled."""
@@ -304,7 +306,7 @@ class SubspaceLoop:
             volumes,
             self._plan(),
             self.problem.max_shift_angstrom,
-            _SEARCHED_MODES,
+            SEARCHED_MODES,
         )
         # The random z is not looked at.
         state = self.begun(unknown_posterior(len(self.problem.particles)).mode())
@@ -334,9 +336,6 @@ class SubspaceLoop:
     def refinement(self) -> LocalRefinement:
         """The refinement of pose and z together, at the radius of the maps."""
         return LocalRefinement(_STEPS, reach_radian(self.config.map_radius))
-
-    kept_modes: ClassVar[int] = _SEARCHED_MODES
-    """Modes of each particle that are kept."""
 
     def _plan(self) -> SearchPlan:
         problem, radius = self.problem, self.config.radius
@@ -383,4 +382,4 @@ class SubspaceLoop:
 
 
 def _kept(one: InferredBatch[SubspaceProjector]) -> ParticlePosterior:
-    return one.placed.best(_SEARCHED_MODES).with_first_covariance()
+    return one.placed.best(SEARCHED_MODES).with_first_covariance()
