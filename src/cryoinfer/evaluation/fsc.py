@@ -120,7 +120,7 @@ def cryobench_fsc_area(
     weight = 1.0 if mask is None else mask.double()
     a, b = (_transform(one.double() * weight) for one in (estimated, true))
     # Floors of the distance; the last shells of the bins lie beyond the curve.
-    inside = _correlate_shells(a, b, _distance(box, a.device).floor_().long())
+    inside = _correlate_shells(a, b, shell_distance(box, a.device).floor_().long())
     fsc = torch.cat([inside.new_ones(1), inside[: box // 2 - 1]])
     return float(torch.trapezoid(fsc.abs() if absolute else fsc) / box)
 
@@ -221,11 +221,11 @@ def _transform(density: Tensor) -> Tensor:
 
 def _shells(box: int, device: torch.device) -> Tensor:
     """Return round(|k|) of every coefficient of a half-transform."""
-    return _distance(box, device).round_().long()
+    return shell_distance(box, device).round_().long()
 
 
-def _distance(box: int, device: torch.device) -> Tensor:
-    """Return |k| of every coefficient of a half-transform."""
+def shell_distance(box: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return |k| of every coefficient of a half-transform, in shells."""
     whole = torch.fft.fftfreq(box, 1 / box, dtype=torch.float64, device=device)
     half = torch.arange(box // 2 + 1, dtype=torch.float64, device=device)
     squared = whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2

@@ -18,6 +18,7 @@ from cryoinfer.arithmetic import (
     real_fourier_transform_3d,
 )
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation.fsc import shell_distance
 from cryoinfer.interfaces import SILENT, Monitor
 
 THRESHOLD = 0.143
@@ -89,6 +90,7 @@ def local_resolution(
             f"edge, found {tuple(half1.shape)} and {tuple(half2.shape)}"
         )
     transforms = [real_fourier_transform_3d(half.double()) for half in (half1, half2)]
+    mean, distance = 0.5 * (transforms[0] + transforms[1]), shell_distance(n)
     shells = band_shells(n)
     resolution = torch.full((n, n, n), math.nan, dtype=torch.float64)
     filtered = torch.zeros((n, n, n), dtype=torch.float64)
@@ -102,7 +104,8 @@ def local_resolution(
         crossed = crossing(before, now, last, shell) if number else torch.tensor(1.0)
         resolution = torch.where(falls, length / crossed, resolution)
         weight = torch.where(resolution.isnan(), _amplitude_weight(now), 0.0)
-        filtered += weight * _band_of_mean(transforms, n, shells, number)
+        share = band_filter(distance, shells, number)
+        filtered += weight * inverse_real_fourier_transform_3d(mean * share, n)
         before = now
         monitor.advance(1)
     resolution = resolution.nan_to_num(nan=2.0 * voxel_size_angstrom)
@@ -157,13 +160,6 @@ def _amplitude_weight(correlation: Tensor) -> Tensor:
     return torch.sqrt(2.0 * positive / (1.0 + positive))
 
 
-def _frequencies(n: int) -> Tensor:
-    """Return the length of every frequency of a half-transform, in shells."""
-    whole = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
-    half = torch.arange(n // 2 + 1, dtype=torch.float64)
-    return (whole[:, None, None] ** 2 + whole[:, None] ** 2 + half**2).sqrt()
-
-
 def _cropped(transform: Tensor, n: int, box: int) -> Tensor:
     """Return the transform of the same map on fewer voxels; box is even or n."""
     if box == n:
@@ -176,14 +172,6 @@ def _cropped(transform: Tensor, n: int, box: int) -> Tensor:
     return out
 
 
-def _band_of_mean(
-    transforms: list[Tensor], n: int, shells: list[float], number: int
-) -> Tensor:
-    share = band_filter(_frequencies(n), shells, number)
-    both = 0.5 * (transforms[0] + transforms[1])
-    return inverse_real_fourier_transform_3d(both * share, n)
-
-
 def _band_correlation(
     transforms: list[Tensor], n: int, shells: list[float], number: int
 ) -> Tensor:
@@ -191,7 +179,7 @@ def _band_correlation(
     shell = shells[number]
     box = min(n, 2 * math.ceil(_SAMPLES_A_PERIOD * shell / 2) + 2)
     # In the order of sums that are divided at last: fewer voxels, the same values.
-    share = band_filter(_frequencies(box), shells, number)
+    share = band_filter(shell_distance(box), shells, number)
     a, c = (
         inverse_real_fourier_transform_3d(_cropped(one, n, box) * share, box)
         for one in transforms
@@ -218,7 +206,7 @@ def window_transform(box: int, shell: float) -> Tensor:
         Frequency of the band.
     """
     sigma_over_box = _WINDOW_PERIODS / shell
-    phase = 2.0 * torch.pi * sigma_over_box * _frequencies(box)
+    phase = 2.0 * torch.pi * sigma_over_box * shell_distance(box)
     return torch.exp(-0.5 * phase.square())
 
 

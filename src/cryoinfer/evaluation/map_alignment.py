@@ -25,6 +25,7 @@ from cryoinfer.evaluation.rigid_search import (
     MapPair,
     fit_frame,
     narrow,
+    on_few_voxels,
     resampled,
     score_rotations,
     search_all,
@@ -136,7 +137,7 @@ def align_maps(
         None if pair.mask is None else padded_to_even(pair.mask),
         _even_length(pair),
     )
-    small = even.on(min(FITTED_BOXES[0], even.fixed.shape[-1]))
+    small = on_few_voxels(even)
     hands = (False, True) if hand == "both" else (False,)
     tried = [proposed(small, mirrored, method, partial) for mirrored in hands]
     best = max(tried, key=lambda one: one.score)
@@ -206,7 +207,7 @@ def proposed(pair: MapPair, mirrored: bool, method: Method, partial: bool) -> Fo
     """
     if method == "search":
         return search_all(pair, mirrored)
-    small = pair.on(min(FITTED_BOXES[0], pair.fixed.shape[-1]))
+    small = on_few_voxels(pair)
     propose = transport_rotations if method == "transport" else bayesian_rotations
     rotation = propose(small, mirrored, partial)
     if not len(rotation):  # too few points to tell

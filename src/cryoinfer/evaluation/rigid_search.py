@@ -168,7 +168,7 @@ def likeliest_frame(pair: MapPair) -> Agreement:
     Agreement
         In that frame.
     """
-    maps = _on_few_voxels(pair)
+    maps = on_few_voxels(pair)
     same, other = (search_all(maps, mirrored) for mirrored in (False, True))
     best = same if same.score >= other.score else other
     return fit_frame(maps, best.alignment)
@@ -182,7 +182,7 @@ def frame_as_it_lies(pair: MapPair) -> Agreement:
     pair : MapPair
         Of an even box.
     """
-    fsc = _on_few_voxels(pair).fsc()
+    fsc = on_few_voxels(pair).fsc()
     return Agreement(GlobalAlignment.identity(), fsc, pair.length_angstrom)
 
 
@@ -192,7 +192,8 @@ def correlation_as_they_lie(maps: MapPair) -> float:
     return float(torch.corrcoef(torch.stack((fixed.flatten(), moving.flatten())))[0, 1])
 
 
-def _on_few_voxels(pair: MapPair) -> MapPair:
+def on_few_voxels(pair: MapPair) -> MapPair:
+    """Return two maps on the voxels of a first fit, at most 32 along an edge."""
     return pair.on(min(FITTED_BOXES[0], pair.fixed.shape[-1]))
 
 
