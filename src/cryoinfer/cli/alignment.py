@@ -122,7 +122,7 @@ def alignment_cautions(found: MapAlignment) -> Iterator[str]:
             "nothing unless the maps are known to show one molecule."
         )
     if found.is_ambiguous() and found.rival is not None:
-        apart = _angle(found.rival.rotation.mT @ found.alignment.rotation)
+        apart = turn_degrees(found.rival.rotation.mT @ found.alignment.rotation)
         hands = ", in the other hand" * (
             found.rival.mirrored != found.alignment.mirrored
         )
@@ -135,7 +135,7 @@ def alignment_cautions(found: MapAlignment) -> Iterator[str]:
 
 def spelled_motion(alignment: GlobalAlignment) -> str:
     """Return a motion in a few words, as of the moving map."""
-    turn = _angle(alignment.rotation)
+    turn = turn_degrees(alignment.rotation)
     shift = float(alignment.origin_angstrom.norm())
     mirror = "mirrored, then " * alignment.mirrored
     return f"{mirror}turned by {turn:.1f} degrees and shifted by {shift:.1f} A"
@@ -166,7 +166,8 @@ def _rows(found: MapAlignment, moved: Tensor, reference: MapFile) -> dict[str, s
     }
 
 
-def _angle(rotation: Tensor) -> float:
+def turn_degrees(rotation: Tensor) -> float:
+    """Return the angle of a rotation."""
     return math.degrees(float(geodesic_angle(rotation, torch.eye(3).to(rotation))))
 
 

@@ -1,6 +1,5 @@
 """Two maps compared, shell by shell."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from cryoinfer.cli.alignment import alignment_cautions, spelled_motion
+from cryoinfer.cli.alignment import (
+    alignment_cautions,
+    spelled_motion,
+    turn_degrees,
+)
 from cryoinfer.cli.map_inputs import (
     PIXEL_OPTION,
     read_mask_of,
@@ -27,7 +30,6 @@ from cryoinfer.evaluation.fsc import (
 )
 from cryoinfer.evaluation.map_alignment import MapAlignment, align_maps, moved_map
 from cryoinfer.evaluation.rigid_search import MapPair, best_frame
-from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.io.mrc import MapFile
 from cryoinfer.results.run_files import (
     CORRECTED,
@@ -172,7 +174,7 @@ def _motion(half1: MapFile, half2: MapFile, mask: Tensor | None) -> Iterator[str
     found = best_frame(MapPair(*maps, mask, length))
     if found is None:
         return
-    angle = math.degrees(float(geodesic_angle(found.alignment.rotation, torch.eye(3))))
+    angle = turn_degrees(found.alignment.rotation)
     shift = float(found.alignment.origin_angstrom.norm())
     is_mirrored = found.alignment.mirrored
     lie = "are of opposite hands" if is_mirrored else "lie apart"

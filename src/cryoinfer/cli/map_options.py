@@ -1,7 +1,7 @@
 """Options about maps: which they are, and their voxel size if no header says it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,37 +28,21 @@ MapPixelSize = Annotated[
     ),
 ]
 
-FirstMap = Annotated[
-    Path,
-    typer.Argument(
-        help="A half-map, or any map.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
-]
+
+def _map(help_text: str) -> Any:
+    """Return the declaration of a map that is given by its place."""
+    return typer.Argument(
+        help=help_text, callback=inputs.a_file("MRC file"), show_default=False
+    )
+
+
+FirstMap = Annotated[Path, _map("A half-map, or any map.")]
 SecondMap = Annotated[
-    Path,
-    typer.Argument(
-        help="The other half-map, or any map of the same sampling.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
+    Path, _map("The other half-map, or any map of the same sampling.")
 ]
-MovingMap = Annotated[
-    Path,
-    typer.Argument(
-        help="The map to be moved.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
-]
+MovingMap = Annotated[Path, _map("The map to be moved.")]
 ReferenceMap = Annotated[
-    Path,
-    typer.Argument(
-        help="The map that it is brought onto, of the same sampling.",
-        callback=inputs.a_file("MRC file"),
-        show_default=False,
-    ),
+    Path, _map("The map that it is brought onto, of the same sampling.")
 ]
 Mask = Annotated[
     Path | None,
