@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from kept import Teller
-from measure import argument_parser, in_box, results_of, simulated
+from measure import argument_parser, results_of, simulated
+from noisy_sets import noisy_images
 from printed import Column, table
 from rows import HERE, Row
 from torch import Tensor
@@ -116,17 +117,8 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
         count = round(share * (options.n or 4000))
         if not count:
             continue
-        config = SimulationConfig(
-            structure,
-            n=count,
-            box=64,
-            pixel_size_angstrom=1.9,
-            snr_db=options.snr_db,
-            defocus_range_angstrom=(5000.0, 15000.0),
-            max_shift_angstrom=4.0,
-            seed=3 * seed + place,
-        )
-        config = in_box(config, options.box or 64)
+        box = options.box or 64
+        config = noisy_images(structure, count, 3 * seed + place, options.snr_db, box)
         # The noise of all is that of the first: it must not tell them apart.
         variance = signal_variance(config)
         whole = whole or variance

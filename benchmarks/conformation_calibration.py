@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from measure import argument_parser, results_of, simulated
+from noisy_sets import noisy_images
 from printed import Column, table
 from rows import Row
 
@@ -62,16 +63,7 @@ COLUMNS = (
 
 
 def configuration(name: str, snr_db: float, seed: int) -> SimulationConfig:
-    return SimulationConfig(
-        f"adenylate-kinase-{name}",
-        n=LENT,
-        box=BOX,
-        pixel_size_angstrom=PIXEL_SIZE,
-        snr_db=snr_db,
-        defocus_range_angstrom=(5000.0, 15000.0),
-        max_shift_angstrom=4.0,
-        seed=seed,
-    )
+    return noisy_images(f"adenylate-kinase-{name}", LENT, seed, snr_db, BOX)
 
 
 def subspace_of_states(snr_db: float, radius: int) -> Subspace:

@@ -16,11 +16,17 @@ the inference; the maps are made after it.
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from kept import Teller
-from measure import argument_parser, resolution_inside, results_of, simulated
+from measure import (
+    argument_parser,
+    resolution_inside,
+    results_of,
+    simulated,
+)
+from noisy_sets import noisy_images
 from printed import Column, table
 from rows import Row
 from torch import Tensor
@@ -77,17 +83,10 @@ class Set:
     @classmethod
     def made(cls, options: argparse.Namespace, seed: int) -> "Set":
         """Simulate, or read what was simulated before."""
-        config = SimulationConfig(
-            "adenylate-kinase-closed",
-            n=options.n or options.images,
-            box=options.box or 64,
-            pixel_size_angstrom=1.9 * 64 / (options.box or 64),
-            snr_db=options.snr_db,
-            defocus_range_angstrom=(5000.0, 15000.0),
-            max_shift_angstrom=4.0,
-            to="adenylate-kinase-open",
-            seed=seed,
-        )
+        count, box = options.n or options.images, options.box or 64
+        closed = "adenylate-kinase-closed"
+        config = noisy_images(closed, count, seed, options.snr_db, box)
+        config = replace(config, to="adenylate-kinase-open")
         folder = simulated(config)
         truth = Particles.load(folder / "truth.star")
         assert truth.pose is not None

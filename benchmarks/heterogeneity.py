@@ -23,12 +23,12 @@ from dataclasses import replace
 import torch
 from kept import Teller
 from measure import argument_parser, results_of, simulated
+from noisy_sets import noisy_images
 from printed import Column, table
 from rows import Row
 
 from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.evaluation.conformation import confusion_error
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.records import Pose
@@ -120,16 +120,8 @@ def simulated_states(
     names = (STATES[0], STATES[0]) if options.homogeneous else STATES
     parts, poses = [], []
     for number, name in enumerate(names):
-        config = SimulationConfig(
-            name,
-            n=count // 2,
-            box=options.box or 64,
-            pixel_size_angstrom=1.9 * 64 / (options.box or 64),
-            snr_db=options.snr_db,
-            defocus_range_angstrom=(5000.0, 15000.0),
-            max_shift_angstrom=4.0,
-            seed=seed + number,
-        )
+        box = options.box or 64
+        config = noisy_images(name, count // 2, seed + number, options.snr_db, box)
         folder = simulated(config)
         parts.append(Particles.load(folder / "particles.star"))
         pose = Particles.load(folder / "truth.star").pose

@@ -20,6 +20,7 @@ import mrcfile
 import numpy as np
 from kept import Teller
 from measure import argument_parser, results_of, simulated
+from noisy_sets import noisy_images
 from printed import Column, table
 from rows import Row
 
@@ -53,16 +54,7 @@ COLUMNS = (
 
 
 def plain(options: argparse.Namespace, seed: int) -> SimulationConfig:
-    return SimulationConfig(
-        STATES[0],
-        n=options.n or IMAGES,
-        box=64,
-        pixel_size_angstrom=1.9,
-        snr_db=-10.0,
-        defocus_range_angstrom=(5000.0, 15000.0),
-        max_shift_angstrom=4.0,
-        seed=seed,
-    )
+    return noisy_images(STATES[0], options.n or IMAGES, seed)
 
 
 def one_state(options: argparse.Namespace, seed: int) -> Path:
