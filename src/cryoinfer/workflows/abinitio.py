@@ -18,7 +18,7 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.random_start import RandomStartConfig, random_start
-from cryoinfer.workflows.resolution_schedule import ScheduleState
+from cryoinfer.workflows.schedule_state import ScheduleState
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.world import ALONE, World
 

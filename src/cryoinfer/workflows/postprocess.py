@@ -20,9 +20,11 @@ from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.random_start import BEGINNING
 from cryoinfer.workflows.resolution_schedule import (
     Alternated,
-    ScheduleState,
     alternate,
     shared_resolution,
+)
+from cryoinfer.workflows.schedule_state import (
+    ScheduleState,
     state_from_dict,
     state_to_dict,
 )

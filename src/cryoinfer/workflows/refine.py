@@ -32,10 +32,8 @@ from cryoinfer.workflows.problem import (
     start_radius,
 )
 from cryoinfer.workflows.reconstruct import given_poses, insert_all
-from cryoinfer.workflows.resolution_schedule import (
-    ScheduleState,
-    agreement_radius,
-)
+from cryoinfer.workflows.resolution_schedule import agreement_radius
+from cryoinfer.workflows.schedule_state import ScheduleState
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.structure_update import find_mask
 from cryoinfer.world import ALONE, World

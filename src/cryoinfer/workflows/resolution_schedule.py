@@ -32,12 +32,12 @@ from cryoinfer.workflows.iteration import (
 from cryoinfer.workflows.particle_pass import Accumulator
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.residual_noise import measured_noise
+from cryoinfer.workflows.schedule_state import ScheduleState, state_to_dict
 from cryoinfer.workflows.structure_update import (
     THRESHOLD,
     StructureUpdate,
     UpdatedStructure,
 )
-from cryoinfer.world import World
 
 P = TypeVar("P", bound=Projector)
 A = TypeVar("A", bound=Accumulator[Any])
@@ -64,116 +64,11 @@ _PATIENCE = (5, 1)
 _LAST_PATIENCE = 2
 """Further passes at the last radius after which the march ends, settled or not."""
 
-_NUMBERS = (
-    "map_radius",
-    "radius",
-    "start_radius",
-    "shared_radius",
-    "done",
-    "searching",
-    "settled",
-    "stayed",
-)
-"""Fields of a :class:`ScheduleState` that are plain numbers."""
-
 _MEMORY = 3
 """Passes whose maps are mixed."""
 
 _GROWTH = 1.6
 """Map radius over the radius where the halves agree: room to see the FSC fall."""
-
-
-@dataclass(frozen=True)
-class ScheduleState:
-    """All that one pass hands to the next; what a checkpoint keeps.
-
-    Attributes
-    ----------
-    posterior : ParticlePosterior
-    noise : tuple of Tensor
-        Power per optics group and ring.
-    maps : tuple of two Tensor, shape (m, m, m)
-        References of the halves: filtered and masked.
-    map_radius : int
-        Fourier radius that the maps hold.
-    radius : int
-        Fourier radius to which the halves agree.
-    start_radius : int
-        Fourier radius of the first passes.
-    shared_radius : int
-        Fourier radius of the map that both halves began with; 0 if each had its own.
-    done : int
-        Passes behind us.
-    searching : bool
-        Whether the next pass searches all poses.
-    settled : bool
-        Whether poses moved by less than their posteriors' width at this radius.
-    stayed : int
-        Passes at this radius.
-    iterations : tuple of Iteration
-    rounds : tuple of AndersonStep
-        The last passes, the latest first.
-    """
-
-    posterior: ParticlePosterior
-    noise: tuple[Tensor, ...]
-    maps: tuple[Tensor, Tensor]
-    map_radius: int
-    radius: int
-    start_radius: int
-    shared_radius: int
-    done: int
-    searching: bool
-    settled: bool
-    stayed: int
-    iterations: tuple[Iteration, ...]
-    rounds: tuple[AndersonStep, ...] = ()
-
-    @classmethod
-    def searching_from(
-        cls,
-        posterior: ParticlePosterior,
-        noise: tuple[Tensor, ...],
-        maps: tuple[Tensor, Tensor],
-        radius: int,
-    ) -> "ScheduleState":
-        """Return the state before all poses are searched.
-
-        Parameters
-        ----------
-        posterior : ParticlePosterior
-            Of all particles, unknown.
-        noise : tuple of Tensor
-        maps : tuple of two Tensor, shape (..., m, m, m)
-            One structure for both halves.
-        radius : int
-            Fourier radius that they hold.
-        """
-        return cls(
-            posterior,
-            noise,
-            maps,
-            map_radius=radius,
-            radius=radius,
-            start_radius=radius,
-            shared_radius=radius,
-            done=0,
-            searching=True,
-            settled=False,
-            stayed=0,
-            iterations=(),
-        )
-
-    def of_first(self, world: World) -> "ScheduleState":
-        """Return the state with all that the first process has decided.
-
-        Processes compute alike, but on different machines the last bits may differ, and
-        none must march on while another rests. Posteriors have been gathered already.
-        """
-        if world.size == 1:
-            return self
-        decided = world.of_first(replace(self, posterior=self.posterior[:0]))
-        return replace(decided, posterior=self.posterior)
 
 
 @dataclass(frozen=True)
@@ -370,31 +265,3 @@ def shared_resolution(problem: Problem, state: ScheduleState) -> float | None:
     if state.shared_radius == 0:
         return None
     return problem.grid.resolution_at(state.shared_radius + 1)
-
-
-def state_to_dict(state: ScheduleState) -> dict[str, object]:
-    """Return the state as tensors, numbers and strings, for a checkpoint."""
-    return {
-        "posterior": state.posterior.to_state(),
-        "noise": list(state.noise),
-        "maps": list(state.maps),
-        "rounds": [dict(vars(one)) for one in state.rounds],
-        "numbers": {name: getattr(state, name) for name in _NUMBERS},
-        "iterations": [dict(vars(iteration)) for iteration in state.iterations],
-    }
-
-
-def state_from_dict(saved: dict[str, object]) -> ScheduleState:
-    """Invert :func:`state_to_dict`."""
-    values: dict[str, Any] = saved
-    posterior = ParticlePosterior.of_state(values["posterior"])
-    iterations = tuple(Iteration(**entry) for entry in values["iterations"])
-    first, second = values["maps"]
-    return ScheduleState(
-        posterior,
-        noise=tuple(values["noise"]),
-        maps=(first, second),
-        rounds=tuple(AndersonStep(**one) for one in values["rounds"]),
-        iterations=iterations,
-        **values["numbers"],
-    )

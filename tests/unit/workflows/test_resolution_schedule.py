@@ -9,8 +9,10 @@ from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import AndersonStep
 from cryoinfer.workflows.resolution_schedule import (
-    ScheduleState,
     agreement_radius,
+)
+from cryoinfer.workflows.schedule_state import (
+    ScheduleState,
     state_from_dict,
     state_to_dict,
 )
