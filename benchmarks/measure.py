@@ -134,7 +134,9 @@ def measure_cases(
 
 def simulated(config: SimulationConfig) -> Path:
     """Return the folder of a simulated set, made if it is absent."""
-    text = json.dumps(asdict(config), sort_keys=True)
+    usual = asdict(SimulationConfig())
+    chosen = {k: v for k, v in asdict(config).items() if v != usual[k]}
+    text = json.dumps(chosen, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     name = f"{Path(config.structure).stem}-{config.n}-{config.box}-{digest}"
     folder = HERE / "data" / name

@@ -16,6 +16,7 @@ from cryoinfer.cli.terminal import say
 from cryoinfer.data.junk import EDGE, ICE, parse_junk
 from cryoinfer.data.model_parts import ModelParts
 from cryoinfer.data.motions import Motion
+from cryoinfer.data.path_density import PathDensity
 from cryoinfer.data.simulate import (
     TRUE_MAP,
     SimulationConfig,
@@ -24,6 +25,7 @@ from cryoinfer.data.simulate import (
 from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.simulated_set import Composition
 from cryoinfer.data.structure_names import PRESET_NAMES
+from cryoinfer.data.turns import Turn
 from cryoinfer.errors import InputError
 from cryoinfer.io.replacing import named_as
 
@@ -74,6 +76,20 @@ def read_composition(
     kinds = tuple(one for text in junk for one in parse_junk(text))
     parts = tuple(ModelParts.parse(text) for text in without)
     return Composition(tuple(also), parts, shares, kinds)
+
+
+def read_path(turn: str | None, along: str | None) -> dict[str, Any]:
+    """Read a turn, and how particles are distributed along it or another path.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read.
+    """
+    return {
+        "turn": None if turn is None else Turn.parse(turn),
+        "along": None if along is None else PathDensity.parse(along),
+    }
 
 
 def read_motions(texts: Sequence[str]) -> tuple[Motion, ...]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli import options as opt
 
-_MICROMETRE_ANGSTROM = 1e4
+_ANGSTROM = 1e4  # in a micrometre
 
 Structure = Annotated[
     str,
@@ -146,6 +146,25 @@ JunkShare = Annotated[
         "be repeated.",
     ),
 ]
+BFactor = Annotated[
+    float | None,
+    typer.Option(
+        "--b-factor",
+        metavar="A2",
+        help="B-factor that blurs the structure, in A^2.",
+        callback=numbers.distance(),
+    ),
+]
+ContrastSd = Annotated[
+    float | None,
+    typer.Option(
+        "--contrast-sd",
+        metavar="SD",
+        help="Spread of the contrast of particles about 1, as of ice of uneven "
+        "thickness.",
+        callback=numbers.between(0.0, 1.0),
+    ),
+]
 Views = Annotated[
     Literal["uniform", "preferred", "one"] | None,
     typer.Option(help="Distribution of the views."),
@@ -179,6 +198,8 @@ def simulate(
     without: Without = None,
     population: Population = None,
     junk: JunkShare = None,
+    b_factor: BFactor = None,
+    contrast_sd: ContrastSd = None,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
@@ -190,8 +211,6 @@ def simulate(
     """
     from cryoinfer.cli import simulation
     from cryoinfer.cli.threads import use_threads
-    from cryoinfer.data.path_density import PathDensity
-    from cryoinfer.data.turns import Turn
 
     use_threads(threads)
     changes: dict[str, Any] = {
@@ -202,6 +221,8 @@ def simulate(
         "noise": noise,
         "views": views,
         "optics_groups": optics_groups,
+        "b_factor_angstrom2": b_factor,
+        "contrast_sd": contrast_sd,
         "to": to,
         "seed": seed,
     }
@@ -212,14 +233,12 @@ def simulate(
         changes["trajectory"] = str(trajectory)
     if motions:
         changes["motions"] = simulation.read_motions(motions)
-    changes["turn"] = None if turn is None else Turn.parse(turn)
-    changes["along"] = None if along is None else PathDensity.parse(along)
+    changes |= simulation.read_path(turn, along)
     changes["composition"] = simulation.read_composition(
         also or (), without or (), population, junk or ()
     )
     if defocus is not None:
-        changes["defocus_range_angstrom"] = tuple(
-            one * _MICROMETRE_ANGSTROM for one in defocus
-        )
+        low, high = defocus
+        changes["defocus_range_angstrom"] = (low * _ANGSTROM, high * _ANGSTROM)
     config = simulation.configure(structure, changes)
     simulation.simulate(config, out, overwrite, Console())

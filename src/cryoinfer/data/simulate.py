@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.arithmetic import reproducible_sum
@@ -14,7 +15,9 @@ from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.path_density import PathDensity
 from cryoinfer.data.simulated_acquisition import (
+    CONTRAST,
     Views,
+    draw_contrast,
     draw_optics,
     draw_poses,
     noise_of_variance,
@@ -84,6 +87,8 @@ class SimulationConfig:
         further one has a pixel larger by a tenth, and every second one 200 kV.
     b_factor_angstrom2 : float
         Blurs the structure.
+    contrast_sd : float
+        Of what the signal of a particle is multiplied by, about 1.
     motions : tuple of Motion
         Along normal modes; without any, and without a path, the structure is rigid.
     trajectory : str or None
@@ -114,6 +119,7 @@ class SimulationConfig:
     views: Views = "uniform"
     optics_groups: int = 1
     b_factor_angstrom2: float = 0.0
+    contrast_sd: float = 0.0
     motions: tuple[Motion, ...] = ()
     trajectory: str | None = None
     to: str | None = None
@@ -188,6 +194,8 @@ class Simulation:
         The truth, float64, length n.
     optics : Optics
         Of length n.
+    contrast : Tensor of float32, shape (n,)
+        What the signal of each is multiplied by.
     noise_seed : int
         Of the noise, so that it can be drawn again.
     """
@@ -198,6 +206,7 @@ class Simulation:
     model: ImageModel
     latents: Latents
     optics: Optics
+    contrast: Tensor
     noise_seed: int
 
     @classmethod
@@ -226,7 +235,10 @@ class Simulation:
         noise_seed = int(torch.randint(2**62, (), generator=generator))
         silent = GaussianNoise.white(0.0, config.box)
         model = ImageModel(shown.structure, silent, config.box)
-        simulation = cls(config, shown, drawn, model, latents, optics, noise_seed)
+        contrast = draw_contrast(config.n, config.contrast_sd, noise_seed)
+        simulation = cls(
+            config, shown, drawn, model, latents, optics, contrast, noise_seed
+        )
         if config.snr_db is None:
             return simulation
         variance = simulation._signal_variance() / 10 ** (config.snr_db / 10)
@@ -238,7 +250,9 @@ class Simulation:
         generator = torch.Generator().manual_seed(self.noise_seed)
         for index in torch.arange(self.config.n).split(_BATCH):
             optics = self.optics[index]
-            images = self.model.sample(self.latents[index], optics, generator)
+            signal = self.model.mean(self.latents[index], optics)
+            noise = self.model.noise.sample(len(index), self.config.box, generator)
+            images = signal * self.contrast[index, None, None] + noise.to(signal)
             yield ParticleBatch(images, optics, index)
 
     def density(self) -> Tensor:
@@ -336,7 +350,7 @@ def simulate(
         table,
         pose=simulation.latents.pose,
         class_number=simulation.drawn.class_number,
-        results=simulation.shown.columns(simulation.drawn),
+        results=_true_columns(simulation),
     )
     table_to_relion(truth).write(out / "truth.star")
     off = with_defocus_error(table.optics, config.defocus_error_angstrom, config.seed)
@@ -360,6 +374,14 @@ def _shown(config: SimulationConfig) -> SimulatedSet:
             f"{side / 2:.1f} A: use a larger box or pixel."
         )
     return shown
+
+
+def _true_columns(simulation: Simulation) -> dict[str, NDArray[np.generic]]:
+    """Return what is true of images, beside poses, in columns of a particle file."""
+    columns = simulation.shown.columns(simulation.drawn)
+    if simulation.config.contrast_sd > 0:
+        columns[CONTRAST] = simulation.contrast.numpy()
+    return columns
 
 
 def _table(simulation: Simulation, stack_name: str) -> ParticleTable:

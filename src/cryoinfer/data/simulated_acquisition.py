@@ -56,6 +56,29 @@ def _rotations_near_z(n: int, generator: torch.Generator) -> Tensor:
     return roma.euler_to_rotmat("ZYZ", angles).mT
 
 
+CONTRAST = "cryoinferContrast"
+"""Column of what the signal of a particle is multiplied by."""
+
+_LEAST_CONTRAST = 0.1
+
+
+def draw_contrast(n: int, sd: float, seed: int) -> Tensor:
+    """Draw what the signals of n particles are multiplied by, float32, shape (n,).
+
+    Normal about 1, never below 0.1: ice differs in thickness.
+
+    Parameters
+    ----------
+    n : int
+    sd : float
+    seed : int
+        Of a generator of their own: poses and noise are those of equal particles.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = 1 + sd * torch.randn(n, generator=generator)
+    return drawn.clamp(min=_LEAST_CONTRAST)
+
+
 def draw_optics(
     n: int,
     groups: int,

@@ -18,6 +18,7 @@ _LARGEST_ANGSTROM = 1e6
 _LARGEST_SEED = 2**63 - 1
 _DECIBELS = 100.0
 _SHARES_ERROR = 1e-6
+_LARGEST_CONTRAST_SD = 1.0
 
 _BYTES_OF_AN_IMAGE = 400
 """Of memory, for poses, optics and the table, whatever the box."""
@@ -61,6 +62,9 @@ def require_possible(settings: Mapping[str, Any]) -> None:
         "optics_groups must leave the last one, whose pixels are a tenth larger for "
         f"each, with up to {most} A: lower --optics-groups or --pixel-size (it would "
         f"have {coarsest:,.0f} A)": coarsest <= most,
+        f"contrast_sd must be 0 to {_LARGEST_CONTRAST_SD:g}": 0
+        <= settings["contrast_sd"]
+        <= _LARGEST_CONTRAST_SD,
         f"seed must be 0 to {_LARGEST_SEED}": 0 <= settings["seed"] <= _LARGEST_SEED,
     }
     for name in ("max_shift_angstrom", "b_factor_angstrom2", "defocus_error_angstrom"):

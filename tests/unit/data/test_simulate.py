@@ -17,6 +17,7 @@ from cryoinfer.data.simulate import (
     simulate,
     simulation_preset,
 )
+from cryoinfer.data.simulated_acquisition import CONTRAST, draw_contrast
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
@@ -148,6 +149,32 @@ def test_given_defoci_can_be_off(config: SimulationConfig, tmp_path: Path) -> No
     torch.testing.assert_close(
         error, given.defocus_v_angstrom - true.defocus_v_angstrom
     )
+
+
+def test_contrast_multiplies_the_signal_alone(
+    config: SimulationConfig, tmp_path: Path
+) -> None:
+    uneven = Simulation.of(replace(config, contrast_sd=0.3))
+    even = Simulation.of(config)
+    first, other = (next(iter(one.batches())).images for one in (even, uneven))
+    rows = torch.arange(len(first))
+    signal = even.model.mean(even.latents[rows], even.optics[rows])
+    contrast = uneven.contrast[rows, None, None]
+    # Single precision, of pixels whose noise is of order 1.
+    torch.testing.assert_close(
+        other - first, (contrast - 1) * signal, atol=1e-5, rtol=0
+    )
+    simulate(replace(config, contrast_sd=0.3), tmp_path / "set")
+    written = Particles.load(tmp_path / "set" / "truth.star").table.results
+    # As a file holds it, with six digits.
+    assert written[CONTRAST] == pytest.approx(uneven.contrast.numpy(), abs=2e-6)
+
+
+def test_contrast_has_its_spread() -> None:
+    drawn = draw_contrast(100_000, 0.2, seed=0)
+    # Four standard errors of mean and spread.
+    assert float(drawn.mean()) == pytest.approx(1.0, abs=0.2 * 4 / 100_000**0.5)
+    assert float(drawn.std()) == pytest.approx(0.2, rel=4 / 200_000**0.5)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +314,8 @@ def test_an_unknown_structure_is_refused(config: SimulationConfig) -> None:
         {"optics_groups": 0},
         {"optics_groups": 11, "n": 10},
         {"optics_groups": 2000},  # the last one's pixel has 160 A
+        {"contrast_sd": -0.1},
+        {"contrast_sd": math.nan},
         {"b_factor_angstrom2": -1.0},
         {"b_factor_angstrom2": math.nan},
         {"defocus_error_angstrom": math.inf},
