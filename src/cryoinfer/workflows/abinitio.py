@@ -8,6 +8,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
+from cryoinfer.workflows.annealed_expectation import RandomStartConfig
 from cryoinfer.workflows.centre import centred
 from cryoinfer.workflows.iteration import InferenceChoice, unknown_posterior
 from cryoinfer.workflows.postprocess import alternate_to_result
@@ -17,7 +18,7 @@ from cryoinfer.workflows.problem import (
     initial_noise,
     start_radius,
 )
-from cryoinfer.workflows.random_start import RandomStartConfig, random_start
+from cryoinfer.workflows.random_start import random_start
 from cryoinfer.workflows.schedule_state import ScheduleState
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.world import ALONE, World

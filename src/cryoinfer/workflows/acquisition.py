@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cryoinfer.arithmetic import reproducible_mean, reproducible_sum
 from cryoinfer.data.particles import Particles
-from cryoinfer.inference.whitening import is_finite
+from cryoinfer.inference.whitening import WhitenedImages, is_finite
 
 _LOOKED_AT = 200
 """Images whose corners are looked at: their noise is known to a percent or better."""
@@ -28,6 +28,10 @@ _LIKE_KV = 1.0
 
 _STRONG = 2.0
 """Variance of an image over that of most: beyond it a hot pixel, or no particle."""
+
+_STRONG_AT_LOW_RADIUS = 4.0
+"""Power of an image over that of most at a low radius, where defocus and view change it
+too: among images of 0.5 to 3 micrometres without noise by a factor of 3."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,21 @@ class AcquisitionStatistics:
             times = math.sqrt(found / before) if before > 0 else math.inf
             said.append(f"noise {times:.3g} times as strong")
         return said
+
+
+def is_usual_power(images: WhitenedImages) -> Tensor:
+    """Tell which whitened images are no stronger than most, shape (b,).
+
+    At low radii the edge of a support film, or an ice crystal, has tens of times the
+    power of other images: a few of them would be all that a map shows.
+
+    Parameters
+    ----------
+    images : WhitenedImages
+        Of b particles, to a low radius.
+    """
+    power = images.coefficients.abs().square().mean(1)
+    return power <= _STRONG_AT_LOW_RADIUS * power.median()
 
 
 def is_usual(images: Tensor) -> Tensor:
