@@ -30,7 +30,6 @@ from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.data.simulated_set import Composition
 from cryoinfer.errors import NothingFoundError
 from cryoinfer.evaluation.junk import compare_junk
-from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.results.conformations import true_junk
 from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.workflows.heterogeneity import heterogeneity
@@ -128,7 +127,7 @@ def judged(found: Heterogeneity, folder: Path) -> Row:
     is_junk = true_junk(Particles.load(path).table)
     if not bool(is_junk.any()):
         return {}
-    compared = compare_junk(is_junk, score, is_outlier(score))
+    compared = compare_junk(is_junk, score, found.run.left_out())
     return {
         "auc": compared.auc,
         "flagged_junk": compared.flagged_junk,

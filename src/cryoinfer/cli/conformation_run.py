@@ -93,10 +93,7 @@ def _field_numbers(found: Heterogeneity) -> dict[str, Any]:
 
 
 def _left_out(found: Heterogeneity) -> LeftOut | None:
-    strange, unreadable = found.run.outlier_score_nats, found.run.unreadable
-    if strange is None or unreadable is None:
-        return None
-    return LeftOut.of(strange, unreadable)
+    return LeftOut.of_result(found.run)
 
 
 def _summary(folder: RunFolder, found: Heterogeneity) -> list[str]:

@@ -1,4 +1,4 @@
-"""Particles that an encoder has left out of the map: how many, and what that means."""
+"""Particles that a run has left out of its map: how many, and what that means."""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.inference.outlier_score import FALSE_ALARMS, is_outlier
+from cryoinfer.inference.outlier_score import FALSE_ALARMS, FALSE_DISCOVERIES
 from cryoinfer.results.flags import FLAG, LEFT_OUT, UNREADABLE, given_flags
+from cryoinfer.results.run_result import RunResult
 
 OWN_CONFORMATIONS = "the maps of their conformations"
 
@@ -29,39 +30,62 @@ class LeftOut:
     Attributes
     ----------
     particles : int
-        That the encoder was asked about.
+        That were judged.
     novel : int
         Flagged: their images are not like those of the map.
     unreadable : int
         With NaN or infinite pixels.
     first_unreadable : int
         Row of the first such particle, from 1; 0 if there is none.
+    judged_together : bool
+        Whether it took all of them to tell which are flagged; else each was judged
+        alone.
     """
 
     particles: int
     novel: int
     unreadable: int
     first_unreadable: int
+    judged_together: bool = False
 
     @classmethod
-    def of(
-        cls, outlier_score_nats: Tensor, unreadable: Tensor, used: Tensor | None = None
-    ) -> Self:
-        """Count those of a result.
+    def of_result(cls, result: RunResult, used: Tensor | None = None) -> Self | None:
+        """Count those of a result, if it has judged its particles.
 
         Parameters
         ----------
-        outlier_score_nats : Tensor, shape (n,)
-        unreadable : Tensor of bool, shape (n,)
+        result : RunResult
         used : Tensor of bool, shape (n,), optional
-            Which the encoder was asked about, by default all: of the others, which an
-            earlier run has flagged, it says nothing.
+            Which particles were judged, by default all: of the others, which an earlier
+            run has flagged, it says nothing.
+        """
+        outlier, unreadable = result.left_out(), result.unreadable
+        if outlier is None or unreadable is None:
+            return None
+        return cls.of(outlier, unreadable, used, result.outlier is not None)
+
+    @classmethod
+    def of(
+        cls,
+        outlier: Tensor,
+        unreadable: Tensor,
+        used: Tensor | None = None,
+        judged_together: bool = False,
+    ) -> Self:
+        """Count some particles.
+
+        Parameters
+        ----------
+        outlier, unreadable : Tensor of bool, shape (n,)
+        used : Tensor of bool, shape (n,), optional
+            As of :meth:`of_result`.
+        judged_together : bool
         """
         used = torch.ones_like(unreadable) if used is None else used
         rows = torch.nonzero(unreadable & used).flatten().tolist()
-        novel = int((is_outlier(outlier_score_nats) & ~unreadable & used).sum())
+        novel = int((outlier & ~unreadable & used).sum())
         first = rows[0] + 1 if rows else 0
-        return cls(int(used.sum()), novel, len(rows), first)
+        return cls(int(used.sum()), novel, len(rows), first, judged_together)
 
     @classmethod
     def of_results(cls, results: Mapping[str, Any]) -> Self | None:
@@ -75,10 +99,16 @@ class LeftOut:
 
     def novel_words(self, reference: str = "the encoder's map") -> str:
         """Say how many are flagged as unlike a reference, and what that means."""
+        counts = f"{self.novel:,} of {self.readable:,} ({self.share:.1%})"
+        if self.judged_together:
+            chance = f"; some {FALSE_DISCOVERIES:.0%} of these may show it all the same"
+            return (
+                f"{counts} are flagged as unlike the others' map, and left out of it"
+                f"{chance if self.novel else ''}"
+            )
         return (
-            f"{self.novel:,} of {self.readable:,} ({self.share:.1%}) are flagged as "
-            f"unlike {reference}, and left out of the new one; of particles that "
-            f"do show it, {FALSE_ALARMS:.0%} are flagged by chance"
+            f"{counts} are flagged as unlike {reference}, and left out of the new one; "
+            f"of particles that do show it, {FALSE_ALARMS:.0%} are flagged by chance"
         )
 
     def unreadable_words(self) -> str:
@@ -93,17 +123,18 @@ class LeftOut:
         if self.share <= _MANY:
             return None
         return (
-            "More than half of the particles do not fit the map that the encoder "
-            "learned. Either it does not know this molecule (or these images: their "
-            "CTF, contrast or noise), or its training has not converged. Do not trust "
-            "these poses, nor the map."
+            "More than half of the particles do not fit the map. Either it does not "
+            "show this molecule (or is of other images: their CTF, contrast or noise), "
+            "or what it was made by has not converged. Do not trust these poses, nor "
+            "the map."
         )
 
     def cautions(self, reference: str = "the encoder's map") -> tuple[str, ...]:
         """Return what the report should warn of; as :meth:`novel_words`."""
         said = []
         by_chance = FALSE_ALARMS * self.readable
-        if self.novel > by_chance + _CHANCE_DEVIATIONS * math.sqrt(by_chance):
+        unlikely = self.novel > by_chance + _CHANCE_DEVIATIONS * math.sqrt(by_chance)
+        if unlikely and not self.judged_together:
             said.append(f"{self.novel_words(reference)}.")
         if self.unreadable:
             said.append(f"Images: {self.unreadable_words()}.")

@@ -90,8 +90,7 @@ def write_found(
     iterations = []
     left_out: dict[str, Any] = {}
     if isinstance(result, RunResult):
-        if result.outlier_score_nats is not None and result.unreadable is not None:
-            counts = LeftOut.of(result.outlier_score_nats, result.unreadable, used)
+        if (counts := LeftOut.of_result(result, used)) is not None:
             left_out = counts.numbers()
         if result.prepared is not None:
             left_out[PREPARED] = int(result.prepared.sum())

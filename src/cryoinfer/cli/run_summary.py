@@ -3,6 +3,7 @@
 from cryoinfer.cli.handedness import hand_words
 from cryoinfer.cli.nothing_found import ONE_MAP, resolution_words, searched_words
 from cryoinfer.cli.options import RunOptions
+from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.cli.results import CAUTIONS
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.cli.terminal import aligned
@@ -15,7 +16,8 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
     found = folder.record.results
     seconds = sum(folder.record.stage_seconds.values())
     peak = format_bytes(folder.record.peak_memory_bytes)
-    path, halves, rows = folder.path, "the half-maps, masked", {}
+    path, halves = folder.path, "the half-maps, masked"
+    rows: dict[str, str] = {}
     if options.method != "search" and options.head != "known":
         halves = ONE_MAP
     if "searched_particles" in found:
@@ -24,6 +26,9 @@ def summary(folder: RunFolder, options: RunOptions) -> list[str]:
             f"{found['searched_particles']:,} particles",
             "Encoder": f"{found['verdict']}",
         }
+    left_out = LeftOut.of_results(found)
+    if left_out is not None and left_out.novel:
+        rows["Left out"] = left_out.novel_words()
     rows = {
         "Resolution": resolution_words(found, halves),
         **rows,

@@ -32,6 +32,7 @@ from cryoinfer.cli.watched_files import LeftFiles, Stamp, holds_particles, stamp
 from cryoinfer.data.joining import Joined, is_further, join, require_joinable
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.results import layout
 from cryoinfer.workflows.infer import (
     InferConfig,
@@ -366,9 +367,8 @@ class Watch:
     ) -> None:
         for remark in remarks:
             self._monitor.message(f"{name}: {remark}")
-        left_out = LeftOut.of(
-            found.particles.outlier_score_nats, found.particles.unreadable
-        )
+        strange = is_outlier(found.particles.outlier_score_nats)
+        left_out = LeftOut.of(strange, found.particles.unreadable)
         broken = left_out.unreadable
         total = 0 if self._inferred is None else len(self._inferred)
         self._monitor.message(

@@ -13,16 +13,19 @@ from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.results.run_record import RunRecord
 
 UNREADABLE = 2
+CONTRAST = "cryoinferContrast"
+"""What the map's projection is multiplied by in an image, 1 in the median."""
+
 OUTLIER_SCORE, FLAG = "cryoinferOutlierScore", "cryoinferFlag"
-"""How little an image is like one of the encoder's map, in nats, and what follows: 0 in
-the map, 1 an outlier that is left out, 2 without a pose, as the image holds NaN or
-infinite pixels."""
+"""How little an image is like one of the map, in nats, and what follows: 0 in the map,
+1 an outlier that is left out, 2 without a pose, as the image holds NaN or infinite
+pixels."""
 
 OUTLIER_SCORES = (OUTLIER_SCORE, "cryoinferNovelty")
 """The column of outlier scores, and what earlier versions called it in their files."""
 
 LEFT_OUT = "left_out"
-"""Key of the record: counts of what its own encoder left out of the map."""
+"""Key of the record: counts of what the run itself left out of its map."""
 
 OBEYED = "flagged_left_out"
 """Key of the record: how many were left out for flags that they had brought along."""
@@ -34,8 +37,8 @@ _FLAGS = (0, 1, UNREADABLE)
 def has_flags(record: RunRecord) -> bool:
     """Tell whether the flags of a run's particles say what it left out.
 
-    They are of its own encoder, or were obeyed; others that particles have brought
-    along are of an earlier run.
+    They are its own, or were obeyed; others that particles have brought along are of an
+    earlier run.
     """
     return LEFT_OUT in record.results or OBEYED in record.results
 
@@ -67,7 +70,7 @@ def given_flags(particles: Particles) -> Tensor:
 
 
 def read_flags(record: RunRecord, table: ParticleTable) -> Tensor:
-    """Return what the encoder of a run made of its particles: 0, 1 or 2, shape (n,).
+    """Return what a run made of its particles: 0, 1 or 2, shape (n,).
 
     Zeros where the run had none.
 

@@ -19,6 +19,7 @@ from cryoinfer.io.mrc import MapFile, read_cube
 from cryoinfer.results import layout
 from cryoinfer.results.conformation_files import read_conformation_posteriors
 from cryoinfer.results.flags import (
+    CONTRAST,
     LEFT_OUT,
     UNREADABLE,
     given_outlier_scores,
@@ -229,7 +230,7 @@ def _result(
             f"{len(table):,}. Copy both again, or repeat the run"
         )
     require_file(path / layout.NOISE, "noise of a run")
-    outlier_score, unreadable = _tested(record, table)
+    outlier_score, flags = _tested(record, table)
     return RunResult(
         reconstruction=maps,
         inferred=posteriors.modes(),
@@ -238,20 +239,31 @@ def _result(
         iterations=read_iterations(record),
         entropy_nats=_double(posteriors.entropy_nats),
         outlier_score_nats=outlier_score,
-        unreadable=unreadable,
+        outlier=None if flags is None or not _together(record) else flags == 1,
+        contrast=_optional(table.results.get(CONTRAST)),
+        unreadable=None if flags is None else flags == UNREADABLE,
     )
 
 
 def _tested(
     record: RunRecord, table: ParticleTable
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return outlier scores, and which images were unreadable, if the run has them."""
+    """Return outlier scores and flags, if the run has them."""
     found = given_outlier_scores(table)
     if LEFT_OUT not in record.results or found is None:
         return None, None
     score = torch.from_numpy(found.astype("float64"))
     score = torch.where(score >= INFINITE_NATS, torch.inf, score)
-    return score, read_flags(record, table) == UNREADABLE
+    return score, read_flags(record, table)
+
+
+def _together(record: RunRecord) -> bool:
+    """Tell whether all particles of a run were judged together."""
+    return bool(record.results[LEFT_OUT].get("judged_together", False))
+
+
+def _optional(values: Any) -> Tensor | None:
+    return None if values is None else _double(values)
 
 
 def _double(values: Any) -> Tensor:

@@ -21,7 +21,7 @@ from cryoinfer.io.mrc import MapFile, read_map, read_mask, write_map
 from cryoinfer.io.replacing import replace_file
 from cryoinfer.io.star import StarBlock, StarFile, read_star, text_column, write_star
 from cryoinfer.results import layout
-from cryoinfer.results.flags import FLAG, OUTLIER_SCORE, UNREADABLE
+from cryoinfer.results.flags import CONTRAST, FLAG, OUTLIER_SCORE, UNREADABLE
 from cryoinfer.results.posterior_files import Posteriors
 from cryoinfer.results.run_result import Reconstruction, RunResult
 
@@ -93,15 +93,16 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
 
 def flag_columns(result: RunResult) -> dict[str, NDArray[Any]]:
     """Return the outlier scores and what follows, if the run asked for them."""
-    from cryoinfer.inference.outlier_score import is_outlier
-
-    if result.outlier_score_nats is None or result.unreadable is None:
+    strange, left_out = result.outlier_score_nats, result.left_out()
+    if strange is None or left_out is None or result.unreadable is None:
         return {}
-    strange = result.outlier_score_nats
-    flag = is_outlier(strange).int()
+    flag = left_out.int()
     flag[result.unreadable] = UNREADABLE
     score = _finite(strange.nan_to_num(nan=INFINITE_NATS))
-    return {OUTLIER_SCORE: score, FLAG: flag.numpy()}
+    columns: dict[str, NDArray[Any]] = {OUTLIER_SCORE: score, FLAG: flag.numpy()}
+    if result.contrast is not None:
+        columns[CONTRAST] = _float32(result.contrast)
+    return columns
 
 
 def read_image_names(folder: Path) -> NDArray[Any]:

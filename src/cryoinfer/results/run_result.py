@@ -164,6 +164,11 @@ class RunResult:
     outlier_score_nats : Tensor, shape (n,), optional
         How little each image is like one of the map, where that was tested; infinite
         for an image that is not finite.
+    outlier : Tensor of bool, shape (n,), optional
+        Which particles were left out of the map as unlike it, where a whole set was
+        judged together; where each image was judged alone, its score tells.
+    contrast : Tensor of float64, shape (n,), optional
+        What the map's projection is multiplied by in each image, 1 in the median.
     unreadable : Tensor of bool, shape (n,), optional
         Which images hold NaN or infinite pixels, where there are outlier scores.
     prepared : Tensor of bool, shape (n,), optional
@@ -178,6 +183,8 @@ class RunResult:
     iterations: tuple[Iteration, ...]
     entropy_nats: Tensor | None = None
     outlier_score_nats: Tensor | None = None
+    outlier: Tensor | None = None
+    contrast: Tensor | None = None
     unreadable: Tensor | None = None
     prepared: Tensor | None = None
 
@@ -195,6 +202,14 @@ class RunResult:
         as the prior.
         """
         return self.inferred.normalised()
+
+    def left_out(self) -> Tensor | None:
+        """Return which particles are unlike the map, (n,); None where not tested."""
+        from cryoinfer.inference.outlier_score import is_outlier
+
+        if self.outlier is not None or self.outlier_score_nats is None:
+            return self.outlier
+        return is_outlier(self.outlier_score_nats)
 
     def entropy(self) -> Tensor:
         """Return the entropy of every posterior in nats, shape (n,)."""

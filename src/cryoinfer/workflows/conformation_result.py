@@ -12,10 +12,9 @@ from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.inference.field_projector import FieldProjector
 from cryoinfer.inference.outlier_score import (
     Fit,
-    InlierStatistics,
+    JudgedTogether,
     fit_at,
-    is_outlier,
-    outlier_score,
+    judge_together,
 )
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses
@@ -33,16 +32,14 @@ from cryoinfer.workflows.reconstruct import insert_all
 from cryoinfer.workflows.subspace_update import Subspace
 
 
-def outlier_scores(
+def judged_particles(
     problem: Problem,
     source: ImageSource,
     projector: Projector,
     posterior: ParticlePosterior,
     monitor: Monitor,
-) -> Tensor:
-    """Return how little each image is like one of its own conformation, nats, (n,).
-
-    What is usual is measured on the same particles, most of which show the maps.
+) -> JudgedTogether:
+    """Tell which images are unlike those of their own conformation.
 
     Parameters
     ----------
@@ -65,7 +62,7 @@ def outlier_scores(
     )
     zero = torch.zeros(len(problem.particles), dtype=torch.float64)
     found = run_pass(problem, step, posterior, Fit(zero, zero, zero, zero), monitor)
-    return outlier_score(found, InlierStatistics.of(found))
+    return judge_together(found)
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,8 @@ def found_conformations(
     low, posterior = found.low, found.posterior
     problem = problem.of_dims(len(found.maps) - 1)
     near = StrictImages(problem.grid, low.radius, noise)
-    strange = outlier_scores(problem, near, low, posterior, monitor)
-    shows = torch.nonzero(~is_outlier(strange)).squeeze(1)
+    judged = judged_particles(problem, near, low, posterior, monitor)
+    shows = torch.nonzero(~judged.outlier).squeeze(1)
     source = StrictImages(problem.grid, problem.grid.box // 2 - 1, noise)
     poses = posterior.mode()[shows]
     sums = insert_all(problem.of_rows(shows), source, poses, monitor)
@@ -153,7 +150,8 @@ def found_conformations(
         problem.half + 1,
         noise,
         iterations=(),
-        outlier_score_nats=strange,
+        outlier_score_nats=judged.outlier_score_nats,
+        outlier=judged.outlier,
         unreadable=torch.zeros(len(problem.particles), dtype=torch.bool),
     )
     whole = conformation_result(problem.particles, run, found.maps, last_radius, gain)

@@ -209,6 +209,8 @@ def with_rejected(
     blank = InferredParticles.unseen(len(rest), PosePrior(reach, 0.0))
     tested = {
         "outlier_score_nats": blank.outlier_score_nats,
+        "outlier": torch.ones(len(rest), dtype=torch.bool),
+        "contrast": torch.ones(len(rest)),
         "unreadable": unreadable[~used],
         "prepared": blank.prepared,
     }

@@ -13,6 +13,7 @@ from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.geometry.symmetry import nearest_mates
 from cryoinfer.inference.coarse import GRID_ORDER
 from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.outlier_score import Fit, fit_at
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import (
     GivenPoses,
@@ -24,7 +25,7 @@ from cryoinfer.inference.projector import Projector, residual
 from cryoinfer.inference.search import SearchPlan
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Indexable, Latents, Pose
-from cryoinfer.workflows.acquisition import is_usual
+from cryoinfer.workflows.acquisition import is_usual, is_usual_power
 from cryoinfer.workflows.half_set_alignment import SAME_FRAME, align_half_sets
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import (
@@ -33,7 +34,8 @@ from cryoinfer.workflows.particle_pass import (
     ParticlePass,
     run_pass,
 )
-from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.particle_quality import FIT_RADIUS, ParticleQuality
+from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.residual_noise import measured_noise
 
 MODES = 3
@@ -83,12 +85,15 @@ class IterationStart(Generic[P]):
         Noise power per optics group.
     posterior : ParticlePosterior
         Of all particles.
+    flagged : Tensor of bool, shape (n,)
+        Particles that the next structure and the noise are made without.
     """
 
     references: tuple[P, P]
     radius: int
     noise: tuple[Tensor, ...]
     posterior: ParticlePosterior
+    flagged: Tensor
 
 
 InferenceChoice = Callable[[IterationPlan], PoseInference[P]]
@@ -133,6 +138,8 @@ class IterationOutcome:
         Of all particles.
     noise_ratio : tuple of Tensor, each shape (rings,)
         Per optics group: mean power of the whitened residual; 0 where not measured.
+    quality : ParticleQuality
+        Of all particles; what follows is of those that are not flagged.
     pose_change_radian : float
         Median rotation from the estimate before.
     far_share : float
@@ -143,6 +150,7 @@ class IterationOutcome:
 
     posterior: ParticlePosterior
     noise_ratio: tuple[Tensor, ...]
+    quality: ParticleQuality
     pose_change_radian: float
     far_share: float
     gain_nats: float
@@ -160,11 +168,17 @@ class IterationRecord(Indexable):
         Rotation from the pose before, within the half's own frame.
     gain_nats : Tensor of float64, shape (n,)
         Log likelihood over that of no map.
+    fit : Fit
+        Of the map at the pose, at a low radius.
+    used : Tensor of bool, shape (n,)
+        Which the next structure is made of.
     """
 
     posterior: ParticlePosterior
     change_radian: Tensor
     gain_nats: Tensor
+    fit: Fit
+    used: Tensor
 
 
 class ResidualPower:
@@ -278,6 +292,7 @@ def run_iteration(
     IterationOutcome
     """
     references, noise, before = start.references, start.noise, start.posterior
+    problem = problem.measured_without(start.flagged)
     reach = max(plan.map_radius, plan.radius)
     # As far as there is a map, so that the next iteration knows its new rings.
     left = ResidualPower(problem, noise, min(reach, start.radius))
@@ -292,36 +307,44 @@ def run_iteration(
         references,
         problem.prior,
         inference,
-        lambda one: _record(problem, plan, one),
+        lambda one: _record(problem, plan, start.flagged, one),
         accumulators,
+        used=lambda record: record.used,
         radius=plan.radius,
         alignment=alignment,
     )
     zero = torch.zeros(len(problem.particles), dtype=torch.float64)
-    blank = IterationRecord(before, zero, zero)
+    no_fit = Fit(zero, zero, zero, zero)
+    blank = IterationRecord(before, zero, zero, no_fit, zero > 0)
     found = run_pass(problem, step, before, blank, monitor)
-    moved = found.change_radian > grid_step_radian(GRID_ORDER)
+    quality = ParticleQuality.of(found.fit, found.used)
+    shows = found[~quality.flagged]
+    moved = shows.change_radian > grid_step_radian(GRID_ORDER)
     return IterationOutcome(
         found.posterior,
         left.mean(),
-        float(found.change_radian.median()),
+        quality,
+        float(shows.change_radian.median()),
         float(reproducible_mean(moved.double())),
-        float(reproducible_mean(found.gain_nats)),
+        float(reproducible_mean(shows.gain_nats)),
     )
 
 
 def _record(
-    problem: Problem, plan: IterationPlan, one: InferredBatch[P]
+    problem: Problem, plan: IterationPlan, flagged: Tensor, one: InferredBatch[P]
 ) -> IterationRecord:
     rotation = one.posterior.mode().pose.rotation
     before = one.known.mode().pose.rotation
     same = nearest_mates(before, rotation, problem.symmetry_rotation)
     near = one.images.prefix(plan.radius)
     power = near.coefficients.abs().square().sum(1)
+    low = near.prefix(min(plan.radius, round(FIT_RADIUS * start_radius(problem))))
     return IterationRecord(
         kept_modes(one.placed),
         geodesic_angle(rotation, same),
         one.posterior.log_likelihood + power,
+        fit_at(one.projector, low, one.posterior.mode()),
+        is_usual_power(low).cpu() & ~flagged[one.batch.index.cpu()],
     )
 
 

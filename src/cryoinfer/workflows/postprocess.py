@@ -97,7 +97,8 @@ def finish(
         evidence=structure_evidence(problem, state.noise, sums),
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
-    inflation = _inflation(problem, state, reconstruction).sqrt()
+    known = problem.measured_without(state.quality.left_out)
+    inflation = _inflation(known, state, reconstruction).sqrt()
     posterior = posterior.inflated(inflation)
     result = RunResult(
         reconstruction=reconstruction,
@@ -105,6 +106,10 @@ def finish(
         random_subset=problem.half + 1,
         noise_power=state.noise,
         iterations=state.iterations,
+        outlier_score_nats=state.quality.outlier_score_nats,
+        outlier=state.quality.left_out,
+        contrast=state.quality.contrast,
+        unreadable=torch.zeros_like(state.quality.left_out),
     )
     monitor.advance()
     return result

@@ -94,6 +94,10 @@ class Problem:
         prior = replace(self.prior, conformation_sd_angstrom=(1.0,) * dims)
         return replace(self, prior=prior)
 
+    def measured_without(self, flagged: Tensor) -> Self:
+        """Return the problem whose noise is not measured on flagged particles, (n,)."""
+        return replace(self, noise_rows=self.noise_rows & ~flagged)
+
     def of_rows(self, rows: Tensor) -> Self:
         """Return the problem of some of the particles."""
         return replace(

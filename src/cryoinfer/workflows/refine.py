@@ -24,6 +24,7 @@ from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import MODES, unknown_posterior
+from cryoinfer.workflows.particle_quality import ParticleQuality
 from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
     Problem,
@@ -167,6 +168,7 @@ def _from_poses(
         settled=False,
         stayed=0,
         iterations=(),
+        quality=ParticleQuality.unknown(len(problem.particles)),
     )
 
 
@@ -177,12 +179,33 @@ def _from_map(
     generator: torch.Generator,
 ) -> ScheduleState:
     radius = start_radius(problem)
-    density = _resampled(problem, starting_map, problem.map_box(radius))
-    scale = _scale_to_images(problem, density, radius, noise, generator)
-    reference = density * scale
+    reference = map_at_start(problem, starting_map, noise, generator)
     unknown = unknown_posterior(len(problem.particles))
     maps = reference, reference
     return ScheduleState.searching_from(unknown, noise, maps, radius)
+
+
+def map_at_start(
+    problem: Problem,
+    starting_map: StartingMap,
+    noise: tuple[Tensor, ...],
+    generator: torch.Generator,
+) -> Tensor:
+    """Return a given map as a search begins with it, shape (m, m, m).
+
+    Low-passed to coarse voxels, and scaled so that it explains the images' power.
+
+    Parameters
+    ----------
+    problem : Problem
+    starting_map : StartingMap
+    noise : tuple of Tensor
+        Noise power per optics group and ring.
+    generator : torch.Generator
+    """
+    radius = start_radius(problem)
+    density = _resampled(problem, starting_map, problem.map_box(radius))
+    return density * _scale_to_images(problem, density, radius, noise, generator)
 
 
 def _resampled(problem: Problem, starting: StartingMap, map_box: int) -> Tensor:

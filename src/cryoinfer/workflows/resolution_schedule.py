@@ -119,7 +119,11 @@ def alternate(
         first, second = (update.projector(one, state.map_radius) for one in state.maps)
         sums = update.empty(plan.map_radius)
         start = IterationStart(
-            (first, second), state.map_radius, state.noise, state.posterior
+            (first, second),
+            state.map_radius,
+            state.noise,
+            state.posterior,
+            state.flagged,
         )
         outcome = run_iteration(problem, start, plan, inference(plan), sums, monitor)
         updated = update.solve(sums, state.radius)
@@ -205,7 +209,7 @@ def _advance(
     astray = outcome.far_share > _STRAYS and done < most
     searching = state.searching and (done < fewest or astray)
     before = state.iterations[-1].radius_px if state.iterations else 0.0
-    width = float(_median_width_radian(outcome.posterior))
+    width = float(_median_width_radian(outcome.posterior[~outcome.quality.flagged]))
     return ScheduleState(
         outcome.posterior,
         measured_noise(state.noise, outcome.noise_ratio, updated.overfitting),
@@ -219,6 +223,7 @@ def _advance(
         plan.search is None and outcome.pose_change_radian < _SETTLED * width,
         state.stayed + 1 if plan.radius <= _SAME * before else 0,
         (*state.iterations, iteration),
+        outcome.quality,
         rounds,
     )
 

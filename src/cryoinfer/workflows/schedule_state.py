@@ -8,6 +8,7 @@ from torch import Tensor
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import AndersonStep
+from cryoinfer.workflows.particle_quality import ParticleQuality
 from cryoinfer.world import World
 
 _NUMBERS = (
@@ -51,6 +52,8 @@ class ScheduleState:
     stayed : int
         Passes at this radius.
     iterations : tuple of Iteration
+    quality : ParticleQuality
+        How particles fit the maps of the pass before.
     rounds : tuple of AndersonStep
         The last passes, the latest first.
     """
@@ -67,6 +70,7 @@ class ScheduleState:
     settled: bool
     stayed: int
     iterations: tuple[Iteration, ...]
+    quality: ParticleQuality
     rounds: tuple[AndersonStep, ...] = ()
 
     @classmethod
@@ -102,7 +106,16 @@ class ScheduleState:
             settled=False,
             stayed=0,
             iterations=(),
+            quality=ParticleQuality.unknown(len(posterior)),
         )
+
+    @property
+    def flagged(self) -> Tensor:
+        """Which particles the next structure is made without, shape (n,).
+
+        None of them while all poses are searched.
+        """
+        return self.quality.flagged & (not self.searching)
 
     def of_first(self, world: World) -> "ScheduleState":
         """Return the state with all that the first process has decided.
@@ -120,6 +133,7 @@ def state_to_dict(state: ScheduleState) -> dict[str, object]:
     """Return the state as tensors, numbers and strings, for a checkpoint."""
     return {
         "posterior": state.posterior.to_state(),
+        "quality": state.quality.to_state(),
         "noise": list(state.noise),
         "maps": list(state.maps),
         "rounds": [dict(vars(one)) for one in state.rounds],
@@ -136,6 +150,7 @@ def state_from_dict(saved: dict[str, object]) -> ScheduleState:
     first, second = values["maps"]
     return ScheduleState(
         posterior,
+        quality=ParticleQuality.of_state(values["quality"]),
         noise=tuple(values["noise"]),
         maps=(first, second),
         rounds=tuple(AndersonStep(**one) for one in values["rounds"]),

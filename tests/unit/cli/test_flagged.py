@@ -148,6 +148,7 @@ def test_an_encoder_answers_for_no_flag_of_an_earlier_run(
         "novel": 1,
         "unreadable": 0,
         "first_unreadable": 0,
+        "judged_together": False,
     }
     assert not [text for text in found["cautions"] if "do not fit the map" in text]
     page = (options.out / "report.html").read_text()

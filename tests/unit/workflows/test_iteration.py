@@ -50,7 +50,11 @@ class Task:
         return cls(
             problem,
             IterationStart(
-                (projector, projector), RADIUS, noise, truth_of(made.true_pose)
+                (projector, projector),
+                RADIUS,
+                noise,
+                truth_of(made.true_pose),
+                torch.zeros(len(particles), dtype=torch.bool),
             ),
         )
 

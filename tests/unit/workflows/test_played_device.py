@@ -76,7 +76,11 @@ def test_a_local_refinement_runs_on_the_device(simulated) -> None:
             for one in halves
         )
         start = IterationStart(
-            (first, second), RADIUS, noise, ParticlePosterior.at(poses, MODES)
+            (first, second),
+            RADIUS,
+            noise,
+            ParticlePosterior.at(poses, MODES),
+            torch.zeros(len(particles), dtype=torch.bool),
         )
         plan = IterationPlan("refinement", RADIUS, RADIUS, 3, 0.1, None)
         inference, sums = LocalRefinement(plan.steps, 0.1), update.empty(RADIUS)

@@ -8,6 +8,7 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import AndersonStep
+from cryoinfer.workflows.particle_quality import ParticleQuality
 from cryoinfer.workflows.resolution_schedule import (
     agreement_radius,
 )
@@ -46,6 +47,7 @@ def state() -> ScheduleState:
         done=2,
         searching=False,
         settled=True,
+        quality=ParticleQuality.unknown(3),
         stayed=1,
         iterations=(Iteration("global", 1.5, 5.0, 12.0, -3.0, 0.5),),
         rounds=(AndersonStep(7, (maps[1], maps[0]), (maps[0], maps[1])),),

@@ -1,0 +1,84 @@
+"""How particles fit the map, and which are left out of it."""
+
+import math
+
+import pytest
+import torch
+
+from cryoinfer.data.junk import EDGE, ICE, Junk
+from cryoinfer.data.simulated_set import Composition
+from cryoinfer.evaluation.junk import compare_junk
+from cryoinfer.inference.outlier_score import (
+    FALSE_DISCOVERIES,
+    USUAL_THRESHOLD_NATS,
+    Fit,
+    discovery_threshold,
+    is_outlier,
+)
+from cryoinfer.workflows.particle_quality import ParticleQuality
+from cryoinfer.workflows.refine import RefineConfig, StartingMap, refine
+
+
+def naive_threshold(score: torch.Tensor) -> float:
+    """Try every score, the lowest first, as Benjamini and Hochberg state it."""
+    for value in score.sort().values.tolist():
+        expected = len(score) * math.exp(-value)
+        if expected <= FALSE_DISCOVERIES * int((score >= value).sum()):
+            return max(value, USUAL_THRESHOLD_NATS)
+    return math.inf
+
+
+@pytest.mark.parametrize("junk", [0, 1, 50, 400])
+def test_few_of_the_flagged_show_the_map(junk: int) -> None:
+    generator = torch.Generator().manual_seed(junk)
+    good = -torch.rand(2000, generator=generator, dtype=torch.float64).log()
+    bad = 12 + 5 * torch.rand(junk, generator=generator, dtype=torch.float64)
+    score = torch.cat([good, bad])
+    flagged = is_outlier(score, discovery_threshold(score))
+    assert bool(flagged[2000:].all())
+    # Expected are 5 % of the flagged; four standard deviations of that count, or one
+    # particle where nothing is there to be found.
+    expected = FALSE_DISCOVERIES * int(flagged.sum())
+    assert int(flagged[:2000].sum()) <= expected + 4 * math.sqrt(expected) + 1
+    assert torch.equal(flagged, score >= naive_threshold(score))
+
+
+def test_one_flagged_image_of_all_is_found() -> None:
+    score = torch.ones(100, dtype=torch.float64).index_fill(0, torch.tensor(3), 1e3)
+    assert is_outlier(score, discovery_threshold(score)).nonzero().tolist() == [[3]]
+
+
+def test_what_is_no_number_is_flagged() -> None:
+    score = torch.ones(100, dtype=torch.float64)
+    score[5] = torch.nan
+    assert is_outlier(score, discovery_threshold(score)).nonzero().tolist() == [[5]]
+
+
+def test_contrast_is_relative_to_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    contrast = 0.7 * (1 + 0.2 * torch.randn(1000, generator=generator).double())
+    one = torch.ones(1000, dtype=torch.float64)
+    found = ParticleQuality.of(
+        Fit(contrast, 0.01 * one, one, 0.1 * one), torch.ones(1000, dtype=torch.bool)
+    )
+    torch.testing.assert_close(found.contrast, contrast / contrast.median())
+    assert not bool(found.left_out.any())
+
+
+def test_junk_is_left_out_and_contrast_found(simulated) -> None:
+    composition = Composition(junk=(Junk(ICE, 0.1), Junk(EDGE, 0.1)))
+    made = simulated(
+        400, box=32, pixel_size_angstrom=2.8, snr_db=0.0,
+        composition=composition, contrast_sd=0.2,
+    )  # fmt: skip
+    start = StartingMap(made.density, made.particles.pixel_size_angstrom)
+    found = refine(made.particles, start, RefineConfig(resolution_angstrom=8.0))
+    junk = made.simulation.drawn.junk > 0
+    compared = compare_junk(junk, found.outlier_score_nats, found.outlier)
+    assert compared.auc > 0.98
+    assert compared.flagged_junk > 0.95
+    assert compared.flagged_particles < 0.02
+    true, own = made.simulation.contrast[~junk].double(), found.contrast[~junk]
+    correlation = torch.corrcoef(torch.stack([true, own]))[0, 1]
+    # The noise adds some 0.06 to a spread of 0.2.
+    assert float(correlation) > 0.9
