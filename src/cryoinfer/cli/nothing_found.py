@@ -70,6 +70,14 @@ def nothing_words(results: Mapping[str, Any]) -> str:
             "use the map or the poses. Another seed may converge; `cryoinfer abinitio` "
             "searches all poses by default."
         )
+    if found.is_seen and found.is_single_view:
+        return (
+            "No structure was found: the particles are seen from one direction only, "
+            "or nearly so. One projection of the map explains "
+            f"{found.single_view_share:.0%} of what the map explains, and the views "
+            "leave much of Fourier space unmeasured. A map in space cannot be made of "
+            "them: do not use it. Tilt the stage, or find other views."
+        )
     return (
         "No structure was found: images fit the map of the other half-set no better "
         f"than maps of noise. They gain {found.excess_nats:.2f} nats each "

@@ -120,6 +120,26 @@ def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
     return 2 * torch.asin((chord / math.sqrt(8)).clamp(max=1.0))
 
 
+def least_turn(start: Tensor, end: Tensor) -> Tensor:
+    """Return the rotations by the least angle that take directions to others.
+
+    Parameters
+    ----------
+    start, end : Tensor, shape (..., 3)
+        Unit vectors. Of opposite ones, which no least turn connects, the identity.
+
+    Returns
+    -------
+    Tensor, shape (..., 3, 3)
+    """
+    import roma
+
+    cross = torch.linalg.cross(start, end)
+    sine = cross.norm(dim=-1, keepdim=True)
+    angle = torch.atan2(sine, (start * end).sum(-1, keepdim=True))
+    return roma.rotvec_to_rotmat(cross * (angle / sine.clamp(min=1e-12)))
+
+
 def nearest_rotation(matrix: Tensor) -> Tensor:
     """Return the rotation nearest in the Frobenius norm: the chordal mean of a sum.
 

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
+from cryoinfer.evaluation.view_coverage import fourier_coverage
 from cryoinfer.report.content import ReportContent
 from cryoinfer.report.parts import Finding
 from cryoinfer.report.trials import judge_trials, spoken
@@ -75,36 +75,6 @@ def assess(content: ReportContent) -> tuple[Finding, ...]:
         findings.append(_judge_convergence(content))
     findings += _judge_encoder(content.trials)
     return (*findings, *warnings)
-
-
-def least_fourier_coverage(directions: Tensor) -> float:
-    """Return how well the worst direction in Fourier space is measured.
-
-    A view fills the central plane across its beam. Counted are the views whose plane
-    comes near each of 400 directions, relative to what an even spread would give
-    (a sampling map as in Baldwin and Lyumkis 2020, Prog. Biophys. Mol. Biol. 150,
-    160-183).
-
-    Parameters
-    ----------
-    directions : Tensor, shape (n, 3)
-        Beams as unit vectors.
-
-    Returns
-    -------
-    float
-        1 for an even spread, 0 if a direction was never measured.
-    """
-    count = 400
-    index = torch.arange(count, dtype=torch.float64)
-    height = (index + 0.5) / count
-    turn = index * math.pi * (3 - math.sqrt(5))
-    radius = (1 - height**2).sqrt()
-    probe = torch.stack([radius * turn.cos(), radius * turn.sin(), height], dim=-1)
-    # Planes within 5 degrees; wider for few particles, so that 50 are expected.
-    near = min(0.5, max(math.sin(math.radians(5)), 50 / len(directions)))
-    hits = (directions @ probe.mT).abs() < near
-    return float(hits.double().mean(0).min() / near)
 
 
 def _judge_curve(content: ReportContent) -> list[Finding]:
@@ -181,7 +151,7 @@ def _judge_encoder(trials: Mapping[str, CalibrationTrial]) -> list[Finding]:
 
 
 def _judge_views(directions: Tensor) -> Finding:
-    coverage = least_fourier_coverage(directions)
+    coverage = float(fourier_coverage(directions).min())
     if coverage < 0.25:
         return Finding(
             "caution",

@@ -44,6 +44,10 @@ _LEAST_NATS = 0.1
 """An image, that is evidence of anything. With less, no image says where it was seen
 from; and so much may come of a noise level that is off by some percent."""
 
+_SINGLE_VIEW = 0.8
+"""Share of what a map explains that one projection of it explains: beyond it the images
+are those of one view."""
+
 _MOST_ASTRAY = 0.5
 """Share of images that may fit a map better from elsewhere: beyond it, their poses are
 not those of the map."""
@@ -70,6 +74,9 @@ class Evidence:
     astray_share : float, optional
         Share of images that fit the map better from elsewhere than from near the poses
         that they have, where these were not searched for in the map and that was asked.
+    single_view_share : float, optional
+        How much of what the map explains of them one projection of it explains, where
+        their views leave much of Fourier space unmeasured.
     """
 
     images: int
@@ -78,6 +85,7 @@ class Evidence:
     error_nats: float
     common_nats: float
     astray_share: float | None = None
+    single_view_share: float | None = None
 
     @property
     def excess_nats(self) -> float:
@@ -97,7 +105,13 @@ class Evidence:
     @property
     def is_structure(self) -> bool:
         """Whether the images show the map, and most of them from where they are."""
-        return self.is_seen and (self.astray_share or 0.0) <= _MOST_ASTRAY
+        astray = (self.astray_share or 0.0) > _MOST_ASTRAY
+        return self.is_seen and not astray and not self.is_single_view
+
+    @property
+    def is_single_view(self) -> bool:
+        """Whether the images are those of one view, which make no map in space."""
+        return (self.single_view_share or 0.0) > _SINGLE_VIEW
 
 
 @dataclass(frozen=True)

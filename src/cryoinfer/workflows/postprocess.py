@@ -12,7 +12,7 @@ from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
-from cryoinfer.results.run_result import Reconstruction, RunResult
+from cryoinfer.results.run_result import Evidence, Reconstruction, RunResult
 from cryoinfer.workflows.calibrate import variance_inflation
 from cryoinfer.workflows.evidence import structure_evidence
 from cryoinfer.workflows.iteration import InferenceChoice, SearchOrRefinement
@@ -28,6 +28,7 @@ from cryoinfer.workflows.schedule_state import (
     state_from_dict,
     state_to_dict,
 )
+from cryoinfer.workflows.single_view import single_view_share
 from cryoinfer.workflows.structure_update import (
     PADDING,
     THRESHOLD,
@@ -92,12 +93,12 @@ def finish(
     sums = over.sums.symmetrised(problem.symmetry_rotation)
     monitor.stage("maps and FSC", 1)
     posterior = state.posterior
+    known = problem.measured_without(state.quality.left_out)
     reconstruction = replace(
         reconstruct_halves(problem, sums, over.mask),
-        evidence=structure_evidence(problem, state.noise, sums),
+        evidence=_evidence(known, state, sums),
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
-    known = problem.measured_without(state.quality.left_out)
     inflation = _inflation(known, state, reconstruction).sqrt()
     posterior = posterior.inflated(inflation)
     result = RunResult(
@@ -113,6 +114,22 @@ def finish(
     )
     monitor.advance()
     return result
+
+
+def _evidence(
+    problem: Problem,
+    state: ScheduleState,
+    sums: tuple[SliceAccumulator, SliceAccumulator],
+) -> Evidence | None:
+    """Ask whether there is a structure, and whether it is seen from all sides."""
+    found = structure_evidence(problem, state.noise, sums)
+    if found is None:
+        return None
+    update = MapUpdate(problem)
+    first, second = (update.projector(one, state.radius) for one in state.maps)
+    latents = state.posterior.mode()
+    share = single_view_share(problem, state.noise, (first, second), latents)
+    return replace(found, single_view_share=share)
 
 
 def _inflation(

@@ -14,7 +14,6 @@ from cryoinfer.report import ReportContent, render_report
 from cryoinfer.report.assessment import (
     assess,
     give_verdict,
-    least_fourier_coverage,
 )
 from cryoinfer.report.style import THEME_COLOURS
 from cryoinfer.results.calibration_trial import CalibrationTrial
@@ -314,20 +313,6 @@ def test_lengths_have_the_sign_of_their_unit(content: ReportContent) -> None:
     assert "refinement to 4.9 Å" in page
     assert "global search to 12.8 Å" in page
     assert not re.search(r"\d A\b", page)
-
-
-def test_fourier_coverage_of_known_spreads() -> None:
-    even = random_rotations(4000, torch.Generator().manual_seed(6))[:, 2]
-    # 4000 views x 0.087: about 350 in the band of each probe, so a noise of 5 %, and
-    # the worst of 400 probes lies some 3 sd low.
-    assert 0.75 < least_fourier_coverage(even) < 1
-    along_z = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(500, 3)
-    assert least_fourier_coverage(along_z) == 0
-    turn = torch.linspace(0, 2 * torch.pi, 5000, dtype=torch.float64)
-    tilt_series = torch.stack([turn.cos(), turn.sin(), 0 * turn], dim=-1)
-    # Beams round the equator: within asin(x) of the plane of a probe on the equator lie
-    # 4 asin(x) / 2 pi of them, and x of an even spread: 2/pi.
-    assert least_fourier_coverage(tilt_series) == pytest.approx(2 / torch.pi, abs=0.03)
 
 
 def test_views_follow_symmetry_and_are_thinned(content: ReportContent) -> None:
