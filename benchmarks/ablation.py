@@ -19,7 +19,8 @@ from unittest.mock import patch
 
 import roma
 import torch
-from measure import LEVELS, argument_parser, resized, results_of, simulated
+from accuracy import LEVELS
+from measure import argument_parser, resized, results_of, simulated
 from printed import HALF_PRECISION, KERNELS, Column, table
 from rows import Row
 from symmetric import simulation_of

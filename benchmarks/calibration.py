@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from accuracy import LEVELS
 from judged import CHUNK, batches_of, coverage, infer_all, map_of, modes, seeded
 from kept import Case, Kept, kept_encoder
-from measure import LEVELS, argument_parser, results_of, simulated
+from measure import argument_parser, results_of, simulated
 from printed import HALF_PRECISION, Column, table
 from rows import Row
 from torch import Tensor

@@ -19,13 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from accuracy import resolution_inside
 from kept import Teller
-from measure import (
-    argument_parser,
-    resolution_inside,
-    results_of,
-    simulated,
-)
+from measure import argument_parser, results_of, simulated
 from noisy_sets import noisy_images
 from printed import Column, table
 from rows import Row

@@ -21,15 +21,9 @@ from typing import cast
 
 import numpy as np
 import torch
+from accuracy import resolution_inside
 from cryoposenet_figures import METHODS, draw
-from measure import (
-    argument_parser,
-    in_box,
-    resized,
-    resolution_inside,
-    results_of,
-    simulated,
-)
+from measure import argument_parser, in_box, resized, results_of, simulated
 from printed import HALF_PRECISION, Column, merged, table
 from rows import HERE, Row
 from torch import Tensor

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-from measure import LEVELS
+from accuracy import LEVELS
 from rows import Row
 
 from cryoinfer.data.particles import Particles
