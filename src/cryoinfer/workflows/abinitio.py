@@ -10,8 +10,8 @@ from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.annealed_expectation import RandomStartConfig
 from cryoinfer.workflows.centre import centred
+from cryoinfer.workflows.final_maps import alternate_to_result
 from cryoinfer.workflows.iteration import InferenceChoice, unknown_posterior
-from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,

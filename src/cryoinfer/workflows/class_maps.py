@@ -38,7 +38,7 @@ from cryoinfer.workflows.consensus import (
     found_consensus,
     noise_of_all_groups,
 )
-from cryoinfer.workflows.postprocess import reconstruct_sums
+from cryoinfer.workflows.final_maps import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.shared_monitor import SharedMonitor

@@ -23,10 +23,10 @@ from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.heterogeneity import Contrast, HeldOutGain, Heterogeneity
 from cryoinfer.results.run_result import RunResult
+from cryoinfer.workflows.final_maps import reconstruct_sums
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_contrast import without_contrast
 from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
-from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.reconstruct import insert_all
 from cryoinfer.workflows.subspace_update import Subspace

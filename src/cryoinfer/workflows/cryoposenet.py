@@ -42,6 +42,7 @@ from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.evidence import structure_evidence
+from cryoinfer.workflows.final_maps import reconstruct_sums
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import (
     MODES,
@@ -50,7 +51,6 @@ from cryoinfer.workflows.iteration import (
     kept_modes,
 )
 from cryoinfer.workflows.particle_pass import Accumulator, ParticlePass, run_pass
-from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,

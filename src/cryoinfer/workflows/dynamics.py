@@ -19,6 +19,7 @@ from cryoinfer.results.calibration_trial import (
 from cryoinfer.results.model_frame import ModelFrame
 from cryoinfer.results.motions import Motions
 from cryoinfer.results.run_result import Reconstruction
+from cryoinfer.workflows.final_maps import reconstruct_sums
 from cryoinfer.workflows.image_sources import ReadableImages
 from cryoinfer.workflows.motion_calibration import tried
 from cryoinfer.workflows.motion_encoder import MotionEncoder
@@ -41,7 +42,6 @@ from cryoinfer.workflows.noise_and_scale import (
     initial_estimate,
     residual_estimate,
 )
-from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.reconstruct import insert_all
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints

@@ -10,6 +10,7 @@ from cryoinfer.inference.projector import residual
 from cryoinfer.inference.subspace_projector import MapsProjector
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.results.run_result import RunResult
+from cryoinfer.workflows.final_maps import reconstruct_sums
 from cryoinfer.workflows.inferred import (
     Inferred,
     InferredParticles,
@@ -17,7 +18,6 @@ from cryoinfer.workflows.inferred import (
 )
 from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
-from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.preparation import Preparations, prepare, require_alike
 from cryoinfer.workflows.problem import Problem, define_problem
 from cryoinfer.workflows.shared_monitor import SharedMonitor

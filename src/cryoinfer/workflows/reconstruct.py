@@ -13,9 +13,9 @@ from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.records import Latents
 from cryoinfer.results.run_result import Reconstruction
 from cryoinfer.workflows.evidence import structure_evidence
+from cryoinfer.workflows.final_maps import reconstruct_sums
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import ImageSource, ParticlePass, run_pass
-from cryoinfer.workflows.postprocess import reconstruct_sums
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.structure_update import HalfMapSums

@@ -22,10 +22,10 @@ from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.acquisition import is_usual
+from cryoinfer.workflows.final_maps import alternate_to_result
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import MODES, unknown_posterior
 from cryoinfer.workflows.particle_quality import ParticleQuality
-from cryoinfer.workflows.postprocess import alternate_to_result
 from cryoinfer.workflows.problem import (
     Problem,
     define_problem,

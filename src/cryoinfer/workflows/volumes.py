@@ -32,6 +32,7 @@ from cryoinfer.reconstruction.kernel_regression import (
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import ParticleBatch
 from cryoinfer.results.target_volume import TargetVolume
+from cryoinfer.workflows.final_maps import reconstruct_halves
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import (
     ImageSource,
@@ -40,7 +41,6 @@ from cryoinfer.workflows.particle_pass import (
     PreparedBatch,
     run_pass,
 )
-from cryoinfer.workflows.postprocess import reconstruct_halves
 from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.shared_monitor import SharedMonitor

@@ -20,7 +20,7 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.star import read_star, write_star
 from cryoinfer.physics.noise import estimate_background_spectrum
 from cryoinfer.records import Latents
-from cryoinfer.workflows import postprocess, preparation
+from cryoinfer.workflows import final_maps, preparation
 from cryoinfer.workflows.infer import (
     InferConfig,
     infer,
@@ -313,7 +313,7 @@ def test_only_the_default_diameter_goes_with_the_box(
         seen.append(problem.particle_radius_angstrom)
         return torch.ones_like(density)
 
-    monkeypatch.setattr(postprocess, "find_mask", find_mask)
+    monkeypatch.setattr(final_maps, "find_mask", find_mask)
     unseen = InferredParticles.unseen(20, trained.prior)
     sums = HalfMapSums.empty(BOX, BOX // 2 - 1)
     blank = Inferred(unseen, torch.arange(20) % 2, (), sums)
