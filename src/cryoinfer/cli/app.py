@@ -22,6 +22,7 @@ from cryoinfer.cli.particle_options import (
     ParticleOptions,
     reads_particles,
 )
+from cryoinfer.cli.result_commands import evaluate, report, selfcheck
 from cryoinfer.cli.selection_command import select
 from cryoinfer.cli.simulation_command import simulate
 from cryoinfer.cli.structure_commands import beads, dynamics, modes
@@ -297,33 +298,10 @@ app.command(
 )(volumes)
 
 
-@app.command(
+app.command(
     rich_help_panel=_FILES,
     epilog="Example: cryoinfer evaluate demo/run --truth demo/particles",
-)
-@reads_particles
-def evaluate(
-    run: opt.Run,
-    truth: Annotated[
-        Path,
-        typer.Option(
-            help="Folder with truth.star, and truth.mrc for a run with a map, as "
-            "simulate writes them.",
-            callback=inputs.truth,
-            show_default=False,
-        ),
-    ],
-    map_pixel_size: MapPixelSize = None,
-    reading: ParticleOptions = AS_WRITTEN,
-    threads: opt.Threads = None,
-) -> None:
-    """Compare a run on simulated particles with the truth."""
-    from cryoinfer.cli import evaluate as evaluation
-    from cryoinfer.cli.threads import use_threads
-
-    use_threads(threads)
-    evaluation.evaluate(run, truth, Console(), reading, map_pixel_size)
-
+)(evaluate)
 
 app.command(
     rich_help_panel=_FILES,
@@ -367,26 +345,8 @@ app.command(
 )(flip)
 
 
-@app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer selfcheck")
-def selfcheck(threads: opt.Threads = None) -> None:
-    """Test on this machine that compiled kernels agree with plain versions.
-
-    Exit code 0: all agree; 1: one differs.
-    """
-    from cryoinfer.cli.selfcheck import check_machine
-    from cryoinfer.cli.threads import use_threads
-
-    use_threads(threads)
-    raise typer.Exit(check_machine(Console()))
-
-
-@app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer report run1")
-def report(run: opt.Run) -> None:
-    """Write the report of a run again, from its folder."""
-    from cryoinfer.cli.report_page import write_report
-    from cryoinfer.cli.terminal import say
-
-    say(Console(), f"Written to {write_report(run)}")
+app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer selfcheck")(selfcheck)
+app.command(rich_help_panel=_FILES, epilog="Example: cryoinfer report run1")(report)
 
 
 def _run(options: opt.RunOptions) -> None:
