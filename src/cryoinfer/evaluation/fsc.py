@@ -214,6 +214,22 @@ def resolution_at(
     return length_angstrom / crossing
 
 
+def amplitude_weight(correlation: Tensor) -> Tensor:
+    """Return the expected correlation of the mean of two halves with the true map.
+
+    ``sqrt(2 C / (1 + C))`` for the correlation C of the halves (Rosenthal and Henderson
+    2003, J. Mol. Biol. 333, 721-745), by which amplitudes of the mean are weighted; 0
+    where C is not positive.
+
+    Parameters
+    ----------
+    correlation : Tensor
+        In [-1, 1].
+    """
+    positive = correlation.clamp(min=0.0)
+    return torch.sqrt(2.0 * positive / (1.0 + positive))
+
+
 def _transform(density: Tensor) -> Tensor:
     # The origin does not matter: both maps get the same phase, which cancels.
     return real_fourier_transform_3d(density.double())
@@ -256,6 +272,23 @@ def _shell_sums(values: Tensor, shells: Tensor) -> Tensor:
     if box % 2 == 0:
         weight[-1] = 1.0
     return torch.bincount(shells.flatten(), (values * weight).flatten())[:count]
+
+
+def shell_means(values: Tensor, box: int) -> Tensor:
+    """Return the means over the shells of a whole transform, from its half.
+
+    Parameters
+    ----------
+    values : Tensor of float64, shape (box, box, box // 2 + 1)
+        The same at k and -k.
+    box : int
+
+    Returns
+    -------
+    Tensor of float64, shape (box // 2 + 1,)
+    """
+    shells = _shells(box, values.device)
+    return _shell_sums(values, shells) / _shell_sums(torch.ones_like(values), shells)
 
 
 def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:

@@ -18,7 +18,7 @@ from cryoinfer.arithmetic import (
     real_fourier_transform_3d,
 )
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation.fsc import shell_distance
+from cryoinfer.evaluation.fsc import amplitude_weight, shell_distance
 from cryoinfer.interfaces import SILENT, Monitor
 
 THRESHOLD = 0.143
@@ -103,7 +103,7 @@ def local_resolution(
         last = shells[max(number - 1, 0)]
         crossed = crossing(before, now, last, shell) if number else torch.tensor(1.0)
         resolution = torch.where(falls, length / crossed, resolution)
-        weight = torch.where(resolution.isnan(), _amplitude_weight(now), 0.0)
+        weight = torch.where(resolution.isnan(), amplitude_weight(now), 0.0)
         share = band_filter(distance, shells, number)
         filtered += weight * inverse_real_fourier_transform_3d(mean * share, n)
         before = now
@@ -153,11 +153,6 @@ def crossing(before: Tensor, now: Tensor, last: float, shell: float) -> Tensor:
     """Return the shell at which the correlation has crossed the threshold."""
     share = (before - THRESHOLD) / (before - now).clamp(min=1e-12)
     return last + share.clamp(0.0, 1.0) * (shell - last)
-
-
-def _amplitude_weight(correlation: Tensor) -> Tensor:
-    positive = correlation.clamp(min=0.0)
-    return torch.sqrt(2.0 * positive / (1.0 + positive))
 
 
 def _cropped(transform: Tensor, n: int, box: int) -> Tensor:

@@ -132,6 +132,12 @@ def write_fsc(
     curves : mapping of label to Tensor, shape (n // 2 + 1,)
     pixel_size_angstrom : float
     """
+    star = StarFile((fsc_block(curves, pixel_size_angstrom),))
+    replace_file(path, lambda partial: write_star(partial, star))
+
+
+def fsc_block(curves: Mapping[str, Tensor], pixel_size_angstrom: float) -> StarBlock:
+    """Return FSC curves as a block of a STAR file; see :func:`write_fsc`."""
     shells = len(next(iter(curves.values())))
     frequency = np.arange(shells) / (2 * (shells - 1) * pixel_size_angstrom)
     resolution = np.full(shells, _INFINITE_ANGSTROM)
@@ -143,8 +149,7 @@ def write_fsc(
     }
     for label, curve in curves.items():
         columns[label] = text_column(curve.detach().cpu().numpy(), "%.6f")
-    star = StarFile((StarBlock("fsc", columns),))
-    replace_file(path, lambda partial: write_star(partial, star))
+    return StarBlock("fsc", columns)
 
 
 def read_fsc(folder: Path, name: str = layout.FSC) -> dict[str, Tensor]:
