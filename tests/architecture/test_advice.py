@@ -27,7 +27,7 @@ RUNS += ("heterogeneity",)
 WRITERS = (
     *RUNS,
     *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
-    *("select", "prepare", "local-resolution", "align"),
+    *("select", "prepare", "local-resolution", "align", "postprocess"),
 )
 
 SAID_BY: dict[str, tuple[str, ...]] = {
@@ -46,6 +46,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/half_maps.py": ("fsc",),
     "cli/beads.py": ("beads",),
     "cli/local_resolution.py": ("local-resolution",),
+    "cli/postprocess.py": ("postprocess",),
     "data/bead_model.py": ("beads",),
     "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
@@ -92,7 +93,7 @@ OF_ONE_COMMAND = {
     ("cli/runs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),
     ("cli/map_inputs.py", "--pixel-size"): (
-        *("fsc", "local-resolution", "beads", "align"),
+        *("fsc", "local-resolution", "beads", "align", "postprocess"),
     ),
     # A command without them does not print the sentence (GuardedGroup).
     ("cli/guard.py", "--resume"): RUNS,

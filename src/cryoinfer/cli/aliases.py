@@ -19,6 +19,7 @@ ALIASES: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "--kV": (RELION, (("--voltage",),)),
     "--Cs": (RELION, (("--cs",),)),
     "--Q0": (RELION, (("--amplitude-contrast",),)),
+    "--adhoc_bfac": (RELION, (("--bfactor",),)),
     "--outdir": (CRYODRGN, (("--out",),)),
     "--Apix": (CRYODRGN, (("--pixel-size",),)),
     "--shift": (EARLIER, (("--shift-sd",), ("--max-shift",))),

@@ -14,7 +14,13 @@ from cryoinfer.cli import options as opt
 from cryoinfer.cli.encoder_commands import infer, train
 from cryoinfer.cli.guard import GuardedGroup
 from cryoinfer.cli.heterogeneity_command import heterogeneity
-from cryoinfer.cli.map_commands import align, flip, fsc, local_resolution
+from cryoinfer.cli.map_commands import (
+    align,
+    flip,
+    fsc,
+    local_resolution,
+    postprocess,
+)
 from cryoinfer.cli.map_options import MapPixelSize
 from cryoinfer.cli.particle_commands import convert, prepare
 from cryoinfer.cli.particle_options import (
@@ -307,6 +313,12 @@ app.command(
     rich_help_panel=_FILES,
     epilog="Example: cryoinfer fsc half1.mrc half2.mrc --mask mask.mrc",
 )(fsc)
+
+app.command(
+    rich_help_panel=_FILES,
+    epilog="Examples: cryoinfer postprocess run1 --out sharp; cryoinfer postprocess "
+    "--half1 half1.mrc --half2 half2.mrc --mask mask.mrc --bfactor -80 --out sharp",
+)(postprocess)
 
 app.command(
     "local-resolution",

@@ -83,6 +83,13 @@ def run(folder: Path) -> Path:
     return folder
 
 
+def finished_run(folder: Path | None) -> Path | None:
+    """Refuse what is not the folder of a finished run, if anything is given."""
+    if folder is not None:
+        require_finished(folder)
+    return folder
+
+
 def structure(name: str) -> str:
     """Refuse what is neither an example nor a file."""
     require_structure(name)

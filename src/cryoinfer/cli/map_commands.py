@@ -6,14 +6,17 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from cryoinfer.cli import inputs
+from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli import options as opt
 from cryoinfer.cli.map_options import (
+    FinishedRun,
+    FirstHalf,
     FirstMap,
     MapPixelSize,
     Mask,
     MovingMap,
     ReferenceMap,
+    SecondHalf,
     SecondMap,
     VoxelSize,
 )
@@ -55,6 +58,35 @@ def local_resolution(
 
     options = LocalOptions(half1, half2, out, mask, pixel_size, overwrite)
     find_local_resolution(options, Console())
+
+
+def postprocess(
+    run: FinishedRun = None,
+    *,
+    out: opt.Out,
+    half1: FirstHalf = None,
+    half2: SecondHalf = None,
+    mask: Mask = None,
+    bfactor: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A2",
+            help="B-factor to apply, in A2; negative to sharpen, as in RELION. By "
+            "default it is fitted.",
+            callback=numbers.between(-10_000.0, 10_000.0),
+            show_default=False,
+        ),
+    ] = None,
+    pixel_size: VoxelSize = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Sharpen the map of two half-maps: mask, FSC, B-factor."""
+    from cryoinfer.cli.postprocess import PostprocessOptions, postprocess_halves
+
+    options = PostprocessOptions(
+        run, half1, half2, out, mask, bfactor, pixel_size, overwrite
+    )
+    postprocess_halves(options, Console())
 
 
 @reads_particles

@@ -52,3 +52,25 @@ Mask = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _half(name: str, help_text: str) -> Any:
+    """Return the declaration of a half-map in place of a run's."""
+    return typer.Option(
+        name, help=help_text, callback=inputs.a_file("MRC file"), show_default=False
+    )
+
+
+FirstHalf = Annotated[
+    Path | None,
+    _half("--half1", "A half-map, unfiltered and not masked, without a run."),
+]
+SecondHalf = Annotated[Path | None, _half("--half2", "The other half-map.")]
+FinishedRun = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The folder of a finished run, whose half-maps and mask are used.",
+        callback=inputs.finished_run,
+        show_default=False,
+    ),
+]
