@@ -28,6 +28,7 @@ WRITERS = (
     *RUNS,
     *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
     *("select", "prepare", "local-resolution", "align", "postprocess"),
+    "mask",
 )
 
 SAID_BY: dict[str, tuple[str, ...]] = {
@@ -47,6 +48,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/beads.py": ("beads",),
     "cli/local_resolution.py": ("local-resolution",),
     "cli/postprocess.py": ("postprocess",),
+    "cli/mask.py": ("mask",),
     "data/bead_model.py": ("beads",),
     "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
@@ -93,7 +95,7 @@ OF_ONE_COMMAND = {
     ("cli/runs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),
     ("cli/map_inputs.py", "--pixel-size"): (
-        *("fsc", "local-resolution", "beads", "align", "postprocess"),
+        *("fsc", "local-resolution", "beads", "align", "postprocess", "mask"),
     ),
     # A command without them does not print the sentence (GuardedGroup).
     ("cli/guard.py", "--resume"): RUNS,

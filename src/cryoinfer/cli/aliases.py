@@ -20,6 +20,7 @@ ALIASES: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "--Cs": (RELION, (("--cs",),)),
     "--Q0": (RELION, (("--amplitude-contrast",),)),
     "--adhoc_bfac": (RELION, (("--bfactor",),)),
+    "--ini_threshold": (RELION, (("--threshold",),)),
     "--outdir": (CRYODRGN, (("--out",),)),
     "--Apix": (CRYODRGN, (("--pixel-size",),)),
     "--shift": (EARLIER, (("--shift-sd",), ("--max-shift",))),

@@ -19,6 +19,7 @@ from cryoinfer.cli.map_commands import (
     flip,
     fsc,
     local_resolution,
+    mask,
     postprocess,
 )
 from cryoinfer.cli.map_options import MapPixelSize
@@ -319,6 +320,11 @@ app.command(
     epilog="Examples: cryoinfer postprocess run1 --out sharp; cryoinfer postprocess "
     "--half1 half1.mrc --half2 half2.mrc --mask mask.mrc --bfactor -80 --out sharp",
 )(postprocess)
+
+app.command(
+    rich_help_panel=_FILES,
+    epilog="Example: cryoinfer mask run1/map.mrc --threshold 0.02 --out mask.mrc",
+)(mask)
 
 app.command(
     "local-resolution",

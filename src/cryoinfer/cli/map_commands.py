@@ -13,6 +13,7 @@ from cryoinfer.cli.map_options import (
     FirstHalf,
     FirstMap,
     MapPixelSize,
+    MapToMask,
     Mask,
     MovingMap,
     ReferenceMap,
@@ -87,6 +88,59 @@ def postprocess(
         run, half1, half2, out, mask, bfactor, pixel_size, overwrite
     )
     postprocess_halves(options, Console())
+
+
+def mask(
+    density: MapToMask,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Mask to write.", show_default=False
+        ),
+    ],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Density that the particle is above; by default it is found.",
+            callback=numbers.finite(),
+            show_default=False,
+        ),
+    ] = None,
+    low_pass: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A",
+            help="Resolution of the map that the threshold is of, in A; by default 15 "
+            "where a threshold is found, and the map as it is where one is given.",
+            callback=numbers.length(),
+            show_default=False,
+        ),
+    ] = None,
+    extend: Annotated[
+        float,
+        typer.Option(
+            metavar="A",
+            help="How far the mask goes beyond the threshold, in A.",
+            callback=numbers.distance(),
+        ),
+    ] = 4.0,
+    soft_edge: Annotated[
+        float,
+        typer.Option(
+            metavar="A",
+            help="Width of the edge over which it falls from 1 to 0, in A.",
+            callback=numbers.distance(),
+        ),
+    ] = 8.0,
+    pixel_size: VoxelSize = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Draw a soft mask around the particle in a map."""
+    from cryoinfer.cli.mask import MaskOptions, write_mask
+    from cryoinfer.reconstruction.mask import MaskShape
+
+    shape = MaskShape(extend, soft_edge, threshold, low_pass)
+    write_mask(MaskOptions(density, out, shape, pixel_size, overwrite), Console())
 
 
 @reads_particles

@@ -40,6 +40,7 @@ FirstMap = Annotated[Path, _map("A half-map, or any map.")]
 SecondMap = Annotated[
     Path, _map("The other half-map, or any map of the same sampling.")
 ]
+MapToMask = Annotated[Path, _map("The map, the particle bright.")]
 MovingMap = Annotated[Path, _map("The map to be moved.")]
 ReferenceMap = Annotated[
     Path, _map("The map that it is brought onto, of the same sampling.")

@@ -125,7 +125,7 @@ def _sections(content: PostprocessContent) -> Iterator[str]:
     yield section(
         "Guinier plot",
         "Logarithm of the mean amplitude of every shell of the masked map. Amplitudes "
-        "that fall as exp(-B/4d²) lie on a straight line.",
+        "that fall as exp(B/4d²) lie on a straight line.",
         figure("guinier", draw_guinier(found), "Guinier plot of the masked map"),
     )
     yield repeat_section(content.arguments, content.versions)

@@ -17,6 +17,7 @@ WITHOUT_THREADS = {
     "flip": "it copies maps",
     "fsc": "two transforms",
     "local-resolution": "some hundred transforms",
+    "mask": "a threshold and distances",
     "postprocess": "ten transforms",
     "report": "it draws",
     "select": "it copies tables",
@@ -53,6 +54,7 @@ def own(command: str, words: str) -> str:
         ("fsc", "a.mrc b.mrc --angpix 1.5", "a.mrc b.mrc --pixel-size 1.5"),
         ("beads", "a.mrc --Apix 1.5", "a.mrc --pixel-size 1.5"),
         ("postprocess", "run --adhoc_bfac -80", "run --bfactor -80"),
+        ("mask", "--i a.mrc --ini_threshold 0.1", "a.mrc --threshold 0.1"),
         ("simulate", "x --shift 3", "x --max-shift 3"),
         ("dynamics", "a.star --shift 3", "a.star --shift-sd 3"),
         # What comes after the end of options is a name.

@@ -49,6 +49,7 @@ MISTYPED = {
     "fsc there.mrc no.mrc": "No such MRC file: no.mrc",
     "fsc there.mrc there.mrc --mask no.mrc": "No such MRC file: no.mrc",
     "local-resolution there.mrc no.mrc -o out": "No such MRC file: no.mrc",
+    "mask no.mrc -o out.mrc": "No such MRC file: no.mrc",
     "postprocess no -o out": "no is not the folder of a run",
     "postprocess --half1 there.mrc --half2 no.mrc -o out": "No such MRC file: no.mrc",
     "align no.mrc there.mrc -o out.mrc": "No such MRC file: no.mrc",
