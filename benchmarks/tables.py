@@ -35,6 +35,7 @@ import known_view
 import low_snr
 import marching
 import out_of_distribution
+import postprocess
 import prepare
 import real_motion
 import relion_comparison
@@ -83,6 +84,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "align": align.shown,
     "conformation_calibration": conformation_calibration.shown,
     "verdicts": verdicts.shown,
+    "postprocess": postprocess.shown,
 }
 CLAIMS = "claims"
 """The table that a reader sees first; its rows are of all benchmarks."""
