@@ -76,6 +76,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "workflows/amortize.py": ("abinitio", "refine"),
     # Of runs.
     "cli/runs.py": ("abinitio", "refine", "reconstruct"),
+    "cli/run_inputs.py": ("abinitio", "refine", "reconstruct"),
     "cli/device.py": ("abinitio", "refine", "reconstruct", "heterogeneity"),
     "world.py": RUNS,  # a command without it does not print the sentence
     "cli/run_folder.py": RUNS,
@@ -91,8 +92,9 @@ SAID_BY: dict[str, tuple[str, ...]] = {
 
 OF_ONE_COMMAND = {
     ("cli/runs.py", "--map"): ("refine",),
-    ("cli/runs.py", "--resolution"): ("abinitio", "refine"),
-    ("cli/runs.py", "--max-shift"): ("abinitio", "refine"),
+    ("cli/run_inputs.py", "--map"): ("refine",),
+    ("cli/run_inputs.py", "--resolution"): ("abinitio", "refine"),
+    ("cli/run_inputs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),
     ("cli/map_inputs.py", "--pixel-size"): (
         *("fsc", "local-resolution", "beads", "align", "postprocess", "mask"),

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cryoinfer.cli.device import chosen_device, device_words
 from cryoinfer.cli.estimate import Estimate, estimate_amortized, estimate_run
-from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
 from cryoinfer.cli.nothing_found import (
     INHERITED,
     OWN_CAUTIONS,
@@ -44,6 +43,7 @@ from cryoinfer.cli.rejected_particles import (
 )
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
+from cryoinfer.cli.run_inputs import read_start, require_lengths
 from cryoinfer.cli.run_summary import summary
 from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
@@ -245,14 +245,14 @@ class _Job:
         symmetry_rotations(options.symmetry)
         if options.workflow == "abinitio":
             require_many(int(used.sum()))
-        _require_lengths(options, particles)
+        require_lengths(options, particles)
         no_poses = particles.pose_problem or f"{options.particles} has no poses."
         if options.workflow == "reconstruct" and particles.pose is None:
             raise InputError(
                 f"{no_poses} Without them nothing can be reconstructed. Find them with "
                 "`cryoinfer abinitio`."
             )
-        start = _read_start(options)
+        start = read_start(options)
         if options.workflow == "refine" and start is None and particles.pose is None:
             raise InputError(
                 f"{no_poses} There is no map to find them with either. Give --map, or "
@@ -366,34 +366,3 @@ class _Job:
             return estimate_of(options, n, box, self.threads)
         steps = fitting_encoder(box).training.steps
         return estimate_amortized(options.workflow, n, box, self.threads, SUBSET, steps)
-
-
-def _require_lengths(options: RunOptions, particles: Particles) -> None:
-    """Refuse lengths that do not go with the box and the pixel size."""
-    pixel_size = particles.pixel_size_angstrom
-    side = particles.box * pixel_size
-    limits = {
-        "--particle-diameter": (options.particle_diameter, 2 * pixel_size, side),
-        "--resolution": (options.resolution, 2 * pixel_size, side),
-        "--max-shift": (options.max_shift, 0.0, side / 2),
-    }
-    for name, (value, low, high) in limits.items():
-        if value is not None and not low <= value <= high:
-            raise InputError(
-                f"{name} must lie between {low:.4g} and {high:.4g} A for images of "
-                f"{particles.box} pixels of {pixel_size:.4g} A, found {value:g}."
-            )
-
-
-def _read_start(options: RunOptions) -> StartingMap | None:
-    if options.map is None:
-        if options.map_pixel_size is not None:
-            raise InputError(
-                f"{MAP_OPTION} goes with --map, and none is given. Leave it out; the "
-                "particles' pixel size is --pixel-size."
-            )
-        return None
-    found = read_named_map(
-        options.map, options.map_pixel_size, MAP_OPTION, options.reading.pixel_size
-    )
-    return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
