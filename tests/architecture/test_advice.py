@@ -93,6 +93,8 @@ SAID_BY: dict[str, tuple[str, ...]] = {
 OF_ONE_COMMAND = {
     ("cli/runs.py", "--map"): ("refine",),
     ("cli/run_inputs.py", "--map"): ("refine",),
+    ("cli/run_inputs.py", "--mask"): ("refine", "reconstruct"),
+    ("cli/run_inputs.py", "--method"): ("refine",),
     ("cli/run_inputs.py", "--resolution"): ("abinitio", "refine"),
     ("cli/run_inputs.py", "--max-shift"): ("abinitio", "refine"),
     ("cli/map_inputs.py", "--map-pixel-size"): ("refine", "flip", "evaluate"),

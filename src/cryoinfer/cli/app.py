@@ -22,7 +22,7 @@ from cryoinfer.cli.map_commands import (
     mask,
     postprocess,
 )
-from cryoinfer.cli.map_options import MapPixelSize
+from cryoinfer.cli.map_options import MapPixelSize, ParticleMask
 from cryoinfer.cli.particle_commands import convert, prepare
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
@@ -199,6 +199,7 @@ def refine(
         ),
     ] = None,
     map_pixel_size: MapPixelSize = None,
+    mask: ParticleMask = None,
     symmetry: opt.Symmetry = "C1",
     method: opt.Method = "search",
     particle_diameter: opt.ParticleDiameter = None,
@@ -221,6 +222,7 @@ def refine(
             out=out,
             map=map,
             map_pixel_size=map_pixel_size,
+            mask=mask,
             symmetry=symmetry,
             method=method,
             particle_diameter=particle_diameter,
@@ -246,6 +248,7 @@ def refine(
 def reconstruct(
     particles: opt.Particles,
     out: opt.Out,
+    mask: ParticleMask = None,
     symmetry: opt.Symmetry = "C1",
     particle_diameter: opt.ParticleDiameter = None,
     reading: ParticleOptions = AS_WRITTEN,
@@ -262,6 +265,7 @@ def reconstruct(
             workflow="reconstruct",
             particles=particles,
             out=out,
+            mask=mask,
             symmetry=symmetry,
             particle_diameter=particle_diameter,
             reading=reading,

@@ -15,7 +15,7 @@ from cryoinfer.cli.conformation_job import (
     run_job,
 )
 from cryoinfer.cli.conformation_run import finish_conformations
-from cryoinfer.cli.map_inputs import read_focus_mask
+from cryoinfer.cli.map_inputs import read_particle_mask
 from cryoinfer.cli.options import RefinementMethod
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import joined_processes, require_alone
@@ -126,7 +126,7 @@ def _config(chosen: Particles, options: HeterogeneityOptions) -> HeterogeneityCo
     config, path = options.config(), options.focus_mask
     if path is None:
         return config
-    found = read_focus_mask(
+    found = read_particle_mask(
         path, options.particles, chosen.box, chosen.pixel_size_angstrom
     )
     return replace(config, focus_mask=torch.from_numpy(found.density))

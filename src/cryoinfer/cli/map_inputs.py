@@ -75,7 +75,7 @@ def read_mask_of(
     return mask
 
 
-def read_focus_mask(
+def read_particle_mask(
     path: Path, name: Path, box: int, pixel_size_angstrom: float
 ) -> MapFile:
     """Read a mask on the voxels of particles; without a voxel size it has theirs.

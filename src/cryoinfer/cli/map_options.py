@@ -54,6 +54,18 @@ Mask = Annotated[
     ),
 ]
 
+ParticleMask = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        help="Soft mask, 0 to 1, on the voxels of the particles and in the frame of "
+        "the map, in place of the one that is found.",
+        callback=inputs.a_file("MRC file"),
+        rich_help_panel="Particle",
+        show_default=False,
+    ),
+]
+
 
 def _half(name: str, help_text: str) -> Any:
     """Return the declaration of a half-map in place of a run's."""

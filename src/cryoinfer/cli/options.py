@@ -22,6 +22,7 @@ _SEARCHES: tuple[Workflow, ...] = ("abinitio", "refine")
 _TAKEN_BY: dict[str, tuple[Workflow, ...]] = {
     "map": ("refine",),
     "map_pixel_size": ("refine",),
+    "mask": ("refine", "reconstruct"),
     "starts": ("abinitio",),
     "method": _SEARCHES,
     "head": ("abinitio",),
@@ -46,6 +47,8 @@ class RunOptions:
         To begin a refinement from.
     map_pixel_size : float or None
         Of its voxels in angstrom, instead of what its header says.
+    mask : Path or None
+        In place of the one that is found in the maps.
     method : {"search", "amortized", "semi-amortized", "cryoposenet"}
         How an ab initio run or a refinement poses the particles.
     head : {"s2s2", "quaternion", "euler", "known", "free"} or None
@@ -72,6 +75,7 @@ class RunOptions:
     out: Path
     map: Path | None = None
     map_pixel_size: float | None = None
+    mask: Path | None = None
     method: PoseMethod = "search"
     head: PublishedHead | None = None
     steps: int | None = None

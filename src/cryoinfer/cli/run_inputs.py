@@ -1,8 +1,9 @@
-"""What a run is given beside its particles: lengths, and a map to begin from."""
+"""What a run is given beside its particles: lengths, a map to begin from, a mask."""
 
 import torch
+from torch import Tensor
 
-from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map
+from cryoinfer.cli.map_inputs import MAP_OPTION, read_named_map, read_particle_mask
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -49,3 +50,25 @@ def read_start(options: RunOptions) -> StartingMap | None:
         options.map, options.map_pixel_size, MAP_OPTION, options.reading.pixel_size
     )
     return StartingMap(torch.tensor(found.density), found.pixel_size_angstrom)
+
+
+def read_mask(options: RunOptions, particles: Particles) -> Tensor | None:
+    """Read the mask of a user, on the voxels of the particles, if there is one.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used, or would not be applied.
+    """
+    if options.mask is None:
+        return None
+    if options.method != "search":
+        raise InputError(
+            f"--mask goes with --method search, found --method {options.method}, whose "
+            "maps find a mask of their own. Leave it out, and mask the half-maps "
+            "afterwards: `cryoinfer postprocess --mask`"
+        )
+    found = read_particle_mask(
+        options.mask, options.particles, particles.box, particles.pixel_size_angstrom
+    )
+    return torch.from_numpy(found.density).clamp(0.0, 1.0)

@@ -43,7 +43,7 @@ from cryoinfer.cli.rejected_particles import (
 )
 from cryoinfer.cli.results import write_encoder, write_results
 from cryoinfer.cli.run_folder import RunFolder, require_elsewhere, require_free
-from cryoinfer.cli.run_inputs import read_start, require_lengths
+from cryoinfer.cli.run_inputs import read_mask, read_start, require_lengths
 from cryoinfer.cli.run_summary import summary
 from cryoinfer.cli.terminal import say
 from cryoinfer.cli.threads import use_threads
@@ -51,6 +51,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.io.files import content_sha256
 from cryoinfer.results import run_files
 from cryoinfer.results.flags import OBEYED, UNREADABLE, given_flags
 from cryoinfer.results.layout import RECORD
@@ -100,7 +101,7 @@ def run(options: RunOptions, console: Console, going_on: str = RESUMED) -> int:
         If the folder is taken or cannot be written.
     """
     with joined_processes() as world:
-        maps = [options.map] if options.map else []
+        maps = [path for path in (options.map, options.mask) if path]
         require_elsewhere(options.out, options.particles, *maps)
         job = _Job.prepare(options, world)
         if world.is_first:
@@ -175,10 +176,11 @@ def _run_in(folder: RunFolder, job: "_Job", console: Console) -> None:
     monitor = RichMonitor(console, folder.log, folder.state())
     # Poses that are searched for anew have nothing of an earlier run.
     posed = job.options.particles if job.uses_poses else None
-    from_runs = inherited(posed, job.options.map)
+    from_runs = inherited(posed, job.options.map, job.options.mask)
     remarks = [
         *flag_words(job.options.workflow, job.particles),
         *job.particles.remarks,
+        *([f"Maps are masked by {job.options.mask}."] if job.options.mask else []),
     ]
     own = published_cautions(job.options)
     cautions = [f"Caution: {text}" for text in (*from_runs, *own)]
@@ -225,6 +227,7 @@ class _Job:
     particles: Particles
     used: Tensor
     start: StartingMap | None
+    mask: Tensor | None
     threads: int
     world: World
     device: torch.device
@@ -252,7 +255,7 @@ class _Job:
                 f"{no_poses} Without them nothing can be reconstructed. Find them with "
                 "`cryoinfer abinitio`."
             )
-        start = read_start(options)
+        start, mask = read_start(options), read_mask(options, particles)
         if options.workflow == "refine" and start is None and particles.pose is None:
             raise InputError(
                 f"{no_poses} There is no map to find them with either. Give --map, or "
@@ -267,7 +270,7 @@ class _Job:
                 require_teachable(particles, fitting_encoder(particles.box))
         device = chosen_device(options.device)
         threads = use_threads(options.threads)
-        return cls(options, particles, used, start, threads, world, device)
+        return cls(options, particles, used, start, mask, threads, world, device)
 
     @property
     def chosen(self) -> Particles:
@@ -278,6 +281,8 @@ class _Job:
         """Return the record of the run that would begin now."""
         options = self.options
         inputs = run_files.fingerprint(self.particles, options.particles, options.map)
+        if options.mask is not None:
+            inputs["mask"] = {"sha256": content_sha256(options.mask)}
         return RunRecord.of_now(
             options.workflow,
             options.arguments(),
@@ -295,6 +300,7 @@ class _Job:
                 symmetry=options.symmetry,
                 particle_diameter_angstrom=options.particle_diameter,
                 seed=options.seed,
+                mask=self.mask,
             )
             return reconstruct(self.chosen, config, monitor, self.world, self.device)
         if options.method == "search":
@@ -327,6 +333,7 @@ class _Job:
                 refine_defocus=options.defocus_error > 0,
                 defocus_sd_angstrom=options.defocus_error,
                 seed=options.seed,
+                mask=self.mask,
             )
             return refine(
                 particles, self.start, config, monitor, self.world, self.device

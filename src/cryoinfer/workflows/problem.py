@@ -67,6 +67,8 @@ class Problem:
     device : torch.device
         Where images are compared with structures, batch by batch. What is kept of
         particles, and maps and their sums between two passes, are on the CPU.
+    mask : Tensor, shape (n, n, n), or None
+        On the voxels of the grid, in [0, 1], in place of one that is found in maps.
     """
 
     particles: Particles
@@ -80,6 +82,7 @@ class Problem:
     noise_rows: Tensor
     world: World = ALONE
     device: torch.device = CPU
+    mask: Tensor | None = None
 
     def shared_by(self, world: World) -> Self:
         """Return the problem of one of several processes."""
@@ -88,6 +91,29 @@ class Problem:
     def on(self, device: torch.device | str) -> Self:
         """Return the problem of a process that computes on a device."""
         return replace(self, device=torch.device(device))
+
+    def within(self, mask: Tensor | None) -> Self:
+        """Return the problem with a mask of the user's.
+
+        Raises
+        ------
+        InputError
+            If it has other voxels than the grid, or leaves the range from 0 to 1.
+        """
+        if mask is None:
+            return self
+        box = self.grid.box
+        if mask.shape != (box,) * 3:
+            raise InputError(
+                f"expected a mask of {box} voxels along every edge, as the particles "
+                f"have pixels, found {tuple(mask.shape)}"
+            )
+        if not 0 <= float(mask.min()) <= float(mask.max()) <= 1 or not bool(mask.any()):
+            raise InputError(
+                f"expected a mask from 0 to 1, found {float(mask.min()):g} to "
+                f"{float(mask.max()):g}"
+            )
+        return replace(self, mask=mask.float())
 
     def of_dims(self, dims: int) -> Self:
         """Return the problem with z of so many numbers, each of unit spread."""

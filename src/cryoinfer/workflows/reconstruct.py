@@ -1,8 +1,9 @@
 """Maps from particles whose poses are known."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
@@ -33,11 +34,14 @@ class ReconstructConfig:
         By default three quarters of the box.
     seed : int
         Divides the particles into halves where the file does not.
+    mask : Tensor, shape (n, n, n), optional
+        On the voxels of the particles; by default one is found in the maps.
     """
 
     symmetry: str = "C1"
     particle_diameter_angstrom: float | None = None
     seed: int = 0
+    mask: Tensor | None = field(default=None, compare=False)
 
 
 _DEFAULTS = ReconstructConfig()
@@ -83,7 +87,7 @@ def reconstruct(
         defocus_sd_angstrom=0.0,
         generator=generator,
     )
-    problem = problem.shared_by(world).on(device)
+    problem = problem.shared_by(world).on(device).within(config.mask)
     monitor = SharedMonitor(monitor, world)
     noise = initial_noise(problem)
     images = StrictImages(problem.grid, problem.grid.box // 2 - 1, noise)

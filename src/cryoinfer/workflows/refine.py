@@ -1,6 +1,6 @@
 """Refinement from a map, or from poses, that exist."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -54,6 +54,9 @@ class RefineConfig:
     refine_defocus : bool
     defocus_sd_angstrom : float
     seed : int
+    mask : Tensor, shape (n, n, n), optional
+        Of references and half-maps, on the voxels of the particles and in the frame of
+        the starting map or of the given poses; by default one is found in the maps.
     """
 
     symmetry: str = "C1"
@@ -63,6 +66,7 @@ class RefineConfig:
     refine_defocus: bool = False
     defocus_sd_angstrom: float = 300.0
     seed: int = 0
+    mask: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def refine(
         config.defocus_sd_angstrom if config.refine_defocus else 0.0,
         generator,
     )
-    problem = problem.shared_by(world).on(device)
+    problem = problem.shared_by(world).on(device).within(config.mask)
     monitor = SharedMonitor(monitor, world)
 
     def begin() -> ScheduleState:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.evaluation.rigid_search import resampled
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
@@ -213,11 +214,17 @@ def particle_sphere(problem: Problem, map_box: int) -> Tensor:
 
 
 def find_mask(problem: Problem, density: Tensor, radius: int) -> Tensor:
-    """Return the particle's soft mask on the grid of a map, within the sphere.
+    """Return the particle's soft mask on the grid of a map: the user's, or one found.
 
-    Where the halves agree to no radius at all, 0, the mask is of the lowest one.
+    What is found lies within the sphere. Where the halves agree to no radius at all, 0,
+    it is of the lowest one.
     """
     map_box = density.shape[-1]
+    if problem.mask is not None and map_box == problem.grid.box:
+        return problem.mask.to(density)
+    if problem.mask is not None:
+        # Without what coarse voxels cannot hold; that overshoots at the edge.
+        return resampled(problem.mask, map_box).clamp(0.0, 1.0).to(density)
     voxel = problem.grid.length_angstrom / map_box
     sphere = particle_sphere(problem, map_box)
     resolution = problem.grid.resolution_at(max(radius, 1))

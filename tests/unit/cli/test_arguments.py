@@ -63,7 +63,8 @@ def reading(tmp_path: Path) -> ParticleOptions:
 
 def of_run(workflow: Workflow) -> Callable[..., RunOptions]:
     def options(simulated: Path, reading: ParticleOptions, **_: Path) -> RunOptions:
-        given = {"map": simulated / "truth.mrc"} | EVERYTHING
+        density = simulated / "truth.mrc"
+        given = {"map": density, "mask": density} | EVERYTHING
         particles = simulated / "particles.star"
         return RunOptions(workflow, particles, Path("out"), reading=reading, **given)
 

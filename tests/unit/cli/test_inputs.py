@@ -29,6 +29,8 @@ MISTYPED = {
     "abinitio no.star -o out": "No such STAR file: no.star",
     "refine there.star --map no.mrc -o out": "No such MRC file: no.mrc",
     "reconstruct no.star -o out": "No such STAR file: no.star",
+    "refine there.star --mask no.mrc -o out": "No such MRC file: no.mrc",
+    "reconstruct there.star --mask no.mrc -o out": "No such MRC file: no.mrc",
     "train no -o out": "no is not the folder of a run",
     "infer no there.star -o out": "No such encoder, or run of `cryoinfer heterog",
     "infer there.pt no.star -o out": "No such STAR file: no.star",

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from cryoinfer.errors import InputError
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.interfaces import SILENT
+from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Latents
 from cryoinfer.workflows.half_set_alignment import HalfSetAlignment
 from cryoinfer.workflows.image_sources import StrictImages
@@ -156,6 +158,35 @@ def test_sums_are_of_all_mates_of_the_particles(simulated: Callable[..., Any]) -
     torch.testing.assert_close(
         turned[1:, 1:, 1:], inner, rtol=0, atol=1e-3 * float(inner.abs().max())
     )
+
+
+@pytest.mark.parametrize("map_box", [BOX, 16])
+def test_a_mask_of_the_user_takes_the_place_of_one_that_is_found(
+    simulated: Callable[..., Any], map_box: int
+) -> None:
+    made = simulated()
+    given = soft_sphere(BOX, 4.0, 7.0)
+    problem = problem_of(made).within(given)
+    mask = find_mask(problem, torch.zeros(map_box, map_box, map_box), 6)
+    if map_box == BOX:
+        assert torch.equal(mask, given)
+    # The same sphere drawn on coarse voxels, without what these cannot hold of it.
+    coarse = soft_sphere(map_box, 4.0 * map_box / BOX, 7.0 * map_box / BOX)
+    torch.testing.assert_close(mask, coarse, atol=0.02, rtol=0)
+    assert float(mask.min()) >= 0.0
+    assert float(mask.max()) <= 1.0
+
+
+def test_masks_that_do_not_fit_are_refused(simulated: Callable[..., Any]) -> None:
+    problem = problem_of(simulated())
+    assert problem.within(None) is problem
+    for mask, message in (
+        (torch.ones(16, 16, 16), "24 voxels along every edge"),
+        (2 * torch.ones(BOX, BOX, BOX), "from 0 to 1, found 2 to 2"),
+        (torch.zeros(BOX, BOX, BOX), "from 0 to 1, found 0 to 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            problem.within(mask)
 
 
 def test_the_mask_lies_within_the_particle(simulated) -> None:
