@@ -6,7 +6,7 @@ noise is amplitude too, which the masked FSC does not take out: the plot falls l
 the signal does (benchmarks, section "Post-processing").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class Postprocessed:
         Mean of the halves, weighted, with the B-factor applied; not masked.
     mask : Tensor, shape (n, n, n)
     curve : FscCurve
+        Its corrected FSC is at most 0 in the last shell, where nothing is claimed.
     guinier : GuinierPlot
     fit : GuinierFit or None
         None where the range is too short.
@@ -172,6 +173,11 @@ def postprocess(
     box, voxel = half1.shape[-1], voxel_size_angstrom
     length = box * voxel
     curve = masked_fsc(half1, half2, mask, torch.Generator().manual_seed(0))
+    # Half of the last shell lies in no disc of coefficients, and a mask smears what is
+    # inside into it: nothing is claimed there.
+    corrected = curve.corrected.clone()
+    corrected[-1] = corrected[-1].clamp(max=0.0)
+    curve = replace(curve, corrected=corrected)
     resolution = resolution_at(curve.corrected, THRESHOLD, box, voxel)
     if resolution >= length:
         raise NothingFoundError(

@@ -129,6 +129,17 @@ def test_nothing_corrected_is_above_what_was_measured() -> None:
     assert bool((curve.corrected < curve.masked).any())
 
 
+@pytest.mark.parametrize("n", [32, 33])
+def test_nothing_is_claimed_in_the_last_shell(n: int) -> None:
+    first, second, mask = halves(n, 0.01, b_factor=0.0)
+    found = postprocess(first, second, mask, VOXEL)
+    assert float(found.curve.masked.min()) > 0.9  # they agree everywhere
+    assert float(found.curve.corrected[-1]) == 0.0
+    last = n // 2
+    # The crossing of 0.143 between the last shell but one and the last.
+    assert n * VOXEL / last < found.resolution_angstrom < n * VOXEL / (last - 1)
+
+
 def test_a_b_factor_that_is_given_is_applied() -> None:
     first, second, mask = halves(48, 0.5)
     plain, strong = (postprocess(first, second, mask, VOXEL, b) for b in (0.0, -60.0))
