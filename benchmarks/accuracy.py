@@ -1,6 +1,7 @@
 """Results of runs on simulated sets, compared with the truth."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
 from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
+from cryoinfer.evaluation.junk import compare_junk
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors, tangent_error
 from cryoinfer.evaluation.volume_alignment import align_map
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import read_map
 from cryoinfer.records import Pose
+from cryoinfer.results.conformations import true_junk
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -29,7 +32,8 @@ def accuracy(saved: Row, set_dir: Path, true_symmetry: str = "C1") -> Row:
     ----------
     saved : Row
         ``rotation`` (n, 3, 3), ``shift_angstrom`` (n, 2), ``covariance`` (n, 5, 5),
-        ``density`` and ``mask`` (box, box, box), ``gold_standard_angstrom``.
+        ``density`` and ``mask`` (box, box, box), ``gold_standard_angstrom``; of sets
+        with junk ``outlier_score`` and ``outlier`` (n,).
     set_dir : Path
     true_symmetry : str
 
@@ -38,20 +42,23 @@ def accuracy(saved: Row, set_dir: Path, true_symmetry: str = "C1") -> Row:
     Row
         Median, mean and 95th percentile of the pose errors after the best global
         alignment, resolutions against the truth under the run's mask, and the
-        coverage of the credible sets of the rotation and of the whole pose.
+        coverage of the credible sets of the rotation and of the whole pose; all of
+        images that show a particle. How junk is told, where there is any.
     """
     truth = Particles.load(set_dir / "truth.star")
     assert truth.pose is not None
     group = symmetry_rotations(true_symmetry)
-    estimated = Pose(saved["rotation"], saved["shift_angstrom"])
+    is_junk = true_junk(truth.table)
+    pose = truth.pose[~is_junk]
+    estimated = Pose(saved["rotation"], saved["shift_angstrom"])[~is_junk]
     generator = torch.Generator().manual_seed(0)
-    alignment = align_poses(estimated, truth.pose, generator, group)
-    errors = pose_errors(estimated, truth.pose, alignment, group)
+    alignment = align_poses(estimated, pose, generator, group)
+    errors = pose_errors(estimated, pose, alignment, group)
     masked = saved["density"] * saved["mask"]
     pixel_size = truth.pixel_size_angstrom
     moved = align_map(_true_map(set_dir), masked, alignment, pixel_size)
     fsc = fourier_shell_correlation(moved * saved["mask"], masked)
-    error = tangent_error(estimated, truth.pose, alignment, group)
+    error = tangent_error(estimated, pose, alignment, group)
     row: Row = {
         **errors.summary(),
         "mirrored": alignment.mirrored,
@@ -60,15 +67,20 @@ def accuracy(saved: Row, set_dir: Path, true_symmetry: str = "C1") -> Row:
         "truth_05_angstrom": resolution_inside(fsc, 0.5, pixel_size),
     }
     for name, dims in (("rotation", range(3)), ("pose", range(5))):
-        levels = mahalanobis_levels(error, saved["covariance"], list(dims))
+        covariance = saved["covariance"][~is_junk]
+        levels = mahalanobis_levels(error, covariance, list(dims))
         covered = coverage_curve(levels, torch.tensor(LEVELS)).tolist()
         for level, share in zip(LEVELS, covered, strict=True):
             row[f"coverage_{name}_{round(100 * level)}"] = share
+    if bool(is_junk.any()):
+        row |= asdict(compare_junk(is_junk, saved["outlier_score"], saved["outlier"]))
     return row
 
 
 def limit(set_dir: Path, symmetry: str = "C1") -> Row:
     """Return the resolution of the same images at their true poses; kept in the set.
+
+    Of those that show a particle.
 
     Parameters
     ----------
@@ -87,6 +99,7 @@ def limit(set_dir: Path, symmetry: str = "C1") -> Row:
         return dict(json.loads(kept.read_text()))
     truth = Particles.load(set_dir / "truth.star")
     particles = Particles.load(set_dir / "particles.star").with_results(pose=truth.pose)
+    particles = particles.select(~true_junk(truth.table))
     best = reconstruct(particles, ReconstructConfig(symmetry), SilentMonitor())
     fsc = fourier_shell_correlation(
         _true_map(set_dir) * best.mask, best.density * best.mask

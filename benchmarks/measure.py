@@ -278,6 +278,8 @@ def _work(set_dir: Path, config: AbinitioConfig, file: Path, device: str) -> Non
         "density": result.reconstruction.density,
         "mask": result.reconstruction.mask,
         "gold_standard_angstrom": result.reconstruction.resolution_angstrom,
+        "outlier_score": result.outlier_score_nats,
+        "outlier": result.left_out(),
         "costs": costs,
     }
     torch.save(saved, file)
