@@ -41,6 +41,9 @@ from cryoinfer.results.run_files import (
 from cryoinfer.wording import agree_nowhere, format_resolution
 
 _THRESHOLDS = (0.143, 0.5)
+_FEWEST_SHELLS = 5
+"""In which any two round particles agree at 0.5, or nearly, whichever way they lie."""
+
 _NAMES = {
     CORRECTED: "masked, corrected",
     MASKED: "masked, uncorrected",
@@ -171,8 +174,10 @@ def _motion(half1: MapFile, half2: MapFile, mask: Tensor | None) -> Iterator[str
     """Yield what maps in different frames, or of opposite hands, would agree to."""
     length = len(half1.density) * half1.pixel_size_angstrom
     maps = (torch.tensor(half1.density), torch.tensor(half2.density))
-    found = best_frame(MapPair(*maps, mask, length))
+    pair = MapPair(*maps, mask, length)
+    found = best_frame(pair)
     if found is None:
+        yield from _apart(pair)
         return
     angle = turn_degrees(found.alignment.rotation)
     shift = float(found.alignment.origin_angstrom.norm())
@@ -187,3 +192,16 @@ def _motion(half1: MapFile, half2: MapFile, mask: Tensor | None) -> Iterator[str
         "the maps as they lie, not aligned"
         + (": --align compares them in that frame." if not is_mirrored else ".")
     )
+
+
+def _apart(pair: MapPair) -> Iterator[str]:
+    """Yield that maps hardly agree, where no motion was found that explains it."""
+    box = pair.fixed.shape[-1]
+    reached = resolution_at(pair.fsc(), 0.5, box, pair.length_angstrom / box)
+    if pair.length_angstrom / reached < _FEWEST_SHELLS:
+        yield (
+            f"as they lie, the maps agree in fewer than {_FEWEST_SHELLS} shells (FSC "
+            "0.5), and a quick search found no rigid motion after which they agree "
+            "farther. They show different structures or next to nothing; or they are "
+            "not aligned: --align searches longer."
+        )

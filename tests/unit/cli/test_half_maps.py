@@ -69,6 +69,18 @@ def test_maps_that_agree_nowhere_have_no_resolution(tmp_path: Path) -> None:
     assert f"{BOX * VOXEL:.2f} A" not in text
 
 
+def test_maps_that_hardly_agree_are_told_to_be_aligned(
+    halves: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.mrc"
+    generator = torch.Generator().manual_seed(7)
+    write_map(other, torch.randn((BOX,) * 3, generator=generator), VOXEL)
+    text = said(CompareOptions(halves[0], other))
+    assert "agree in fewer than 5 shells" in text
+    assert "--align searches longer" in text
+    assert "fewer than 5 shells" not in said(CompareOptions(*halves))
+
+
 def test_maps_of_another_sampling_are_refused(
     halves: tuple[Path, Path], tmp_path: Path
 ) -> None:
