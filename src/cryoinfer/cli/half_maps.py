@@ -23,6 +23,7 @@ from cryoinfer.cli.map_inputs import (
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.terminal import say, say_rows
+from cryoinfer.evaluation.directional_fsc import directional_fsc
 from cryoinfer.evaluation.fsc import (
     fourier_shell_correlation,
     masked_fsc,
@@ -41,6 +42,10 @@ from cryoinfer.results.run_files import (
 from cryoinfer.wording import agree_nowhere, format_resolution
 
 _THRESHOLDS = (0.143, 0.5)
+_UNEVEN = 1.3
+"""Worst resolution over the median, beyond what chance makes of cones: of maps that are
+alike in all directions it was below 1.2."""
+
 _FEWEST_SHELLS = 5
 """In which any two round particles agree at 0.5, or nearly, whichever way they lie."""
 
@@ -64,6 +69,8 @@ class CompareOptions:
     overwrite : bool
     align : bool
         Whether the second map is brought onto the first one before.
+    directional : bool
+        Whether the resolution in cones is told, too.
     """
 
     first: Path
@@ -73,6 +80,7 @@ class CompareOptions:
     pixel_size: float | None = None
     overwrite: bool = False
     align: bool = False
+    directional: bool = False
 
 
 def compare(options: CompareOptions, console: Console) -> None:
@@ -115,7 +123,12 @@ def compare(options: CompareOptions, console: Console) -> None:
                 if agree_nowhere(reached, box, pixel_size)
                 else format_resolution(reached, box, pixel_size)
             )
-    say_rows(console, dict(sorted(rows.items())))
+    rows = dict(sorted(rows.items()))
+    if options.directional:
+        by_direction = _by_direction(*maps, mask, pixel_size)
+        rows |= by_direction.rows
+        cautions += by_direction.cautions
+    say_rows(console, rows)
     for caution in cautions:
         say(console, f"Caution: {caution}")
     if options.out is not None:
@@ -132,6 +145,40 @@ def _aligned(
     found = align_maps(MapPair(first, second, mask, length))
     moved = moved_map(second, found.alignment, half1.pixel_size_angstrom)
     return replace(half2, density=moved.numpy()), found
+
+
+@dataclass(frozen=True)
+class _ByDirection:
+    """What is said of the resolution by direction."""
+
+    rows: dict[str, str]
+    cautions: list[str]
+
+
+def _by_direction(
+    half1: Tensor, half2: Tensor, mask: Tensor | None, pixel_size: float
+) -> _ByDirection:
+    """Compare two maps within cones."""
+    weight = 1.0 if mask is None else mask
+    found = directional_fsc(half1 * weight, half2 * weight, pixel_size)
+    reached, box = found.resolution_angstrom, len(half1)
+    median, best, worst = (
+        format_resolution(float(one), box, pixel_size)
+        for one in (reached.median(), reached.min(), reached.max())
+    )
+    x, y, z = found.direction[int(reached.argmax())].tolist()
+    name = "unmasked" if mask is None else "masked, uncorrected"
+    rows = {
+        f"by direction, FSC 0.143, {name}": f"median {median}, best {best}",
+        "worst direction": f"{worst}, along {x:.2f}, {y:.2f}, {z:.2f} (x, y, z)",
+    }
+    if float(reached.max()) < _UNEVEN * float(reached.median()):
+        return _ByDirection(rows, [])
+    text = (
+        "the maps agree much less far in some directions than in most: views may be "
+        "missing, and the resolution of whole shells is not that of these directions."
+    )
+    return _ByDirection(rows, [text])
 
 
 def _curves(half1: Tensor, half2: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

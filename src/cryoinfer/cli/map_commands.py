@@ -37,12 +37,21 @@ def fsc(
         bool,
         typer.Option("--align", help="Bring the second map onto the first one before."),
     ] = False,
+    directional: Annotated[
+        bool,
+        typer.Option(
+            "--directional",
+            help="Tell the resolution by direction, in cones of 20 degrees, too.",
+        ),
+    ] = False,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Compute the FSC of two maps, and the resolution to which they agree."""
     from cryoinfer.cli.half_maps import CompareOptions, compare
 
-    options = CompareOptions(half1, half2, mask, out, pixel_size, overwrite, align)
+    options = CompareOptions(
+        half1, half2, mask, out, pixel_size, overwrite, align, directional
+    )
     compare(options, Console())
 
 

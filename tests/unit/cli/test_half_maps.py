@@ -1,6 +1,7 @@
 """Maps compared: their sampling, their masks, and where the curves are written."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,30 @@ def test_maps_that_agree_nowhere_have_no_resolution(tmp_path: Path) -> None:
     text = said(CompareOptions(*paths))
     assert "none: below 0.143 from the first shell on" in text
     assert f"{BOX * VOXEL:.2f} A" not in text
+
+
+def test_the_resolution_by_direction_is_told(
+    halves: tuple[Path, Path], mask: Path, tmp_path: Path
+) -> None:
+    text = said(CompareOptions(*halves, directional=True))
+    assert "by direction, FSC 0.143, unmasked" in text
+    assert "median 4.00 A, at Nyquist" in text
+    assert "in some directions" not in text
+    assert "masked, uncorrected" in said(
+        CompareOptions(*halves, mask, directional=True)
+    )
+    # Nothing but what is coarser than 16 A is left of the second map along z.
+    density = torch.tensor(read_map(halves[1]).density)
+    transform = torch.fft.fft(density, dim=0)
+    transform[3:-2] = 0
+    blurred = tmp_path / "blurred.mrc"
+    write_map(blurred, torch.fft.ifft(transform, dim=0).real, VOXEL)
+    text = said(CompareOptions(halves[0], blurred, directional=True))
+    assert "much less far in some directions" in text
+    worst = next(line for line in text.splitlines() if line.startswith("worst"))
+    # From shell 5 on all of a cone is gone whose axis lies within 46 degrees of z:
+    # 5 cos(46 + 20) is 2, the last frequency that is left. These are equally bad.
+    assert float(worst.split("along ")[1].split()[2]) > math.cos(math.radians(46))
 
 
 def test_maps_that_hardly_agree_are_told_to_be_aligned(
