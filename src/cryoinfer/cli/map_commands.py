@@ -110,6 +110,7 @@ def mask(
     threshold: Annotated[
         float | None,
         typer.Option(
+            metavar="DENSITY",
             help="Density that the particle is above; by default it is found.",
             callback=numbers.finite(),
             show_default=False,
