@@ -136,6 +136,19 @@ class Optics(Indexable):
     phase_flipped : Tensor of bool, shape (n,)
         Whether the image has been multiplied by the sign of its CTF, up to that of
         ``scale``: it then shows the CTF's modulus, in the same noise.
+    beam_tilt_mrad : Tensor, shape (n, 2)
+        Along x and y; coma, which turns phases
+        (:mod:`cryoinfer.physics.aberrations`).
+    odd_zernike_radian : Tensor, shape (n, a)
+        Further antisymmetric aberrations, such as trefoil, in RELION's order; a is 0
+        where there are none.
+    even_zernike_radian : Tensor, shape (n, b)
+        Symmetric aberrations beyond defocus and Cs, such as tetrafoil.
+    magnification : Tensor, shape (n, 2, 2)
+        The image's coefficient at the frequency k is that of an image without
+        distortion at ``magnification @ k``
+        (:mod:`cryoinfer.fourier.distortion`). All else, and poses, is told of the
+        image without.
     """
 
     pixel_size_angstrom: Tensor
@@ -150,9 +163,26 @@ class Optics(Indexable):
     scale: Tensor
     group: Tensor
     phase_flipped: Tensor
+    beam_tilt_mrad: Tensor
+    odd_zernike_radian: Tensor
+    even_zernike_radian: Tensor
+    magnification: Tensor
 
     def __len__(self) -> int:
         return self.group.shape[0]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the records of several; coefficients that some lack are 0."""
+        for name in ("odd_zernike_radian", "even_zernike_radian"):
+            own = [getattr(part, name) for part in parts]
+            width = max(one.shape[1] for one in own)
+            wide = [torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in own]
+            parts = [
+                replace(part, **{name: one})
+                for part, one in zip(parts, wide, strict=True)
+            ]
+        return super().joined(parts)
 
     @classmethod
     def without_ctf(cls, n: int, pixel_size_angstrom: float) -> Self:
@@ -176,6 +206,10 @@ class Optics(Indexable):
             scale=one,
             group=torch.zeros(n, dtype=torch.int64),
             phase_flipped=torch.zeros(n, dtype=torch.bool),
+            beam_tilt_mrad=torch.zeros(n, 2, dtype=torch.float64),
+            odd_zernike_radian=torch.zeros(n, 0, dtype=torch.float64),
+            even_zernike_radian=torch.zeros(n, 0, dtype=torch.float64),
+            magnification=torch.eye(2, dtype=torch.float64).repeat(n, 1, 1),
         )
 
 

@@ -46,7 +46,7 @@ Ignore = Annotated[
     typer.Option(
         metavar="NAME",
         help="Physics in the metadata that is not modelled, to be ignored, such as "
-        "beam-tilt; may be repeated.",
+        "aberrations; may be repeated.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

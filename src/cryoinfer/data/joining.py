@@ -146,6 +146,8 @@ class _Group:
 
     given: int
     looks: tuple[float, ...]
+    odd: tuple[float, ...]
+    even: tuple[float, ...]
 
 
 def _numbered(
@@ -163,9 +165,12 @@ def _numbered(
             float(optics.cs_mm[row]),
             float(optics.amplitude_contrast[row]),
             float(optics.phase_flipped[row]),
+            *optics.beam_tilt_mrad[row].tolist(),
+            *optics.magnification[row].flatten().tolist(),
         )
-        own = _Group(given.get(group, group), looks)
-        alike = [n for n, one in enumerate(known) if _same_optics(one.looks, looks)]
+        series = optics.odd_zernike_radian[row], optics.even_zernike_radian[row]
+        own = _Group(given.get(group, group), looks, *map(_significant, series))
+        alike = [n for n, one in enumerate(known) if _same_optics(one, own)]
         named = [n for n, one in enumerate(known) if one.given == own.given]
         # A number that stands for other optics says nothing of which group this is.
         same = [n for n in alike if n in named] or (alike if named else [])
@@ -175,9 +180,26 @@ def _numbered(
     return found
 
 
-def _same_optics(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    pairs = zip(one, other, strict=True)
-    return all(math.isclose(a, b, rel_tol=_SAME_OPTICS) for a, b in pairs)
+def _significant(series: Tensor) -> tuple[float, ...]:
+    """Return coefficients up to the last that is not 0."""
+    last = torch.nonzero(series)[-1:].flatten().tolist() or [-1]
+    return tuple(series[: last[0] + 1].tolist())
+
+
+def _same_optics(one: _Group, other: _Group) -> bool:
+    pairs = (
+        (one.looks, other.looks),
+        (one.odd, other.odd),
+        (one.even, other.even),
+    )
+    return all(
+        len(first) == len(second)
+        and all(
+            math.isclose(a, b, rel_tol=_SAME_OPTICS)
+            for a, b in zip(first, second, strict=True)
+        )
+        for first, second in pairs
+    )
 
 
 def _named(

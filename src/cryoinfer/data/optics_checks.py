@@ -8,6 +8,7 @@ from torch import Tensor
 from cryoinfer.data.finding import Finding, Severity
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.table import ParticleTable
+from cryoinfer.records import Optics
 
 _TURNS = 1000.0
 """Radians, beyond which an angle is none: it says how often it goes round."""
@@ -42,7 +43,10 @@ _RULES = (
     _Rule("bfactor_angstrom2", -1e4, 1e4, "A^2", "error", _MENDED),
     _Rule("bfactor_angstrom2", 0, 1000, "A^2", "warning", "Negative ones sharpen."),
     _Rule("scale", -1e3, 1e3, "", "error", _MENDED),
+    _Rule("beam_tilt_mrad", -50, 50, "mrad", "error", "Is it in degrees?"),
 )
+_LARGEST_STRETCH = 0.25
+"""Of a magnification, along any direction: those of microscopes are below 0.05."""
 _SMALLEST_SCALE = 1e-3
 _SMALLEST_DEFOCUS_ANGSTROM = 100.0
 _LARGEST_ASTIGMATISM_ANGSTROM = 5000.0
@@ -62,10 +66,11 @@ def require_usable(table: ParticleTable) -> None:
 
 def check_optics(table: ParticleTable) -> list[Finding]:
     """Return what is suspicious about units, ranges and signs of the CTF."""
+    found = _magnification(table.optics)
     if not table.has_ctf:
         text = "There is no defocus; the images are taken to have no CTF at all."
-        return [Finding("note", "ctf", text)]
-    found = [f for rule in _RULES for f in _outside(table, rule)]
+        return [*found, Finding("note", "ctf", text)]
+    found += [f for rule in _RULES for f in _outside(table, rule)]
     found += _count(
         table.optics.phase_flipped,
         "note",
@@ -108,6 +113,21 @@ def check_optics(table: ParticleTable) -> list[Finding]:
     return found
 
 
+def _magnification(optics: Optics) -> list[Finding]:
+    """Return the error of matrices that are none of a lens."""
+    away = optics.magnification - torch.eye(2, dtype=torch.float64)
+    wrong = ~(torch.linalg.matrix_norm(away) <= _LARGEST_STRETCH)  # NaN is bad as well
+    if not bool(wrong.any()):
+        return []
+    worst = optics.magnification[wrong][0].tolist()
+    text = (
+        f"Expected an anisotropic magnification near [[1, 0], [0, 1]], found {worst} "
+        f"({int(wrong.sum())} particles, the first in row {int(wrong.nonzero()[0]) + 1}"
+        f"). {_MENDED}"
+    )
+    return [Finding("error", "ctf", text)]
+
+
 def check_shifts(table: ParticleTable, row: Tensor) -> list[Finding]:
     """Return whether particles lie outside of their images.
 
@@ -132,6 +152,9 @@ def check_shifts(table: ParticleTable, row: Tensor) -> list[Finding]:
 
 def _outside(table: ParticleTable, rule: _Rule) -> list[Finding]:
     values: Tensor = getattr(table.optics, rule.name)
+    if values.ndim > 1:  # several a particle: the largest stands for them
+        values = values.flatten(1)
+        values = values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0]
     bad = ~((values >= rule.low) & (values <= rule.high))  # NaN is bad as well
     if not bool(bad.any()):
         return []

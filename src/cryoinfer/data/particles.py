@@ -74,7 +74,7 @@ class Particles:
         pixel_size_angstrom : float, optional
             Used where the metadata have none, instead of the headers'.
         ignore : collection of str
-            Names of physics to go without, such as ``"beam-tilt"``, that the
+            Names of physics to go without, such as ``"aberrations"``, that the
             metadata ask for and the program does not model.
         passthrough : sequence of paths
             Passthrough tables of a ``.cs`` file; by default those beside it.

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from cryoinfer.arithmetic import complex_product
 from cryoinfer.errors import InputError
+from cryoinfer.fourier.distortion import (
+    distorted_transform,
+    is_distorted,
+    recorded,
+)
 from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.physics.aberrations import has_odd_aberrations, turned_phases
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
 from cryoinfer.records import Optics, ParticleBatch
 
@@ -198,6 +204,9 @@ def whiten(
 ) -> WhitenedImages:
     """Transform, crop and whiten images of one optics group.
 
+    What the microscope did besides the CTF is undone: distortion, and phases that odd
+    aberrations turned.
+
     Parameters
     ----------
     batch : ParticleBatch
@@ -225,16 +234,37 @@ def whiten(
     scale = grid.length_angstrom / (box * pixel_size)
     reach, device = _image_radius(radius, scale, box), batch.images.device
     disc = FourierDisc.of_box(box, reach, device)
-    # Cheaper than to shift the images: the signs go into the weights.
-    half_transforms = torch.fft.rfft2(batch.images.float(), norm="ortho")
     ctf = evaluate_ctf(batch.optics, *_frequencies(disc, batch.optics))
     # A projection's coefficient is the density's integral times (1 / pixel area),
     # over the box from the orthonormal transform.
     gain = (grid.pixel_size_angstrom / pixel_size) ** 2 * grid.box / box
     inverse_sd = noise_power.to(device)[disc.ring].clamp(min=1e-30).rsqrt()
     weight = inverse_sd * gain
-    coefficients = disc.gather(half_transforms) * (inverse_sd * disc.centring)
+    if is_distorted(batch.optics.magnification):
+        coefficients, held = _undistorted(batch, disc)
+        coefficients = coefficients * inverse_sd
+        weight = weight * held
+    else:
+        # Cheaper than to shift the images: the signs go into the weights.
+        half_transforms = torch.fft.rfft2(batch.images.float(), norm="ortho")
+        coefficients = disc.gather(half_transforms) * (inverse_sd * disc.centring)
+    if has_odd_aberrations(batch.optics):
+        one = batch.optics[:1]
+        turned = turned_phases(one, *_frequencies(disc, one))
+        coefficients = coefficients * turned.conj()
     return WhitenedImages(disc, coefficients, ctf * weight, batch.optics, weight, scale)
+
+
+def _undistorted(batch: ParticleBatch, disc: FourierDisc) -> tuple[Tensor, Tensor]:
+    """Return coefficients without distortion, and which of them images hold.
+
+    The others, beyond Nyquist, are those of the other side: their noise is noise, but
+    they show nothing.
+    """
+    inverse = torch.linalg.inv(batch.optics.magnification[0])
+    transform = distorted_transform(batch.images.float(), inverse)
+    held = recorded(inverse, disc.kx, disc.ky, disc.box)
+    return disc.gather(transform), held.float()
 
 
 def is_finite(images: Tensor) -> Tensor:

@@ -4,8 +4,10 @@
 
     CTF(s) = scale * exp(-B s^2 / 4) * (sqrt(1 - w^2) sin(gamma) + w cos(gamma))
     gamma  = pi lambda dz(alpha) s^2 - (pi / 2) Cs lambda^3 s^4 + phase shift
+             - even aberrations (cryoinfer.physics.aberrations)
     dz     = (dU + dV) / 2 + (dU - dV) / 2 * cos(2 (alpha - angle))
 
+Frequencies are those of the image without distortion, where there is some.
 Images whose phases were flipped show its modulus, times the scale with its sign.
 
 Underfocus is positive, the value at zero frequency is ``+w`` (without a phase
@@ -15,9 +17,10 @@ plate), and an image is the CTF times the projection: particles white on black.
 import torch
 from torch import Tensor
 
+from cryoinfer.physics.zernike import even_polynomials
 from cryoinfer.records import Optics
 
-_MILLIMETRE_IN_ANGSTROM = 1e7
+CS_ANGSTROM_PER_MM = 1e7
 
 
 def electron_wavelength_angstrom(voltage_kv: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def evaluate_ctf(optics: Optics, frequency_x: Tensor, frequency_y: Tensor) -> Te
         up to a phase of 670 rad (3 micrometres at 1.6 angstrom, 300 kV).
     """
     geometry = _geometry(frequency_x, frequency_y)
-    wave = torch.sin(_phase(optics, geometry))
+    wave = torch.sin(_whole_phase(optics, geometry, frequency_x, frequency_y))
     if optics.phase_flipped.any():
         wave = torch.where(optics.phase_flipped[:, None], wave.abs(), wave)
     return wave.mul_(_envelope(optics, geometry))
@@ -90,7 +93,7 @@ def ctf_and_defocus_slope(
         negative where the phases were flipped and the sine is below 0.
     """
     geometry = _geometry(frequency_x, frequency_y)
-    phase = _phase(optics, geometry)
+    phase = _whole_phase(optics, geometry, frequency_x, frequency_y)
     envelope = _envelope(optics, geometry)
     wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
     rate = (torch.pi * wavelength).to(phase.dtype)[:, None] * envelope
@@ -116,6 +119,18 @@ def _geometry(frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
     return torch.stack(terms, dim=-2).to(frequency_x.dtype)
 
 
+def _whole_phase(
+    optics: Optics, geometry: Tensor, frequency_x: Tensor, frequency_y: Tensor
+) -> Tensor:
+    """Return the phase whose sine is the CTF, with even aberrations; shape (n, p)."""
+    phase = _phase(optics, geometry)
+    coefficients = optics.even_zernike_radian
+    if not coefficients.shape[1]:
+        return phase
+    x, y = frequency_x.double(), frequency_y.double()
+    return phase - even_polynomials(coefficients, x, y).to(phase)
+
+
 def _phase(optics: Optics, geometry: Tensor) -> Tensor:
     """Return gamma + arcsin(w), the phase whose sine is the CTF; shape (n, p).
 
@@ -123,7 +138,7 @@ def _phase(optics: Optics, geometry: Tensor) -> Tensor:
     otherwise for another number of particles or threads, on some processors.
     """
     wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
-    cs_angstrom = optics.cs_mm.double() * _MILLIMETRE_IN_ANGSTROM
+    cs_angstrom = optics.cs_mm.double() * CS_ANGSTROM_PER_MM
     u, v = optics.defocus_u_angstrom.double(), optics.defocus_v_angstrom.double()
     mean, half_difference = (u + v) / 2, (u - v) / 2
     twice_angle = 2 * optics.defocus_angle_radian.double()

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoinfer.fourier.distortion import distorted_transform, is_distorted
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.interfaces import MovingStructure, Structure
+from cryoinfer.physics.aberrations import has_odd_aberrations, turned_phases
 from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.records import Latents, Optics
@@ -16,7 +18,9 @@ from cryoinfer.records import Latents, Optics
 class ImageModel:
     """The probability of images.
 
-    ``image = CTF * (projection of the structure at the pose) + noise``.
+    ``image = CTF * (projection of the structure at the pose) + noise``, the image
+    without noise turned and distorted as the optics have it
+    (:mod:`cryoinfer.physics.aberrations`, :mod:`cryoinfer.fourier.distortion`).
 
     Attributes
     ----------
@@ -99,8 +103,32 @@ def _apply_ctf(
         defocus_u_angstrom=optics.defocus_u_angstrom + defocus_offset_angstrom,
         defocus_v_angstrom=optics.defocus_v_angstrom + defocus_offset_angstrom,
     )
-    ctf = evaluate_ctf(
-        actual, x.flatten().to(images.device), y.flatten().to(images.device)
-    )
-    transform = image_to_fourier(images)
-    return fourier_to_image(transform * ctf.unflatten(-1, y.shape), box)
+    frequencies = x.flatten().to(images.device), y.flatten().to(images.device)
+    if is_distorted(optics.magnification):
+        # While a projection ends within the box; what the CTF spreads may not.
+        images = _distorted(images, optics.magnification)
+        frequencies = _mapped(optics.magnification, *frequencies)
+    ctf = evaluate_ctf(actual, *frequencies).unflatten(-1, y.shape)
+    transform = image_to_fourier(images) * ctf
+    if has_odd_aberrations(optics):
+        turned = turned_phases(optics, *frequencies)
+        transform = transform * turned.unflatten(-1, y.shape)
+    return fourier_to_image(transform, box)
+
+
+def _mapped(magnification: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return frequencies of images without distortion, each of shape (n, p)."""
+    matrix = magnification.to(x)[..., None]
+    mapped = matrix[:, :, 0] * x + matrix[:, :, 1] * y
+    return mapped[:, 0], mapped[:, 1]
+
+
+def _distorted(images: Tensor, magnification: Tensor) -> Tensor:
+    """Return images distorted by a matrix each, of which there are few."""
+    matrices, member = magnification.unique(dim=0, return_inverse=True)
+    seen = torch.empty_like(images)
+    for i, matrix in enumerate(matrices):
+        own = member == i
+        transform = distorted_transform(images[own], matrix)
+        seen[own] = fourier_to_image(transform, images.shape[-1])
+    return seen

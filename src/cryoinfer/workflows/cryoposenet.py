@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
+from cryoinfer.fourier.distortion import is_distorted
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import grid_step_radian
 from cryoinfer.inference.coarse import GRID_ORDER
@@ -39,6 +40,7 @@ from cryoinfer.inference.proposed_poses import ProposedPoses
 from cryoinfer.inference.published_encoder import PoseChoice, pose_source
 from cryoinfer.inference.published_training import PublishedConfig, train_published
 from cryoinfer.interfaces import SILENT, Monitor
+from cryoinfer.physics.aberrations import has_odd_aberrations
 from cryoinfer.records import Latents, Pose
 from cryoinfer.results.run_result import RunResult
 from cryoinfer.workflows.evidence import structure_evidence
@@ -184,6 +186,13 @@ def require_modelled(particles: Particles, head: PoseChoice) -> None:
             f"an encoder of cryoPoseNet takes boxes of a multiple of {_ENCODER_BOX} "
             f"pixels, found {particles.box}; crop or pad the particles, for example "
             "with relion_image_handler --new_box"
+        )
+    optics = particles.optics
+    if has_odd_aberrations(optics) or is_distorted(optics.magnification):
+        raise InputError(
+            "cryoPoseNet compares whole images with a map, and models neither beam "
+            "tilt, nor other odd aberrations, nor anisotropic magnification, which "
+            "these particles have: search them"
         )
     pose = particles.pose
     if pose is None:

@@ -53,7 +53,7 @@ def reading(tmp_path: Path) -> ParticleOptions:
     return ParticleOptions(
         datadir=folder,
         pixel_size=6.4,
-        ignore=("beam-tilt", "zernike"),
+        ignore=("aberrations",),
         passthrough=(folder / "a.cs", folder / "b.cs"),
         amplitude_contrast=0.1,
         voltage=300.0,

@@ -83,9 +83,9 @@ def test_a_value_of_the_file_is_never_overridden(simulated: Path) -> None:
 
 def test_particles_that_a_run_has_written_itself_have_what_it_was_told() -> None:
     told = ParticleOptions(
-        Path("stacks"), 1.1, ("beam-tilt",), (Path("rest.cs"),), 0.1, 300.0, 2.7
+        Path("stacks"), 1.1, ("aberrations",), (Path("rest.cs"),), 0.1, 300.0, 2.7
     )
-    own = ParticleOptions(datadir=Path("stacks"), ignore=("beam-tilt",))
+    own = ParticleOptions(datadir=Path("stacks"), ignore=("aberrations",))
     assert told.of_own() == own
 
 

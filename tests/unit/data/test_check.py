@@ -82,7 +82,7 @@ def test_good_particles_have_no_findings(tmp_path):
         ({"defocus_u": -100, "defocus_v": 400}, "warning", "Underfocus is positive"),
         ({"defocus_v": 5000}, "warning", "120 particles, .* astigmatism above 5000"),
         ({"phase": 1.57}, "warning", "Is the column in radians"),
-        ({"tilt": 0.1}, "error", "beam-tilt.*--ignore beam-tilt"),
+        ({"tilt": 100}, "error", "beam tilt between -50 and 50 mrad"),
         ({"pixel_size": 0}, "error", "pixel size between 0.1 and 100"),
         ({"pixel_size": 2}, "warning", "say 2 A, which is used, but the header"),
         ({"pixel_size": 1.51}, "warning", "say 1.51 A, .* but the header"),
@@ -99,8 +99,10 @@ def test_suspicious_metadata_are_found(tmp_path, values, severity, message):
 
 
 def test_ignored_physics_is_noted(tmp_path):
-    findings = check(write(tmp_path, particle_images(), tilt=0.1), ignore=["beam-tilt"])
-    assert [f.severity for f in findings] == ["note"]
+    path = write(tmp_path, particle_images(), tilt=0.1)
+    path.write_text(path.read_text().replace("_rlnDefocusU", "_userDefocus"))
+    findings = check(path, ignore=["aberrations"])
+    assert {f.severity for f in findings} == {"note"}
     assert "is ignored" in findings[0].message
 
 
@@ -159,7 +161,7 @@ def test_rows_and_stacks_that_repeat_are_told_when_they_are_loaded(tmp_path):
 def test_one_problem_does_not_hide_another(tmp_path):
     images = particle_images()
     images[0] = torch.inf
-    path = write(tmp_path, images, voltage=300000, tilt=0.1, pixel_size=0)
+    path = write(tmp_path, images, voltage=300000, tilt=100, pixel_size=0)
     with path.open("a") as file:
         file.write("000001@gone.mrcs 1 15000 14000 0\n")
         file.write("000001@cut.mrcs 1 15000 14000 0\n")
@@ -170,7 +172,7 @@ def test_one_problem_does_not_hide_another(tmp_path):
         "1 of 3 stacks are missing, the first is 'gone.mrcs'",
         "cut.mrcs is cut off",
         "Row 123 of the particles is image 500",
-        "beam-tilt",
+        "beam tilt between",
         "voltage",
         "pixel size between",
         "images (rows 1) hold values that are no number",

@@ -104,26 +104,33 @@ def test_headers_share_a_pixel_size_but_for_rounding(tmp_path, stack, sizes, mes
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "name"),
+    ("column", "value"),
     [
-        ("rlnBeamTiltX", "0.1", "beam-tilt"),
-        ("rlnBeamTiltY", "-0.1", "beam-tilt"),
-        ("rlnOddZernike", "[0,0.5,0]", "zernike"),
-        ("rlnEvenZernike", "[1e-3]", "zernike"),
-        ("rlnMagMat01", "0.01", "anisotropic-magnification"),
-        ("rlnMagMat11", "1.01", "anisotropic-magnification"),
+        ("rlnBeamTiltX", "0.1"),
+        ("rlnOddZernike", "[0,0.5,0]"),
+        ("rlnEvenZernike", "[1]"),
     ],
 )
-def test_unmodelled_physics_is_refused_unless_ignored(project, column, value, name):
+def test_aberrations_without_a_ctf_are_refused_unless_ignored(project, column, value):
     path = edit(project / "new.star", "_userCode", f"_{column}")
+    edit(path, "_rlnDefocusU", "_userDefocus")
     for code in ("007", "008", "009"):
         edit(path, f" {code}\n", f" {value}\n")
-    with pytest.raises(UnsupportedError, match=f"{name}.*{column}"):
+    with pytest.raises(UnsupportedError, match=f"aberrations.*{column}"):
         Particles.load(path)
-    assert len(Particles.load(path, ignore=[name])) == 3
-    neutral = "1" if column == "rlnMagMat11" else "0"
-    edit(path, f" {value}\n", f" {neutral}\n")
+    assert len(Particles.load(path, ignore=["aberrations"])) == 3
+    for _ in range(3):
+        edit(path, f" {value}\n", " 0\n")
     assert len(Particles.load(path)) == 3
+
+
+@pytest.mark.parametrize("value", ["[0,x]", "[nan]", "[0.1;2]"])
+def test_lists_of_coefficients_have_to_be_lists(project, value):
+    path = edit(project / "new.star", "_userCode", "_rlnOddZernike")
+    for code in ("007", "008", "009"):
+        edit(path, f" {code}\n", f" {value}\n")
+    with pytest.raises(InputError, match="rlnOddZernike must hold a list"):
+        Particles.load(path)
 
 
 def test_subtomograms_are_refused_whatever_is_ignored(project):

@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.fourier.distortion import distorted_points, undistorted_points
+from cryoinfer.io.conventions.cryosparc_aberrations import (
+    aberration_fields,
+    aberrations_of,
+    group_columns,
+    magnification_of,
+    not_modelled,
+)
 from cryoinfer.io.conventions.cryosparc_fields import (
     CLASS,
     RESULT_GROUP,
@@ -63,13 +71,6 @@ _POSE, _SHIFT = "alignments3D/pose", "alignments3D/shift"
 _ALIGNED_PIXEL_SIZE = "alignments3D/psize_A"
 _MICROGRAPH = "location/micrograph_path"
 _EXPOSURE_GROUP = "ctf/exp_group_id"
-_ABERRATIONS = {
-    "ctf/tilt_A": "beam-tilt",
-    "ctf/shift_A": "beam-tilt",
-    "ctf/trefoil_A": "zernike",
-    "ctf/tetra_A": "zernike",
-    "ctf/anisomag": "anisotropic-magnification",
-}
 _OPTICS = {
     "voltage_kv": "ctf/accel_kv",
     "cs_mm": "ctf/cs_mm",
@@ -178,12 +179,8 @@ class CryosparcParticles:
 
     def unsupported(self) -> list[Feature]:
         """Return what the table asks for and the program does not model."""
-        causes: dict[str, list[str]] = {}
-        for field in filter(self._has, _ABERRATIONS):
-            values, name = self.fields[field], _ABERRATIONS[field]
-            if np.any(values != np.zeros_like(values)):
-                causes.setdefault(name, []).append(f"{field} is not 0")
-        return [feature(name, ", ".join(where)) for name, where in causes.items()]
+        causes = not_modelled(self.fields)
+        return [feature("aberrations", ", ".join(causes))] if causes else []
 
     def table(self) -> ParticleTable:
         """Translate to the library's terms.
@@ -227,7 +224,9 @@ class CryosparcParticles:
         fields: dict[str, NDArray[Any]] = {}
         if changes.pose is not None:
             pixel_size = changes.pixel_size_angstrom
-            shift = 0.0 - changes.pose.shift_angstrom / pixel_size[:, None]
+            magnification = magnification_of(self.fields)
+            seen = distorted_points(changes.pose.shift_angstrom, magnification)
+            shift = 0.0 - seen / pixel_size[:, None]
             axis_angle = rotation_to_axis_angle(changes.pose.rotation)
             fields |= {
                 _POSE: axis_angle.numpy().astype(np.float32),
@@ -300,6 +299,7 @@ class CryosparcParticles:
                 if self._has(field)
             }
             optics = replace(optics, **values)
+            optics = replace(optics, **aberrations_of(self.fields, optics.cs_mm))
         pixel_size = self.pixel_size_angstrom()
         declared = np.zeros(len(self))
         if self._has(_EXPOSURE_GROUP):
@@ -311,9 +311,14 @@ class CryosparcParticles:
             optics.voltage_kv.numpy(),
             optics.cs_mm.numpy(),
             optics.amplitude_contrast.numpy(),
+            *group_columns(self.fields),
         )
-        size = torch.from_numpy(pixel_size)
-        return replace(optics, pixel_size_angstrom=size, group=group)
+        return replace(
+            optics,
+            pixel_size_angstrom=torch.from_numpy(pixel_size),
+            group=group,
+            magnification=magnification_of(self.fields),
+        )
 
     def _pose_or_problem(self) -> tuple[Pose | None, str]:
         """Return the poses, or why those of the table cannot be used."""
@@ -336,7 +341,8 @@ class CryosparcParticles:
         axis_angle = self._numbers(_POSE, (3,))
         require_within(_POSE, axis_angle, _LARGEST_RADIAN)
         rotation = axis_angle_to_rotation(torch.from_numpy(axis_angle))
-        return Pose(rotation, torch.from_numpy(shift))
+        seen = torch.from_numpy(shift)
+        return Pose(rotation, undistorted_points(seen, magnification_of(self.fields)))
 
 
 def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
@@ -348,7 +354,7 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
     Raises
     ------
     InputError
-        If phases were flipped.
+        If phases were flipped, or aberrations are some that a table cannot tell of.
     """
     if bool(table.optics.phase_flipped.any()):
         raise InputError(
@@ -374,6 +380,7 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
         fields["ctf/type"] = np.full(n, b"imported")
         for name, field in _OPTICS.items():
             fields[field] = getattr(optics, name).numpy().astype(np.float32)
+    fields |= aberration_fields(optics)
     if table.micrograph is not None:
         fields[_MICROGRAPH] = bytes_of_text(table.micrograph)
     if table.pose is not None:

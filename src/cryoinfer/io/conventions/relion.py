@@ -7,7 +7,7 @@ particle is displaced by their negative.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.fourier.distortion import distorted_points, undistorted_points
 from cryoinfer.io.conventions.relion_columns import (
     GROUP,
     IMAGE,
@@ -170,7 +171,7 @@ class RelionParticles:
     def unsupported(self) -> list[Feature]:
         """Return what the file asks for and the program does not model."""
         blocks = [b for b in (self.optics, self.particles) if b is not None]
-        return unsupported_in_relion(blocks)
+        return unsupported_in_relion(blocks, has_ctf=DEFOCUS in self.particles)
 
     def table(self) -> ParticleTable:
         """Translate to the library's terms.
@@ -242,7 +243,10 @@ class RelionParticles:
         columns: dict[str, NDArray[Any]] = {}
         if changes.pose is not None:
             pixel_size = changes.pixel_size_angstrom
-            columns |= self._poses.columns(changes.pose, pixel_size)
+            pose, magnification = changes.pose, self._rows.magnification()
+            shift = distorted_points(pose.shift_angstrom, magnification)
+            pose = replace(pose, shift_angstrom=shift)
+            columns |= self._poses.columns(pose, pixel_size)
         for label, values, pattern in (
             ("rlnDefocusU", changes.defocus_u_angstrom, "%.6f"),
             ("rlnDefocusV", changes.defocus_v_angstrom, "%.6f"),
@@ -339,9 +343,13 @@ class RelionParticles:
     ) -> tuple[Pose | None, str]:
         """Return the poses, or why those of the file cannot be used."""
         try:
-            return self._poses.read(pixel_size), ""
+            pose = self._poses.read(pixel_size)
         except InputError as error:
             return None, f"The poses of the particles cannot be used: {error}"
+        if pose is None:
+            return None, ""
+        shift = undistorted_points(pose.shift_angstrom, self._rows.magnification())
+        return replace(pose, shift_angstrom=shift), ""
 
     def _with_block(self, block: StarBlock, columns: dict[str, NDArray[Any]]) -> Self:
         return type(self)(self.star.with_block(block, block.with_columns(columns)))

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer.io.conventions.relion_aberrations import aberration_columns
 from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.io.star import text_column
 from cryoinfer.io.star_text import STRING
@@ -34,7 +35,7 @@ def optics_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:
     }
     if bool(head.phase_flipped.any()):
         columns[PHASE_FLIPPED] = text_column(head.phase_flipped.numpy(), "%d")
-    return columns
+    return columns | aberration_columns(head)
 
 
 def particle_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.io.conventions.relion_aberrations import (
+    BEAM_TILT,
+    EVEN,
+    MAGNIFICATION,
+    ODD,
+    coefficient_lists,
+    without_coma,
+)
 from cryoinfer.io.conventions.relion_columns import GROUP, PHASE_FLIPPED, PIXEL_SIZE
 from cryoinfer.io.conventions.table import (
     MICROSCOPE_OPTIONS,
@@ -162,18 +170,71 @@ class RelionRows:
         if DEFOCUS in self.particles:
             optics = self._with_ctf(optics)
         pixel_size = self.pixel_size_angstrom()
-        optics = replace(optics, pixel_size_angstrom=as_tensor(pixel_size))
-        one_of_group = {
+        optics = replace(
+            optics,
+            pixel_size_angstrom=as_tensor(pixel_size),
+            magnification=self.magnification(),
+        )
+        one_of_group: dict[str, NDArray[Any]] = {
             PIXEL_SIZE: pixel_size,
             "rlnImageSize": box,
             **{MICROSCOPE[name]: getattr(optics, name).numpy() for name in MICROSCOPE},
             PHASE_FLIPPED: optics.phase_flipped.numpy(),
+            **self._aberrations_of_groups(),
         }
         if self.optics is not None:
             self.require_uniform_groups(one_of_group)
             return replace(optics, group=torch.from_numpy(self.group_row()))
         declared = self.numbers(GROUP, default=0.0)
         return replace(optics, group=group_numbers(declared, *one_of_group.values()))
+
+    def magnification(self) -> Tensor:
+        """Return the matrix of each particle, shape (n, 2, 2).
+
+        Raises
+        ------
+        InputError
+            If a column holds no numbers.
+        """
+        identity = (1.0, 0.0, 0.0, 1.0)
+        elements = [
+            as_tensor(self.numbers(label, default))
+            for label, default in zip(MAGNIFICATION, identity, strict=True)
+        ]
+        return torch.stack(elements, 1).unflatten(1, (2, 2))
+
+    def _aberrations_of_groups(self) -> dict[str, NDArray[Any]]:
+        """Return by label the aberrations of each particle that the file tells of."""
+        labels = [x for x in (*BEAM_TILT, *MAGNIFICATION) if x in self]
+        columns = {label: self.numbers(label) for label in labels}
+        for label in (ODD, EVEN):
+            if label in self:
+                _, number = np.unique(self._words(label), return_inverse=True)
+                columns[label] = number.reshape(-1).astype(np.float64)
+        return columns
+
+    def _words(self, label: str) -> NDArray[Any]:
+        """Return one word a particle, of its optics group where that has it."""
+        if self.optics is not None and label in self.optics:
+            return self.optics.columns[label][self.group_row()]
+        return self.particles.columns[label]
+
+    def _with_aberrations(self, optics: Optics) -> Optics:
+        tilt = [as_tensor(self.numbers(label, 0.0)) for label in BEAM_TILT]
+        odd, even = (
+            coefficient_lists(label, self._words(label))
+            if label in self
+            else torch.zeros(len(self), 0, dtype=torch.float64)
+            for label in (ODD, EVEN)
+        )
+        if any(label in self for label in BEAM_TILT):
+            odd = without_coma(odd)
+        return replace(
+            optics,
+            beam_tilt_mrad=torch.stack(tilt, 1),
+            odd_zernike_radian=odd,
+            even_zernike_radian=even,
+        )
 
     def require_uniform_groups(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Refuse optics groups whose particles differ in what a group has one of.
@@ -210,6 +271,7 @@ class RelionRows:
         values: dict[str, Any] = {
             name: as_tensor(self.numbers(label)) for name, label in MICROSCOPE.items()
         }
+        optics = self._with_aberrations(optics)
         return replace(
             optics,
             **values,

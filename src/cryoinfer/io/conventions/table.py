@@ -300,9 +300,7 @@ class Feature:
 
 
 FEATURES = {
-    "beam-tilt": "beam tilt, which shifts the phases at high resolution",
-    "zernike": "higher-order aberrations",
-    "anisotropic-magnification": "anisotropic magnification",
+    "aberrations": "aberrations that cannot be modelled",
     "ctf-premultiplied": "images already multiplied by their CTF",
     "subtomograms": "subtomograms or tilt series, not single particles",
 }

@@ -1,0 +1,89 @@
+"""Aberrations beyond defocus, astigmatism and Cs, as RELION has them.
+
+An aberration is a phase, in radian, at every spatial frequency ``s = (x, y)`` in
+1/angstrom, in polynomials of the frequency (:mod:`cryoinfer.physics.zernike`;
+``src/jaz/obs_model.cpp`` and ``tilt_helper.cpp`` of RELION 3.1). Odd ones turn the
+phases of an image, as a shift does; even ones change its CTF::
+
+    F(s) = exp(i odd(s)) CTF(s) P(s)
+    odd  = -2 pi Cs lambda^2 (t . s) |s|^2 + sum of c Z     (t: beam tilt in radian)
+    gamma of the CTF becomes gamma - sum of c Z             (as for the term of Cs)
+
+with F of the sign ``exp(-2 pi i s r)``, so that the first two odd coefficients are
+shifts of the image by ``-c / (2 pi)`` along y and x. All of it is a function of the
+frequencies of the image without distortion (:mod:`cryoinfer.fourier.distortion`).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cryoinfer.physics.ctf import CS_ANGSTROM_PER_MM, electron_wavelength_angstrom
+from cryoinfer.physics.zernike import odd_polynomials
+from cryoinfer.records import Optics
+
+COMA = (3, 4)
+"""Odd coefficients that a beam tilt makes, along y and x (m = -1 and 1 of n = 3)."""
+
+
+def coma_radian_angstrom3(optics: Optics) -> Tensor:
+    """Return what a beam tilt multiplies ``x |s|^2`` and ``y |s|^2`` by, (n, 2).
+
+    ``-2 pi Cs lambda^2 t``; differentiable.
+    """
+    wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
+    cs_angstrom = optics.cs_mm.double() * CS_ANGSTROM_PER_MM
+    scale = -2 * math.pi * cs_angstrom * wavelength**2
+    return scale[:, None] * (optics.beam_tilt_mrad.double() * 1e-3)
+
+
+def has_odd_aberrations(optics: Optics) -> bool:
+    """Return whether phases of some images are turned, or to be differentiated."""
+    both = optics.beam_tilt_mrad, optics.odd_zernike_radian
+    return any(one.requires_grad or bool(one.any()) for one in both)
+
+
+def odd_phase(optics: Optics, frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
+    """Return by how much odd aberrations turn the phases of images.
+
+    Differentiable in the beam tilt and the coefficients.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    frequency_x, frequency_y : Tensor, shape (p,) or (n, p)
+        In 1/angstrom.
+
+    Returns
+    -------
+    Tensor of float64, shape (n, p)
+        In radian; antisymmetric.
+    """
+    x, y = frequency_x.double(), frequency_y.double()
+    squared = x * x + y * y
+    along_x, along_y = coma_radian_angstrom3(optics)[..., None].unbind(1)
+    coma = along_x * (x * squared) + along_y * (y * squared)
+    return coma + odd_polynomials(optics.odd_zernike_radian, x, y)
+
+
+def turned_phases(optics: Optics, frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
+    """Return what odd aberrations multiply the coefficients of images by.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    frequency_x, frequency_y : Tensor, shape (p,) or (n, p)
+        In 1/angstrom.
+
+    Returns
+    -------
+    Tensor, complex, shape (n, p)
+        Of modulus 1, in the precision of the frequencies.
+    """
+    phase = odd_phase(optics, frequency_x, frequency_y)
+    # The sine of a large phase is right in double precision alone.
+    turned = torch.polar(torch.ones_like(phase), phase)
+    return turned.to(frequency_x.dtype.to_complex())
