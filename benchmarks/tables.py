@@ -34,6 +34,7 @@ import heterogeneity
 import known_view
 import low_snr
 import marching
+import optics
 import out_of_distribution
 import postprocess
 import prepare
@@ -85,6 +86,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "conformation_calibration": conformation_calibration.shown,
     "verdicts": verdicts.shown,
     "postprocess": postprocess.shown,
+    "optics": optics.shown,
 }
 CLAIMS = "claims"
 """The table that a reader sees first; its rows are of all benchmarks."""

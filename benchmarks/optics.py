@@ -1,0 +1,193 @@
+"""Images with aberrations and distortion: maps with the terms, and without.
+
+Shows the FSC with the truth, inside the particle at 3.7 A, of maps that RELION's
+`relion_reconstruct --ctf` and `reconstruct` make of 900 simulated images of 96 x 96
+pixels of 1.6 A (0 dB, defocus 0.3 to 0.7 micrometres, true poses). Their optics have
+one term each; once the STAR file tells of it, and once it does not. Without RELION its
+columns stay empty.
+
+Of the beam tilt it also shows what `estimate_beam_tilt` finds in these images, at their
+true poses and with the true map, when the STAR file tells of none: the larger of the
+two errors over its Cramer-Rao bound, and that bound.
+
+    python benchmarks/optics.py
+"""
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import argument_parser, results_of
+from printed import Column, table
+from rows import Row
+from torch import Tensor
+
+from cryoinfer.data.particles import Particles
+from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.fourier.slices import FourierVolume
+from cryoinfer.inference.aberration_estimate import PhaseSums, estimate_beam_tilt
+from cryoinfer.inference.map_projector import MapProjector
+from cryoinfer.inference.whitening import ReferenceGrid, whiten
+from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.io.conventions.relion import table_to_relion
+from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.mrc import StackWriter, read_map
+from cryoinfer.reconstruction.mask import soft_sphere
+from cryoinfer.records import Optics
+from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
+
+IMAGES, BOX, PIXEL_ANGSTROM, RESOLUTION_ANGSTROM = 900, 96, 1.6, 3.7
+PARTICLE_RADIUS_ANGSTROM = 40.0
+TILTED = "beam tilt (1.5, -2) mrad"
+TERMS: dict[str, dict[str, Any]] = {
+    TILTED: {"beam_tilt_mrad": (1.5, -2.0)},
+    "trefoil of 50 and 80": {"odd_zernike_radian": (0.3, -0.5, 80.0, 0.0, 0.0, 50.0)},
+    "even terms to n = 4": {
+        "even_zernike_radian": (0.2, 10, 0, -20, 250.0, 100, -150, 60, 100)
+    },
+    "magnification, 1.8 %": {"magnification": ((1.015, 0.012), (0.006, 0.985))},
+}
+COLUMNS = (
+    Column("optics", "optics"),
+    Column("images", "images", ","),
+    Column("seed", "seed"),
+    Column("FSC at 3.7 A: ours, with", "ours_with", ".3f"),
+    Column("without", "ours_without", ".3f"),
+    Column("RELION, with", "relion_with", ".3f"),
+    Column("without", "relion_without", ".3f"),
+    Column("tilt found: error over its bound", "tilt_error_in_bounds", ".2f"),
+    Column("bound (mrad)", "tilt_bound_mrad", ".3f"),
+)
+
+
+def set_of(options: argparse.Namespace, seed: int) -> Simulation:
+    config = SimulationConfig(
+        n=options.n or IMAGES,
+        box=BOX,
+        pixel_size_angstrom=PIXEL_ANGSTROM,
+        snr_db=0.0,
+        defocus_range_angstrom=(3000.0, 7000.0),
+        max_shift_angstrom=5.0,
+        seed=seed,
+    )
+    return Simulation.of(config)
+
+
+def with_terms(optics: Optics, terms: dict[str, Any]) -> Optics:
+    """Return optics of which all particles have the given terms."""
+    n = len(optics)
+    values = {
+        name: torch.tensor(value, dtype=torch.float64).expand(n, *np.shape(value))
+        for name, value in terms.items()
+    }
+    return replace(optics, **values)
+
+
+def agreement(density: Tensor, truth: Tensor) -> float:
+    """Return the FSC at the resolution, inside the particle."""
+    mask = soft_sphere(BOX, PARTICLE_RADIUS_ANGSTROM / PIXEL_ANGSTROM, 3.0)
+    fsc = fourier_shell_correlation(density * mask, truth * mask)
+    return float(fsc[round(BOX * PIXEL_ANGSTROM / RESOLUTION_ANGSTROM)])
+
+
+def of_relion(folder: Path, star: str, truth: Tensor) -> float | None:
+    """Return the agreement of RELION's map, None where it is not installed."""
+    if shutil.which("relion_reconstruct") is None:
+        return None
+    command = ["relion_reconstruct", "--i", star, "--ctf", "--o", "relion.mrc"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    density = read_map(folder / "relion.mrc").density.copy()
+    return agreement(torch.from_numpy(density).float(), truth)
+
+
+def tilt_found(folder: Path, simulation: Simulation, truth: Tensor) -> Row:
+    """Return how well the tilt is found of particles whose file has none."""
+    particles = Particles.load(folder / "without.star")
+    grid, radius = ReferenceGrid(BOX, PIXEL_ANGSTROM), BOX // 2 - 1
+    projector = MapProjector(FourierVolume.from_map(truth, radius))
+    noise = simulation.model.noise.spectrum
+    parts = [
+        PhaseSums.of(
+            whiten(batch, grid, radius, noise),
+            projector,
+            simulation.latents[batch.index],
+        )
+        for batch in particles.batches(250)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    found = estimate_beam_tilt(total)
+    true = torch.tensor(TERMS[TILTED]["beam_tilt_mrad"], dtype=torch.float64)
+    error = (found.beam_tilt_mrad - true).abs() / found.sd_mrad
+    return {
+        "tilt_error_in_bounds": float(error.max()),
+        "tilt_bound_mrad": float(found.sd_mrad.max()),
+    }
+
+
+def measure(options: argparse.Namespace, seed: int, name: str) -> Row:
+    """Return the row of one term."""
+    simulation = set_of(options, seed)
+    truth, n = simulation.density().float(), len(simulation.optics)
+    optics = with_terms(simulation.optics, TERMS[name])
+    row: Row = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        with StackWriter(folder / "a.mrcs", n, BOX, PIXEL_ANGSTROM) as writer:
+            for batch in replace(simulation, optics=optics).batches():
+                writer.write(batch.images)
+        for told, given in (("with", optics), ("without", simulation.optics)):
+            star = folder / f"{told}.star"
+            particles = ParticleTable(
+                images=ImageReferences(("a.mrcs",), np.zeros(n, int), np.arange(n)),
+                sign=torch.ones(n),
+                box=torch.full((n,), BOX),
+                optics=given,
+                has_ctf=True,
+                pose=simulation.latents.pose,
+            )
+            table_to_relion(particles).write(star)
+            config = ReconstructConfig(
+                particle_diameter_angstrom=2 * PARTICLE_RADIUS_ANGSTROM
+            )
+            made = reconstruct(Particles.load(star), config, SilentMonitor())
+            row[f"ours_{told}"] = agreement(made.density, truth)
+            theirs = of_relion(folder, star.name, truth)
+            if theirs is not None:
+                row[f"relion_{told}"] = theirs
+        if name == TILTED:
+            row |= tilt_found(folder, simulation, truth)
+    return row
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table."""
+    return table(rows, COLUMNS)
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--seeds", type=int, default=1, help="default: 1")
+    options = parser.parse_args()
+    results = results_of("optics", options)
+    for name in TERMS:
+
+        def row(given: argparse.Namespace, seed: int, name: str = name) -> Row:
+            return measure(given, seed, name)
+
+        key: Row = {"optics": name, "images": options.n or IMAGES}
+        results.measure_seeds(options, key, row)
+    print(shown(results.rows()))
+
+
+if __name__ == "__main__":
+    main()
