@@ -312,7 +312,7 @@ def _as_simulated(particles: Particles) -> Particles:
         return particles
     origin = Origin.of(particles)
     reading = ParticleOptions.of_arguments(origin.index.source["reading"])
-    return reading.load_any_box(Path(origin.index.source["path"])).select(origin.rows)
+    return reading.load(Path(origin.index.source["path"])).select(origin.rows)
 
 
 def _keys(particles: Particles) -> list[tuple[Path, int]]:

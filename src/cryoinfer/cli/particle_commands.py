@@ -15,7 +15,7 @@ Box = Annotated[
     typer.Option(
         metavar="PIXELS",
         help="Box size that images are cropped to in Fourier space, even; by default "
-        "that of the images.",
+        "that of the images, or a pixel less.",
         callback=numbers.whole(8, numbers.LARGEST_BOX),
         show_default=False,
     ),

@@ -129,12 +129,6 @@ class ParticleOptions:
 
         return Particles.load(path, **self._of_library())
 
-    def load_any_box(self, path: Path) -> "Particles":
-        """Read the particles of a file, whose images may have an odd size."""
-        from cryoinfer.data.particles import Particles
-
-        return Particles.of_any_box(path, **self._of_library())
-
     def check(self, path: Path) -> "list[Finding]":
         """Return what could spoil a run on the particles of a file."""
         from cryoinfer.data.check import check

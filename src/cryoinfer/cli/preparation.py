@@ -97,7 +97,7 @@ def prepare_particles(options: PrepareOptions, console: Console) -> None:
     out = options.out
     # By one name, however it was spelled: those of its stacks are compared later.
     path = Path(recorded_path(options.particles))
-    particles = options.reading.load_any_box(path)
+    particles = options.reading.load(path)
     require_elsewhere(out, path, *(stack.path for stack in particles.stacks))
     planned = plan_shards(particles, config)
     index = _new_index(options, config, particles)

@@ -208,7 +208,7 @@ def _on_original(found: Particles, path: Path, reading: ParticleOptions) -> Part
     """
     origin = Origin.of(found)
     path = Path(recorded_path(path))
-    original = reading.load_any_box(path)
+    original = reading.load(path)
     source, now = origin.index.source, fingerprint(original, path, None)
     kind = "particles" if "particles" in source else "stacks"
     if now.get(kind) != source.get(kind) or len(original) != origin.index.count:

@@ -24,7 +24,7 @@ Box = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        help="Box size of the images in pixels, even.",
+        help="Box size of the images in pixels.",
         callback=numbers.whole(8, numbers.LARGEST_BOX),
     ),
 ]

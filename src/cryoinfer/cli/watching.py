@@ -353,7 +353,7 @@ class Watch:
             )
         # Particles are written before the state: there may be more of them.
         known = particles.select(torch.arange(len(kept.inferred)))
-        given = replace(known.optics, **kept.defoci)
+        given = replace(known.table.optics, **kept.defoci)
         known = replace(known, table=replace(known.table, optics=given))
         self._done, self._inferred = dict(kept.files), kept.inferred
         self._given = kept.groups

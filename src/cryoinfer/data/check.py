@@ -232,6 +232,8 @@ class _Survey:
         part = source.select(rows.numpy())
         self.attempt("images", loading.with_boxes, part, chosen, boxes)
         chosen = replace(chosen, images=references, box=torch.from_numpy(boxes))
+        for remark in loading.odd_boxes(boxes, chosen.optics):
+            self._add("note", "images", remark)
         self.findings += check_shifts(chosen, rows)
         self.findings += check_images(Particles(source, chosen, usable), rows)
 

@@ -75,7 +75,7 @@ def join(parts: Sequence[Particles], given: Sequence[int] = ()) -> Joined:
             np.concatenate([row for _, row in references]),
         ),
         sign=torch.cat([part.table.sign for part in parts]),
-        box=torch.cat([part.boxes for part in parts]),
+        box=torch.cat([part.table.box for part in parts]),
         optics=_joined_optics(parts, groups),
         has_ctf=parts[0].has_ctf,
     )
@@ -157,9 +157,9 @@ def _numbered(
     found = {}
     for group in part.optics.group.unique().tolist():
         row = int(torch.nonzero(part.optics.group == group)[0])
-        optics = part.optics
+        optics = part.table.optics
         looks = (
-            float(part.boxes[row]),
+            float(part.table.box[row]),
             float(optics.pixel_size_angstrom[row]),
             float(optics.voltage_kv[row]),
             float(optics.cs_mm[row]),
@@ -226,5 +226,5 @@ def _joined_optics(
         table = torch.zeros(max(mapping) + 1, dtype=torch.int64)
         table[list(mapping)] = torch.tensor(list(mapping.values()))
         numbers.append(table[part.optics.group])
-    optics = Optics.joined([part.optics for part in parts])
+    optics = Optics.joined([part.table.optics for part in parts])
     return replace(optics, group=torch.cat(numbers))

@@ -43,6 +43,7 @@ UNKNOWN = Microscope()
 
 _STACKS = (".mrcs", ".mrc")
 _LIST = ".txt"
+_SMALLEST = 2
 
 
 def read_source(
@@ -178,7 +179,7 @@ def open_stacks(names: Sequence[str], place: Place) -> tuple[StackFile, ...]:
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
         raise place.missing(missing, len(names))
-    return tuple(open_any_box(path) for path in paths if path is not None)
+    return tuple(open_stack(path) for path in paths if path is not None)
 
 
 def open_bare(
@@ -193,17 +194,10 @@ def open_bare(
     if is_list(path):
         names = listed_stacks(path)
         return names, open_stacks(names, place)
-    return (text_of_name(path.name),), (open_any_box(path),)
+    return (text_of_name(path.name),), (open_stack(path),)
 
 
 def open_stack(path: Path) -> StackFile:
-    """Read the header of a stack of square images with an even size."""
-    stack = open_any_box(path)
-    require_even(stack)
-    return stack
-
-
-def open_any_box(path: Path) -> StackFile:
     """Read the header of a stack of square images."""
     stack = StackFile.of(path)
     _, height, width = stack.shape
@@ -212,16 +206,34 @@ def open_any_box(path: Path) -> StackFile:
             f"{path}: expected square images, found {width} x {height} pixels. "
             "Is it a micrograph?"
         )
+    if width < _SMALLEST:
+        raise InputError(
+            f"{path}: expected images of {_SMALLEST} pixels or more, found {width}"
+        )
     return stack
 
 
-def require_even(stack: StackFile) -> None:
-    """Raise :class:`InputError` unless images have an even size."""
-    if stack.shape[1] % 2:
-        raise InputError(
-            f"{stack.path}: expected an even box, found {stack.shape[1]} pixels. Crop "
-            "the particles with `cryoinfer prepare`."
+def odd_boxes(boxes: NDArray[np.int64], optics: Optics) -> tuple[str, ...]:
+    """Return what to tell of images that are read in another size than they have.
+
+    Parameters
+    ----------
+    boxes : array, shape (n,)
+        Of the stacks of the particles.
+    optics : Optics
+        Of the same particles.
+    """
+    said = []
+    for box in np.unique(boxes[boxes % 2 == 1]).tolist():
+        first = int(np.flatnonzero(boxes == box)[0])
+        size = float(optics.pixel_size_angstrom[first])
+        said.append(
+            f"Images of {box} pixels of {size:.4g} A are read in {box - 1} pixels of "
+            f"{size * box / (box - 1):.4g} A, as maps are made, cropped in Fourier "
+            "space: sizes must be even. What is written of the particles goes with "
+            "the images as they are."
         )
+    return tuple(said)
 
 
 def require_rows(images: ImageReferences, stacks: Sequence[StackFile | None]) -> None:

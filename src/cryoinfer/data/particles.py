@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cryoinfer.data import loading
 from cryoinfer.data.optics_checks import require_usable
+from cryoinfer.data.resampling import even_sized
 from cryoinfer.data.same_images import repeated_images
 from cryoinfer.data.shards import particle_file_of, require_own_shards
 from cryoinfer.data.stack_paths import Place, spell_names
@@ -90,33 +92,6 @@ class Particles:
         InputError
             If a file cannot be used; the message says which and why.
         """
-        found = cls.of_any_box(
-            path,
-            datadir=datadir,
-            pixel_size_angstrom=pixel_size_angstrom,
-            ignore=ignore,
-            passthrough=passthrough,
-            microscope=microscope,
-        )
-        for stack in found.stacks:
-            loading.require_even(stack)
-        return found
-
-    @classmethod
-    def of_any_box(
-        cls,
-        path: Path | str,
-        *,
-        datadir: Path | str | None = None,
-        pixel_size_angstrom: float | None = None,
-        ignore: Collection[str] = (),
-        passthrough: Sequence[Path | str] = (),
-        microscope: Microscope = loading.UNKNOWN,
-    ) -> Self:
-        """Read particles as :meth:`load` does, whose box may be odd.
-
-        They can be cropped; no inference takes them.
-        """
         path = particle_file_of(Path(path))
         require_ignorable(ignore)
         place = Place(path.parent, None if datadir is None else Path(datadir))
@@ -138,8 +113,9 @@ class Particles:
         loading.require_rows(table.images, stacks)
         left = loading.tables_not_used(path, passthrough, source)
         repeated = repeated_images(table.images, stacks)
-        table = replace(table, remarks=(*table.remarks, *left, *repeated))
         boxes = loading.stack_boxes(table.images, stacks)
+        odd = loading.odd_boxes(boxes, table.optics)
+        table = replace(table, remarks=(*table.remarks, *left, *repeated, *odd))
         return cls(source, loading.with_boxes(source, table, boxes), stacks)
 
     def __len__(self) -> int:
@@ -148,22 +124,27 @@ class Particles:
     @property
     def box(self) -> int:
         """Image size in pixels of the first particle."""
-        return int(self.table.box[0])
+        return int(self.boxes[0])
 
-    @property
+    @cached_property
     def boxes(self) -> Tensor:
-        """Image size in pixels of every particle, int64, shape (n,)."""
-        return self.table.box
+        """Image size in pixels of every particle as it is read, int64, even, (n,)."""
+        return self.table.box - self.table.box % 2
 
     @property
     def pixel_size_angstrom(self) -> float:
         """Pixel size of the first particle."""
-        return float(self.table.optics.pixel_size_angstrom[0])
+        return float(self.optics.pixel_size_angstrom[0])
 
-    @property
+    @cached_property
     def optics(self) -> Optics:
-        """Optics of every particle, float64, shape (n,)."""
-        return self.table.optics
+        """Optics of every particle as its image is read, float64, shape (n,)."""
+        optics, box = self.table.optics, self.table.box
+        if not bool((box % 2).any()):
+            return optics
+        # Fewer pixels over the same field of view.
+        size = optics.pixel_size_angstrom * box / self.boxes
+        return replace(optics, pixel_size_angstrom=size)
 
     @property
     def has_ctf(self) -> bool:
@@ -196,7 +177,10 @@ class Particles:
         return self.table.remarks
 
     def images(self, index: Tensor) -> Tensor:
-        """Read images from disk.
+        """Read images, of an even size.
+
+        Those of an odd one are cropped by a pixel in Fourier space, which keeps their
+        field of view and their centre (:func:`cryoinfer.data.resampling.even_sized`).
 
         Parameters
         ----------
@@ -213,6 +197,10 @@ class Particles:
         InputError
             If the particles have several boxes.
         """
+        return even_sized(self.stored_images(index))
+
+    def stored_images(self, index: Tensor) -> Tensor:
+        """Read images from disk as they are; particles white on black."""
         index = index.cpu()
         boxes = self.table.box[index].unique()
         if len(boxes) > 1:
@@ -230,7 +218,7 @@ class Particles:
     def batch(self, index: Tensor) -> ParticleBatch:
         """Read images, of one box, with their optics."""
         index = index.cpu()
-        return ParticleBatch(self.images(index), self.table.optics[index], index)
+        return ParticleBatch(self.images(index), self.optics[index], index)
 
     def batches(
         self, size: int, index: Tensor | None = None

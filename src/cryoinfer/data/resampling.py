@@ -14,6 +14,7 @@ likelihood takes for information; instead the gap is filled with noise of the im
 own spectrum, which says nothing about a particle that lies inside.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,6 +72,52 @@ def cropped_map(density: Tensor, box: int) -> Tensor:
     """
     matrix = band_limited_matrix(len(density), box, float(len(density))).to(density)
     return torch.einsum("az,by,cx,zyx->abc", matrix, matrix, matrix, density)
+
+
+def even_sized(images: Tensor) -> Tensor:
+    """Return images of an even size: odd ones cropped in Fourier space by a pixel.
+
+    The field of view stays, so that the pixel size grows by ``box / (box - 1)``, and
+    the centre is the pixel ``box // 2`` before and after. All coefficients below the
+    new Nyquist's frequency are kept: those of an odd box but for its last ring, which
+    an even one has no phases for.
+
+    Parameters
+    ----------
+    images : Tensor of float32, shape (b, box, box)
+
+    Returns
+    -------
+    Tensor of float32, shape (b, box - box % 2, box - box % 2)
+        The same tensor where the size is even.
+    """
+    box = images.shape[-1]
+    return cropped_images(images, box - box % 2)
+
+
+def cropped_images(images: Tensor, box: int) -> Tensor:
+    """Return images of fewer pixels over the same area, cropped in Fourier space.
+
+    Parameters
+    ----------
+    images : Tensor of float32, shape (b, n, n)
+    box : int
+        At most n.
+
+    Returns
+    -------
+    Tensor of float32, shape (b, box, box)
+        The same tensor where there is nothing to crop.
+    """
+    if images.shape[-1] == box:
+        return images
+    matrix = _cropping_matrix(images.shape[-1], box)
+    return matrix @ images @ matrix.mT
+
+
+@functools.lru_cache(maxsize=8)
+def _cropping_matrix(old_box: int, box: int) -> Tensor:
+    return band_limited_matrix(old_box, box, float(old_box)).float()
 
 
 @dataclass(frozen=True)

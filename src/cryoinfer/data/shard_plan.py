@@ -156,7 +156,7 @@ def _crop(box: int, pixel_size: float, config: PreparationConfig) -> Crop:
     ------
     InputError
     """
-    side, new = box * pixel_size, config.box or box - box % 2
+    side, new = box * pixel_size, config.box or box
     if config.resolution_angstrom is not None:
         if not 2 * pixel_size <= config.resolution_angstrom <= side:
             raise InputError(

@@ -193,7 +193,7 @@ def write_particles(
         path_index[own], row[own] = number, np.arange(len(own))
         box[own], pixel_size[own] = one.crop.box, one.crop.pixel_size_angstrom
     names = tuple(one.name for one in planned)
-    old = particles.optics.pixel_size_angstrom.numpy()
+    old = particles.table.optics.pixel_size_angstrom.numpy()
     images = ImageReferences(names, path_index, row)
     new = ResampledImages(images, box, pixel_size, old)
     source = particles.source

@@ -68,7 +68,7 @@ class SimulationConfig:
     n : int
         Number of images.
     box : int
-        Their size in pixels, even.
+        Their size in pixels.
     pixel_size_angstrom : float
     snr_db : float or None
         ``10 log10(var(signal) / var(noise))``, the signal's variance over all pixels

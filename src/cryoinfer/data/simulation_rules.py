@@ -47,8 +47,7 @@ def require_possible(settings: Mapping[str, Any]) -> None:
     coarsest = pixel_size * (1 + 0.1 * (groups - 1))
     rules = {
         f"n must be 1 to {_MOST_IMAGES:,}": 1 <= n <= _MOST_IMAGES,
-        f"box must be even and 8 to {_LARGEST_BOX}": 8 <= box <= _LARGEST_BOX
-        and box % 2 == 0,
+        f"box must be 8 to {_LARGEST_BOX}": 8 <= box <= _LARGEST_BOX,
         f"pixel_size_angstrom must be {least} to {most}": least <= pixel_size <= most,
         f"snr_db must be -{_DECIBELS:g} to {_DECIBELS:g}": snr_db is None
         or abs(snr_db) <= _DECIBELS,

@@ -198,13 +198,8 @@ def define_problem(
     Raises
     ------
     InputError
-        If the box is odd, or the diameter does not fit into it.
+        If the diameter does not fit into the box.
     """
-    if particles.box % 2:
-        raise InputError(
-            f"expected an even box, found images of {particles.box} pixels; crop or "
-            "pad them to an even size, for example with relion_image_handler --new_box"
-        )
     n = len(particles)
     grid = ReferenceGrid(particles.box, particles.pixel_size_angstrom)
     diameter = particle_diameter_angstrom or _DIAMETER_OF_BOX * grid.length_angstrom

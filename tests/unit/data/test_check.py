@@ -195,9 +195,9 @@ def test_what_cannot_be_read_is_one_finding(tmp_path):
     (finding,) = check(tmp_path / "none.star")
     assert finding.severity == "error"
     with mrcfile.new(tmp_path / "a.mrcs") as mrc:
-        mrc.set_data(np.zeros((2, 7, 7), dtype=np.float32))
+        mrc.set_data(np.zeros((2, 7, 8), dtype=np.float32))
     (finding,) = check(tmp_path / "a.mrcs")
-    assert "expected an even box" in finding.message
+    assert "expected square images" in finding.message
 
 
 def test_particles_without_errors_load(tmp_path):

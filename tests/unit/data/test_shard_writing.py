@@ -60,7 +60,7 @@ def test_a_band_limited_image_is_sampled_anew(tmp_path: Path, old_box: int) -> N
 
     with StackWriter(tmp_path / "raw.mrcs", 1, old_box, PIXEL) as writer:
         writer.write(7 + 4 * waves(old_box)[None])
-    particles = Particles.of_any_box(tmp_path / "raw.mrcs")
+    particles = Particles.load(tmp_path / "raw.mrcs")
     prepare(particles, tmp_path / "out", PreparationConfig(box=12))
     again = Particles.load(tmp_path / "out")
     assert again.pixel_size_angstrom == pytest.approx(PIXEL * old_box / 12, rel=1e-8)

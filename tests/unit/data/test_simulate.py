@@ -293,7 +293,7 @@ def test_an_unknown_structure_is_refused(config: SimulationConfig) -> None:
     [
         {"n": 0},
         {"n": 10**12},
-        {"box": 25},
+        {"box": 7},
         {"box": 10**6},
         {"pixel_size_angstrom": 0.0},
         {"pixel_size_angstrom": math.inf},

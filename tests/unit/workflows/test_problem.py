@@ -119,11 +119,6 @@ def test_constant_images_are_refused(stack) -> None:
         initial_noise(problem_of(stack(torch.zeros(120, 16, 16))))
 
 
-def test_an_odd_box_is_refused(stack) -> None:
-    with pytest.raises(InputError, match="even box"):
-        problem_of(stack(noise(box=15)))
-
-
 @pytest.mark.parametrize("diameter", [-1.0, 1e4])
 def test_a_diameter_outside_the_box_is_refused(simulated, diameter) -> None:
     with pytest.raises(InputError, match="diameter"):
