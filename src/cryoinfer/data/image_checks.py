@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.finding import Finding, Severity
+from cryoinfer.data.image_repair import HOT
 from cryoinfer.data.particles import Particles
 
 _PIXELS_PER_BATCH = 2**24
@@ -21,6 +22,9 @@ class _Statistics:
     mean: Tensor
     deviation: Tensor
     contrast: Tensor
+    hot: Tensor
+    tilted: Tensor
+    is_scaled: Tensor
 
 
 def check_images(particles: Particles, row: Tensor) -> list[Finding]:
@@ -43,6 +47,7 @@ def check_images(particles: Particles, row: Tensor) -> list[Finding]:
     if not bool(good.any()):
         return found
     found += _check_normalisation(statistics, good, row)
+    found += _check_repairs(statistics, good, row)
     inverted = particles.optics.scale < 0
     # In units of the image's own deviation, so that no single image decides.
     contrast = statistics.contrast / statistics.deviation
@@ -53,19 +58,25 @@ def check_images(particles: Particles, row: Tensor) -> list[Finding]:
 def _measure(particles: Particles) -> _Statistics:
     n = len(particles)
     is_finite = torch.zeros(n, dtype=torch.bool)
+    tilted, is_scaled = torch.zeros_like(is_finite), torch.zeros_like(is_finite)
     mean, deviation, contrast = (torch.zeros(n) for _ in range(3))
+    hot = torch.zeros(n, dtype=torch.int64)
     size = max(1, _PIXELS_PER_BATCH // int(particles.boxes.max()) ** 2)
-    for batch in particles.batches(size):
-        images = batch.images.flatten(1)
+    for rows in particles.chunks(size, torch.arange(n)):
+        stored = particles.stored_images(rows)
+        images = stored.flatten(1)
         finite = images.isfinite().all(dim=1)
         images = torch.where(finite[:, None], images, 0.0)
-        inside, corners = _masks(batch.images.shape[-1])
-        is_finite[batch.index] = finite
-        mean[batch.index] = images.mean(dim=1)
-        deviation[batch.index] = images.std(dim=1)
+        inside, corners = _masks(stored.shape[-1])
+        is_finite[rows] = finite
+        mean[rows] = images.mean(dim=1)
+        deviation[rows] = images.std(dim=1)
         centre_mean, corner_mean = images @ inside, images @ corners
-        contrast[batch.index] = centre_mean - corner_mean
-    return _Statistics(is_finite, mean, deviation, contrast)
+        contrast[rows] = centre_mean - corner_mean
+        made = particles.repaired_images(rows)
+        hot[rows], tilted[rows] = made.hot, made.tilted
+        is_scaled[rows] = made.factor != 1
+    return _Statistics(is_finite, mean, deviation, contrast, hot, tilted, is_scaled)
 
 
 def _masks(box: int) -> tuple[Tensor, Tensor]:
@@ -106,15 +117,34 @@ def _check_normalisation(
 ) -> list[Finding]:
     typical = statistics.deviation[good].median()
     ratio = statistics.deviation / typical
-    odd = good & ((ratio > 5) | (ratio < 0.2))
+    odd = good & ~statistics.is_scaled & ((ratio > 5) | (ratio < 0.2))
     what = (
         f"have a standard deviation five times above or below the median {typical:.4g}."
         " Normalise the images, or remove these"
     )
-    found = _rows(odd, row, "warning", what)
-    offset = good & (statistics.mean.abs() > 5 * statistics.deviation)
-    what = "have a mean far from 0 for their standard deviation. Normalise the images"
-    return found + _rows(offset, row, "warning", what)
+    return _rows(odd, row, "warning", what)
+
+
+def _check_repairs(statistics: _Statistics, good: Tensor, row: Tensor) -> list[Finding]:
+    """Say what every command does to images before it looks at them."""
+    pixels = int(statistics.hot[good].sum())
+    found = _rows(
+        good & (statistics.hot > 0),
+        row,
+        "note",
+        f"have hot pixels, {pixels:,} in all, beyond {HOT:g} standard deviations and "
+        "alone: they are replaced by the mean of their neighbours",
+    )
+    what = (
+        "have a background that slopes, or a mean far from 0: the plane is subtracted "
+        "that fits it"
+    )
+    found += _rows(good & statistics.tilted, row, "note", what)
+    what = (
+        "are in other units than most: they are divided by what brings their "
+        "background to that of the others"
+    )
+    return found + _rows(good & statistics.is_scaled, row, "note", what)
 
 
 def _rows(bad: Tensor, row: Tensor, severity: Severity, what: str) -> list[Finding]:

@@ -1,7 +1,7 @@
 """A set of particles: metadata, and images that stay on disk until asked for."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cryoinfer.data import loading
+from cryoinfer.data.image_repair import RepairedImages, UsualLevels, repaired
 from cryoinfer.data.optics_checks import require_usable
 from cryoinfer.data.resampling import even_sized
 from cryoinfer.data.same_images import repeated_images
@@ -46,11 +47,16 @@ class Particles:
         The same in the library's terms.
     stacks : tuple of StackFile
         In the order of ``table.images.paths``.
+    usual_levels : UsualLevels
+        Of these images.
     """
 
     source: loading.Source
     table: ParticleTable
     stacks: tuple[StackFile, ...]
+    usual_levels: UsualLevels = field(
+        default_factory=UsualLevels, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(
@@ -177,10 +183,12 @@ class Particles:
         return self.table.remarks
 
     def images(self, index: Tensor) -> Tensor:
-        """Read images, of an even size.
+        """Read images, repaired and of an even size.
 
-        Those of an odd one are cropped by a pixel in Fourier space, which keeps their
-        field of view and their centre (:func:`cryoinfer.data.resampling.even_sized`).
+        Hot pixels, ramps and units unlike those of most images are taken out
+        (:mod:`cryoinfer.data.image_repair`). Images of an odd size are cropped by a
+        pixel in Fourier space, which keeps their field of view and their centre
+        (:func:`cryoinfer.data.resampling.even_sized`).
 
         Parameters
         ----------
@@ -197,7 +205,12 @@ class Particles:
         InputError
             If the particles have several boxes.
         """
-        return even_sized(self.stored_images(index))
+        return even_sized(self.repaired_images(index).images)
+
+    def repaired_images(self, index: Tensor) -> RepairedImages:
+        """Read images as :meth:`images` does, of the size that they have."""
+        usual = self.usual_levels.of(self.table, index.cpu(), self.stored_images)
+        return repaired(self.stored_images(index), usual)
 
     def stored_images(self, index: Tensor) -> Tensor:
         """Read images from disk as they are; particles white on black."""

@@ -128,8 +128,8 @@ def test_broken_and_odd_images_are_found(tmp_path):
     assert len(found) == 4
     assert found[0].startswith("1 of 120 images (rows 4) hold values that are no num")
     assert found[1].startswith("1 of 120 images (rows 6) are constant")
-    assert found[2].startswith("1 of 120 images (rows 8) have a standard deviation")
-    assert found[3].startswith("1 of 120 images (rows 10) have a mean far from 0")
+    assert found[2].startswith("1 of 120 images (rows 10) have a background that slope")
+    assert found[3].startswith("1 of 120 images (rows 8) are in other units than most")
 
 
 def test_images_repeat_under_whatever_name_of_their_stack(tmp_path):

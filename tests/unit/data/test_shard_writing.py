@@ -289,7 +289,7 @@ def test_crops_that_there_are_not_are_refused(
 def test_spoiled_images_are_listed_and_not_mended(tmp_path: Path) -> None:
     images = write_noise(tmp_path)
     images[3, 0, 0], images[20] = torch.nan, 5.0
-    images[30, 12, 12] = 1e9
+    images[30, 11:14, 11:14] = 1e9  # one alone were a hot pixel
     with StackWriter(tmp_path / "raw.mrcs", N, BOX, PIXEL) as writer:
         writer.write(images)
     particles = Particles.load(tmp_path / "raw.mrcs")

@@ -108,7 +108,7 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
     images = made.particles.images(torch.arange(len(made.particles)))
     images[3, 5, 5] = torch.nan
     images[77] = torch.inf
-    images[80, 2, 2] = 1e25  # whose square is infinite
+    images[80, 2:5, 2:5] = 1e25  # whose square is infinite; one would be a hot pixel
     broken = rewritten(made.particles, images, tmp_path / "broken")
     good = torch.ones(len(images), dtype=torch.bool)
     good[[3, 77, 80]] = False
@@ -144,7 +144,7 @@ def test_images_that_are_not_finite_change_nothing_for_the_others(
 def test_too_bright_an_image_ends_no_inference(trained, made, tmp_path: Path) -> None:
     # Finite, as is its square; over noise of a thousandth its square is not.
     images = 1e-3 * made.particles.images(torch.arange(len(made.particles)))
-    images[80, 2, 2] = 1e18
+    images[80, 2:5, 2:5] = 1e18
     bright = rewritten(made.particles, images, tmp_path / "bright")
     found = infer(bright, trained, InferConfig(), SilentMonitor())
     assert torch.nonzero(found.unreadable).squeeze(1).tolist() == [80]
