@@ -20,14 +20,15 @@ OF_COMMAND = re.compile(r"cryoinfer ([a-z]+)((?: (?!cryoinfer )[^;`]+)?)")
 READERS = (
     *("check", "abinitio", "refine", "reconstruct", "infer", "dynamics"),
     "heterogeneity",
-    *("convert", "flip", "evaluate", "select", "volumes", "prepare"),
+    *("convert", "flip", "evaluate", "select", "volumes", "prepare", "downsample"),
 )
 RUNS = ("abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
 RUNS += ("heterogeneity",)
 WRITERS = (
     *RUNS,
     *("demo", "simulate", "beads", "modes", "volumes", "flip", "fsc", "convert"),
-    *("select", "prepare", "local-resolution", "align", "postprocess"),
+    *("select", "prepare", "downsample", "local-resolution", "align"),
+    "postprocess",
     "mask",
 )
 
@@ -38,6 +39,8 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/stack_paths.py": READERS,
     "data/original_particles.py": ("select",),
     "data/shard_plan.py": ("prepare",),
+    "data/downsampling.py": ("downsample",),
+    "cli/downsampling.py": ("downsample",),
     "cli/preparation.py": ("prepare",),
     "io/cryosparc.py": READERS,
     "io/conventions/cryosparc.py": READERS,

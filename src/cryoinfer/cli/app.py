@@ -23,7 +23,7 @@ from cryoinfer.cli.map_commands import (
     postprocess,
 )
 from cryoinfer.cli.map_options import MapPixelSize, ParticleMask
-from cryoinfer.cli.particle_commands import convert, prepare
+from cryoinfer.cli.particle_commands import convert, downsample, prepare
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
     ParticleOptions,
@@ -353,6 +353,10 @@ app.command(
 )(select)
 
 
+app.command(
+    rich_help_panel=_FILES,
+    epilog="Example: cryoinfer downsample all.star --box 128 --out small.star",
+)(downsample)
 app.command(
     rich_help_panel=_FILES,
     epilog="Examples: cryoinfer convert particles.cs particles.star; "

@@ -76,6 +76,54 @@ def prepare(
 
 
 @reads_particles
+def downsample(
+    particles: opt.Particles,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write, .star or .cs; the stack beside it has its name.",
+            show_default=False,
+        ),
+    ],
+    box: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Box size that images are cropped to in Fourier space, even.",
+            callback=numbers.whole(8, numbers.LARGEST_BOX),
+            show_default=False,
+        ),
+    ] = None,
+    new_pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A",
+            help="In place of --box: the pixel size in A that the new one is to be "
+            "nearest to.",
+            callback=numbers.pixel_size(),
+            show_default=False,
+        ),
+    ] = None,
+    reading: ParticleOptions = AS_WRITTEN,
+    threads: opt.Threads = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Write particles with fewer, larger pixels over the same area.
+
+    A stack, and its metadata with pixel size, box and shifts of the new images.
+    """
+    from cryoinfer.cli.downsampling import DownsampleOptions, downsample_particles
+
+    options = DownsampleOptions(
+        particles, out, box, new_pixel_size, reading, threads, overwrite
+    )
+    downsample_particles(options, Console())
+
+
+@reads_particles
 def convert(
     source: opt.Particles,
     target: Annotated[

@@ -1,6 +1,7 @@
 """Which particles go into which shard, and what is done to their images."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from cryoinfer.data import shards
 from cryoinfer.data.normalising import Background, Normalised, normalised
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.resampling import band_limited_matrix
+from cryoinfer.data.resampling import cropped_images
 from cryoinfer.errors import InputError
 from cryoinfer.io.mrc_header import HEADER_BYTES
 
@@ -82,15 +83,8 @@ class Crop:
 
         Fourier coefficients from Nyquist's frequency of the new box on are left out.
         """
-        made = raw
-        if self.box != self.old_box:
-            made = self._matrix @ raw @ self._matrix.mT
+        made = cropped_images(raw, self.box)
         return normalised(made, raw, self._background, self._old_background)
-
-    @cached_property
-    def _matrix(self) -> Tensor:
-        matrix = band_limited_matrix(self.old_box, self.box, float(self.old_box))
-        return matrix.float()
 
     @cached_property
     def _background(self) -> Background:
@@ -135,18 +129,23 @@ def plan_shards(
     InputError
         If the images cannot be cropped as is asked.
     """
-    kinds = torch.stack(
-        [particles.boxes.double(), particles.optics.pixel_size_angstrom], 1
-    )
-    distinct, kind = kinds.unique(dim=0, return_inverse=True)
     planned: list[PlannedShard] = []
-    for number, (box, pixel_size) in enumerate(distinct.tolist()):
-        crop = _crop(int(box), pixel_size, config)
-        rows = torch.nonzero(kind == number).squeeze(1)
+    for box, pixel_size, rows in kinds_of(particles):
+        crop = _crop(box, pixel_size, config)
         for part in rows.split(max(1, _SHARD_BYTES // (2 * crop.box**2))):
             name = shards.SHARD.format(len(planned) + 1)
             planned.append(PlannedShard(name, crop, part))
     return tuple(planned)
+
+
+def kinds_of(particles: Particles) -> Iterator[tuple[int, float, Tensor]]:
+    """Yield box, pixel size in angstrom and rows of all images that share both."""
+    kinds = torch.stack(
+        [particles.boxes.double(), particles.optics.pixel_size_angstrom], 1
+    )
+    distinct, kind = kinds.unique(dim=0, return_inverse=True)
+    for number, (box, pixel_size) in enumerate(distinct.tolist()):
+        yield int(box), pixel_size, torch.nonzero(kind == number).squeeze(1)
 
 
 def _crop(box: int, pixel_size: float, config: PreparationConfig) -> Crop:

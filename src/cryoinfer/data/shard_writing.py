@@ -8,10 +8,11 @@ place in its shard, so that no budget changes a bit of the result.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ _BLOCK = 32
 
 _COPIES = 3
 """Of an image as it came, that are in memory at a time."""
+
+M = TypeVar("M")
 
 
 def write_shards(
@@ -119,7 +122,7 @@ def _write_shard(
             dtype=torch.float16,
             label=label,
         ) as writer:
-            for rows, made in _blocks(particles, planned, memory_bytes):
+            for rows, made in blocks(particles, planned, _prepared, memory_bytes):
                 for name, bad in found.items():
                     bad += rows[getattr(made, name)].tolist()
                 digest.update(made.images.numpy().data)
@@ -137,13 +140,26 @@ def _write_shard(
     )
 
 
-def _blocks(
-    particles: Particles, planned: PlannedShard, memory_bytes: int
-) -> Iterator[tuple[Tensor, Normalised]]:
-    """Yield rows and prepared images of a shard, block by block in their order.
+def blocks(
+    particles: Particles,
+    planned: PlannedShard,
+    made: Callable[[Particles, Crop, Tensor], M],
+    memory_bytes: int,
+) -> Iterator[tuple[Tensor, M]]:
+    """Yield rows and what is made of the images of a shard, block by block in order.
 
     Threads have a block each: those of PyTorch would wait for each other after every
     step of a block.
+
+    Parameters
+    ----------
+    particles : Particles
+        As they came.
+    planned : PlannedShard
+    made : callable
+        Makes something of some rows of the particles.
+    memory_bytes : int
+        For images.
     """
     crop, before = planned.crop, torch.get_num_threads()
     fitting = memory_bytes // (_BLOCK * _COPIES * 4 * crop.old_box**2)
@@ -155,9 +171,9 @@ def _blocks(
         with ThreadPoolExecutor(
             threads, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            under_way: deque[tuple[Tensor, Future[Normalised]]] = deque()
+            under_way: deque[tuple[Tensor, Future[M]]] = deque()
             for own in planned.rows.split(_BLOCK):
-                task = pool.submit(_prepared, particles, crop, own)
+                task = pool.submit(made, particles, crop, own)
                 under_way.append((own, task))
                 if len(under_way) > ahead:
                     first, done = under_way.popleft()
@@ -185,6 +201,28 @@ def write_particles(
 
     Of cryoSPARC's there is a STAR file as well.
     """
+    made = resampled_particles(particles, planned, folder)
+    if not isinstance(made.source, RelionParticles):
+        replace_file(folder / shards.CRYOSPARC_PARTICLES, made.save)
+        originals = relion_names(particles.table.images)
+        made = made.with_results(columns={ORIGINAL: originals})
+    replace_file(folder / shards.PARTICLES, made.save)
+
+
+def resampled_particles(
+    particles: Particles, planned: tuple[PlannedShard, ...], folder: Path
+) -> Particles:
+    """Return particles whose images are those of shards that were written.
+
+    Parameters
+    ----------
+    particles : Particles
+        As they came.
+    planned : tuple of PlannedShard
+        Of all of them.
+    folder : Path
+        Of the shards.
+    """
     n = len(particles)
     path_index, row, box = (np.zeros(n, dtype=np.int64) for _ in range(3))
     pixel_size = np.zeros(n)
@@ -197,7 +235,7 @@ def write_particles(
     images = ImageReferences(names, path_index, row)
     new = ResampledImages(images, box, pixel_size, old)
     source = particles.source
-    made = Particles(
+    return Particles(
         source=(
             resampled_in_relion(source, new)
             if isinstance(source, RelionParticles)
@@ -213,8 +251,3 @@ def write_particles(
         ),
         stacks=tuple(StackFile.of(folder / name) for name in names),
     )
-    if not isinstance(source, RelionParticles):
-        replace_file(folder / shards.CRYOSPARC_PARTICLES, made.save)
-        originals = relion_names(particles.table.images)
-        made = made.with_results(columns={ORIGINAL: originals})
-    replace_file(folder / shards.PARTICLES, made.save)

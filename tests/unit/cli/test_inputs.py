@@ -57,6 +57,7 @@ MISTYPED = {
     "align no.mrc there.mrc -o out.mrc": "No such MRC file: no.mrc",
     "align there.mrc no.mrc -o out.mrc": "No such MRC file: no.mrc",
     "align there.mrc there.mrc --also no.mrc -o out.mrc": "No such MRC file: no.mrc",
+    "downsample no.star --box 32 -o out.star": "No such STAR file: no.star",
     "convert no.star out.cs": "No such STAR file: no.star",
     "flip no.mrc -o out": "No such MRC file: no.mrc",
     "flip there.mrc no.star -o out": "No such STAR file: no.star",

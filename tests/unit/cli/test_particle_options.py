@@ -25,7 +25,7 @@ NAMES = {
     "--cs",
 }
 READERS = ("check", "abinitio", "refine", "reconstruct", "train", "infer", "dynamics")
-READERS += ("evaluate", "convert", "flip")
+READERS += ("evaluate", "convert", "flip", "downsample")
 
 
 @pytest.mark.parametrize("command", READERS)
