@@ -39,7 +39,6 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/stack_paths.py": READERS,
     "data/original_particles.py": ("select",),
     "data/shard_plan.py": ("prepare",),
-    "data/downsampling.py": ("downsample",),
     "cli/downsampling.py": ("downsample",),
     "cli/preparation.py": ("prepare",),
     "io/cryosparc.py": READERS,

@@ -226,8 +226,7 @@ def prepare(
         group, box, _ = kind
         calibration_subset = _calibration_subset(particles, group, box, generator)
         if calibration_subset is not None:
-            one = _measured(calibration_subset, way, trained, seed)
-            found[group, box] = one
+            found[group, box] = one = _measured(calibration_subset, way, trained, seed)
             _tell(monitor, kind, grid, one, differences)
         monitor.advance()
     return Preparations(found, grid, seed)
