@@ -67,9 +67,8 @@ class Spoilt:
     rows: tuple[int, ...]
 
     def prepare(self, batch: ParticleBatch) -> PreparedBatch | None:
-        images = batch.images.clone()
-        images[torch.isin(batch.index, torch.tensor(self.rows)), 5, 5] = torch.nan
-        return self.source.prepare(replace(batch, images=images))
+        batch.images[torch.isin(batch.index, torch.tensor(self.rows)), 5, 5] = torch.nan
+        return self.source.prepare(batch)
 
 
 @dataclass(frozen=True)
