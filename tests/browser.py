@@ -47,16 +47,23 @@ class Browser:
     ----------
     commands, answers : int
         Ends of the pipes.
+
+    Attributes
+    ----------
+    errors : list of str
+        What pages have written to the console as errors, since one was last shown.
     """
 
     def __init__(self, commands: int, answers: int) -> None:
+        self.errors: list[str] = []
         self._commands, self._answers = commands, answers
         self._number, self._read, self._session = 0, b"", ""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send(
             "Target.attachToTarget", targetId=target, flatten=True
         )["sessionId"]
-        self.send("Page.enable")
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send one command and return its result."""
@@ -70,6 +77,15 @@ class Browser:
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer["error"]
                 return dict(answer["result"])
+            self._note(answer)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        """Keep what is an error on the console of the page."""
+        told = event.get("params", {})
+        kind = told.get("type") or told.get("entry", {}).get("level")
+        thrown = event.get("method") == "Runtime.exceptionThrown"
+        if thrown or kind in ("error", "assert"):
+            self.errors.append(json.dumps(told))
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
@@ -84,6 +100,7 @@ class Browser:
     def show(self, page: Path, wide: int = 1280, high: int = 900) -> None:
         """Open a page in a window, and wait until it was loaded."""
         self.resize(wide, high)
+        self.errors = []
         self.send("Page.navigate", url=page.as_uri())
         self.wait(
             f"location.href === {json.dumps(page.as_uri())} && "

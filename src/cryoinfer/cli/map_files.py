@@ -155,7 +155,8 @@ def _flip_run(options: FlipOptions) -> None:
     replace(record, status="running").write(out)
     for name, (density, pixel_size) in maps.items():
         save_map(out / name, density, pixel_size)
-    for name in (layout.FSC, layout.NOISE):
+    # A mirrored map at mirrored poses has the projections that the map has.
+    for name in (layout.FSC, layout.NOISE, layout.GALLERY):
         if (source / name).exists():
             copy = partial(shutil.copyfile, source / name)
             write_file(out / name, copy)

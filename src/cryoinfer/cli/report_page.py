@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryoinfer.cli.arguments import spelled_arguments
 from cryoinfer.cli.class_page import read_classes
@@ -38,7 +39,16 @@ from cryoinfer.report.dynamics import HalfMaps
 from cryoinfer.results import layout
 from cryoinfer.results.calibration_trial import ENCODER, REFINED, CalibrationTrial
 from cryoinfer.results.evaluation_files import read_comparison
-from cryoinfer.results.flags import FLAG, OBEYED, has_flags, is_posed
+from cryoinfer.results.flags import (
+    FLAG,
+    LEFT_OUT,
+    OBEYED,
+    OUTLIER_SCORE,
+    UNREADABLE,
+    has_flags,
+    is_posed,
+)
+from cryoinfer.results.gallery import Gallery
 from cryoinfer.results.map_numbers import STRUCTURE_FOUND
 from cryoinfer.results.posterior_files import PosedParticles, require_known
 from cryoinfer.results.run import read_iterations
@@ -180,7 +190,17 @@ def _content(folder: Path, record: RunRecord) -> ReportContent:
         shared_resolution_angstrom=record.results.get("shared_resolution_angstrom"),
         handedness=hand_words(record),
         remarks=tuple(record.results.get(REMARKS, ())),
+        gallery=Gallery.read(folder),
+        outlier_score_nats=_outlier_scores(folder, record, flags),
     )
+
+
+def _outlier_scores(
+    folder: Path, record: RunRecord, flags: NDArray[np.float64]
+) -> torch.Tensor | None:
+    """Return the scores that this run has given to images that it could read."""
+    found = read_numbers(folder, OUTLIER_SCORE) if LEFT_OUT in record.results else None
+    return None if found is None else torch.from_numpy(found[flags != UNREADABLE])
 
 
 def _training_content(folder: Path, record: RunRecord) -> TrainingContent:
@@ -262,6 +282,7 @@ def _half_maps(folder: Path, record: RunRecord) -> HalfMaps | None:
         return None
     curves = read_fsc(folder)
     return HalfMaps(
+        read_cube(folder / layout.MAP).density,
         curves[CORRECTED],
         curves[UNMASKED],
         record.results["pixel_size_angstrom"],

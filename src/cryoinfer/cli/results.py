@@ -18,6 +18,7 @@ from cryoinfer.report.parts import cautions
 from cryoinfer.report.trials import judge_trials
 from cryoinfer.results import layout, run_files
 from cryoinfer.results.calibration_trial import CalibrationTrial
+from cryoinfer.results.gallery import gallery_of
 from cryoinfer.results.map_numbers import map_numbers
 from cryoinfer.results.run_result import Reconstruction, RunResult
 from cryoinfer.workflows.encoder_file import save_encoder
@@ -84,7 +85,8 @@ def write_found(
     used : Tensor of bool, shape (n,), optional
         Which particles the run has used, by default all.
     """
-    for earlier in (layout.EVALUATION, layout.ERRORS):  # of another map
+    earlier_files = (layout.EVALUATION, layout.ERRORS, layout.GALLERY)
+    for earlier in earlier_files:  # of another map
         (folder.path / earlier).unlink(missing_ok=True)
     reconstruction = result
     iterations = []
@@ -102,6 +104,8 @@ def write_found(
         run_files.save_particles(path, particles)
     assert isinstance(reconstruction, Reconstruction)
     run_files.write_reconstruction(folder.path, reconstruction)
+    if (gallery := gallery_of(particles, result, used)) is not None:
+        gallery.write(folder.path)
     results = {
         "particles": len(particles),
         **map_numbers(reconstruction),

@@ -4,7 +4,8 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-_DALTON_PER_ANGSTROM3 = 0.81  # of protein: 1.35 g/cm3
+DALTON_PER_ANGSTROM3 = 0.81
+"""Of protein: 1.35 g/cm3."""
 
 _BLUR_ANGSTROM = 3.0
 """Of the map, as a standard deviation: density is then even within a molecule, so that
@@ -49,7 +50,7 @@ def mass_kilodalton(density: Tensor, pixel_size_angstrom: float) -> float | None
     if not len(voxels):
         return None
     volume = voxels[voxels > _DUST * voxels.max()].sum() * pixel_size_angstrom**3
-    return float(volume) * _DALTON_PER_ANGSTROM3 / 1000
+    return float(volume) * DALTON_PER_ANGSTROM3 / 1000
 
 
 def _corners(n: int) -> np.ndarray:

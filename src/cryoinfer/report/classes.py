@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.report.figures import draw_fsc, draw_map
+from cryoinfer.report.figures import FSC_CAPTION, MAP_CAPTION, draw_fsc, draw_map
 from cryoinfer.report.parts import (
     Finding,
     figure,
@@ -186,7 +186,9 @@ def _sections(content: ClassesContent) -> Iterator[str]:
             "sure",
             _draw_probability(content.probability),
             "Histogram of the probability of every particle's class",
-            shape="narrow",
+            "Of the likeliest class of each particle, if one of these classes is the "
+            "right one; what fits none of them is certain of one as well.",
+            "narrow",
         ),
     )
     for number, one in enumerate(content.of_class, 1):
@@ -197,12 +199,14 @@ def _sections(content: ClassesContent) -> Iterator[str]:
                 f"map-{number}",
                 draw_map(one.density.astype(np.float64), content.pixel_size_angstrom),
                 f"Map of class {number}",
-                shape="map",
+                MAP_CAPTION,
+                "map",
             ),
             figure(
                 f"fsc-{number}",
                 draw_fsc(one.fsc, one.fsc_unmasked, content.pixel_size_angstrom),
                 f"Fourier shell correlation of the half-maps of class {number}",
+                FSC_CAPTION,
             ),
         )
     if content.gain.classes:

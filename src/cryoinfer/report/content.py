@@ -12,6 +12,7 @@ from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.records import Pose
 from cryoinfer.results.calibration_trial import CalibrationTrial
+from cryoinfer.results.gallery import Gallery
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_at_nyquist, agree_nowhere
 
@@ -61,6 +62,10 @@ class ReportContent:
         Where the hand of the map is from.
     remarks : tuple of str
         What was said of the particles when they were read.
+    gallery : Gallery, optional
+        Some of the particles.
+    outlier_score_nats : Tensor, shape (m,), optional
+        Of all images that could be read, where the run has tested them.
     """
 
     title: str
@@ -89,6 +94,8 @@ class ReportContent:
     shared_resolution_angstrom: float | None = None
     handedness: str = ""
     remarks: tuple[str, ...] = ()
+    gallery: Gallery | None = None
+    outlier_score_nats: Tensor | None = None
 
     @property
     def box(self) -> int:

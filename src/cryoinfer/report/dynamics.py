@@ -4,16 +4,24 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoinfer.data.model_in_box import middle_angstrom
 from cryoinfer.evaluation.free_energy import FEWEST, FreeEnergy, FreeEnergyPlane
 from cryoinfer.evaluation.identifiability import Identifiability
 from cryoinfer.inference.convergence import CONVERGED
-from cryoinfer.report.figures import draw_fsc
+from cryoinfer.report.figures import FSC_CAPTION, draw_fsc
 from cryoinfer.report.free_energy import draw_uncertainties, free_energy_section
+from cryoinfer.report.isosurface import (
+    Chain,
+    Isosurface,
+    has_surface,
+    isosurface_view,
+)
 from cryoinfer.report.parts import (
     Finding,
     figure,
@@ -35,10 +43,12 @@ _ALIKE = 0.9  # posterior correlation of two modes
 
 @dataclass(frozen=True)
 class HalfMaps:
-    """How far the maps of both half-sets agree.
+    """The map of all particles, and how far those of both half-sets agree.
 
     Attributes
     ----------
+    density : ndarray, shape (n, n, n)
+        In the frame of the model.
     fsc, fsc_unmasked : Tensor, shape (n // 2 + 1,)
         ``fsc`` is masked and corrected for the mask.
     pixel_size_angstrom : float
@@ -46,6 +56,7 @@ class HalfMaps:
         In words.
     """
 
+    density: NDArray[Any]
     fsc: Tensor
     fsc_unmasked: Tensor
     pixel_size_angstrom: float
@@ -66,6 +77,7 @@ class DynamicsContent:
         Of clusters.
     rotation_sd_degrees : ndarray, shape (n,)
     node_coordinates_angstrom : ndarray, shape (a, 3)
+        From the first voxel of the map's box.
     node_chain : ndarray of int64, shape (a,)
     node_displacement : ndarray, shape (c, a, 3)
         For an amplitude of 1 angstrom.
@@ -303,23 +315,29 @@ def _sections(content: DynamicsContent) -> Iterator[str]:
     if content.trials:
         yield trial_section(content.trials, content.unexplained)
     if content.half_maps is not None:
-        yield _half_map_section(content.half_maps)
+        yield _half_map_section(content.half_maps, content)
     yield from last_sections(
         content.stage_seconds, content.remarks, content.arguments, content.versions
     )
 
 
-def _half_map_section(halves: HalfMaps) -> str:
+def _half_map_section(halves: HalfMaps, content: DynamicsContent) -> str:
+    middle = middle_angstrom(len(halves.density), halves.pixel_size_angstrom)
+    chain = Chain(content.node_coordinates_angstrom - middle, content.node_chain)
+    shown = Isosurface(halves.density, halves.pixel_size_angstrom, chain)
     return section(
-        "Half-maps",
+        "The map and the model at rest",
         f"Maps of the two half-sets from the poses found: resolution "
         f"{halves.resolution}. The poses of all particles come from one model, whose "
         "errors the half-maps may share; and all conformations are in one map, where "
-        "moving parts are blurred.",
+        "moving parts are blurred. That the backbone lies in the map is no proof of "
+        "the model, from which the poses are.",
+        isosurface_view(shown) if has_surface(halves.density) else "",
         figure(
             "fsc",
             draw_fsc(halves.fsc, halves.fsc_unmasked, halves.pixel_size_angstrom),
             "Fourier shell correlation of the half-maps",
+            FSC_CAPTION,
             shape="middle",
         ),
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoinfer.evaluation.against_truth import Coverage
+from cryoinfer.inference.outlier_score import FALSE_ALARMS
 from cryoinfer.report.style import (
     BLUE,
     COLUMN_INCHES,
@@ -40,6 +41,21 @@ _PICTURE_INCHES = (2.3, 2.5)
 
 _NAME_CHARACTERS = 24
 """Of the name of a stage on one line."""
+
+
+FSC_CAPTION = (
+    "At 0.143 the map of all particles would correlate to 0.5 with a perfect one, if "
+    "the halves share nothing but the structure (Rosenthal and Henderson, 2003): a "
+    "convention, and an average over the map, which says nothing of its parts. At 0.5 "
+    "as much of each half is signal as noise."
+)
+"""Of the curves of half-maps."""
+
+MAP_CAPTION = (
+    "Density is white. Each picture has its own grey scale, from its 0.5th to its "
+    "99.8th percentile: noise looks as strong as a particle where there is none."
+)
+"""Of the pictures of a map."""
 
 
 def draw_fsc(
@@ -155,10 +171,11 @@ def _picture(figure: Figure, picture: Array, right: str, up: str) -> Axes:
 
 
 def draw_progress(iterations: Sequence[Iteration]) -> list[str]:
-    """Draw where halves agree to, and the change of poses, of every iteration.
+    """Draw where halves agree to, the gain and the change of poses of every iteration.
 
-    Not the likelihood, which falls over a good run: it is that of ever more
-    coefficients, and comparable between iterations of one radius only.
+    The gain over no map and not the likelihood, which falls over a good run: it is that
+    of ever more coefficients. So does either per coefficient, as those that are added
+    hold less signal.
 
     Parameters
     ----------
@@ -168,18 +185,19 @@ def draw_progress(iterations: Sequence[Iteration]) -> list[str]:
     Returns
     -------
     list of str
-        Two.
+        Three; two of a run of before gains were kept.
     """
     number = np.arange(1, len(iterations) + 1)
     resolution = np.array([i.resolution_angstrom for i in iterations])
     change = np.array([i.pose_change_degrees for i in iterations])
+    gain = np.array([i.gain_nats for i in iterations])
 
-    def drawn(values: Array, label: str, colour: str) -> str:
+    def drawn(values: Array, label: str, colour: str, scale: str = "log") -> str:
         with figure_style():
             figure = Figure(figsize=PANEL_INCHES)
             axes = figure.add_subplot()
             axes.plot(number, values, color=colour, marker="o", markersize=4)
-            axes.set(xlabel="iteration", ylabel=label, yscale="log")
+            axes.set(xlabel="iteration", ylabel=label, yscale=scale)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -187,11 +205,12 @@ def draw_progress(iterations: Sequence[Iteration]) -> list[str]:
                 tick_round_numbers(axes, resolution)
             return to_svg(figure)
 
-    return [
-        drawn(resolution, "halves agree to (Å)", BLUE),
-        # Poses that have not moved at all have no place on a logarithmic scale.
-        drawn(np.where(change > 0, change, np.nan), "poses moved by (°)", GREEN),
-    ]
+    panels = [drawn(resolution, "halves agree to (Å)", BLUE)]
+    if np.isfinite(gain).any():
+        panels.append(drawn(gain, "gain (nats per particle)", ORANGE, "linear"))
+    # Poses that have not moved at all have no place on a logarithmic scale.
+    moved = np.where(change > 0, change, np.nan)
+    return [*panels, drawn(moved, "poses moved by (°)", GREEN)]
 
 
 def draw_times(stage_seconds: Mapping[str, float]) -> str:
@@ -275,6 +294,49 @@ def draw_noise(spectrum: Array, box: int, pixel_size_angstrom: float) -> str:
             axes.set_ylim(0, 1.1 * high if high > 0 else 1)
         axes.set_ylabel("noise power")
         label_resolution(axes, 0.5 / pixel_size_angstrom)
+        return to_svg(figure)
+
+
+def draw_outlier_scores(score: Array) -> str:
+    """Draw the histogram of outlier scores, with the threshold and what is expected.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n,)
+        In nats, at least one; infinite ones are in the last bar.
+
+    Returns
+    -------
+    str
+    """
+    threshold = -np.log(FALSE_ALARMS)
+    known = np.nan_to_num(score, nan=np.inf)
+    finite = known[np.isfinite(known)]
+    top = max(4 * threshold, float(finite.max(initial=0.0)) * 1.01)
+    # Fine where all is that shows the map, in equal ratios beyond.
+    edges = np.concatenate(
+        ([0.0], np.geomspace(0.1, threshold, 14), np.geomspace(threshold, top, 12)[1:])
+    )
+    counts, _ = np.histogram(known.clip(max=edges[-1]), edges)
+    expected = len(score) * -np.diff(np.exp(-edges))
+    with figure_style():
+        figure = Figure(figsize=(COLUMN_INCHES, 3.0))
+        axes = figure.add_subplot()
+        axes.stairs(counts, edges, fill=True, color=BLUE, label="images")
+        axes.stairs(
+            expected,
+            edges,
+            baseline=None,
+            color=GREEN,
+            linestyle=(0, (4, 2)),
+            linewidth=1.5,
+            label="if all were of the map",
+        )
+        axes.axvline(threshold, color=ORANGE, label=f"threshold {threshold:.1f}")
+        axes.set_xscale("symlog", linthresh=0.1, linscale=0.4)
+        axes.set(xlim=(0, top), xlabel="outlier score (nats)", ylabel="images")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
         return to_svg(figure)
 
 

@@ -14,7 +14,7 @@ from cryoinfer.evaluation.free_energy import FEWEST
 from cryoinfer.evaluation.population_plane import PlanePopulation
 from cryoinfer.evaluation.populations import AxisPopulation
 from cryoinfer.evaluation.rigid_search import resampled
-from cryoinfer.report.figures import draw_fsc
+from cryoinfer.report.figures import FSC_CAPTION, draw_fsc
 from cryoinfer.report.parts import (
     Finding,
     figure,
@@ -240,7 +240,9 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
                 "known",
                 _draw_histogram(content.z_sd, "posterior sd of z"),
                 "Histograms of the uncertainty of z",
-                shape="narrow",
+                "Posteriors take the subspace as true: what it has learned of noise, "
+                "or lacks, is in none of their widths.",
+                "narrow",
             ),
             _component_table(content),
         )
@@ -267,6 +269,7 @@ def _sections(content: HeterogeneityContent) -> Iterator[str]:
             "fsc",
             draw_fsc(content.fsc, content.fsc_unmasked, content.pixel_size_angstrom),
             "Fourier shell correlation of the half-maps",
+            FSC_CAPTION,
         ),
     )
     yield from last_sections(

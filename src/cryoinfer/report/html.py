@@ -6,9 +6,13 @@ from torch import Tensor
 
 from cryoinfer.evaluation.against_truth import TruthComparison
 from cryoinfer.evaluation.fsc import resolution_at
+from cryoinfer.inference.outlier_score import FALSE_ALARMS, is_outlier
 from cryoinfer.report import figures, pose_figures
 from cryoinfer.report.assessment import assess, give_verdict
 from cryoinfer.report.content import ReportContent
+from cryoinfer.report.gallery import gallery_section
+from cryoinfer.report.guinier import GUINIER_CAPTION, draw_guinier
+from cryoinfer.report.isosurface import Isosurface, has_surface, isosurface_view
 from cryoinfer.report.parts import (
     figure,
     page,
@@ -28,8 +32,8 @@ from cryoinfer.wording import format_duration
 def render_report(content: ReportContent) -> str:
     """Write one run as a self-contained HTML page.
 
-    Figures are inline SVG, styles are inline, and there are no scripts and no links:
-    the page can be kept, mailed and opened from disk.
+    Figures are inline SVG; styles, scripts and data are inline too, and there are no
+    links: the page can be kept, mailed and opened from disk.
 
     Parameters
     ----------
@@ -93,7 +97,11 @@ def _reserve(content: ReportContent) -> str:
 def _sections(content: ReportContent) -> Iterator[str]:
     yield _map_section(content)
     yield _resolution_section(content)
+    if content.gallery is not None:
+        yield gallery_section(content.gallery)
     yield _pose_section(content)
+    if content.outlier_score_nats is not None:
+        yield _outlier_section(content.outlier_score_nats)
     if content.truth is not None:
         yield _truth_section(content.truth)
     if content.trials:
@@ -106,22 +114,27 @@ def _sections(content: ReportContent) -> Iterator[str]:
 
 
 def _map_section(content: ReportContent) -> str:
-    picture = figures.draw_map(
-        content.density.double().cpu().numpy(), content.pixel_size_angstrom
-    )
+    density = content.density.double().cpu().numpy()
+    nothing = bool(content.nothing_found)
+    picture = figures.draw_map(density, content.pixel_size_angstrom)
     return section(
         "The map",
-        "Density is white. The sum along each axis, and the plane through the centre "
-        "of the box.",
+        f"{'No structure was found: this is a map of noise. ' * nothing}"
+        "Its surface at one level of density, and below it the sum along each axis and "
+        "the plane through the centre of the box.",
+        f'<p class="aside">{prose(content.handedness)}</p>'
+        if content.handedness
+        else "",
+        isosurface_view(Isosurface(density, content.pixel_size_angstrom))
+        if has_surface(density)
+        else "",
         figure(
             "map",
             picture,
             "Projections and central slices of the map, along z, y and x",
+            figures.MAP_CAPTION,
             shape="map",
         ),
-        f'<p class="aside">{prose(content.handedness)}</p>'
-        if content.handedness
-        else "",
     )
 
 
@@ -154,8 +167,17 @@ def _resolution_section(content: ReportContent) -> str:
             "fsc",
             curves,
             "Fourier shell correlation of the half-maps",
+            figures.FSC_CAPTION,
             shape="middle",
         ),
+        figure(
+            "guinier",
+            draw_guinier(content.density, content.pixel_size_angstrom, content.fsc),
+            "Guinier plot: logarithm of the map's amplitude over 1/d²",
+            GUINIER_CAPTION,
+        )
+        if has_surface(content.density.cpu().numpy())
+        else "",
     )
 
 
@@ -209,6 +231,25 @@ def _pose_section(content: ReportContent) -> str:
     return section("Poses", "", *parts)
 
 
+def _outlier_section(score: Tensor) -> str:
+    above = int(is_outlier(score).sum())
+    return section(
+        "Images unlike the map",
+        f"{above:,} of {len(score):,} images are flagged as outliers.",
+        figure(
+            "outliers",
+            figures.draw_outlier_scores(score.double().numpy()),
+            "Histogram of outlier scores, with the threshold",
+            "The outlier score is minus the log of the chance that an image of the map "
+            "has as odd a contrast and residual. Images of the map alone would follow "
+            f"the dashed line, and {FALSE_ALARMS:.0%} of them would lie beyond the "
+            "threshold: not all that is flagged is junk. Nor is all junk flagged: what "
+            "a wrong map has been made of fits it.",
+            "middle",
+        ),
+    )
+
+
 def _truth_section(truth: TruthComparison) -> str:
     hand = "opposite" if truth.mirrored else "same"
     reached = truth.resolution_angstrom
@@ -247,9 +288,15 @@ def _noise_section(spectrum: Tensor, content: ReportContent) -> str:
     )
     return section(
         "Noise",
-        "Power of the noise in each ring of Fourier space, as estimated by the run; "
-        "one line for each optics group.",
-        figure("noise", drawn, "Noise power by resolution", shape="middle"),
+        "",
+        figure(
+            "noise",
+            drawn,
+            "Noise power by resolution",
+            "Power of the noise in each ring of Fourier space, as estimated by the "
+            "run; one line for each optics group. Widths of poses rely on it: what of "
+            "the particles the map does not explain is in it too.",
+        ),
     )
 
 
@@ -260,10 +307,13 @@ def _course_section(content: ReportContent) -> str:
             figure(
                 "progress",
                 figures.draw_progress(content.iterations),
-                "Agreement of halves, and how far poses moved, by iteration",
+                "Agreement of halves, gain, and how far poses moved, by iteration",
                 "A run has settled when poses move by less than they are known to, and "
-                "the resolution stays. The gain below is how many nats more likely an "
-                "image is with the map than without; fitted noise adds to it.",
+                "resolution and gain stay. The gain is how many nats more likely an "
+                "image is with the map than without. Coefficients beyond the radius "
+                "of an iteration gain nothing, so that it does not fall as the radius "
+                "grows, as the log-likelihood does. It is no proof of a right map: "
+                "fitted noise adds to it.",
                 shape="panels",
             )
         )

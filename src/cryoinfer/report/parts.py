@@ -134,6 +134,7 @@ def times(stage_seconds: Mapping[str, float]) -> list[str]:
             "times",
             figures.draw_times(stage_seconds),
             "Time of every stage",
+            "By the clock: other work on the same machine is in it.",
             shape="middle",
         ),
         table(("Stage", "Time", "Share"), rows),

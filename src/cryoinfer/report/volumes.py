@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoinfer.report.packing import encode, pack
-from cryoinfer.report.parts import packaged, prose, section
+from cryoinfer.report.parts import packaged, section
 from cryoinfer.report.surface import Surface, surfaces
+from cryoinfer.report.surface_view import surface_figure, surface_script
 
 MOST_TRIANGLES = 6000
 """Of a surface on a page: a thousand are 12 kB of text."""
@@ -19,10 +20,7 @@ MOST_TRIANGLES = 6000
 MOST_FRAMES = 9
 """Of an axis on a page."""
 
-_KEYS = (
-    "Each slider moves along one axis. Drag the picture to turn it, or "
-    "use the arrow keys; plus and minus zoom."
-)
+_KEYS = "Each slider moves along one axis."
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,10 @@ def volumes_view(axes: Sequence[AxisFrames]) -> str:
     text = json.dumps(about, separators=(",", ":")).replace("<", "\\u003c")
     return "\n".join(
         (
-            f"<style>\n{packaged('volumes.css')}</style>",
             _figure(axes),
             f'<script type="application/json" id="volumes-about">{text}</script>',
             *data,
+            surface_script(),
             f"<script>\n{packaged('volumes.js')}</script>",
         )
     )
@@ -133,17 +131,10 @@ def _frame(name: str, surface: Surface) -> tuple[dict[str, float], str]:
 
 def _figure(axes: Sequence[AxisFrames]) -> str:
     sliders = "\n".join(
-        f'<label><span>{escape(one.name)}</span> <input type="range" min="0" '
-        f'max="{len(one.at) - 1}" step="1" value="{len(one.at) // 2}">'
+        f'<label class="axis"><span>{escape(one.name)}</span> <input type="range" '
+        f'min="0" max="{len(one.at) - 1}" step="1" value="{len(one.at) // 2}">'
         "<output></output></label>"
         for one in axes
     )
-    return f"""<figure id="volumes">
-<canvas tabindex="0" role="img" aria-label="Surface of a map; arrow keys turn it, plus \
-and minus zoom"></canvas>
-<div class="sliders">
-{sliders}
-</div>
-<button type="button">Play this axis</button>
-<figcaption>{prose(_KEYS)}</figcaption>
-</figure>"""
+    play = '<button type="button" class="play">Play this axis</button>'
+    return surface_figure("volumes", sliders, play, _KEYS)

@@ -44,6 +44,7 @@ def of_class(number: int) -> MapNames:
 
 
 NOISE, EVALUATION, ERRORS = "noise.star", "evaluation.json", "evaluation.npz"
+GALLERY = "gallery.npz"
 ENCODER, WATCH, FIELD = "encoder.pt", "watch.pt", "field.pt"
 POPULATIONS = "populations.csv"
 MEAN, COMPONENT = "mean.mrc", "component_{}.mrc"
@@ -56,7 +57,7 @@ RESULTS = (
     *(PARTICLES, POSTERIORS, FSC, REPORT),
     *(MAP, HALF1, HALF2, MASK, NOISE, EVALUATION, ERRORS, ENCODER, WATCH),
     *(LATENTS, MODES, SCRIPT, CENTRES, REST),
-    *(MEAN, POPULATIONS, FIELD),
+    *(MEAN, POPULATIONS, FIELD, GALLERY),
     *(COMPONENT.format(number + 1) for number in range(MOST_COMPONENTS)),
     *(name for k in range(MOST_CLASSES) for name in astuple(of_class(k + 1))),
     *(ENSEMBLE.format(number + 1) for number in range(_MOST_ENSEMBLES)),

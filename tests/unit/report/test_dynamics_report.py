@@ -1,6 +1,8 @@
 """The page about motions."""
 
 import html
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -127,11 +129,17 @@ def test_images_that_are_too_noisy_to_tell_are_said_to_be(
 
 
 def test_half_maps_have_a_section_where_there_are_any(one: DynamicsContent) -> None:
-    assert "Half-maps" not in render_dynamics_report(one)
+    heading = "The map and the model at rest</h2>"
+    assert heading not in render_dynamics_report(one)
     curve = torch.linspace(1, 0, 17)
-    halves = HalfMaps(curve, curve**2, 4.0, "14.2 A, of one map")
+    density = np.random.default_rng(4).normal(size=(32, 32, 32))
+    halves = HalfMaps(density, curve, curve**2, 4.0, "14.2 A, of one map")
     page = render_dynamics_report(replace(one, half_maps=halves))
-    assert "<h2>Half-maps</h2>" in page
+    assert heading in page
+    # The backbone is told from the middle of the box, 16 voxels of 4 A from its first.
+    about = json.loads(re.search(r'id="isosurface-about">(.*?)</script>', page)[1])
+    told = np.array(about["chain"]["at"]) + 64.0
+    np.testing.assert_allclose(told, one.node_coordinates_angstrom, atol=0.01)
     # Angstrom are written as such on the page.
     assert "14.2" in page
     assert "Fourier shell correlation of the half-maps" in page

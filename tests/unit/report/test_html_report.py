@@ -56,7 +56,7 @@ def content() -> ReportContent:
 class _Checker(HTMLParser):
     """Collects ids, and the tags that are opened and closed."""
 
-    VOID = frozenset({"meta", "br", "img", "hr"})
+    VOID = frozenset({"meta", "br", "img", "hr", "input"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,13 +84,15 @@ def test_page_is_whole_and_needs_nothing_else(content: ReportContent) -> None:
     checker.feed(page)
     assert checker.open == []
     assert max(checker.ids.values()) == 1
-    assert not {"script", "link", "iframe", "a"} & set(checker.tags)
+    assert not {"link", "iframe", "a"} & set(checker.tags)
     targets = re.findall(r'(?:href|src)="([^"]*)"', page)
     assert all(target.startswith(("#", "data:image/png")) for target in targets)
     inner = {target[1:] for target in targets if target.startswith("#")}
     inner |= set(re.findall(r"url\(#([^)]*)\)", page))
     assert inner <= set(checker.ids)
-    assert checker.tags["figure"] == 8
+    assert checker.tags["figure"] == 10
+    # Of every figure it is said what it shows and what is to be minded.
+    assert checker.tags["figcaption"] == 10
 
 
 def test_a_phone_can_show_it(content: ReportContent, require_legible) -> None:
@@ -120,7 +122,7 @@ def test_what_cannot_be_compared_is_not_drawn(content: ReportContent) -> None:
 
 
 def test_figures_take_the_colours_of_the_page(content: ReportContent) -> None:
-    _, body = render_report(content).split("</style>", 1)
+    body = render_report(content).split("</style>", 1)[1]
     assert not any(colour in body for colour in THEME_COLOURS)
     assert "var(--ink)" in body
 
@@ -156,6 +158,16 @@ def test_page_says_how_far_halves_agree(content: ReportContent) -> None:
     page = render_report(replace(content, fsc=agreed, fsc_unmasked=nowhere))
     assert "Their correlation stays above 0.143 to 3.00 Å with the mask" in page
     assert "is below 0.143 from the first shell on without any mask" in page
+
+
+def test_a_map_has_a_surface_unless_it_is_empty(content: ReportContent) -> None:
+    page = render_report(content)
+    assert page.count('id="isosurface"') == 1
+    assert "map of noise" not in page
+    nothing = render_report(replace(content, nothing_found="No structure."))
+    assert "this is a map of noise" in nothing
+    empty = render_report(replace(content, density=torch.zeros(BOX, BOX, BOX)))
+    assert 'id="isosurface"' not in empty
 
 
 def test_truth_is_shown_when_known(content: ReportContent) -> None:
