@@ -119,14 +119,17 @@ class LeftOut:
         )
 
     def doubt(self) -> str | None:
-        """Return the plain warning, if more than half are flagged."""
-        if self.share <= _MANY:
+        """Return the plain warning, if an encoder has flagged more than half.
+
+        Of particles that are judged together, most are usual by definition.
+        """
+        if self.judged_together or self.share <= _MANY:
             return None
         return (
-            "More than half of the particles do not fit the map. Either it does not "
-            "show this molecule (or is of other images: their CTF, contrast or noise), "
-            "or what it was made by has not converged. Do not trust these poses, nor "
-            "the map."
+            "More than half of the particles do not fit the map that the encoder "
+            "learned. Either it does not know this molecule (or these images: their "
+            "CTF, contrast or noise), or its training has not converged. Do not trust "
+            "these poses, nor the map."
         )
 
     def cautions(self, reference: str = "the encoder's map") -> tuple[str, ...]:

@@ -50,6 +50,11 @@ _FEWEST = 20
 
 _LOOKED_AT = 200
 
+_LOOK = 0.98
+"""Of a threshold, from which an image is measured: more than single precision errs."""
+
+_OUTSTANDING_AT_ONCE = 50  # images
+
 _PIXELS_AT_ONCE = 2**22
 """In double precision: 32 MB."""
 
@@ -83,6 +88,18 @@ class UsualLevels:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Levels] = {}
+        self._sound = torch.zeros(0, dtype=torch.bool)
+
+    def are_sound(self, index: Tensor) -> bool:
+        """Tell whether all these images were looked at before, and left as they are."""
+        return bool(len(self._sound)) and bool(self._sound[index].all())
+
+    def keep_sound(self, index: Tensor, n: int, made: "RepairedImages") -> None:
+        """Remember which of some images, of n in all, were left as they are."""
+        if not len(self._sound):
+            self._sound = torch.zeros(n, dtype=torch.bool)
+        whole = (made.hot == 0) & ~made.tilted & (made.factor == 1)
+        self._sound[index] = whole
 
     def of(
         self, table: ParticleTable, index: Tensor, read: Callable[[Tensor], Tensor]
@@ -151,9 +168,18 @@ class RepairedImages:
     tilted: Tensor
     factor: Tensor
 
+    @classmethod
+    def untouched(cls, images: Tensor) -> "RepairedImages":
+        """Return images to which nothing was done."""
+        none = torch.zeros(len(images), dtype=torch.int64)
+        return cls(images, none, none > 0, torch.ones(len(images)).double())
+
 
 def repaired(images: Tensor, usual: Levels | None = None) -> RepairedImages:
     """Repair images; those that hold values that are no numbers stay as they are.
+
+    Most are as they should be: a look in single precision, with thresholds a little
+    lower, leaves the others to be measured.
 
     Parameters
     ----------
@@ -163,6 +189,51 @@ def repaired(images: Tensor, usual: Levels | None = None) -> RepairedImages:
     """
     if usual is None:
         usual = _unknown(len(images))
+    doubtful = torch.nonzero(_is_doubtful(images, usual)).squeeze(1)
+    if len(doubtful) == len(images):
+        return _measured_and_repaired(images, usual)
+    none = RepairedImages.untouched(images)
+    if not len(doubtful):
+        return none
+    levels = Levels(usual.background[doubtful], usual.image[doubtful])
+    some = images[doubtful]
+    made = _measured_and_repaired(some, levels)
+    if made.images is not some:
+        images = images.index_copy(0, doubtful, made.images)
+    return RepairedImages(
+        images,
+        none.hot.index_copy(0, doubtful, made.hot),
+        none.tilted.index_copy(0, doubtful, made.tilted),
+        none.factor.index_copy(0, doubtful, made.factor),
+    )
+
+
+def _is_doubtful(images: Tensor, usual: Levels) -> Tensor:
+    """Tell which images may have to be repaired, (b,): all that must, few others."""
+    rows = images.flatten(1)
+    variance, mean = torch.var_mean(rows, 1, correction=0)
+    deviation = variance.sqrt()
+    low, high = rows.aminmax(dim=1)
+    outstanding = torch.maximum(high - mean, mean - low) > _LOOK * HOT * deviation
+    far = torch.nonzero(outstanding).squeeze(1)
+    for some in far.split(_OUTSTANDING_AT_ONCE) if len(far) else ():
+        apart = images[some] - mean[some, None, None]
+        around = _neighbours(apart).abs() / 8
+        alone = _LOOK * around < _SUPPORT * apart.abs()
+        alone &= apart.abs() > _LOOK * HOT * deviation[some, None, None]
+        outstanding[some] = alone.flatten(1).any(1)
+    plane = _Plane.of(images.shape[-1])
+    coefficients = rows @ plane.fit.flatten(1).mT.to(rows)
+    slope = (coefficients[:, 1:3] / plane.error[1:3].to(rows)).norm(dim=1)
+    tilted = slope > _LOOK * _TILTED * deviation
+    offset = coefficients[:, 0].abs() > _LOOK * _OFFSET * deviation
+    ratio = deviation / usual.image.to(rows)
+    unlike = (ratio > _LOOK * _OTHER_UNITS) | (ratio * _OTHER_UNITS * _LOOK < 1)
+    return outstanding | tilted | offset | unlike
+
+
+def _measured_and_repaired(images: Tensor, usual: Levels) -> RepairedImages:
+    """Repair what is measured to need it."""
     size = max(1, _PIXELS_AT_ONCE // max(1, images.shape[-1] ** 2))
     few = images.split(size)
     levels = zip(usual.background.split(size), usual.image.split(size), strict=True)
@@ -254,10 +325,9 @@ def _neighbours(image: Tensor) -> Tensor:
 
     Beyond the rim there is nothing.
     """
-    sums = torch.nn.functional.avg_pool2d(
-        image[None, None], 3, 1, padding=1, divisor_override=1
-    )
-    return sums[0, 0] - image
+    one = image if image.dim() == 3 else image[None]
+    sums = torch.nn.functional.avg_pool2d(one, 3, 1, padding=1, divisor_override=1)
+    return sums.view_as(image) - image
 
 
 @dataclass(frozen=True)

@@ -209,8 +209,13 @@ class Particles:
 
     def repaired_images(self, index: Tensor) -> RepairedImages:
         """Read images as :meth:`images` does, of the size that they have."""
-        usual = self.usual_levels.of(self.table, index.cpu(), self.stored_images)
-        return repaired(self.stored_images(index), usual)
+        index, levels = index.cpu(), self.usual_levels
+        stored = self.stored_images(index)
+        if levels.are_sound(index):
+            return RepairedImages.untouched(stored)
+        made = repaired(stored, levels.of(self.table, index, self.stored_images))
+        levels.keep_sound(index, len(self), made)
+        return made
 
     def stored_images(self, index: Tensor) -> Tensor:
         """Read images from disk as they are; particles white on black."""

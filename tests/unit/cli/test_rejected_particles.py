@@ -7,27 +7,28 @@ import torch
 
 from cryoinfer.cli.rejected_particles import LeftOut
 from cryoinfer.data.particles import Particles
+from cryoinfer.inference.outlier_score import is_outlier
 from cryoinfer.results.flags import read_flags
 from cryoinfer.results.run_record import RunRecord
 
 
 def test_counts_and_what_they_mean() -> None:
     # Flagged above -log(0.01) = 4.6 nats.
-    score = torch.tensor([0.1, 4.5, 4.7, math.inf, 1.0, math.inf])
+    outlier = is_outlier(torch.tensor([0.1, 4.5, 4.7, math.inf, 1.0, math.inf]))
     unreadable = torch.arange(6) % 2 == 1
     unreadable[1] = False
-    found = LeftOut.of(score, unreadable)
+    found = LeftOut.of(outlier, unreadable)
     assert found == LeftOut(6, 1, 2, 4)
     assert found.share == 0.25
     assert "1 of 4 (25.0%) are flagged" in found.novel_words()
     # What has overflowed is novel, and not an image without numbers.
-    assert LeftOut.of(score, torch.zeros(6).bool()) == LeftOut(6, 3, 0, 0)
+    assert LeftOut.of(outlier, torch.zeros(6).bool()) == LeftOut(6, 3, 0, 0)
     assert "2 with NaN or infinite pixels, the first in row 4" in (
         found.unreadable_words()
     )
     # Of what an earlier run has flagged, this encoder says nothing.
     used = torch.tensor([True, True, True, False, False, True])
-    assert LeftOut.of(score, unreadable, used) == LeftOut(4, 1, 1, 6)
+    assert LeftOut.of(outlier, unreadable, used) == LeftOut(4, 1, 1, 6)
     assert LeftOut.of_results(found.numbers()) == found
     assert LeftOut.of_results({}) is None
 
@@ -40,6 +41,8 @@ def test_what_chance_explains_is_no_caution() -> None:
     (_, doubt) = LeftOut(1000, 501, 0, 0).cautions()
     assert "does not know this molecule" in doubt
     assert LeftOut(3, 0, 3, 1).share == 0
+    # Judged together, most are usual by definition.
+    assert LeftOut(1000, 501, 0, 0, judged_together=True).cautions() == ()
 
 
 def test_flags_are_those_of_the_run_itself(simulated: Path) -> None:

@@ -40,6 +40,7 @@ FILES = {
     "run.json",
     "log.txt",
     "report.html",
+    "gallery.npz",
 }
 
 

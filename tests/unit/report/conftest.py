@@ -1,9 +1,12 @@
-"""What a phone shows of a page."""
+"""What a phone shows of a page, and pages opened in a browser."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from browser import Browser, browsing
+from desk import Desk
 
 PHONE_PX = 347.0
 """Of a page 400 pixels wide, what the edges of page and section leave to a figure."""
@@ -38,3 +41,20 @@ def require_legible() -> Callable[[str], None]:
         assert not re.search(r"\d A\b|\bin A\b|\(A\)", page)
 
     return check
+
+
+@pytest.fixture(scope="module")
+def browser_and_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Browser, Path]]:
+    folder = tmp_path_factory.mktemp("pages")
+    with browsing(folder) as browser:
+        yield browser, folder
+
+
+@pytest.fixture
+def desk(browser_and_folder: tuple[Browser, Path]) -> Desk:
+    browser, folder = browser_and_folder
+    (folder / "selection.json").unlink(missing_ok=True)
+    browser.prefer("light")
+    return Desk(browser, folder)

@@ -1,129 +1,18 @@
 """What scripts of pages do, in a browser: with a mouse, with keys, on a phone."""
 
-import json
-import re
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
 import matplotlib as mpl
 import numpy as np
 import pytest
-from browser import Browser, browsing
-from scipy import ndimage
+from desk import (
+    COVERED,
+    Desk,
+)
 
 from cryoinfer.report import scatter
-from cryoinfer.report.isosurface import Chain, Isosurface, isosurface_view
-from cryoinfer.report.parts import page, section
 from cryoinfer.report.scatter import ScatterContent, scatter_section
-from cryoinfer.report.surface import surfaces
 from cryoinfer.report.volumes import AxisFrames, volumes_section
 
 pytestmark = pytest.mark.slow
-
-# Of the picture, as scatter.js has them: left, right, top, bottom.
-LEFT, RIGHT, TOP, BOTTOM = 58, 10, 8, 42
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A browser, and the folder that it saves to."""
-
-    browser: Browser
-    folder: Path
-
-    def open(self, body: str, wide: int = 1280, high: int = 1500) -> None:
-        """Show a page of one section."""
-        text = page(
-            title="Run",
-            subtitle="",
-            verdict="",
-            tiles="",
-            findings=(),
-            sections=[body],
-        )
-        path = self.folder / "page.html"
-        path.write_text(text, encoding="utf-8")
-        self.browser.show(path, wide, high)
-        self.browser.settle()
-
-    @property
-    def picture(self) -> str:
-        """What the canvas of a surface shows."""
-        return str(
-            self.browser.ask("document.querySelector('.surface canvas').toDataURL()")
-        )
-
-    def saved(self) -> dict:
-        """Return the selection that is being saved."""
-        path = self.folder / "selection.json"
-        end = time.monotonic() + 20
-        while not path.exists():
-            assert time.monotonic() < end, "nothing was saved"
-            time.sleep(0.02)
-        return json.loads(path.read_text())
-
-    def text(self, selector: str) -> str:
-        return str(self.browser.ask(f"document.querySelector('{selector}').innerText"))
-
-    def click(self, do: str) -> None:
-        self.browser.ask(f"""document.querySelector('[data-do="{do}"]').click()""")
-        self.browser.settle()
-
-    def choose(self, selector: str, value: object) -> None:
-        self.browser.ask(
-            f"(() => {{ const one = document.querySelector('{selector}');"
-            f"one.value = {json.dumps(value)};"
-            "for (const kind of ['input', 'change'])"
-            "one.dispatchEvent(new Event(kind)); })()"
-        )
-        self.browser.settle()
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return where a share of the picture, from its lower left, lies."""
-        left, top, wide, high = self.browser.ask(
-            "(() => { const at = document.querySelector('.points')"
-            ".getBoundingClientRect();"
-            "return [at.left, at.top, at.width, at.height]; })()"
-        )
-        return (
-            left + LEFT + x * (wide - LEFT - RIGHT),
-            top + TOP + (1 - y) * (high - TOP - BOTTOM),
-        )
-
-    def particle(self, x: float, y: float) -> tuple[float, float]:
-        """Return where a particle of FIVE is: there is 1.5 of room about 0 to 10."""
-        return self.place((x + 1.5) / 13, (y + 1.5) / 13)
-
-    def colour(self, x: float, y: float) -> list[int]:
-        """Return red, green, blue and opacity of a point of the window."""
-        return list(
-            self.browser.ask(
-                "(() => { const one = document.querySelector('.points');"
-                "const at = one.getBoundingClientRect();"
-                f"return [...one.getContext('2d').getImageData({x} - at.left, "
-                f"{y} - at.top, 1, 1).data]; }})()"
-            )
-        )
-
-
-@pytest.fixture(scope="module")
-def browser_and_folder(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Browser, Path]]:
-    folder = tmp_path_factory.mktemp("pages")
-    with browsing(folder) as browser:
-        yield browser, folder
-
-
-@pytest.fixture
-def desk(browser_and_folder: tuple[Browser, Path]) -> Desk:
-    browser, folder = browser_and_folder
-    (folder / "selection.json").unlink(missing_ok=True)
-    browser.prefer("light")
-    return Desk(browser, folder)
-
 
 # Corners and middle of a square, after a particle that is nowhere.
 X = np.array([np.nan, 0, 10, 5, 0, 10])
@@ -296,21 +185,6 @@ def balls() -> str:
     return volumes_section(axes)
 
 
-COVERED = (
-    "(() => { const one = document.querySelector('.surface canvas');"
-    "const data = one.getContext('2d').getImageData(0, 0, one.width, one.height).data;"
-    "let n = 0; for (let i = 3; i < data.length; i += 4) n += data[i] > 0;"
-    "return n; })()"
-)
-
-
-MIDDLE = (
-    "(() => { const one = document.querySelector('.surface canvas');"
-    "return [...one.getContext('2d').getImageData("
-    "one.width / 2, one.height / 2, 1, 1).data].slice(0, 3); })()"
-)
-
-
 def test_a_slider_moves_along_its_axis(desk: Desk) -> None:
     desk.open(balls())
     assert desk.text("#volumes output") == "0 sd"
@@ -344,174 +218,7 @@ def test_a_volume_turns_and_its_axis_plays(desk: Desk) -> None:
     assert desk.text("#volumes .play") == "Stop"
 
 
-BALL_PIXEL = 3.0
-
-
-def ball(box: int = 32, radius: float = 9.0) -> np.ndarray:
-    """Return a ball in the middle of a box: a density that falls from its middle."""
-    z, y, x = np.mgrid[:box, :box, :box] - box // 2
-    away = np.sqrt(x**2 + y**2 + z**2)
-    return 1 / (1 + np.exp(2 * (away - radius)))
-
-
-def solid(chain: Chain | None = None) -> str:
-    """Return a section with the ball."""
-    return section(
-        "The map", "", isosurface_view(Isosurface(ball(), BALL_PIXEL, chain))
-    )
-
-
-def level_of(desk: Desk) -> tuple[float, float, float]:
-    """Return lowest, shown and highest level in standard deviations."""
-    found = desk.browser.ask(
-        "(() => { const one = document.querySelector('.level');"
-        "return [+one.min, +one.value, +one.max]; })()"
-    )
-    return found[0], found[1], found[2]
-
-
-def test_the_script_makes_the_net_that_python_makes(desk: Desk) -> None:
-    """Of one map on one grid: the same corners, in the same triangles."""
-    rough = np.random.default_rng(2).normal(size=(9, 9, 9))
-    values = ndimage.gaussian_filter(rough, 1.0)
-    desk.open(solid())
-    found = desk.browser.ask(
-        f"(() => {{ const one = isosurface.net({values.ravel().tolist()}, [9, 9, 9], "
-        "0.05); return [[...one.corners], [...one.triangles]]; })()"
-    )
-    [twin] = surfaces(values[None], 1.0, 0.05, 10**6)
-    corners = np.array(found[0]).reshape(-1, 3) - 4
-    triangles = np.array(found[1]).reshape(-1, 3)
-    assert len(corners) == len(twin.corners) > 100
-    assert len(triangles) == len(twin.triangles)
-
-    def in_order(corners: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-        """Return the corners of every triangle, from any of the three, sorted."""
-        rows = corners[triangles]
-        turned = np.stack([np.roll(rows, k, axis=1) for k in range(3)])
-        first = np.lexsort(turned[:, :, 0].transpose(2, 0, 1), axis=0)[0]
-        rows = turned[first, np.arange(len(rows))].reshape(-1, 9).round(4)
-        return rows[np.lexsort(rows.T)]
-
-    # Densities are single in the page: shares of an edge are right to 1e-6.
-    np.testing.assert_allclose(
-        in_order(corners, triangles),
-        in_order(twin.corners, twin.triangles),
-        atol=2e-4,
-    )
-
-
-def test_the_level_of_a_map_is_moved(desk: Desk) -> None:
-    desk.open(solid())
-    low, first, high = level_of(desk)
-    assert low < first < high
-    assert (
-        desk.text("#isosurface output") == f"{first:.1f} \N{GREEK SMALL LETTER SIGMA}"
-    )
-    values = ball()
-    # At half height the radius is 9 voxels of 3 angstrom; the picture ends at 1.1 of
-    # the farthest density above the first level, and is 0.48 of the height of it.
-    size = []
-    for level in (low, first, high):
-        desk.choose(".level", level)
-        size.append(desk.browser.ask(COVERED))
-        told = desk.text(".reading").replace(",", "")
-        density = values.mean() + level_of(desk)[1] * values.std()
-        volume = (values > density).sum() * BALL_PIXEL**3
-        found = float(re.search(r"([\d.]+) Å³ of the map", told)[1])
-        # Three digits, of a table with 200 steps: a shell of voxels comes at once.
-        assert found == pytest.approx(volume, rel=0.03)
-        mass = float(re.search(r"([\d.]+) kDa", told)[1])
-        assert mass == pytest.approx(0.81e-3 * found, rel=0.01)
-    assert size[0] > size[1] > size[2] > 0
-    # Discs are as the squares of the radii at which the ball has these levels.
-    radii = []
-    for level in (low, high):
-        height = values.mean() + level * values.std()
-        radii.append(9.0 + np.log(1 / height - 1) / 2)
-    assert size[0] / size[2] == pytest.approx((radii[0] / radii[1]) ** 2, rel=0.05)
-    assert desk.browser.errors == []
-
-
-def test_a_cut_lays_the_inside_bare_and_is_reset(desk: Desk) -> None:
-    desk.open(solid())
-    whole, size = desk.picture, desk.browser.ask(COVERED)
-    assert desk.text(".pair label:last-child output") == "none"
-    desk.choose(".cut", 0)
-    assert desk.text(".pair label:last-child output") == "0 Å"
-    assert desk.picture != whole
-    # Half a ball covers what the whole one does, and its middle is the colour of a cut.
-    assert desk.browser.ask(COVERED) == pytest.approx(size, rel=0.02)
-    assert desk.browser.ask(MIDDLE) == [round(0.85 * c) for c in (0xD5, 0x5E, 0x00)]
-    desk.choose(".cut", -0.99)
-    assert desk.browser.ask(COVERED) == 0
-    desk.choose(".zoom", 1)
-    desk.choose(".level", level_of(desk)[0])
-    desk.browser.ask("document.querySelector('.upright').click()")
-    desk.browser.settle()
-    assert desk.picture == whole
-
-
-def test_a_map_is_turned_and_zoomed_by_mouse_and_keys(desk: Desk) -> None:
-    z, y, x = np.mgrid[:32, :32, :32] - 16
-    long = 1 / (1 + np.exp(np.sqrt(x**2 / 4 + y**2 + z**2) - 5))
-    desk.open(section("The map", "", isosurface_view(Isosurface(long, 2.0))))
-    side, size = desk.picture, desk.browser.ask(COVERED)
-    at = desk.browser.ask(
-        "(() => { const at = document.querySelector('.surface canvas')"
-        ".getBoundingClientRect(); return [at.left + 200, at.top + 150]; })()"
-    )
-    # A quarter turn: 150 pixels a radian. The long axis points to the viewer then.
-    quarter = 150 * np.pi / 2
-    desk.browser.drag([tuple(at), (at[0] + quarter, at[1])])
-    assert desk.picture != side
-    assert desk.browser.ask(COVERED) == pytest.approx(size / 2, rel=0.08)
-    desk.browser.ask("document.querySelector('.surface canvas').focus()")
-    turned = desk.browser.ask(COVERED)
-    desk.browser.press("+")
-    assert desk.text(".pair output") == "\N{MULTIPLICATION SIGN}1.2"
-    # 0.3 of a doubling.
-    assert desk.browser.ask(COVERED) == pytest.approx(turned * 4**0.3, rel=0.02)
-
-
-def test_a_backbone_is_seen_through_the_map_that_it_lies_in(desk: Desk) -> None:
-    along = np.linspace(-40, 40, 21)
-    line = np.stack([along, 0 * along, 0 * along], 1)
-    desk.open(solid(Chain(line, np.zeros(21, dtype=np.int64))))
-    middle = desk.browser.ask(MIDDLE)
-    desk.open(
-        solid(Chain(line + np.array([0.0, 60.0, 0.0]), np.zeros(21, dtype=np.int64)))
-    )
-    aside = desk.browser.ask(MIDDLE)
-    # The middle of a chain is green; the surface before it is grey glass.
-    assert middle[1] > middle[0] + 20
-    assert middle[1] > middle[2] + 20
-    assert max(aside) - min(aside) < 40
-    assert desk.browser.errors == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("wide", [400, 1280])
-def test_a_map_is_shown_on_every_screen(desk: Desk, wide: int, scheme: str) -> None:
-    desk.browser.prefer(scheme)
-    desk.open(solid(), wide=wide)
-    assert desk.browser.ask("document.documentElement.scrollWidth") == wide
-    assert desk.browser.ask(COVERED) > 5000
-    for one in ("label", ".reading", "button", "figcaption"):
-        assert desk.browser.ask(
-            f"[...document.querySelectorAll('.surface {one}')].every((e) => "
-            "e.scrollWidth <= e.clientWidth + 1 && e.clientHeight > 10)"
-        ), one
-    blue = {"light": (0x00, 0x72, 0xB2), "dark": (0x56, 0xB4, 0xE9)}[scheme]
-    red, green, bluish = desk.browser.ask(MIDDLE)
-    assert red < green < bluish
-    assert abs(bluish - blue[2]) < 90
-    assert desk.browser.errors == []
-
-
-@pytest.mark.parametrize(
-    "body", [FIVE, balls(), solid()], ids=["particles", "volumes", "map"]
-)
+@pytest.mark.parametrize("body", [FIVE, balls()], ids=["particles", "volumes"])
 def test_a_phone_shows_all_without_scrolling_aside(desk: Desk, body: str) -> None:
     desk.open(body, wide=400)
     assert desk.browser.ask("document.documentElement.scrollWidth") == 400

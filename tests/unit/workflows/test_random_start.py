@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from cryoinfer.data.junk import EDGE, Junk
-from cryoinfer.data.simulated_set import Composition
 from cryoinfer.errors import InputError
+from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import Monitor, SilentMonitor
+from cryoinfer.workflows.acquisition import is_usual_power
 from cryoinfer.workflows.annealed_expectation import (
     AnnealedExpectation,
     RandomStartConfig,
@@ -134,16 +134,20 @@ def test_mates_are_searched_once(simulated) -> None:
     assert rotations("C4") < 0.45 * rotations("C1")
 
 
-def test_edges_of_the_film_are_not_looked_at(simulated) -> None:
-    composition = Composition(junk=(Junk(EDGE, 0.1),))
-    made = simulated(300, snr_db=0.0, composition=composition)
-    edges = int(made.simulation.drawn.junk.sum())
-    generator = torch.Generator().manual_seed(0)
-    problem = define_problem(made.particles, "C1", None, 0.0, 0.0, generator)
-    config = RandomStartConfig(RADIUS, 1, iterations=5, minibatch=500)
-    rows = torch.arange(300)
-    made = AnnealedExpectation(problem, initial_noise(problem), config, rows)
-    assert made.images == 300 - edges
+def test_images_of_unusual_power_are_not_looked_at(simulated) -> None:
+    made = simulated(300, snr_db=0.0)
+    problem = define_problem(
+        made.particles, "C1", None, 0.0, 0.0, torch.Generator().manual_seed(0)
+    )
+    noise = initial_noise(problem)[0]
+    images = whiten(
+        made.particles.batch(torch.arange(300)), problem.grid, RADIUS, noise
+    )
+    assert bool(is_usual_power(images).all())
+    strong = torch.ones(300, 1)
+    strong[::10] = 3.0  # nine times the power, of which a view takes a part
+    odd = replace(images, coefficients=images.coefficients * strong)
+    assert torch.equal(is_usual_power(odd), strong[:, 0] == 1)
 
 
 def test_a_seed_decides_everything(simulated) -> None:
