@@ -30,6 +30,10 @@ _STRAIGHT = 2.0
 """Slope over bend, each in standard errors, from which a background is a ramp: of
 something at one place beside the particle both are alike."""
 
+_STEEP = 0.15
+"""Variance of a plane over that of its image, from which it is no ramp of the ice, but
+the edge of a support film: without its ramp that would be taken for a particle."""
+
 _OFFSET = 5.0
 """Standard deviations by which a mean may be off; single precision bears it."""
 
@@ -269,6 +273,9 @@ def _repaired(images: Tensor, usual: Levels) -> RepairedImages:
     size = coefficients / (plane.error * deviation[:, None])
     slope, bend = size[:, 1:3].norm(dim=1), size[:, 3:].norm(dim=1)
     sloping = (slope > _TILTED) & (slope > _STRAIGHT * bend)
+    # Coordinates over the box are even from -1/2 to 1/2, of variance 1/12.
+    steep = coefficients[:, 1:3].square().sum(1) / 12 > _STEEP * deviation.square()
+    sloping &= ~steep
     offset = coefficients[:, 0].abs() > _OFFSET * deviation
     tilted = (deviation > 0) & (sloping | offset)
     if bool(tilted.any()):
