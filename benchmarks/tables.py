@@ -25,6 +25,7 @@ import cryoposenet_rates
 import cryoposenet_sets
 import defocus
 import densities
+import dirty
 import dynamics
 import encoder
 import field
@@ -38,6 +39,7 @@ import optics
 import out_of_distribution
 import postprocess
 import prepare
+import random_starts
 import real_motion
 import relion_comparison
 import relion_images
@@ -87,6 +89,8 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "verdicts": verdicts.shown,
     "postprocess": postprocess.shown,
     "optics": optics.shown,
+    "dirty": dirty.shown,
+    "random_starts": random_starts.shown,
 }
 CLAIMS = "claims"
 """The table that a reader sees first; its rows are of all benchmarks."""
