@@ -94,16 +94,18 @@ class UsualLevels:
         self._known: dict[tuple[int, int], Levels] = {}
         self._sound = torch.zeros(0, dtype=torch.bool)
 
-    def are_sound(self, index: Tensor) -> bool:
-        """Tell whether all these images were looked at before, and left as they are."""
-        return bool(len(self._sound)) and bool(self._sound[index].all())
+    def doubtful(self, index: Tensor, n: int) -> Tensor:
+        """Return which of some images, of n in all, are not known to be sound.
 
-    def keep_sound(self, index: Tensor, n: int, made: "RepairedImages") -> None:
-        """Remember which of some images, of n in all, were left as they are."""
+        Places in ``index``: sound ones were looked at before, and left as they are.
+        """
         if not len(self._sound):
             self._sound = torch.zeros(n, dtype=torch.bool)
-        whole = (made.hot == 0) & ~made.tilted & (made.factor == 1)
-        self._sound[index] = whole
+        return torch.nonzero(~self._sound[index]).squeeze(1)
+
+    def keep_sound(self, index: Tensor, made: "RepairedImages") -> None:
+        """Remember which of some images were left as they are."""
+        self._sound[index] = (made.hot == 0) & ~made.tilted & (made.factor == 1)
 
     def of(
         self, table: ParticleTable, index: Tensor, read: Callable[[Tensor], Tensor]
@@ -178,6 +180,30 @@ class RepairedImages:
         none = torch.zeros(len(images), dtype=torch.int64)
         return cls(images, none, none > 0, torch.ones(len(images)).double())
 
+    def among(self, images: Tensor, given: Tensor, places: Tensor) -> "RepairedImages":
+        """Return these among others to which nothing was done.
+
+        Parameters
+        ----------
+        images : Tensor of float32, shape (b, n, n)
+            All of them as they were.
+        given : Tensor of float32, shape (k, n, n)
+            Those that these were made of.
+        places : Tensor of int64, shape (k,)
+            Where they stand among all.
+        """
+        if len(places) == len(images):
+            return self
+        none = RepairedImages.untouched(images)
+        if self.images is not given:
+            images = images.index_copy(0, places, self.images)
+        return RepairedImages(
+            images,
+            none.hot.index_copy(0, places, self.hot),
+            none.tilted.index_copy(0, places, self.tilted),
+            none.factor.index_copy(0, places, self.factor),
+        )
+
 
 def repaired(images: Tensor, usual: Levels | None = None) -> RepairedImages:
     """Repair images; those that hold values that are no numbers stay as they are.
@@ -194,22 +220,11 @@ def repaired(images: Tensor, usual: Levels | None = None) -> RepairedImages:
     if usual is None:
         usual = _unknown(len(images))
     doubtful = torch.nonzero(_is_doubtful(images, usual)).squeeze(1)
-    if len(doubtful) == len(images):
-        return _measured_and_repaired(images, usual)
-    none = RepairedImages.untouched(images)
     if not len(doubtful):
-        return none
+        return RepairedImages.untouched(images)
     levels = Levels(usual.background[doubtful], usual.image[doubtful])
-    some = images[doubtful]
-    made = _measured_and_repaired(some, levels)
-    if made.images is not some:
-        images = images.index_copy(0, doubtful, made.images)
-    return RepairedImages(
-        images,
-        none.hot.index_copy(0, doubtful, made.hot),
-        none.tilted.index_copy(0, doubtful, made.tilted),
-        none.factor.index_copy(0, doubtful, made.factor),
-    )
+    some = images if len(doubtful) == len(images) else images[doubtful]
+    return _measured_and_repaired(some, levels).among(images, some, doubtful)
 
 
 def _is_doubtful(images: Tensor, usual: Levels) -> Tensor:

@@ -211,11 +211,14 @@ class Particles:
         """Read images as :meth:`images` does, of the size that they have."""
         index, levels = index.cpu(), self.usual_levels
         stored = self.stored_images(index)
-        if levels.are_sound(index):
+        places = levels.doubtful(index, len(self))
+        if not len(places):
             return RepairedImages.untouched(stored)
-        made = repaired(stored, levels.of(self.table, index, self.stored_images))
-        levels.keep_sound(index, len(self), made)
-        return made
+        some = stored if len(places) == len(stored) else stored[places]
+        rows = index[places]
+        made = repaired(some, levels.of(self.table, rows, self.stored_images))
+        levels.keep_sound(rows, made)
+        return made.among(stored, some, places)
 
     def stored_images(self, index: Tensor) -> Tensor:
         """Read images from disk as they are; particles white on black."""

@@ -144,3 +144,15 @@ def test_particles_are_read_repaired_whoever_asks_first(stack: Path) -> None:
     # Of one image alone nobody knows what is usual.
     one = particles.select(torch.tensor([4]))
     assert float(one.images(torch.tensor([0])).std()) > 3
+
+
+def test_images_read_again_are_the_same_bits(stack: Path) -> None:
+    """Of a batch that is read again only those that were repaired are looked at."""
+    particles = Particles.load(stack)
+    rows = torch.arange(N)
+    first = particles.repaired_images(rows)
+    looked_at = particles.usual_levels.doubtful(rows, N)
+    assert looked_at.tolist() == [2, 3, 4]
+    again = particles.repaired_images(rows)
+    for name in ("images", "hot", "tilted", "factor"):
+        assert torch.equal(getattr(again, name), getattr(first, name)), name
