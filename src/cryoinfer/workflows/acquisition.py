@@ -29,9 +29,16 @@ _LIKE_KV = 1.0
 _STRONG = 2.0
 """Variance of an image over that of most: beyond it a hot pixel, or no particle."""
 
-_STRONG_AT_LOW_RADIUS = 4.0
-"""Power of an image over that of most at a low radius, where defocus and view change it
-too: among images of 0.5 to 3 micrometres without noise by a factor of 3."""
+_STRONG_AT_LOW_RADIUS = 5.0
+"""Standard deviations among images by which power at a low radius may exceed that of
+most. Defocus and view change it too, without noise by factors: the deviation is that of
+the images themselves."""
+
+_FEWEST_TO_COMPARE = 20
+_STRONG_AMONG_FEW = 4.0
+"""Power over that of most, among images too few to tell how much they differ."""
+
+_DEVIATION_OF_MEDIAN = 1.4826  # median absolute deviation to that of a Gaussian
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,8 @@ class AcquisitionStatistics:
 def is_usual_power(images: WhitenedImages) -> Tensor:
     """Tell which whitened images are no stronger than most, shape (b,).
 
-    At low radii the edge of a support film, or an ice crystal, has tens of times the
-    power of other images: a few of them would be all that a map shows.
+    At low radii the edge of a support film, or an ice crystal, has two to tens of times
+    the power of other images: a few of them would be all that a map shows.
 
     Parameters
     ----------
@@ -120,7 +127,11 @@ def is_usual_power(images: WhitenedImages) -> Tensor:
         Of b particles, to a low radius.
     """
     power = images.coefficients.abs().square().mean(1)
-    return power <= _STRONG_AT_LOW_RADIUS * power.median()
+    usual = power.median()
+    if len(power) < _FEWEST_TO_COMPARE:
+        return power <= _STRONG_AMONG_FEW * usual
+    deviation = _DEVIATION_OF_MEDIAN * (power - usual).abs().median()
+    return power <= usual + _STRONG_AT_LOW_RADIUS * deviation
 
 
 def is_usual(images: Tensor) -> Tensor:

@@ -134,8 +134,17 @@ def test_mates_are_searched_once(simulated) -> None:
     assert rotations("C4") < 0.45 * rotations("C1")
 
 
-def test_images_of_unusual_power_are_not_looked_at(simulated) -> None:
-    made = simulated(300, snr_db=0.0)
+@pytest.mark.parametrize(
+    ("snr_db", "times"),
+    [
+        (0.0, 9.0),  # views differ by a factor of two and more
+        (-10.0, 3.5),  # edges of a film: of two times the power of others and more
+    ],
+)
+def test_images_of_unusual_power_are_not_looked_at(
+    simulated, snr_db: float, times: float
+) -> None:
+    made = simulated(300, snr_db=snr_db)
     problem = define_problem(
         made.particles, "C1", None, 0.0, 0.0, torch.Generator().manual_seed(0)
     )
@@ -145,9 +154,11 @@ def test_images_of_unusual_power_are_not_looked_at(simulated) -> None:
     )
     assert bool(is_usual_power(images).all())
     strong = torch.ones(300, 1)
-    strong[::10] = 3.0  # nine times the power, of which a view takes a part
+    strong[::10] = times**0.5
     odd = replace(images, coefficients=images.coefficients * strong)
     assert torch.equal(is_usual_power(odd), strong[:, 0] == 1)
+    few = odd.select(torch.arange(3))
+    assert bool(is_usual_power(few)[1:].all())
 
 
 def test_a_seed_decides_everything(simulated) -> None:
