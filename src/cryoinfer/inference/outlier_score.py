@@ -11,7 +11,7 @@ neither the map's own errors nor those of the noise spectrum have grown large.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -58,6 +58,20 @@ class Fit(Indexable):
     contrast_sd: Tensor
     power: Tensor
     power_sd: Tensor
+
+    def of_contrast(self, known: Tensor) -> Self:
+        """Return the fit to images whose CTFs had been multiplied by contrasts.
+
+        Parameters
+        ----------
+        known : Tensor of float64, shape (n,)
+            Those contrasts; the fit is then that to the images as they are.
+        """
+        return replace(
+            self,
+            contrast=self.contrast * known,
+            contrast_sd=self.contrast_sd * known,
+        )
 
 
 @dataclass(frozen=True)

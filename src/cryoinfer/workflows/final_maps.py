@@ -94,6 +94,7 @@ def finish(
     monitor.stage("maps and FSC", 1)
     posterior = state.posterior
     known = problem.measured_without(state.quality.left_out)
+    known = known.of_contrast(state.contrast)
     reconstruction = replace(
         reconstruct_halves(problem, sums, over.mask),
         evidence=_evidence(known, state, sums),

@@ -87,6 +87,8 @@ class IterationStart(Generic[P]):
         Of all particles.
     flagged : Tensor of bool, shape (n,)
         Particles that the next structure and the noise are made without.
+    contrast : Tensor of float64, shape (n,)
+        What particles show of the structure.
     """
 
     references: tuple[P, P]
@@ -94,6 +96,7 @@ class IterationStart(Generic[P]):
     noise: tuple[Tensor, ...]
     posterior: ParticlePosterior
     flagged: Tensor
+    contrast: Tensor
 
 
 InferenceChoice = Callable[[IterationPlan], PoseInference[P]]
@@ -292,7 +295,7 @@ def run_iteration(
     IterationOutcome
     """
     references, noise, before = start.references, start.noise, start.posterior
-    problem = problem.measured_without(start.flagged)
+    problem = problem.measured_without(start.flagged).of_contrast(start.contrast)
     reach = max(plan.map_radius, plan.radius)
     # As far as there is a map, so that the next iteration knows its new rings.
     left = ResidualPower(problem, noise, min(reach, start.radius))
@@ -317,7 +320,8 @@ def run_iteration(
     no_fit = Fit(zero, zero, zero, zero)
     blank = IterationRecord(before, zero, zero, no_fit, zero > 0)
     found = run_pass(problem, step, before, blank, monitor)
-    quality = ParticleQuality.of(found.fit, found.used)
+    fit = found.fit.of_contrast(start.contrast)
+    quality = ParticleQuality.of(fit, found.used)
     shows = found[~quality.flagged]
     moved = shows.change_radian > grid_step_radian(GRID_ORDER)
     return IterationOutcome(

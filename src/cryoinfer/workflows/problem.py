@@ -69,6 +69,8 @@ class Problem:
         particles, and maps and their sums between two passes, are on the CPU.
     mask : Tensor, shape (n, n, n), or None
         On the voxels of the grid, in [0, 1], in place of one that is found in maps.
+    contrast : Tensor of float64, shape (n,), or None
+        What images show of the structure, by which their CTFs are multiplied.
     """
 
     particles: Particles
@@ -83,6 +85,7 @@ class Problem:
     world: World = ALONE
     device: torch.device = CPU
     mask: Tensor | None = None
+    contrast: Tensor | None = None
 
     def shared_by(self, world: World) -> Self:
         """Return the problem of one of several processes."""
@@ -124,6 +127,10 @@ class Problem:
         """Return the problem whose noise is not measured on flagged particles, (n,)."""
         return replace(self, noise_rows=self.noise_rows & ~flagged)
 
+    def of_contrast(self, contrast: Tensor) -> Self:
+        """Return the problem whose images show so much of the structure, (n,)."""
+        return replace(self, contrast=contrast)
+
     def of_rows(self, rows: Tensor) -> Self:
         """Return the problem of some of the particles."""
         return replace(
@@ -131,6 +138,7 @@ class Problem:
             particles=self.particles.select(rows),
             half=self.half[rows],
             noise_rows=self.noise_rows[rows],
+            contrast=None if self.contrast is None else self.contrast[rows],
         )
 
     def own_chunks(self, index: Tensor, size: int) -> list[Tensor]:
@@ -148,7 +156,11 @@ class Problem:
 
     def batch(self, rows: Tensor) -> ParticleBatch:
         """Read some particles, and bring them to the device."""
-        return self.particles.batch(rows).to(self.device)
+        batch = self.particles.batch(rows)
+        if self.contrast is not None:
+            scale = batch.optics.scale * self.contrast[rows]
+            batch = replace(batch, optics=replace(batch.optics, scale=scale))
+        return batch.to(self.device)
 
     def batches(self, index: Tensor) -> Iterator[ParticleBatch]:
         """Yield particles in batches of one optics group and one half each.

@@ -124,6 +124,7 @@ def alternate(
             state.noise,
             state.posterior,
             state.flagged,
+            state.contrast,
         )
         outcome = run_iteration(problem, start, plan, inference(plan), sums, monitor)
         updated = update.solve(sums, state.radius)

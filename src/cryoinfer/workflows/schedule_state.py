@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
@@ -116,6 +117,16 @@ class ScheduleState:
         None of them while all poses are searched.
         """
         return self.quality.flagged & (not self.searching)
+
+    @property
+    def contrast(self) -> Tensor:
+        """What is believed that particles show of the structure, shape (n,).
+
+        1 while all poses are searched: an image at a wrong pose shows little of the
+        map.
+        """
+        believed = self.quality.believed_contrast
+        return torch.ones_like(believed) if self.searching else believed
 
     def of_first(self, world: World) -> "ScheduleState":
         """Return the state with all that the first process has decided.

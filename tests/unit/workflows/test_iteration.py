@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from cryoinfer.evaluation.calibration import mahalanobis_levels
+from cryoinfer.evaluation.pose_error import align_poses, tangent_error
 from cryoinfer.geometry.rotations import rotate_in_image_frame
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.pose_inference import GivenPoses, LocalRefinement
@@ -55,6 +57,7 @@ class Task:
                 noise,
                 truth_of(made.true_pose),
                 torch.zeros(len(particles), dtype=torch.bool),
+                torch.ones(len(particles), dtype=torch.float64),
             ),
         )
 
@@ -103,6 +106,30 @@ def test_the_gain_is_what_the_map_explains(task: Task) -> None:
     # In single precision, and the second half has come to the frame of the first.
     assert found.gain_nats == pytest.approx(expected, rel=0.01)
     assert found.gain_nats > 100.0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_known_contrasts_make_weak_and_strong_images_calibrated(
+    simulated: Callable[..., Any], known: bool
+) -> None:
+    made = simulated(1000, snr_db=0.0, contrast_sd=0.3)
+    contrast = made.simulation.contrast.double()
+    believed = contrast if known else torch.ones_like(contrast)
+    found, _ = Task.of(made).run(LocalRefinement(8, 0.1), contrast=believed)
+    estimated = found.posterior.mode().pose
+    alignment = align_poses(estimated, made.true_pose, torch.Generator().manual_seed(0))
+    error = tangent_error(estimated, made.true_pose, alignment)
+    level = mahalanobis_levels(error, found.posterior.covariance[:, 0, :5, :5])
+    strong = contrast > contrast.median()
+    # 500 each: 2.2 % of counting.
+    weak_held, strong_held = (
+        float((level[half] < 0.5).double().mean()) for half in (~strong, strong)
+    )
+    if known:
+        assert weak_held == pytest.approx(0.5, abs=0.07)
+        assert strong_held == pytest.approx(0.5, abs=0.07)
+    else:
+        assert strong_held - weak_held > 0.2
 
 
 @dataclass(frozen=True)

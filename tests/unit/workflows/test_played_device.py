@@ -81,6 +81,7 @@ def test_a_local_refinement_runs_on_the_device(simulated) -> None:
             noise,
             ParticlePosterior.at(poses, MODES),
             torch.zeros(len(particles), dtype=torch.bool),
+            torch.ones(len(particles), dtype=torch.float64),
         )
         plan = IterationPlan("refinement", RADIUS, RADIUS, 3, 0.1, None)
         inference, sums = LocalRefinement(plan.steps, 0.1), update.empty(RADIUS)
