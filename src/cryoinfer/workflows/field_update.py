@@ -12,7 +12,7 @@ from cryoinfer.reconstruction.coupled import CoupledSums
 from cryoinfer.results.field import Field
 from cryoinfer.workflows.particle_pass import InferredBatch
 from cryoinfer.workflows.problem import Problem
-from cryoinfer.workflows.structure_update import PADDING
+from cryoinfer.workflows.structure_update import padding_at
 from cryoinfer.workflows.subspace_update import insert_shares, solve_masked
 
 
@@ -38,7 +38,8 @@ class FieldSums:
     def empty(cls, features: HermiteFeatures, box: int, radius: int) -> Self:
         """Return the sums of no particle."""
         first, second = (
-            CoupledSums.empty(len(features), box, radius, PADDING) for _ in range(2)
+            CoupledSums.empty(len(features), box, radius, padding_at(radius))
+            for _ in range(2)
         )
         size = 1 + features.dims
         moments = torch.zeros(size, size, dtype=torch.float64)
@@ -63,7 +64,9 @@ class FieldSums:
 
 def field_projector(field: Field, radius: int) -> FieldProjector:
     """Return the forward model of a field, to a Fourier radius."""
-    return FieldProjector.of_maps(list(field.maps), field.features, radius, PADDING)
+    return FieldProjector.of_maps(
+        list(field.maps), field.features, radius, padding_at(radius)
+    )
 
 
 def solve_field(problem: Problem, sums: FieldSums, mask: Tensor) -> Field:

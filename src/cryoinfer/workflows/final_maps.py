@@ -30,11 +30,11 @@ from cryoinfer.workflows.schedule_state import (
 )
 from cryoinfer.workflows.single_view import single_view_share
 from cryoinfer.workflows.structure_update import (
-    PADDING,
     THRESHOLD,
     HalfMapSums,
     MapUpdate,
     find_mask,
+    padding_at,
 )
 
 _MASK_RADIUS = 1 / 8
@@ -138,7 +138,7 @@ def _inflation(
 ) -> Tensor:
     radius = state.map_radius
     filtered1, filtered2 = (
-        FourierVolume.from_map(density.to(problem.device), radius, PADDING)
+        FourierVolume.from_map(density.to(problem.device), radius, padding_at(radius))
         for density in state.maps
     )
     masked = (
@@ -146,7 +146,8 @@ def _inflation(
         for half in (reconstruction.half1, reconstruction.half2)
     )
     unfiltered1, unfiltered2 = (
-        FourierVolume.from_map(density, radius, PADDING) for density in masked
+        FourierVolume.from_map(density, radius, padding_at(radius))
+        for density in masked
     )
     return variance_inflation(
         problem,

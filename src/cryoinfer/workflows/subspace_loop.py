@@ -36,7 +36,7 @@ from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_p
 from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
-from cryoinfer.workflows.structure_update import PADDING, particle_sphere
+from cryoinfer.workflows.structure_update import padding_at, particle_sphere
 from cryoinfer.workflows.subspace_update import (
     Subspace,
     SubspaceSums,
@@ -300,7 +300,9 @@ class SubspaceLoop:
         """
         radius = self.config.radius
         there = (one.to(self.problem.device) for one in maps)
-        volumes = tuple(FourierVolume.from_map(one, radius, PADDING) for one in there)
+        volumes = tuple(
+            FourierVolume.from_map(one, radius, padding_at(radius)) for one in there
+        )
         search = ConformationSearch(
             self._usual(conformation),
             volumes,

@@ -22,7 +22,7 @@ from cryoinfer.reconstruction.coupled import CoupledSlices, CoupledSums, solve_c
 from cryoinfer.records import Latents
 from cryoinfer.workflows.particle_pass import InferredBatch
 from cryoinfer.workflows.problem import Problem
-from cryoinfer.workflows.structure_update import PADDING
+from cryoinfer.workflows.structure_update import padding_at
 
 _LEAST_SNR = 0.03
 """Of a component in a shell where the halves do not agree: it may still grow."""
@@ -65,7 +65,8 @@ class SubspaceSums:
         """Return the sums of no particle, on the device of the images to come."""
         maps = 1 + components
         first, second = (
-            CoupledSums.empty(maps, box, radius, PADDING, device) for _ in range(2)
+            CoupledSums.empty(maps, box, radius, padding_at(radius), device)
+            for _ in range(2)
         )
         moments = torch.zeros(maps, maps, dtype=torch.float64)
         nothing = torch.zeros(4, dtype=torch.float64)
@@ -206,7 +207,7 @@ class Subspace:
         maps = list(self.maps.to(device))
         if self.contrast_sd:
             maps.insert(1, self.contrast_sd * maps[0])
-        return SubspaceProjector.of_maps(maps, radius, PADDING)
+        return SubspaceProjector.of_maps(maps, radius, padding_at(radius))
 
 
 def solve_subspace(

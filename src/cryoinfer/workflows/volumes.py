@@ -45,10 +45,10 @@ from cryoinfer.workflows.problem import Problem, define_problem, initial_noise
 from cryoinfer.workflows.reconstruct import given_poses
 from cryoinfer.workflows.shared_monitor import SharedMonitor
 from cryoinfer.workflows.structure_update import (
-    PADDING,
     HalfMapSums,
     find_mask,
     insert_images,
+    padding_at,
 )
 from cryoinfer.world import ALONE, World
 
@@ -359,7 +359,9 @@ class _GrowingVolume:
         sphere = soft_sphere(grid.box, voxels, 2.0)
         first, second = (
             FourierVolume.from_map(
-                solve(one, None, grid.box, grid.box) * sphere, one.radius, PADDING
+                solve(one, None, grid.box, grid.box) * sphere,
+                one.radius,
+                padding_at(one.radius),
             )
             for one in (reached.first, reached.second)
         )

@@ -25,6 +25,7 @@ from cryoinfer.workflows.structure_update import (
     MapUpdate,
     find_mask,
     insert_images,
+    padding_at,
 )
 
 BOX, RADIUS = 24, 10
@@ -204,3 +205,14 @@ def test_the_mask_lies_within_the_particle(simulated) -> None:
     assert (mask[bright] > 0.99).all()
     assert mask.min() >= 0
     assert mask.max() <= 1
+
+
+@pytest.mark.parametrize(("box", "most_gb"), [(256, 3.5), (384, 11.2), (512, 11.2)])
+def test_volumes_and_sums_of_large_boxes_fit_into_memory(
+    box: int, most_gb: float
+) -> None:
+    radius = box // 2 - 1
+    sums = HalfMapSums.empty(box, radius, "meta")
+    assert sums.first.padding == padding_at(radius)
+    # A volume holds two numbers where sums hold four.
+    assert 1.5 * sum(one.nbytes for one in sums.tensors) < most_gb * 1e9
