@@ -24,13 +24,14 @@ from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.evaluation.directional_fsc import directional_fsc
+from cryoinfer.evaluation.frames_apart import best_frame
 from cryoinfer.evaluation.fsc import (
     fourier_shell_correlation,
     masked_fsc,
     resolution_at,
 )
 from cryoinfer.evaluation.map_alignment import MapAlignment, align_maps, moved_map
-from cryoinfer.evaluation.rigid_search import MapPair, best_frame
+from cryoinfer.evaluation.rigid_search import MapPair
 from cryoinfer.io.mrc import MapFile
 from cryoinfer.results.run_files import (
     CORRECTED,

@@ -1,10 +1,7 @@
-"""Whether two maps would agree better after a rigid motion, or in the other hand.
+"""The rigid motion that brings a map onto another, searched for from nothing.
 
-The Fourier shell correlation compares voxel with voxel: of two maps of one molecule in
-different frames it says next to nothing. Here the frame is searched for from nothing:
-every rotation of a grid of 15 degrees with its best shift, on few voxels and in both
-hands, then finer cells around the best, then a fit
-(:mod:`cryoinfer.evaluation.volume_alignment`).
+Every rotation of a grid of 15 degrees is tried with its best shift, on few voxels, then
+finer cells around the best, then a fit (:mod:`cryoinfer.evaluation.volume_alignment`).
 """
 
 from dataclasses import dataclass, replace
@@ -40,20 +37,12 @@ FITTED_BOXES = (32, 96)
 
 _CLOSE_TO_NYQUIST = 1.2
 
-_CERTAIN = 0.5
+CERTAIN = 0.5
 """Correlation that a search does not reach by chance, beyond a few shells."""
 
 LIKELY = 0.3
 """Correlation of few voxels below which no fit is begun: the best of all motions of
 white noise has 0.15."""
-
-_LESS_APART = 0.9
-"""Of what lacks of a correlation of 1 as they lie: less is gained by chance."""
-
-_FEWEST_SHELLS = 4.0
-_MUCH = 0.8
-"""Of the resolution as they lie: half-maps of one refinement, which differ by a tenth
-of a degree, gain a few per cent."""
 
 _BATCH = 256
 
@@ -84,7 +73,7 @@ class Agreement:
 
     def reaches_nyquist(self) -> bool:
         """Return whether finer voxels would be needed to see how far they agree."""
-        shells = self.length_angstrom / self.resolution(_CERTAIN)
+        shells = self.length_angstrom / self.resolution(CERTAIN)
         return shells * _CLOSE_TO_NYQUIST > len(self.fsc) - 1
 
 
@@ -118,38 +107,6 @@ class MapPair:
             return fourier_shell_correlation(self.fixed, self.moving)
         generator = torch.Generator().manual_seed(0)
         return masked_fsc(self.fixed, self.moving, self.mask, generator).corrected
-
-
-def best_frame(pair: MapPair) -> Agreement | None:
-    """Return the rigid motion that makes two maps agree much farther, if there is one.
-
-    Motions of a few degrees, or less than a voxel of 24 along the edge, are not looked
-    for: a fit of noisy maps that lie alike would take longer than all else. The hand is
-    called opposite only where that makes a difference of its own.
-
-    Parameters
-    ----------
-    pair : MapPair
-
-    Returns
-    -------
-    Agreement or None
-        None where the maps agree nearly as far as they lie, or nowhere, or have less
-        than 16 voxels along an edge.
-    """
-    whole = pair.fixed.shape[-1] // 2 * 2
-    found = None
-    for box in sorted({min(size, whole) for size in FITTED_BOXES}):
-        maps = pair.on(box)
-        before = Agreement(GlobalAlignment.identity(), maps.fsc(), pair.length_angstrom)
-        if before.reaches_nyquist() or box < COARSE_BOX:
-            continue  # nothing is to be gained on so few voxels
-        found = (
-            _from_nothing(maps) if found is None else fit_frame(maps, found.alignment)
-        )
-        if found is None or not _is_farther(found, before):
-            return None
-    return found
 
 
 def likeliest_frame(pair: MapPair) -> Agreement:
@@ -195,28 +152,6 @@ def correlation_as_they_lie(maps: MapPair) -> float:
 def on_few_voxels(pair: MapPair) -> MapPair:
     """Return two maps on the voxels of a first fit, at most 32 along an edge."""
     return pair.on(min(FITTED_BOXES[0], pair.fixed.shape[-1]))
-
-
-def _from_nothing(maps: MapPair) -> Agreement | None:
-    """Return how far maps agree after the best of all motions, if any is likely."""
-    same, other = (search_all(maps, mirrored) for mirrored in (False, True))
-    lying = correlation_as_they_lie(maps)
-    best = max(same.score, other.score)
-    if best < LIKELY or 1 - best > _LESS_APART * (1 - lying):
-        return None
-    if other.score <= same.score:
-        return fit_frame(maps, same.alignment)
-    fit, opposite = (fit_frame(maps, start.alignment) for start in (same, other))
-    return opposite if _is_farther(opposite, fit) else fit
-
-
-def _is_farther(found: Agreement, before: Agreement) -> bool:
-    """Return whether maps agree much farther, and not in a few shells by chance."""
-    after = found.resolution(_CERTAIN)
-    return (
-        after < _MUCH * before.resolution(_CERTAIN)
-        and found.length_angstrom / after > _FEWEST_SHELLS
-    )
 
 
 def resampled(density: Tensor, box: int) -> Tensor:
