@@ -9,7 +9,7 @@ error is about ``(1/3)^6 = 1.4e-3`` (Unser 1999, IEEE Signal Processing Magazine
 soft mask: 1 - FSC is 1e-9 at half Nyquist and below 1e-6 at 0.95 Nyquist.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ _SPLINE_TAPS = np.array([1.0, 26.0, 66.0, 26.0, 1.0]) / 120.0
 """The B-spline of order 5 at the integers -2 to 2."""
 
 _FITTED_VOXELS = 20_000
-_FIT_BANDS = (0.2, 0.5, 1.0)
-"""Low-pass radii of the successive fits, as fractions of Nyquist."""
+_FIT_BANDS = (0.2, 0.5)
+"""Low-pass radii of the fits before that in full, as fractions of Nyquist."""
 
 _MOST_STEPS = 30
 """Of a fit, seven calls of the residual each: maps that show one thing take ten or
@@ -88,9 +88,12 @@ def refine_alignment(
 
     The rotation and origin maximise the correlation over the voxels of the estimated
     map that are farthest from its mean, first at low resolution, then in full
-    (Levenberg-Marquardt). The hand is kept. Poses alone leave an error of their own
-    spread over the square root of their number; at the edge of a large particle a
-    tenth of a degree of it can hide the finest shells.
+    (Levenberg-Marquardt). A step at low resolution is kept if the correlation in full
+    has not fallen: a map that lacks a part may agree better in another frame at low
+    resolution, which the fit in full would not leave any more. The hand is kept.
+    Poses alone leave an error of their own spread over the square root of their number;
+    at the edge of a large particle a tenth of a degree of it can hide the finest
+    shells.
 
     Parameters
     ----------
@@ -115,13 +118,14 @@ def refine_alignment(
             f"expected maps of one size, found {tuple(moving.shape)} and "
             f"{tuple(fixed.shape)}; crop or resample one of them first"
         )
-    alignment = start
+    full = _Band.of(moving, fixed, 1.0, pixel_size_angstrom)
+    alignment, reached = start, full.correlation(start)
     for band in _FIT_BANDS:
-        target = _low_pass(fixed, band)
-        voxels = _salient_voxels(target)
-        coefficients = _spline_coefficients(moving, band)
-        alignment = _fit(coefficients, target, voxels, alignment, pixel_size_angstrom)
-    return alignment
+        tried = _Band.of(moving, fixed, band, pixel_size_angstrom).fit(alignment)
+        correlation = full.correlation(tried)
+        if correlation >= reached:
+            alignment, reached = tried, correlation
+    return full.fit(alignment)
 
 
 def align_map(
@@ -233,53 +237,93 @@ def _salient_voxels(target: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.stack(np.unravel_index(chosen, target.shape))
 
 
-def _fit(
-    coefficients: NDArray[np.float32],
-    target: NDArray[np.float32],
-    voxels: NDArray[np.int64],
-    start: GlobalAlignment,
-    pixel_size_angstrom: float,
-) -> GlobalAlignment:
-    """Maximise the correlation over the voxels by Levenberg-Marquardt."""
-    import roma
-    from scipy import ndimage, optimize
+@dataclass(frozen=True)
+class _Band:
+    """What two maps show up to a low-pass radius, ready for a fit.
 
-    box = target.shape[-1]
-    # A unit of every parameter moves the voxels by about one angstrom.
-    arm_angstrom = box / 4 * pixel_size_angstrom
-    reference = _normalise(target[tuple(voxels)].astype(np.float64))
+    Attributes
+    ----------
+    coefficients : NDArray of float32, shape (2n, 2n, 2n)
+        Of a spline, of the moving map.
+    voxels : NDArray of int64, shape (3, v)
+        Of the fixed map, z, y, x.
+    reference : NDArray of float64, shape (v,)
+        The fixed map there, of mean 0 and norm 1.
+    box : int
+    pixel_size_angstrom : float
+    """
 
-    def moved(parameters: NDArray[np.float64]) -> GlobalAlignment:
-        step = torch.from_numpy(parameters).to(start.rotation)
-        turn = roma.rotvec_to_rotmat(step[:3] / arm_angstrom)
-        return replace(
-            start,
-            rotation=turn @ start.rotation,
-            origin_angstrom=start.origin_angstrom + step[3:],
+    coefficients: NDArray[np.float32]
+    voxels: NDArray[np.int64]
+    reference: NDArray[np.float64]
+    box: int
+    pixel_size_angstrom: float
+
+    @classmethod
+    def of(
+        cls, moving: Tensor, fixed: Tensor, band: float, pixel_size_angstrom: float
+    ) -> "_Band":
+        """Return it of two maps and a radius, as a fraction of Nyquist."""
+        target = _low_pass(fixed, band)
+        voxels = _salient_voxels(target)
+        return cls(
+            _spline_coefficients(moving, band),
+            voxels,
+            _normalise(target[tuple(voxels)].astype(np.float64)),
+            target.shape[-1],
+            pixel_size_angstrom,
         )
 
-    def residual(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        matrix, offset = _index_map(moved(parameters), box, pixel_size_angstrom)
+    def moved(self, alignment: GlobalAlignment) -> NDArray[np.float64]:
+        """Return the moving map at the voxels, of mean 0 and norm 1."""
+        from scipy import ndimage
+
+        matrix, offset = _index_map(alignment, self.box, self.pixel_size_angstrom)
         values = ndimage.map_coordinates(
-            coefficients,
-            matrix @ voxels + offset[:, None],
+            self.coefficients,
+            matrix @ self.voxels + offset[:, None],
             output=np.float64,
             order=_ORDER,
             mode="grid-wrap",
             prefilter=False,
         )
-        return _normalise(values) - reference
+        return _normalise(values)
 
-    # The correlation to six digits: what is left of the frame's error hides nothing.
-    fit = optimize.least_squares(
-        residual,
-        np.zeros(6),
-        method="lm",
-        ftol=1e-6,
-        xtol=1e-5,
-        max_nfev=_MOST_STEPS,
-    )
-    return moved(fit.x)
+    def correlation(self, alignment: GlobalAlignment) -> float:
+        """Return the correlation over the voxels."""
+        return float(self.moved(alignment) @ self.reference)
+
+    def fit(self, start: GlobalAlignment) -> GlobalAlignment:
+        """Maximise the correlation by Levenberg-Marquardt."""
+        import roma
+        from scipy import optimize
+
+        # A unit of every parameter moves the voxels by about one angstrom.
+        arm_angstrom = self.box / 4 * self.pixel_size_angstrom
+
+        def stepped(parameters: NDArray[np.float64]) -> GlobalAlignment:
+            step = torch.from_numpy(parameters).to(start.rotation)
+            turn = roma.rotvec_to_rotmat(step[:3] / arm_angstrom)
+            return replace(
+                start,
+                rotation=turn @ start.rotation,
+                origin_angstrom=start.origin_angstrom + step[3:],
+            )
+
+        def residual(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+            return self.moved(stepped(parameters)) - self.reference
+
+        # The correlation to six digits: what is left of the frame's error hides
+        # nothing.
+        fit = optimize.least_squares(
+            residual,
+            np.zeros(6),
+            method="lm",
+            ftol=1e-6,
+            xtol=1e-5,
+            max_nfev=_MOST_STEPS,
+        )
+        return stepped(fit.x)
 
 
 def _normalise(values: NDArray[np.float64]) -> NDArray[np.float64]:
