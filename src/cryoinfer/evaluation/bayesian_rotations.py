@@ -17,6 +17,7 @@ from cryoinfer.evaluation.pose_error import GlobalAlignment
 from cryoinfer.evaluation.rigid_search import (
     COARSE_BOX,
     MapPair,
+    distinct,
     fine_map,
     resampled,
     score_rotations,
@@ -29,8 +30,9 @@ from cryoinfer.geometry.so3_grid import rotation_grid
 
 _LEVELS = 3
 _POINTS = 60
-_CHOSEN = 96
-"""Rotations that the process chooses, beside the 72 that it begins with."""
+_ROUNDS, _AT_ONCE = 48, 8
+"""In which the process chooses rotations, beside the 72 that it begins with; those of
+a round are compared at once, which takes hardly longer than one of them."""
 
 _LENGTH = 0.7
 """Of the kernel, in units of the chord |R - R'|, which is 2.8 for a half turn."""
@@ -44,7 +46,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def bayesian_rotations(pair: MapPair, mirrored: bool, partial: bool) -> Tensor:
-    """Return the rotations at which two maps are least unlike, of 168 tried.
+    """Return the minima of how unlike two maps are, of 456 rotations tried.
 
     Parameters
     ----------
@@ -56,44 +58,43 @@ def bayesian_rotations(pair: MapPair, mirrored: bool, partial: bool) -> Tensor:
 
     Returns
     -------
-    Tensor of float64, shape (12, 3, 3)
+    Tensor of float64, shape (k, 3, 3)
+        At most 12, the best first, 20 degrees or more apart:
         G of :class:`cryoinfer.evaluation.pose_error.GlobalAlignment`.
     """
     loss = None if partial else _wavelet_loss(pair, mirrored)
-    tried, value = minimise(loss or _correlation_loss(pair, mirrored), _CHOSEN)
-    return tried[value.topk(_KEPT, largest=False).indices]
+    tried, value = minimise(loss or _correlation_loss(pair, mirrored), _ROUNDS)
+    return tried[distinct(tried, -value, _KEPT)]
 
 
-def minimise(loss: Loss, count: int) -> tuple[Tensor, Tensor]:
+def minimise(loss: Loss, rounds: int) -> tuple[Tensor, Tensor]:
     """Return rotations that were tried, and their losses, by expected improvement.
 
     Parameters
     ----------
     loss : callable
         From rotations, shape (k, 3, 3), to losses, shape (k,).
-    count : int
-        How many the process chooses, out of a grid of 15 degrees, after the 72 of
-        another of 60 degrees.
+    rounds : int
+        In each of which the process chooses 8, out of a grid of 15 degrees, after the
+        72 of another of 60 degrees.
 
     Returns
     -------
-    rotation : Tensor of float64, shape (72 + count, 3, 3)
-    value : Tensor of float64, shape (72 + count,)
+    rotation : Tensor of float64, shape (72 + 8 * rounds, 3, 3)
+    value : Tensor of float64, shape (72 + 8 * rounds,)
     """
-    first, grid = rotation_grid(0), rotation_grid(2)
-    value = loss(first).double()
+    tried, grid = rotation_grid(0), rotation_grid(2)
+    value = loss(tried).double()
     process = GaussianProcess(grid)
-    for rotation in first:
-        process.add(rotation)
-    tried = [*first]
-    for _ in range(count):
+    process.add(tried)
+    for _ in range(rounds):
         expected, sd = process.posterior(value)
-        best = expected_improvement(expected, sd, float(value.min()))
-        rotation = grid[int(best.argmax())]
+        gain = expected_improvement(expected, sd, float(value.min()))
+        rotation = grid[distinct(grid, gain, _AT_ONCE)]
         process.add(rotation)
-        tried.append(rotation)
-        value = torch.cat([value, loss(rotation[None]).double()])
-    return torch.stack(tried), value
+        tried = torch.cat([tried, rotation])
+        value = torch.cat([value, loss(rotation).double()])
+    return tried, value
 
 
 def expected_improvement(expected: Tensor, sd: Tensor, least: float) -> Tensor:
@@ -111,7 +112,7 @@ def expected_improvement(expected: Tensor, sd: Tensor, least: float) -> Tensor:
 
 
 class GaussianProcess:
-    """A Gaussian process on the rotations, whose factors grow by a row at a time.
+    """A Gaussian process on the rotations, whose factors grow by a few rows at a time.
 
     Parameters
     ----------
@@ -124,25 +125,27 @@ class GaussianProcess:
         self._added = grid[:0]
         self._factor = grid.new_zeros(0, 0)  # L, of K = L L'
         self._solved = grid.new_zeros(0, len(grid))  # L^-1 K(added, grid)
+        self._explained = grid.new_zeros(len(grid))  # its squares, summed
 
     def add(self, rotation: Tensor) -> None:
-        """Take in a rotation, shape (3, 3), at which the loss is known."""
-        count = len(self._added)
-        row = matern(rotation[None], self._added)[0]
-        inner = row
-        if count:
-            inner = torch.linalg.solve_triangular(
-                self._factor, row[:, None], upper=False
-            )[:, 0]
-        rest = (1 + _VARIANCE_OF_NOISE - inner @ inner).clamp(min=1e-9).sqrt()
-        factor = self._grid.new_zeros(count + 1, count + 1)
+        """Take in rotations, shape (k, 3, 3), at which the loss is known."""
+        count, k = len(self._added), len(rotation)
+        inner = torch.linalg.solve_triangular(
+            self._factor, matern(self._added, rotation), upper=False
+        )
+        noise = _VARIANCE_OF_NOISE * torch.eye(k).to(inner)
+        rest = matern(rotation, rotation) + noise - inner.mT @ inner
+        corner = torch.linalg.cholesky(rest)
+        factor = self._grid.new_zeros(count + k, count + k)
         factor[:count, :count] = self._factor
-        factor[count, :count] = inner
-        factor[count, count] = rest
-        seen = matern(rotation[None], self._grid)[0] - inner @ self._solved
+        factor[count:, :count] = inner.mT
+        factor[count:, count:] = corner
+        seen = matern(rotation, self._grid) - inner.mT @ self._solved
+        solved = torch.linalg.solve_triangular(corner, seen, upper=False)
         self._factor = factor
-        self._solved = torch.cat([self._solved, (seen / rest)[None]])
-        self._added = torch.cat([self._added, rotation[None]])
+        self._solved = torch.cat([self._solved, solved])
+        self._explained += solved.square().sum(0)
+        self._added = torch.cat([self._added, rotation])
 
     def posterior(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and sd on the grid, given the losses, shape (added,)."""
@@ -150,7 +153,7 @@ class GaussianProcess:
         weight = torch.linalg.solve_triangular(
             self._factor, ((value - mean) / sd)[:, None], upper=False
         )[:, 0]
-        left = (1 - self._solved.square().sum(0)).clamp(min=0.0).sqrt()
+        left = (1 - self._explained).clamp(min=0.0).sqrt()
         return mean + sd * (weight @ self._solved), sd * left
 
 

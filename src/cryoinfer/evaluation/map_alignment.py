@@ -212,7 +212,8 @@ def proposed(pair: MapPair, mirrored: bool, method: Method, partial: bool) -> Fo
     rotation = propose(small, mirrored, partial)
     if not len(rotation):  # too few points to tell
         return search_all(pair, mirrored)
-    return narrow(pair, rotation, mirrored)
+    # Transport moves its rotations freely; those of a grid are cells' centres.
+    return narrow(pair, rotation, mirrored, 2 if method == "transport" else 1)
 
 
 def fitted(pair: MapPair, start: GlobalAlignment, partial: bool) -> Agreement:

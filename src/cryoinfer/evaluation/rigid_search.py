@@ -4,6 +4,7 @@ Every rotation of a grid of 15 degrees is tried with its best shift, on few voxe
 finer cells around the best, then a fit (:mod:`cryoinfer.evaluation.volume_alignment`).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +24,7 @@ from cryoinfer.evaluation.fsc import (
 from cryoinfer.evaluation.pose_error import GlobalAlignment
 from cryoinfer.evaluation.volume_alignment import refine_alignment, transform_map
 from cryoinfer.geometry.hand import mirror_density
+from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.geometry.so3_grid import children, grid_step_radian, rotation_grid
 
 _GRID_ORDER = 2
@@ -31,6 +33,11 @@ COARSE_BOX, _FINE_BOX = 16, 24
 box, those of 4 degrees not even a twelfth."""
 
 _KEPT = 12
+_DISTINCT_RADIAN = 0.35
+"""20 degrees, of cells of 15: what is narrowed first lies farther apart, or all of it
+may crowd around one optimum. Where a map lacks a part, another than the true one may be
+the best on so few voxels."""
+
 _HALVINGS = 3
 FITTED_BOXES = (32, 96)
 """Few voxels first; and no more than 96, for which a fit would take minutes."""
@@ -219,8 +226,33 @@ def search_all(pair: MapPair, mirrored: bool) -> Found:
     """Return the best of all rotations: every one of a grid, then finer cells."""
     rotation = rotation_grid(_GRID_ORDER)
     score, _ = score_rotations(pair, rotation, mirrored, COARSE_BOX)
-    best = score.topk(_KEPT).indices
-    return narrow(pair, rotation[best], mirrored)
+    return narrow(pair, rotation[distinct(rotation, score, _KEPT)], mirrored, 1)
+
+
+def distinct(rotation: Tensor, score: Tensor, count: int) -> Tensor:
+    """Return the indices of the best rotations that are 20 degrees or more apart.
+
+    Parameters
+    ----------
+    rotation : Tensor, shape (k, 3, 3)
+    score : Tensor, shape (k,)
+        Higher for the better.
+    count : int
+
+    Returns
+    -------
+    Tensor of int, shape (c,)
+        The best first; fewer than ``count`` where there is no room for more.
+    """
+    left, chosen = score.clone(), []
+    for _ in range(count):
+        best = int(left.argmax())
+        if float(left[best]) == -math.inf:
+            break
+        chosen.append(best)
+        left[geodesic_angle(rotation, rotation[best]) < _DISTINCT_RADIAN] = -math.inf
+        left[best] = -math.inf  # of an angle that rounding leaves above 0
+    return torch.tensor(chosen)
 
 
 def narrow(
@@ -235,7 +267,8 @@ def narrow(
         Centres of the cells.
     mirrored : bool
     order : int
-        Of the grid: 2 for cells of 15 degrees, 1 for those of 30.
+        Of the grid: 2 for cells of 15 degrees, 1 for those of 30, which also hold what
+        is nearer to a rotation than others of 15 degrees, and was left for that.
     """
     step = grid_step_radian(order)
     for _ in range(_HALVINGS + _GRID_ORDER - order):
