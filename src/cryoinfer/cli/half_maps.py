@@ -233,11 +233,14 @@ def _motion(half1: MapFile, half2: MapFile, mask: Tensor | None) -> Iterator[str
     lie = "are of opposite hands" if is_mirrored else "lie apart"
     first = "the mirror image of the second one (cryoinfer flip), " * is_mirrored
     fsc = ", masked and corrected" if mask is not None else ""
+    box = 2 * (len(found.fsc) - 1)
+    coarse = f", as far as voxels of {length / box:.2f} A tell"
+    coarse *= box < len(half1.density) // 2 * 2
     yield (
         f"the maps {lie}: after {first}a turn by {angle:.1f} degrees and a shift by "
         f"{shift:.1f} A they agree to {found.resolution(0.143):.2f} A (FSC 0.143"
-        f"{fsc}), {found.resolution(0.5):.2f} A (FSC 0.5). The numbers above are of "
-        "the maps as they lie, not aligned"
+        f"{fsc}), {found.resolution(0.5):.2f} A (FSC 0.5){coarse}. The numbers above "
+        "are of the maps as they lie, not aligned"
         + (": --align compares them in that frame." if not is_mirrored else ".")
     )
 

@@ -2,19 +2,23 @@
 
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from roma import rotvec_to_rotmat
 
 from cryoinfer.cli.half_maps import CompareOptions, compare
+from cryoinfer.data.examples import example_atoms
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.evaluation.pose_error import GlobalAlignment
 from cryoinfer.evaluation.rigid_search import Agreement
 from cryoinfer.io.mrc import read_map, write_map
 from cryoinfer.io.star import read_star
+from cryoinfer.physics.structures.atoms import GaussianAtoms
 
 BOX, VOXEL = 16, 2.0
 
@@ -192,3 +196,30 @@ def test_maps_of_other_frames_and_hands_are_told(
     assert ("are of opposite hands" in text) == mirrored
     assert ("cryoinfer flip" in text) == mirrored
     assert "FSC 0.143, unmasked  4.00 A" in text  # as they lie, whatever is found
+    assert "as far as voxels" not in text
+    few = Agreement(alignment, fsc[:5], BOX * VOXEL)
+    monkeypatch.setattr("cryoinfer.cli.half_maps.best_frame", lambda _: few)
+    assert "as far as voxels of 4.00 A tell" in said(CompareOptions(*halves))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("degrees", [3, 8])
+def test_a_small_turn_is_told(degrees: int, tmp_path: Path) -> None:
+    model, box, length = example_atoms("adenylate-kinase-open"), 32, 96.0
+    place = torch.tensor(model.coordinates_angstrom).double()
+    generator = torch.Generator().manual_seed(0)
+    paths = []
+    for turn in (0, degrees):
+        tilt = math.radians(turn) * torch.tensor([0.0, 0.6, 0.8]).double()
+        turned = place @ rotvec_to_rotmat(tilt)
+        atoms = GaussianAtoms.from_elements(turned, model.elements, 50.0)
+        density = atoms.to_map(box, length / box).double()
+        noise = torch.randn((box,) * 3, generator=generator)
+        paths.append(tmp_path / f"{turn}.mrc")
+        write_map(paths[-1], density + 0.5 * density.std() * noise, length / box)
+    text = said(CompareOptions(paths[0], paths[1]))
+    found = re.search(r"after a turn by (\d+\.\d) degrees and a shift by 0\.\d A", text)
+    assert found is not None, text
+    # A fifth of a degree moves the ends of the molecule by a thirtieth of a voxel.
+    assert float(found[1]) == pytest.approx(degrees, abs=0.5)
+    assert "as they lie, not aligned" in text
