@@ -7,7 +7,7 @@ copies. A start succeeds within 3 degrees, of any symmetry mate. Seconds are of 
 as its own clock counts them: other work on the machine does not add much to them. The
 search for rivals, which `align` adds, is left out: it would correct errors.
 
-    python benchmarks/align.py --starts 20
+    python benchmarks/align.py --starts 100
 """
 
 import argparse
