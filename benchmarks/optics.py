@@ -32,6 +32,7 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
+from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.aberration_estimate import PhaseSums, estimate_beam_tilt
 from cryoinfer.inference.map_projector import MapProjector
@@ -114,17 +115,11 @@ def tilt_found(folder: Path, simulation: Simulation, truth: Tensor) -> Row:
     grid, radius = ReferenceGrid(BOX, PIXEL_ANGSTROM), BOX // 2 - 1
     projector = MapProjector(FourierVolume.from_map(truth, radius))
     noise = simulation.model.noise.spectrum
-    parts = [
-        PhaseSums.of(
-            whiten(batch, grid, radius, noise),
-            projector,
-            simulation.latents[batch.index],
-        )
-        for batch in particles.batches(250)
-    ]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+    optics = particles.optics[:1]
+    total = PhaseSums.empty(FourierDisc.of_box(BOX, radius), optics)
+    for batch in particles.batches(250):
+        images = whiten(batch, grid, radius, noise)
+        total.add(images, projector, simulation.latents[batch.index])
     found = estimate_beam_tilt(total)
     true = torch.tensor(TERMS[TILTED]["beam_tilt_mrad"], dtype=torch.float64)
     error = (found.beam_tilt_mrad - true).abs() / found.sd_mrad

@@ -17,6 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.aberrations import coma_radian_angstrom3
@@ -38,6 +39,7 @@ class PhaseSums:
         In 1/angstrom, sorted by their distance from 0.
     cross : Tensor of complex128, shape (p,)
     power : Tensor of float64, shape (p,)
+        Both changed in place.
     optics : Optics
         Of one particle.
     """
@@ -49,36 +51,50 @@ class PhaseSums:
     optics: Optics
 
     @classmethod
-    def of(
-        cls, images: WhitenedImages, projector: MapProjector, latents: Latents
-    ) -> Self:
-        """Add up images, compared with those of a map at their latents.
+    def empty(cls, disc: FourierDisc, optics: Optics) -> Self:
+        """Return the sums of no image, on the device of the disc.
+
+        Parameters
+        ----------
+        disc : FourierDisc
+        optics : Optics
+            Of one particle.
+        """
+        step = 1 / (disc.box * float(optics.pixel_size_angstrom))
+        kx, ky = disc.kx.double(), disc.ky.double()
+        zero = torch.zeros_like(kx)
+        return cls(kx * step, ky * step, torch.complex(zero, zero), zero, optics)
+
+    def add(
+        self, images: WhitenedImages, projector: MapProjector, latents: Latents
+    ) -> None:
+        """Add images, compared with those of a map at their latents.
 
         Parameters
         ----------
         images : WhitenedImages
             Of b particles, with the tilt that their optics have taken out.
         projector : MapProjector
-            Of a map that did not see these images.
+            Of their half-set's map.
         latents : Latents
             Of the same particles.
         """
         moved = images.at_defocus_offset(latents.defocus_offset_angstrom)
         predicted = moved.ctf * projector.coefficients(latents, moved)
         seen = moved.moved_back(latents.pose.shift_angstrom)
-        step = 1 / (images.disc.box * images.pixel_size_angstrom)
-        return cls(
-            images.disc.kx.double() * step,
-            images.disc.ky.double() * step,
-            (seen * predicted.conj()).to(torch.complex128).sum(0),
-            predicted.abs().square().double().sum(0),
-            images.optics[:1],
-        )
+        self.cross.add_((seen * predicted.conj()).to(torch.complex128).sum(0))
+        self.power.add_(predicted.abs().square().double().sum(0))
 
-    def __add__(self, other: Self) -> Self:
-        return replace(
-            self, cross=self.cross + other.cross, power=self.power + other.power
-        )
+    def to_cpu(self) -> Self:
+        """Return the sums on the CPU."""
+        names = ("frequency_x", "frequency_y", "cross", "power")
+        moved = {name: getattr(self, name).cpu() for name in names}
+        return replace(self, **moved)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The sums as real numbers, which add up over processes; changed in place."""
+        return torch.view_as_real(self.cross), self.power
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,7 @@ def estimate_beam_tilt(sums: PhaseSums) -> TiltEstimate:
     ValueError
         If Cs is 0: then no tilt shows.
     """
+    sums = sums.to_cpu()
     basis = _basis(sums)
     if not bool(basis[:, :2].any()):
         raise ValueError("a beam tilt shows by spherical aberration alone, found Cs 0")

@@ -86,7 +86,7 @@ class WhitenedImages:
 
     def prefix(self, radius: int) -> "WhitenedImages":
         """Return the images inside a smaller radius of the reference's pixels."""
-        disc = self.disc.prefix(_image_radius(radius, self.scale, self.disc.box))
+        disc = self.disc.prefix(image_radius(radius, self.scale, self.disc.box))
         p = len(disc)
         return replace(
             self,
@@ -232,7 +232,7 @@ def whiten(
     box = batch.images.shape[-1]
     pixel_size = float(batch.optics.pixel_size_angstrom[0])
     scale = grid.length_angstrom / (box * pixel_size)
-    reach, device = _image_radius(radius, scale, box), batch.images.device
+    reach, device = image_radius(radius, scale, box), batch.images.device
     disc = FourierDisc.of_box(box, reach, device)
     ctf = evaluate_ctf(batch.optics, *_frequencies(disc, batch.optics))
     # A projection's coefficient is the density's integral times (1 / pixel area),
@@ -294,7 +294,7 @@ def require_finite(batch: ParticleBatch) -> None:
         )
 
 
-def _image_radius(radius: int, scale: float, box: int) -> int:
+def image_radius(radius: int, scale: float, box: int) -> int:
     """Return the image's radius of a radius of the reference."""
     return min(box // 2 - 1, math.floor(radius / scale + ROUNDING_PX))
 

@@ -53,16 +53,12 @@ def sums_of(seen: Seen, seed: int, given_mrad: Tensor) -> PhaseSums:
     batch = ParticleBatch(images, told, torch.arange(N))
     grid = ReferenceGrid(BOX, PIXEL)
     whitened = whiten(batch, grid, BOX // 2 - 1, noise.spectrum)
+    sums = PhaseSums.empty(whitened.disc, told[:1])
     halves = torch.arange(N) % 2
-    first, second = (
-        PhaseSums.of(
-            whitened.select(torch.nonzero(halves == half)[:, 0]),
-            seen.projector,
-            simulation.latents[halves == half],
-        )
-        for half in (0, 1)
-    )
-    return first + second
+    for half in (0, 1):
+        own = whitened.select(torch.nonzero(halves == half)[:, 0])
+        sums.add(own, seen.projector, simulation.latents[halves == half])
+    return sums
 
 
 def test_a_tilt_is_found_as_well_as_the_cramer_rao_bound_allows(seen):
