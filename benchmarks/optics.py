@@ -10,6 +10,12 @@ Of the beam tilt it also shows what `estimate_beam_tilt` finds in these images, 
 true poses and with the true map, when the STAR file tells of none: the larger of the
 two errors over its Cramer-Rao bound, and that bound.
 
+Rows that are "refined" tell what `refine` finds of a term, from true poses and a file
+without it, whose defoci are those that a CTF fit would see in the distorted images:
+the root mean square of the errors of both numbers over their bounds, and the bound.
+A magnification's numbers are half the difference of its symmetric factor along x and y,
+and the element beside the diagonal.
+
     python benchmarks/optics.py
 """
 
@@ -17,7 +23,7 @@ import argparse
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,20 +47,28 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.mrc import StackWriter, read_map
+from cryoinfer.physics.ctf import of_magnification
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.records import Optics
+from cryoinfer.workflows.problem import OpticsTerms
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
+from cryoinfer.workflows.refine import RefineConfig, refine
 
 IMAGES, BOX, PIXEL_ANGSTROM, RESOLUTION_ANGSTROM = 900, 96, 1.6, 3.7
 PARTICLE_RADIUS_ANGSTROM = 40.0
 TILTED = "beam tilt (1.5, -2) mrad"
+STRETCHED = "magnification, 1.8 %"
 TERMS: dict[str, dict[str, Any]] = {
     TILTED: {"beam_tilt_mrad": (1.5, -2.0)},
     "trefoil of 50 and 80": {"odd_zernike_radian": (0.3, -0.5, 80.0, 0.0, 0.0, 50.0)},
     "even terms to n = 4": {
         "even_zernike_radian": (0.2, 10, 0, -20, 250.0, 100, -150, 60, 100)
     },
-    "magnification, 1.8 %": {"magnification": ((1.015, 0.012), (0.006, 0.985))},
+    STRETCHED: {"magnification": ((1.015, 0.012), (0.006, 0.985))},
+}
+REFINED = {
+    f"{TILTED}, refined": (TILTED, OpticsTerms(beam_tilt=True)),
+    f"{STRETCHED}, refined": (STRETCHED, OpticsTerms(magnification=True)),
 }
 COLUMNS = (
     Column("optics", "optics"),
@@ -66,6 +80,9 @@ COLUMNS = (
     Column("without", "relion_without", ".3f"),
     Column("tilt found: error over its bound", "tilt_error_in_bounds", ".2f"),
     Column("bound (mrad)", "tilt_bound_mrad", ".3f"),
+    Column("refined: rms error over bound", "refined_error_in_bounds", ".2f"),
+    Column("bound (mrad or %)", "refined_bound", ".4f"),
+    Column("iterations", "iterations"),
 )
 
 
@@ -129,28 +146,80 @@ def tilt_found(folder: Path, simulation: Simulation, truth: Tensor) -> Row:
     }
 
 
+def written(folder: Path, name: str, optics: Optics, simulation: Simulation) -> Path:
+    """Write a STAR file of the simulated images with the given optics."""
+    n = len(optics)
+    particles = ParticleTable(
+        images=ImageReferences(("a.mrcs",), np.zeros(n, int), np.arange(n)),
+        sign=torch.ones(n),
+        box=torch.full((n,), BOX),
+        optics=optics,
+        has_ctf=True,
+        pose=simulation.latents.pose,
+    )
+    star = folder / f"{name}.star"
+    table_to_relion(particles).write(star)
+    return star
+
+
+def write_images(folder: Path, simulation: Simulation, optics: Optics) -> None:
+    with StackWriter(folder / "a.mrcs", len(optics), BOX, PIXEL_ANGSTROM) as writer:
+        for batch in replace(simulation, optics=optics).batches():
+            writer.write(batch.images)
+
+
+def stretch_of(matrix: Tensor) -> Tensor:
+    """Return what poses and the pixel size leave of a magnification, shape (2,)."""
+    square, turn = torch.linalg.eigh(matrix.mT @ matrix)
+    symmetric = turn @ torch.diag(square.sqrt()) @ turn.mT
+    symmetric = symmetric / symmetric.diagonal().mean()
+    difference = (symmetric[0, 0] - symmetric[1, 1]) / 2
+    return torch.stack([difference, symmetric[0, 1]])
+
+
+def measure_refined(options: argparse.Namespace, seed: int, name: str) -> Row:
+    """Return the row of one term that `refine` finds."""
+    term, refined = REFINED[name]
+    simulation = set_of(options, seed)
+    true = with_terms(simulation.optics, TERMS[term])
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_images(folder, simulation, true)
+        seen = of_magnification(true, torch.eye(2).double().expand(len(true), 2, 2))
+        seen = replace(seen, beam_tilt_mrad=torch.zeros(len(true), 2).double())
+        star = written(folder, "seen", seen, simulation)
+        config = RefineConfig(
+            particle_diameter_angstrom=2 * PARTICLE_RADIUS_ANGSTROM,
+            optics_terms=refined,
+            seed=seed,
+        )
+        result = refine(Particles.load(star), None, config, SilentMonitor())
+    found = result.refined_optics
+    assert found is not None
+    if refined.beam_tilt:
+        error = found.beam_tilt_mrad[0] - true.beam_tilt_mrad[0]
+        bound, unit = found.beam_tilt_sd_mrad[0], 1.0
+    else:
+        error = stretch_of(found.magnification[0]) - stretch_of(true.magnification[0])
+        bound, unit = found.stretch_sd[0], 100.0
+    return {
+        "refined_error_in_bounds": float((error / bound).square().mean().sqrt()),
+        "refined_bound": float(bound.max()) * unit,
+        "iterations": len(result.iterations),
+    }
+
+
 def measure(options: argparse.Namespace, seed: int, name: str) -> Row:
     """Return the row of one term."""
     simulation = set_of(options, seed)
-    truth, n = simulation.density().float(), len(simulation.optics)
+    truth = simulation.density().float()
     optics = with_terms(simulation.optics, TERMS[name])
     row: Row = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        with StackWriter(folder / "a.mrcs", n, BOX, PIXEL_ANGSTROM) as writer:
-            for batch in replace(simulation, optics=optics).batches():
-                writer.write(batch.images)
+        write_images(folder, simulation, optics)
         for told, given in (("with", optics), ("without", simulation.optics)):
-            star = folder / f"{told}.star"
-            particles = ParticleTable(
-                images=ImageReferences(("a.mrcs",), np.zeros(n, int), np.arange(n)),
-                sign=torch.ones(n),
-                box=torch.full((n,), BOX),
-                optics=given,
-                has_ctf=True,
-                pose=simulation.latents.pose,
-            )
-            table_to_relion(particles).write(star)
+            star = written(folder, told, given, simulation)
             config = ReconstructConfig(
                 particle_diameter_angstrom=2 * PARTICLE_RADIUS_ANGSTROM
             )
@@ -174,10 +243,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="default: 1")
     options = parser.parse_args()
     results = results_of("optics", options)
-    for name in TERMS:
+    for name in (*TERMS, *REFINED):
+        of_term = measure if name in TERMS else measure_refined
 
-        def row(given: argparse.Namespace, seed: int, name: str = name) -> Row:
-            return measure(given, seed, name)
+        def row(
+            given: argparse.Namespace,
+            seed: int,
+            name: str = name,
+            of_term: Callable[[argparse.Namespace, int, str], Row] = of_term,
+        ) -> Row:
+            return of_term(given, seed, name)
 
         key: Row = {"optics": name, "images": options.n or IMAGES}
         results.measure_seeds(options, key, row)

@@ -55,6 +55,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
     "cli/published_method.py": ("abinitio",),
+    "cli/optics_options.py": ("refine",),
     "cli/volumes.py": ("volumes",),
     "cli/demo.py": ("demo",),
     "cli/inputs.py": ("infer",),

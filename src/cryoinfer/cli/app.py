@@ -23,6 +23,7 @@ from cryoinfer.cli.map_commands import (
     postprocess,
 )
 from cryoinfer.cli.map_options import MapPixelSize, ParticleMask
+from cryoinfer.cli.optics_options import RefineBeamTilt, RefineMagnification
 from cryoinfer.cli.particle_commands import convert, downsample, prepare
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
@@ -206,6 +207,8 @@ def refine(
     resolution: opt.Resolution = None,
     max_shift: opt.MaxShift = None,
     defocus_error: opt.DefocusError = 0.0,
+    refine_beam_tilt: RefineBeamTilt = False,
+    refine_magnification: RefineMagnification = False,
     reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
@@ -229,6 +232,8 @@ def refine(
             resolution=resolution,
             max_shift=max_shift,
             defocus_error=defocus_error,
+            refine_beam_tilt=refine_beam_tilt,
+            refine_magnification=refine_magnification,
             reading=reading,
             threads=threads,
             device=device,

@@ -30,6 +30,8 @@ _TAKEN_BY: dict[str, tuple[Workflow, ...]] = {
     "resolution": _SEARCHES,
     "max_shift": _SEARCHES,
     "defocus_error": _SEARCHES,
+    "refine_beam_tilt": ("refine",),
+    "refine_magnification": ("refine",),
 }
 """Options that not every workflow has."""
 
@@ -63,6 +65,7 @@ class RunOptions:
         Random starts of an ab initio run.
     defocus_error : float
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
+    refine_beam_tilt, refine_magnification : bool
     seed : int
     threads : int or None
         None for all cores that the process may use.
@@ -86,6 +89,8 @@ class RunOptions:
     max_shift: float | None = None
     starts: int = 2
     defocus_error: float = 0.0
+    refine_beam_tilt: bool = False
+    refine_magnification: bool = False
     seed: int = 0
     threads: int | None = None
     device: DeviceName = "auto"

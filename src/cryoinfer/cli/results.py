@@ -27,6 +27,9 @@ from cryoinfer.workflows.trained_encoder import TrainedEncoder
 CAUTIONS = "cautions"
 """In the record of a run: what asks for caution, as in its report."""
 
+OPTICS = "refined_optics"
+"""In the record of a run: what was found of each optics group, with its sd."""
+
 PREPARED = "prepared_particles"
 """In the record of a run: how many images had to be made like those of an encoder."""
 
@@ -97,6 +100,8 @@ def write_found(
         if result.prepared is not None:
             left_out[PREPARED] = int(result.prepared.sum())
         reconstruction = result.reconstruction
+        if result.refined_optics is not None:
+            left_out[OPTICS] = result.refined_optics.numbers()
         run_files.write_inference(folder.path, particles, result)
         iterations = [asdict(iteration) for iteration in result.iterations]
     else:

@@ -19,6 +19,7 @@ from cryoinfer.cli.nothing_found import (
     inherited,
     nothing_words,
 )
+from cryoinfer.cli.optics_options import optics_terms, require_refinable
 from cryoinfer.cli.options import RunOptions
 from cryoinfer.cli.plan import Plan
 from cryoinfer.cli.processes import (
@@ -249,6 +250,7 @@ class _Job:
         if options.workflow == "abinitio":
             require_many(int(used.sum()))
         require_lengths(options, particles)
+        require_refinable(options, particles)
         no_poses = particles.pose_problem or f"{options.particles} has no poses."
         if options.workflow == "reconstruct" and particles.pose is None:
             raise InputError(
@@ -332,6 +334,7 @@ class _Job:
                 max_shift_angstrom=options.max_shift,
                 refine_defocus=options.defocus_error > 0,
                 defocus_sd_angstrom=options.defocus_error,
+                optics_terms=optics_terms(options),
                 seed=options.seed,
                 mask=self.mask,
             )

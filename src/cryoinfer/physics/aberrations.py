@@ -15,6 +15,7 @@ frequencies of the image without distortion (:mod:`cryoinfer.fourier.distortion`
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,6 +37,42 @@ def coma_radian_angstrom3(optics: Optics) -> Tensor:
     cs_angstrom = optics.cs_mm.double() * CS_ANGSTROM_PER_MM
     scale = -2 * math.pi * cs_angstrom * wavelength**2
     return scale[:, None] * (optics.beam_tilt_mrad.double() * 1e-3)
+
+
+def coma_as_tilt_mrad(optics: Optics) -> Tensor:
+    """Return the beam tilt that odd coefficients of coma stand for, (n, 2).
+
+    Without spherical aberration there is none.
+    """
+    odd = optics.odd_zernike_radian.double()
+    odd = torch.nn.functional.pad(odd, (0, max(0, COMA[1] + 1 - odd.shape[1])))
+    along_y, along_x = odd[:, COMA[0]], odd[:, COMA[1]]
+    one = replace(optics, beam_tilt_mrad=torch.ones(len(optics), 2).double())
+    # Z(m, 3) is 3 s^3 - 2 s times the sine or cosine.
+    tilt = 3 * torch.stack([along_x, along_y], 1) / coma_radian_angstrom3(one)
+    return tilt.nan_to_num(nan=0.0)
+
+
+def with_tilt(optics: Optics, tilt_mrad: Tensor, rows: Tensor) -> Optics:
+    """Return optics whose coma is that of a beam tilt.
+
+    Where a file has a beam tilt, the odd coefficients of coma say nothing: they are
+    taken out of those particles. What else these make, shifts, stays.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    tilt_mrad : Tensor, shape (n, 2)
+    rows : Tensor of bool, shape (n,)
+        Particles whose tilt is new.
+    """
+    odd = optics.odd_zernike_radian.clone()
+    coma = odd[rows, COMA[0] : COMA[1] + 1]
+    if bool(coma.any()):
+        odd[rows, : coma.shape[1]] -= 2 * coma
+        odd[rows, COMA[0] : COMA[1] + 1] = 0
+    return replace(optics, beam_tilt_mrad=tilt_mrad, odd_zernike_radian=odd)
 
 
 def has_odd_aberrations(optics: Optics) -> bool:

@@ -14,6 +14,8 @@ Underfocus is positive, the value at zero frequency is ``+w`` (without a phase
 plate), and an image is the CTF times the projection: particles white on black.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,42 @@ def evaluate_ctf(optics: Optics, frequency_x: Tensor, frequency_y: Tensor) -> Te
     if optics.phase_flipped.any():
         wave = torch.where(optics.phase_flipped[:, None], wave.abs(), wave)
     return wave.mul_(_envelope(optics, geometry))
+
+
+def of_magnification(optics: Optics, magnification: Tensor) -> Optics:
+    """Return optics of another magnification, whose images show the same defocus.
+
+    Defoci are fitted to rings that the lens has distorted too: with the frequency
+    ``s' = D s`` of the image without distortion, the quadratic form Q of the defocus
+    becomes ``D^-T Q D^-1`` (as RELION's ``MagnificationHelper::adaptAstigmatism``).
+    The term of Cs is left as it is.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    magnification : Tensor, shape (n, 2, 2)
+    """
+    if bool((magnification == optics.magnification).all()):
+        return optics
+    u, v = optics.defocus_u_angstrom.double(), optics.defocus_v_angstrom.double()
+    mean, half_difference = (u + v) / 2, (u - v) / 2
+    twice_angle = 2 * optics.defocus_angle_radian.double()
+    cosine = half_difference * torch.cos(twice_angle)
+    sine = half_difference * torch.sin(twice_angle)
+    form = torch.stack([mean + cosine, sine, sine, mean - cosine], 1)
+    inverse = optics.magnification @ torch.linalg.inv(magnification)  # D^-1
+    new = inverse.mT @ form.unflatten(1, (2, 2)) @ inverse
+    mean = (new[:, 0, 0] + new[:, 1, 1]) / 2
+    cosine = (new[:, 0, 0] - new[:, 1, 1]) / 2
+    half_difference = torch.hypot(cosine, new[:, 0, 1])
+    return replace(
+        optics,
+        magnification=magnification,
+        defocus_u_angstrom=mean + half_difference,
+        defocus_v_angstrom=mean - half_difference,
+        defocus_angle_radian=torch.atan2(new[:, 0, 1], cosine) / 2,
+    )
 
 
 def ctf_and_defocus_slope(

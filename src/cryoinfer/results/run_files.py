@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.refined_particles import with_optics
 from cryoinfer.errors import InputError
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
@@ -69,6 +70,9 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
 
     The defocus changes only where it was inferred.
     """
+    if result.refined_optics is not None:
+        found_optics = result.refined_optics.applied(particles.table.optics)
+        particles = with_optics(particles, found_optics)
     found = result.inferred
     latents = found.mode()
     variance = found.covariance[:, 0].diagonal(dim1=-2, dim2=-1).detach().cpu().double()

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents
+from cryoinfer.results.refined_optics import RefinedOptics
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ class RunResult:
     prepared : Tensor of bool, shape (n,), optional
         Which were made like those that an encoder had learned: noise and map are not
         in their units.
+    refined_optics : RefinedOptics, optional
+        Where optics were refined.
     """
 
     reconstruction: Reconstruction
@@ -201,6 +204,7 @@ class RunResult:
     contrast: Tensor | None = None
     unreadable: Tensor | None = None
     prepared: Tensor | None = None
+    refined_optics: RefinedOptics | None = None
 
     @property
     def latents(self) -> Latents:

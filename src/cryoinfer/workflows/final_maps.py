@@ -82,7 +82,7 @@ def alternate_to_result(
         last = problem.grid.radius_at(resolution_angstrom)
     update = MapUpdate(problem)
     over = alternate(problem, state, last, inference, update, monitor)
-    return finish(problem, over, monitor)
+    return finish(problem.seen_through(over.state.optics), over, monitor)
 
 
 def finish(
@@ -112,6 +112,7 @@ def finish(
         outlier=state.quality.left_out,
         contrast=state.quality.contrast,
         unreadable=torch.zeros_like(state.quality.left_out),
+        refined_optics=state.optics,
     )
     monitor.advance()
     return result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.refined_particles import with_optics
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
@@ -17,6 +18,7 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
 from cryoinfer.records import ParticleBatch
+from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.world import ALONE, World
 
@@ -40,6 +42,24 @@ spread of picked and centred particles. Gauss-Newton may go beyond it."""
 _START_CELLS = 6.0
 """Fourier pixels of the start's radius per particle diameter: enough to break the
 symmetry of a blob, few enough for a grid of 15 degrees."""
+
+
+@dataclass(frozen=True)
+class OpticsTerms:
+    """What of the optics of each group is refined.
+
+    Attributes
+    ----------
+    beam_tilt : bool
+    magnification : bool
+        What of it differs with direction.
+    """
+
+    beam_tilt: bool = False
+    magnification: bool = False
+
+
+NO_TERMS = OpticsTerms()
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,8 @@ class Problem:
         On the voxels of the grid, in [0, 1], in place of one that is found in maps.
     contrast : Tensor of float64, shape (n,), or None
         What images show of the structure, by which their CTFs are multiplied.
+    optics_terms : OpticsTerms
+        What of the optics is refined between iterations.
     """
 
     particles: Particles
@@ -86,6 +108,7 @@ class Problem:
     device: torch.device = CPU
     mask: Tensor | None = None
     contrast: Tensor | None = None
+    optics_terms: OpticsTerms = NO_TERMS
 
     def shared_by(self, world: World) -> Self:
         """Return the problem of one of several processes."""
@@ -94,6 +117,18 @@ class Problem:
     def on(self, device: torch.device | str) -> Self:
         """Return the problem of a process that computes on a device."""
         return replace(self, device=torch.device(device))
+
+    def refining(self, terms: OpticsTerms) -> Self:
+        """Return the problem whose optics are refined too."""
+        return replace(self, optics_terms=terms)
+
+    def seen_through(self, optics: RefinedOptics | None) -> Self:
+        """Return the problem with the optics that were found, if any were."""
+        if optics is None:
+            return self
+        particles = self.particles
+        found = optics.applied(particles.table.optics)
+        return replace(self, particles=with_optics(particles, found))
 
     def within(self, mask: Tensor | None) -> Self:
         """Return the problem with a mask of the user's.

@@ -27,6 +27,8 @@ from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import MODES, unknown_posterior
 from cryoinfer.workflows.particle_quality import ParticleQuality
 from cryoinfer.workflows.problem import (
+    NO_TERMS,
+    OpticsTerms,
     Problem,
     define_problem,
     initial_noise,
@@ -53,6 +55,8 @@ class RefineConfig:
         As in :class:`cryoinfer.workflows.abinitio.AbinitioConfig`.
     refine_defocus : bool
     defocus_sd_angstrom : float
+    optics_terms : OpticsTerms
+        What of the optics of each group is refined between iterations.
     seed : int
     mask : Tensor, shape (n, n, n), optional
         Of references and half-maps, on the voxels of the particles and in the frame of
@@ -65,6 +69,7 @@ class RefineConfig:
     max_shift_angstrom: float | None = None
     refine_defocus: bool = False
     defocus_sd_angstrom: float = 300.0
+    optics_terms: OpticsTerms = NO_TERMS
     seed: int = 0
     mask: Tensor | None = field(default=None, compare=False)
 
@@ -134,6 +139,7 @@ def refine(
         generator,
     )
     problem = problem.shared_by(world).on(device).within(config.mask)
+    problem = problem.refining(config.optics_terms)
     monitor = SharedMonitor(monitor, world)
 
     def begin() -> ScheduleState:

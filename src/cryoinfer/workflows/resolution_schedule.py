@@ -29,8 +29,9 @@ from cryoinfer.workflows.iteration import (
     initial_search_plan,
     run_iteration,
 )
+from cryoinfer.workflows.optics_refinement import refine_optics
 from cryoinfer.workflows.particle_pass import Accumulator
-from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.problem import NO_TERMS, Problem
 from cryoinfer.workflows.residual_noise import measured_noise
 from cryoinfer.workflows.schedule_state import ScheduleState, state_to_dict
 from cryoinfer.workflows.structure_update import (
@@ -126,13 +127,16 @@ def alternate(
             state.flagged,
             state.contrast,
         )
-        outcome = run_iteration(problem, start, plan, inference(plan), sums, monitor)
+        seen = problem.seen_through(state.optics)
+        outcome = run_iteration(seen, start, plan, inference(plan), sums, monitor)
         updated = update.solve(sums, state.radius)
         state = _advance(problem, state, plan, outcome, updated, started)
         state = state.of_first(problem.world)
         monitor.message(_describe(problem, state))
         if _is_over(problem, state, plan, last_radius):
             return Alternated(state, sums, updated.mask)
+        if problem.optics_terms != NO_TERMS and not state.searching:
+            state = refine_optics(seen, state, monitor).of_first(problem.world)
         monitor.save_checkpoint(state_to_dict(state))
 
 
@@ -142,6 +146,8 @@ def _is_over(
     """Tell whether a pass at the last radius has left poses and resolution alone."""
     if state.done >= _MOST_PASSES:
         return True
+    if problem.optics_terms != NO_TERMS and not state.optics_rested:
+        return False
     full = problem.grid.box // 2 - 1
     complete = plan.search is None and plan.map_radius == full
     reached = _SAME * plan.radius >= min(state.radius, last_radius)
@@ -226,6 +232,8 @@ def _advance(
         (*state.iterations, iteration),
         outcome.quality,
         rounds,
+        state.optics,
+        state.optics_rested,
     )
 
 

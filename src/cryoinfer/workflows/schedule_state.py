@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
+from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import AndersonStep
 from cryoinfer.workflows.particle_quality import ParticleQuality
@@ -21,6 +22,7 @@ _NUMBERS = (
     "searching",
     "settled",
     "stayed",
+    "optics_rested",
 )
 """Fields of a :class:`ScheduleState` that are plain numbers."""
 
@@ -57,6 +59,10 @@ class ScheduleState:
         How particles fit the maps of the pass before.
     rounds : tuple of AndersonStep
         The last passes, the latest first.
+    optics : RefinedOptics or None
+        What has been found of the optics; None before any was refined.
+    optics_rested : bool
+        Whether they changed by less than their sds when they were refined last.
     """
 
     posterior: ParticlePosterior
@@ -73,6 +79,8 @@ class ScheduleState:
     iterations: tuple[Iteration, ...]
     quality: ParticleQuality
     rounds: tuple[AndersonStep, ...] = ()
+    optics: RefinedOptics | None = None
+    optics_rested: bool = False
 
     @classmethod
     def searching_from(
@@ -145,6 +153,7 @@ def state_to_dict(state: ScheduleState) -> dict[str, object]:
     return {
         "posterior": state.posterior.to_state(),
         "quality": state.quality.to_state(),
+        "optics": {} if state.optics is None else state.optics.to_state(),
         "noise": list(state.noise),
         "maps": list(state.maps),
         "rounds": [dict(vars(one)) for one in state.rounds],
@@ -159,6 +168,7 @@ def state_from_dict(saved: dict[str, object]) -> ScheduleState:
     posterior = ParticlePosterior.of_state(values["posterior"])
     iterations = tuple(Iteration(**entry) for entry in values["iterations"])
     first, second = values["maps"]
+    optics = values["optics"]
     return ScheduleState(
         posterior,
         quality=ParticleQuality.of_state(values["quality"]),
@@ -166,5 +176,6 @@ def state_from_dict(saved: dict[str, object]) -> ScheduleState:
         maps=(first, second),
         rounds=tuple(AndersonStep(**one) for one in values["rounds"]),
         iterations=iterations,
+        optics=RefinedOptics.of_state(optics) if optics else None,
         **values["numbers"],
     )

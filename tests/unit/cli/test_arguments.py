@@ -37,6 +37,8 @@ EVERYTHING = {
     "max_shift": 3.0,
     "starts": 5,
     "defocus_error": 300.0,
+    "refine_beam_tilt": True,
+    "refine_magnification": True,
     "method": "amortized",
     "head": "known",
     "steps": 50,

@@ -52,7 +52,7 @@ from cryoinfer.io.star import (
     write_star,
 )
 from cryoinfer.io.star_text import STRING
-from cryoinfer.records import Pose
+from cryoinfer.records import Optics, Pose
 
 _LONGEST_NUMBER = 10
 """Digits of an image: stacks count theirs in 32 bits."""
@@ -257,6 +257,13 @@ class RelionParticles:
         return self._with_block(
             self.particles, columns | result_columns(changes.results)
         )
+
+    def with_optics(self, optics: Optics) -> Self:
+        """Return the particles with refined optics, (n,), alike within a group."""
+        of_groups, own = self._rows.refined_columns(optics)
+        block = self.optics or self.particles
+        changed = self._with_block(block, of_groups)
+        return changed._with_block(changed.particles, own)
 
     def with_paths(self, paths: Mapping[str, str]) -> Self:
         """Return the particles with stacks of :meth:`images` called otherwise."""

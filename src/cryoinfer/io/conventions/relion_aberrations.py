@@ -21,6 +21,8 @@ from cryoinfer.records import Optics
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
 ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
 MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+NEUTRAL = {"rlnMagMat00": "1", "rlnMagMat11": "1", ODD: "[]", EVEN: "[]"}
+"""What says nothing; of other columns it is 0."""
 _COMA = (3, 4)  # of the odd coefficients
 _LARGEST = 1e12
 """Radian: what files hold beyond it is no coefficient."""

@@ -14,7 +14,9 @@ from cryoinfer.io.conventions.relion_aberrations import (
     BEAM_TILT,
     EVEN,
     MAGNIFICATION,
+    NEUTRAL,
     ODD,
+    aberration_columns,
     coefficient_lists,
     without_coma,
 )
@@ -24,7 +26,8 @@ from cryoinfer.io.conventions.table import (
     group_numbers,
     require_same,
 )
-from cryoinfer.io.star import StarBlock
+from cryoinfer.io.star import StarBlock, text_column
+from cryoinfer.io.star_text import STRING
 from cryoinfer.records import Optics
 
 MICROSCOPE = {
@@ -202,6 +205,34 @@ class RelionRows:
             for label, default in zip(MAGNIFICATION, identity, strict=True)
         ]
         return torch.stack(elements, 1).unflatten(1, (2, 2))
+
+    def refined_columns(
+        self, optics: Optics
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Return columns of refined optics: of the groups, and of the particles.
+
+        Up to version 3.0 both are of the particles.
+
+        Parameters
+        ----------
+        optics : Optics
+            Of all n particles, alike within a group.
+        """
+        own = {}
+        if DEFOCUS in self.particles:
+            angle = torch.rad2deg(optics.defocus_angle_radian)
+            own["rlnDefocusAngle"] = text_column(angle.numpy(), "%.6f")
+        block = self.optics
+        if block is None:
+            return aberration_columns(optics), own
+        group, first = np.unique(self.group_row(), return_index=True)
+        columns = {}
+        for label, new in aberration_columns(optics[torch.from_numpy(first)]).items():
+            # A group without particles stays as it is.
+            words = np.full(len(block), NEUTRAL.get(label, "0"), dtype=STRING)
+            columns[label] = block.columns[label].copy() if label in block else words
+            columns[label][group] = new
+        return columns, own
 
     def _aberrations_of_groups(self) -> dict[str, NDArray[Any]]:
         """Return by label the aberrations of each particle that the file tells of."""

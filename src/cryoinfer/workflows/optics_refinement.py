@@ -1,0 +1,224 @@
+"""Optics of every group refined between iterations, at the poses that these have found.
+
+As RELION alternates CtfRefine and refinement: one more pass over the images compares
+those of each half-set with their half's map, and adds up what the terms are told from;
+sums of both halves together give one value a group. The next iteration sees the images
+through it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.inference.aberration_estimate import PhaseSums, estimate_beam_tilt
+from cryoinfer.inference.magnification_estimate import (
+    MagnificationSums,
+    MapGradient,
+    estimate_magnification,
+)
+from cryoinfer.inference.pose_inference import GivenPoses
+from cryoinfer.inference.whitening import image_radius
+from cryoinfer.interfaces import Monitor
+from cryoinfer.physics.aberrations import coma_as_tilt_mrad, coma_radian_angstrom3
+from cryoinfer.records import Optics
+from cryoinfer.results.refined_optics import RefinedOptics
+from cryoinfer.workflows.image_sources import StrictImages
+from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.schedule_state import ScheduleState
+from cryoinfer.workflows.structure_update import PADDING
+
+_LARGEST_PHASE_SD_RADIAN = 0.25
+"""At the edge of what is compared: an error of it costs 3 % of the signal there. A term
+that is known less well is left alone."""
+
+
+@dataclass(frozen=True)
+class _GroupSums:
+    phases: PhaseSums
+    stretch: MagnificationSums
+
+
+class OpticsSums:
+    """What the terms are told from, group by group.
+
+    An :class:`cryoinfer.workflows.particle_pass.Accumulator`.
+
+    Parameters
+    ----------
+    problem : Problem
+    flagged : Tensor of bool, shape (n,)
+        Particles that are left out.
+    gradients : tuple of two MapGradient
+        Of the half-sets' maps.
+    radius : int
+        Fourier radius that is compared.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        flagged: Tensor,
+        gradients: tuple[MapGradient, MapGradient],
+        radius: int,
+    ) -> None:
+        self._problem, self._flagged, self._gradients = problem, flagged, gradients
+        group = problem.particles.optics.group
+        self.groups = {
+            number: self._empty(int(torch.nonzero(group == number)[0, 0]), radius)
+            for number in group.unique().tolist()
+        }
+
+    def _empty(self, row: int, radius: int) -> _GroupSums:
+        problem = self._problem
+        optics = problem.particles.optics[row : row + 1]
+        box, size = int(problem.particles.boxes[row]), float(optics.pixel_size_angstrom)
+        reach = image_radius(radius, problem.grid.length_angstrom / (box * size), box)
+        disc = FourierDisc.of_box(box, reach, problem.device)
+        return _GroupSums(
+            PhaseSums.empty(disc, optics), MagnificationSums.empty(disc, size)
+        )
+
+    def add(self, one: InferredBatch[MapGradient]) -> None:
+        """Add those particles that show the map."""
+        shows = torch.nonzero(~self._flagged[one.batch.index.cpu()]).squeeze(1)
+        if not len(shows):
+            return
+        images = one.images.select(shows.to(one.images.device))
+        latents = one.posterior.mode()[shows]
+        sums, terms = self.groups[one.group], self._problem.optics_terms
+        if terms.beam_tilt:
+            sums.phases.add(images, one.projector.projector, latents)
+        if terms.magnification:
+            sums.stretch.add(images, one.projector, latents)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What adds up over processes."""
+        return [
+            tensor
+            for one in self.groups.values()
+            for tensor in (*one.phases.tensors, one.stretch.sums)
+        ]
+
+
+def refine_optics(
+    problem: Problem, state: ScheduleState, monitor: Monitor
+) -> ScheduleState:
+    """Return the state with the optics refined at its poses and maps.
+
+    Parameters
+    ----------
+    problem : Problem
+        As the iteration before saw it.
+    state : ScheduleState
+        After that iteration.
+    monitor : Monitor
+    """
+    radius = min(state.radius, state.map_radius)
+    length = problem.grid.length_angstrom
+    first, second = (
+        MapGradient.of_map(
+            one.to(problem.device), length / one.shape[-1], radius, PADDING
+        )
+        for one in state.maps
+    )
+    sums = OpticsSums(problem, state.quality.flagged, (first, second), radius)
+    step = ParticlePass(
+        "optics",
+        StrictImages(problem.grid, radius, state.noise),
+        (first, second),
+        problem.prior,
+        GivenPoses(),
+        lambda one: one.posterior,
+        (sums,),
+    )
+    run_pass(problem, step, state.posterior, state.posterior, monitor)
+    before = state.optics or RefinedOptics.unknown(1 + max(sums.groups))
+    found, largest, said = _estimated(problem, sums, before, radius)
+    for text in said:
+        monitor.message(text)
+    rested = largest < 1
+    return replace(
+        state,
+        optics=found,
+        optics_rested=rested,
+        # Maps of other optics cannot be mixed with those to come, nor are poses those
+        # that the new optics lead to.
+        settled=state.settled and rested,
+        stayed=state.stayed if rested else 0,
+        rounds=state.rounds if rested else (),
+    )
+
+
+def _estimated(
+    problem: Problem, sums: OpticsSums, before: RefinedOptics, radius: int
+) -> tuple[RefinedOptics, float, list[str]]:
+    """Return what was found, its largest change in sds, and words about it."""
+    terms, found, changes, said = problem.optics_terms, before, [0.0], []
+    edge = radius / problem.grid.length_angstrom
+    optics = problem.particles.optics
+    for group, one in sums.groups.items():
+        own = optics[torch.nonzero(optics.group == group)[0]]
+        place = f"optics group {group + 1}"
+        if terms.beam_tilt:
+            new = _tilt(one.phases, own, edge)
+            if new is None:
+                said.append(f"{place}: too little data for a beam tilt, left alone")
+            else:
+                changes.append(
+                    float(((new[0] - own.beam_tilt_mrad[0]) / new[1]).abs().max())
+                )
+                said.append(f"{place}: beam tilt {_pair(*new, 3)} mrad")
+                found = found.with_group(
+                    group, beam_tilt_mrad=new[0], beam_tilt_sd_mrad=new[1]
+                )
+        if terms.magnification:
+            stretch = estimate_magnification(one.stretch)
+            lever = 2 * math.pi * edge * problem.particle_radius_angstrom
+            if stretch is None or not bool(
+                (stretch.sd * lever < _LARGEST_PHASE_SD_RADIAN).all()
+            ):
+                said.append(
+                    f"{place}: too little data for an anisotropic magnification, "
+                    "left alone"
+                )
+                continue
+            changes.append(float((stretch.stretch / stretch.sd).abs().max()))
+            matrix = stretch.matrix @ own.magnification[0]
+            said.append(f"{place}: {_magnification_words(matrix, stretch.sd)}")
+            found = found.with_group(group, magnification=matrix, stretch_sd=stretch.sd)
+    return found, max(changes), said
+
+
+def _tilt(sums: PhaseSums, optics: Optics, edge: float) -> tuple[Tensor, Tensor] | None:
+    """Return the tilt of a group and its sd in mrad, None where it does not show."""
+    one = replace(optics, beam_tilt_mrad=torch.ones(1, 2, dtype=torch.float64))
+    radian_per_mrad = coma_radian_angstrom3(one)[0].abs() * edge**3
+    if not bool(radian_per_mrad.any()) or not bool(sums.power.any()):
+        return None
+    found = estimate_beam_tilt(sums)
+    if not bool((found.sd_mrad * radian_per_mrad < _LARGEST_PHASE_SD_RADIAN).all()):
+        return None
+    # Odd coefficients of coma give way to the tilt.
+    return found.beam_tilt_mrad + coma_as_tilt_mrad(optics)[0], found.sd_mrad
+
+
+def _pair(values: Tensor, sd: Tensor, digits: int) -> str:
+    x, y = (
+        f"{value:.{digits}f} +- {width:.{digits}f}"
+        for value, width in zip(values.tolist(), sd.tolist(), strict=True)
+    )
+    return f"({x}, {y})"
+
+
+def _magnification_words(matrix: Tensor, sd: Tensor) -> str:
+    largest, smallest = torch.linalg.svdvals(matrix).tolist()
+    percent = 100 * (largest - smallest)
+    return (
+        f"magnification differs by {percent:.2f} % between two directions (sd of half "
+        f"of it {100 * float(sd.max()):.2f} %)"
+    )
