@@ -23,7 +23,11 @@ from cryoinfer.cli.map_commands import (
     postprocess,
 )
 from cryoinfer.cli.map_options import MapPixelSize, ParticleMask
-from cryoinfer.cli.optics_options import RefineBeamTilt, RefineMagnification
+from cryoinfer.cli.optics_options import (
+    RefineAstigmatism,
+    RefineBeamTilt,
+    RefineMagnification,
+)
 from cryoinfer.cli.particle_commands import convert, downsample, prepare
 from cryoinfer.cli.particle_options import (
     AS_WRITTEN,
@@ -209,6 +213,7 @@ def refine(
     defocus_error: opt.DefocusError = 0.0,
     refine_beam_tilt: RefineBeamTilt = False,
     refine_magnification: RefineMagnification = False,
+    refine_astigmatism: RefineAstigmatism = False,
     reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
@@ -234,6 +239,7 @@ def refine(
             defocus_error=defocus_error,
             refine_beam_tilt=refine_beam_tilt,
             refine_magnification=refine_magnification,
+            refine_astigmatism=refine_astigmatism,
             reading=reading,
             threads=threads,
             device=device,

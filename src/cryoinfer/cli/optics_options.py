@@ -33,13 +33,28 @@ RefineMagnification = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+RefineAstigmatism = Annotated[
+    bool,
+    typer.Option(
+        "--refine-astigmatism",
+        metavar="",
+        help="Refine the astigmatism of each micrograph between iterations (of each "
+        "optics group, where particles name no micrograph); --defocus-error is for "
+        "the mean defocus of each particle.",
+        rich_help_panel=_PANEL,
+    ),
+]
 
 
 def optics_terms(options: "RunOptions") -> "OpticsTerms":
     """Return what of the optics is to be refined."""
     from cryoinfer.workflows.problem import OpticsTerms
 
-    return OpticsTerms(options.refine_beam_tilt, options.refine_magnification)
+    return OpticsTerms(
+        options.refine_beam_tilt,
+        options.refine_magnification,
+        options.refine_astigmatism,
+    )
 
 
 def require_refinable(options: "RunOptions", particles: "Particles") -> None:
@@ -49,15 +64,18 @@ def require_refinable(options: "RunOptions", particles: "Particles") -> None:
     ------
     InputError
     """
-    if not (options.refine_beam_tilt or options.refine_magnification):
-        return
-    if options.method != "search":
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("refine_beam_tilt", "refine_magnification", "refine_astigmatism")
+        if getattr(options, name)
+    ]
+    if given and options.method != "search":
         raise InputError(
-            f"--refine-beam-tilt and --refine-magnification go with --method search, "
-            f"found --method {options.method}. Leave them out, or use search"
+            f"{given[0]} goes with --method search, found --method {options.method}. "
+            "Leave it out, or use search"
         )
-    if options.refine_beam_tilt and not particles.has_ctf:
+    of_ctf = [name for name in given if name != "--refine-magnification"]
+    if of_ctf and not particles.has_ctf:
         raise InputError(
-            "--refine-beam-tilt needs a CTF: a beam tilt shows by spherical aberration "
-            "alone, and the particles have no defocus. Leave it out"
+            f"{of_ctf[0]} needs a CTF, and the particles have no defocus. Leave it out"
         )

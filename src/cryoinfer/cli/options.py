@@ -32,6 +32,7 @@ _TAKEN_BY: dict[str, tuple[Workflow, ...]] = {
     "defocus_error": _SEARCHES,
     "refine_beam_tilt": ("refine",),
     "refine_magnification": ("refine",),
+    "refine_astigmatism": ("refine",),
 }
 """Options that not every workflow has."""
 
@@ -65,7 +66,7 @@ class RunOptions:
         Random starts of an ab initio run.
     defocus_error : float
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
-    refine_beam_tilt, refine_magnification : bool
+    refine_beam_tilt, refine_magnification, refine_astigmatism : bool
     seed : int
     threads : int or None
         None for all cores that the process may use.
@@ -91,6 +92,7 @@ class RunOptions:
     defocus_error: float = 0.0
     refine_beam_tilt: bool = False
     refine_magnification: bool = False
+    refine_astigmatism: bool = False
     seed: int = 0
     threads: int | None = None
     device: DeviceName = "auto"

@@ -89,23 +89,48 @@ def of_magnification(optics: Optics, magnification: Tensor) -> Optics:
     """
     if bool((magnification == optics.magnification).all()):
         return optics
-    u, v = optics.defocus_u_angstrom.double(), optics.defocus_v_angstrom.double()
-    mean, half_difference = (u + v) / 2, (u - v) / 2
-    twice_angle = 2 * optics.defocus_angle_radian.double()
-    cosine = half_difference * torch.cos(twice_angle)
-    sine = half_difference * torch.sin(twice_angle)
+    mean, cosine, sine = _defocus_and_astigmatism(optics)
     form = torch.stack([mean + cosine, sine, sine, mean - cosine], 1)
     inverse = optics.magnification @ torch.linalg.inv(magnification)  # D^-1
     new = inverse.mT @ form.unflatten(1, (2, 2)) @ inverse
     mean = (new[:, 0, 0] + new[:, 1, 1]) / 2
     cosine = (new[:, 0, 0] - new[:, 1, 1]) / 2
-    half_difference = torch.hypot(cosine, new[:, 0, 1])
+    changed = _with_defocus(optics, mean, cosine, new[:, 0, 1])
+    return replace(changed, magnification=magnification)
+
+
+def with_astigmatism(optics: Optics, offset_angstrom: Tensor) -> Optics:
+    """Return optics of the same mean defoci and another astigmatism.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    offset_angstrom : Tensor, shape (n, 2)
+        Added to ``(dU - dV) / 2`` times the cosine and sine of twice its angle.
+    """
+    mean, cosine, sine = _defocus_and_astigmatism(optics)
+    along, across = offset_angstrom.double().unbind(1)
+    return _with_defocus(optics, mean, cosine + along, sine + across)
+
+
+def _defocus_and_astigmatism(optics: Optics) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean defocus, and the terms of cos and sin 2 alpha, each (n,)."""
+    u, v = optics.defocus_u_angstrom.double(), optics.defocus_v_angstrom.double()
+    mean, half_difference = (u + v) / 2, (u - v) / 2
+    twice_angle = 2 * optics.defocus_angle_radian.double()
+    cosine = half_difference * torch.cos(twice_angle)
+    return mean, cosine, half_difference * torch.sin(twice_angle)
+
+
+def _with_defocus(optics: Optics, mean: Tensor, cosine: Tensor, sine: Tensor) -> Optics:
+    """Invert :func:`_defocus_and_astigmatism`."""
+    half_difference = torch.hypot(cosine, sine)
     return replace(
         optics,
-        magnification=magnification,
         defocus_u_angstrom=mean + half_difference,
         defocus_v_angstrom=mean - half_difference,
-        defocus_angle_radian=torch.atan2(new[:, 0, 1], cosine) / 2,
+        defocus_angle_radian=torch.atan2(sine, cosine) / 2,
     )
 
 

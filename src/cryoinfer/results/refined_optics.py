@@ -6,14 +6,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cryoinfer.io.conventions.table import ParticleTable
 from cryoinfer.physics.aberrations import with_tilt
-from cryoinfer.physics.ctf import of_magnification
-from cryoinfer.records import Indexable, Optics
+from cryoinfer.physics.ctf import of_magnification, with_astigmatism
+from cryoinfer.records import Optics
 
 
 @dataclass(frozen=True)
-class RefinedOptics(Indexable):
+class RefinedOptics:
     """The optics of g groups; NaN where a number was left as the file has it.
+
+    And the astigmatism of m micrographs, none where it was not refined.
 
     Attributes
     ----------
@@ -22,31 +25,41 @@ class RefinedOptics(Indexable):
     stretch_sd : Tensor of float64, shape (g, 2)
         Sd of half the difference of the magnification along x and y, and of its
         elements beside the diagonal. Sds are Cramer-Rao bounds at given poses.
+    micrographs : tuple of str, length m
+    astigmatism_angstrom, astigmatism_sd_angstrom : Tensor of float64, shape (m, 2)
+        Added to ``(dU - dV) / 2`` times the cosine and sine of twice its angle.
     """
 
     beam_tilt_mrad: Tensor
     beam_tilt_sd_mrad: Tensor
     magnification: Tensor
     stretch_sd: Tensor
+    micrographs: tuple[str, ...]
+    astigmatism_angstrom: Tensor
+    astigmatism_sd_angstrom: Tensor
 
     def __len__(self) -> int:
         return len(self.beam_tilt_mrad)
 
     @classmethod
-    def unknown(cls, groups: int) -> Self:
+    def unknown(cls, groups: int, micrographs: tuple[str, ...] = ()) -> Self:
         """Return what is known before anything was refined."""
         pair = torch.full((groups, 2), torch.nan, dtype=torch.float64)
         matrix = torch.full((groups, 2, 2), torch.nan, dtype=torch.float64)
-        return cls(pair, pair.clone(), matrix, pair.clone())
+        zero = torch.zeros(len(micrographs), 2, dtype=torch.float64)
+        spread = torch.full_like(zero, torch.inf)
+        three = pair, pair.clone(), matrix
+        return cls(*three, pair.clone(), micrographs, zero, spread)
 
-    def applied(self, optics: Optics) -> Optics:
+    def applied(self, table: ParticleTable) -> Optics:
         """Return the optics of particles with what was found of their groups.
 
         Parameters
         ----------
-        optics : Optics
+        table : ParticleTable
             Of n particles, as their file has it.
         """
+        optics = table.optics
         tilt = self.beam_tilt_mrad[optics.group]
         found = ~tilt.isnan().any(1)
         if bool(found.any()):
@@ -57,10 +70,33 @@ class RefinedOptics(Indexable):
         if bool(known.any()):
             new = torch.where(known[:, None, None], matrix, own)
             optics = of_magnification(optics, new)
+        if self.micrographs:
+            place = micrograph_index(table, self.micrographs)
+            offset = self.astigmatism_angstrom[place] * (place >= 0)[:, None]
+            optics = with_astigmatism(optics, offset)
         return optics
 
-    def numbers(self) -> list[dict[str, Any]]:
-        """Return what the record of a run holds, one entry a group."""
+    def to_state(self) -> dict[str, Any]:
+        """Return tensors and strings by name, for a checkpoint."""
+        return {**vars(self), "micrographs": list(self.micrographs)}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> Self:
+        """Invert :meth:`to_state`."""
+        return cls(**{**state, "micrographs": tuple(state["micrographs"])})
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what the record of a run holds."""
+        found: dict[str, Any] = {"groups": self._of_groups()}
+        if self.micrographs:
+            found["astigmatism"] = {
+                "micrographs": len(self.micrographs),
+                "change_rms_angstrom": float(_rms(self.astigmatism_angstrom)),
+                "sd_median_angstrom": float(self.astigmatism_sd_angstrom.median()),
+            }
+        return found
+
+    def _of_groups(self) -> list[dict[str, Any]]:
         entries = []
         for group in range(len(self)):
             entry: dict[str, Any] = {"optics_group": group + 1}
@@ -81,3 +117,20 @@ class RefinedOptics(Indexable):
             whole[group] = value
             changed[name] = whole
         return replace(self, **changed)
+
+
+def micrograph_names(table: ParticleTable) -> list[str]:
+    """Return the micrograph of each particle, where it has none its optics group."""
+    if table.micrograph is not None:
+        return [str(name) for name in table.micrograph]
+    return [f"optics group {number + 1}" for number in table.optics.group.tolist()]
+
+
+def micrograph_index(table: ParticleTable, micrographs: tuple[str, ...]) -> Tensor:
+    """Return the place of each particle's micrograph, -1 where it is none of them."""
+    place = {name: number for number, name in enumerate(micrographs)}
+    return torch.tensor([place.get(name, -1) for name in micrograph_names(table)])
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()

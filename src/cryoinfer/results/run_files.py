@@ -71,7 +71,7 @@ def with_posteriors(particles: Particles, result: RunResult) -> Particles:
     The defocus changes only where it was inferred.
     """
     if result.refined_optics is not None:
-        found_optics = result.refined_optics.applied(particles.table.optics)
+        found_optics = result.refined_optics.applied(particles.table)
         particles = with_optics(particles, found_optics)
     found = result.inferred
     latents = found.mode()

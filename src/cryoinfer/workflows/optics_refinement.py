@@ -14,6 +14,10 @@ from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.inference.aberration_estimate import PhaseSums, estimate_beam_tilt
+from cryoinfer.inference.astigmatism_estimate import (
+    AstigmatismSums,
+    estimate_astigmatism,
+)
 from cryoinfer.inference.magnification_estimate import (
     MagnificationSums,
     MapGradient,
@@ -24,7 +28,11 @@ from cryoinfer.inference.whitening import image_radius
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.aberrations import coma_as_tilt_mrad, coma_radian_angstrom3
 from cryoinfer.records import Optics
-from cryoinfer.results.refined_optics import RefinedOptics
+from cryoinfer.results.refined_optics import (
+    RefinedOptics,
+    micrograph_index,
+    micrograph_names,
+)
 from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 from cryoinfer.workflows.problem import Problem
@@ -52,8 +60,8 @@ class OpticsSums:
     problem : Problem
     flagged : Tensor of bool, shape (n,)
         Particles that are left out.
-    gradients : tuple of two MapGradient
-        Of the half-sets' maps.
+    micrographs : tuple of str
+        Whose astigmatism is refined.
     radius : int
         Fourier radius that is compared.
     """
@@ -62,15 +70,18 @@ class OpticsSums:
         self,
         problem: Problem,
         flagged: Tensor,
-        gradients: tuple[MapGradient, MapGradient],
+        micrographs: tuple[str, ...],
         radius: int,
     ) -> None:
-        self._problem, self._flagged, self._gradients = problem, flagged, gradients
+        self._problem, self._flagged = problem, flagged
         group = problem.particles.optics.group
         self.groups = {
             number: self._empty(int(torch.nonzero(group == number)[0, 0]), radius)
             for number in group.unique().tolist()
         }
+        place = micrograph_index(problem.particles.table, micrographs)
+        self._micrograph = place.to(problem.device)
+        self.astigmatism = AstigmatismSums.empty(len(micrographs), problem.device)
 
     def _empty(self, row: int, radius: int) -> _GroupSums:
         problem = self._problem
@@ -94,15 +105,20 @@ class OpticsSums:
             sums.phases.add(images, one.projector.projector, latents)
         if terms.magnification:
             sums.stretch.add(images, one.projector, latents)
+        if terms.astigmatism:
+            place = self._micrograph[one.batch.index[shows]]
+            self.astigmatism.add(images, one.projector.projector, latents, place)
 
     @property
     def tensors(self) -> list[Tensor]:
         """What adds up over processes."""
-        return [
+        own = self.astigmatism.information, self.astigmatism.gradient
+        of_groups = [
             tensor
             for one in self.groups.values()
             for tensor in (*one.phases.tensors, one.stretch.sums)
         ]
+        return [*of_groups, *own]
 
 
 def refine_optics(
@@ -126,7 +142,9 @@ def refine_optics(
         )
         for one in state.maps
     )
-    sums = OpticsSums(problem, state.quality.flagged, (first, second), radius)
+    before = state.optics or _unknown(problem)
+    flagged = state.quality.flagged
+    sums = OpticsSums(problem, flagged, before.micrographs, radius)
     step = ParticlePass(
         "optics",
         StrictImages(problem.grid, radius, state.noise),
@@ -137,8 +155,11 @@ def refine_optics(
         (sums,),
     )
     run_pass(problem, step, state.posterior, state.posterior, monitor)
-    before = state.optics or RefinedOptics.unknown(1 + max(sums.groups))
     found, largest, said = _estimated(problem, sums, before, radius)
+    if problem.optics_terms.astigmatism:
+        found, change = _with_astigmatism(found, sums.astigmatism)
+        largest = max(largest, change)
+        said.append(_astigmatism_words(found))
     for text in said:
         monitor.message(text)
     rested = largest < 1
@@ -151,6 +172,41 @@ def refine_optics(
         settled=state.settled and rested,
         stayed=state.stayed if rested else 0,
         rounds=state.rounds if rested else (),
+    )
+
+
+def _unknown(problem: Problem) -> RefinedOptics:
+    table = problem.particles.table
+    names = set(micrograph_names(table)) if problem.optics_terms.astigmatism else set()
+    return RefinedOptics.unknown(
+        1 + int(table.optics.group.max()), tuple(sorted(names))
+    )
+
+
+def _with_astigmatism(
+    before: RefinedOptics, sums: AstigmatismSums
+) -> tuple[RefinedOptics, float]:
+    """Return the astigmatism of all micrographs, and its largest change in sds."""
+    found = estimate_astigmatism(sums, before.astigmatism_angstrom)
+    change = found.offset_angstrom - before.astigmatism_angstrom
+    largest = float((change / found.sd_angstrom).abs().max())
+    refined = replace(
+        before,
+        astigmatism_angstrom=found.offset_angstrom,
+        astigmatism_sd_angstrom=found.sd_angstrom,
+    )
+    return refined, largest
+
+
+def _astigmatism_words(found: RefinedOptics) -> str:
+    offset, sd = found.astigmatism_angstrom, found.astigmatism_sd_angstrom
+    count = f"{len(offset):,} micrograph{'s' if len(offset) > 1 else ''}"
+    if not bool(offset.any()):
+        return f"astigmatism of {count}: too little data, left alone"
+    change, width = float(offset.square().mean().sqrt()), float(sd.median())
+    return (
+        f"astigmatism of {count}: changed by {change:.0f} A (rms of (dU - dV) / 2 "
+        f"along two axes; median sd {width:.0f} A)"
     )
 
 

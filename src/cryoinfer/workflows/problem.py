@@ -53,10 +53,13 @@ class OpticsTerms:
     beam_tilt : bool
     magnification : bool
         What of it differs with direction.
+    astigmatism : bool
+        Of each micrograph.
     """
 
     beam_tilt: bool = False
     magnification: bool = False
+    astigmatism: bool = False
 
 
 NO_TERMS = OpticsTerms()
@@ -127,7 +130,7 @@ class Problem:
         if optics is None:
             return self
         particles = self.particles
-        found = optics.applied(particles.table.optics)
+        found = optics.applied(particles.table)
         return replace(self, particles=with_optics(particles, found))
 
     def within(self, mask: Tensor | None) -> Self:

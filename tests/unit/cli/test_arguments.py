@@ -39,6 +39,7 @@ EVERYTHING = {
     "defocus_error": 300.0,
     "refine_beam_tilt": True,
     "refine_magnification": True,
+    "refine_astigmatism": True,
     "method": "amortized",
     "head": "known",
     "steps": 50,

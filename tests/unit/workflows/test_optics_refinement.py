@@ -15,14 +15,14 @@ from cryoinfer.io.conventions.relion import table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.mrc import StackWriter
 from cryoinfer.physics.aberrations import coma_as_tilt_mrad, odd_phase, with_tilt
-from cryoinfer.physics.ctf import evaluate_ctf, of_magnification
+from cryoinfer.physics.ctf import evaluate_ctf, of_magnification, with_astigmatism
 from cryoinfer.records import Optics
 from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.results.run_files import with_posteriors
 from cryoinfer.workflows.problem import OpticsTerms
 from cryoinfer.workflows.refine import RefineConfig, refine
 
-N, BOX, PIXEL = 400, 48, 3.0
+N, BOX, PIXEL, MICROGRAPHS = 400, 48, 3.0, 20
 TILT_MRAD = torch.tensor([4.0, -3.0], dtype=torch.float64)
 STRETCH = torch.tensor([0.02, -0.015], dtype=torch.float64)
 CONFIG = RefineConfig(particle_diameter_angstrom=80.0, max_shift_angstrom=6.0)
@@ -55,7 +55,11 @@ def particles_of(
     )
     made = Simulation.of(config)
     told = replace(made.optics, group=torch.arange(n) % 2)
-    seen = replace(told, **{k: v.expand(n, *v.shape) for k, v in true.items()})
+    of_groups = {k: v for k, v in true.items() if k != "astigmatism"}
+    seen = replace(told, **{k: v.expand(n, *v.shape) for k, v in of_groups.items()})
+    if "astigmatism" in true:
+        offset = true["astigmatism"][torch.arange(n) % MICROGRAPHS]
+        seen = with_astigmatism(told, offset)
     if "magnification" in true:
         undone = of_magnification(told, true["magnification"].expand(n, 2, 2))
         names = ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_radian")
@@ -69,6 +73,7 @@ def particles_of(
         box=torch.full((n,), BOX),
         optics=told,
         has_ctf=True,
+        micrograph=np.array([f"{i % MICROGRAPHS:02d}.mrc" for i in range(n)]),
         pose=made.latents.pose,
     )
     table_to_relion(table).write(folder / "a.star")
@@ -116,6 +121,28 @@ def test_a_beam_tilt_and_a_magnification_are_recovered(tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_astigmatism_of_micrographs_is_recovered(tmp_path):
+    generator = torch.Generator().manual_seed(2)
+    true = 200 * torch.randn(MICROGRAPHS, 2, generator=generator, dtype=torch.float64)
+    particles = particles_of(tmp_path, {"astigmatism": true})
+    terms = OpticsTerms(astigmatism=True)
+    result = refine(particles, None, replace(CONFIG, optics_terms=terms))
+    found = result.refined_optics
+    assert found is not None
+    left = (found.astigmatism_angstrom - true) / found.astigmatism_sd_angstrom
+    # 40 numbers of unit variance, or less of what is drawn to the file: 1 +- 0.11.
+    # Poses that are inferred too, and maps that hold the images' noise, widen that.
+    assert float(left.square().mean().sqrt()) < 1.3
+    assert float((true / found.astigmatism_sd_angstrom).square().mean().sqrt()) > 2
+    told = written(particles, result, tmp_path)
+    expected = found.applied(particles.table)
+    # Defoci have six digits in files.
+    torch.testing.assert_close(
+        told.defocus_u_angstrom, expected.defocus_u_angstrom, atol=1e-5, rtol=0
+    )
+
+
 def test_what_was_found_of_one_group_is_written_and_read_again(tmp_path):
     particles = particles_of(tmp_path, {}, n=6)
     matrix = torch.tensor([[1.02, 0.01], [0.01, 0.98]], dtype=torch.float64)
@@ -124,7 +151,7 @@ def test_what_was_found_of_one_group_is_written_and_read_again(tmp_path):
     )
     first = torch.tensor([0, 2, 4])
     for some in (particles, particles.select(first)):
-        new = with_optics(some, found.applied(some.table.optics))
+        new = with_optics(some, found.applied(some.table))
         new.save(tmp_path / "b.star")
         told = Particles.load(tmp_path / "b.star")
         second = told.optics.group == 1

@@ -6,6 +6,7 @@ import torch
 
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.records import Latents, Pose
+from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.workflows.acceleration import AndersonStep
 from cryoinfer.workflows.particle_quality import ParticleQuality
@@ -26,6 +27,11 @@ def test_agreement_ends_before_the_first_fall() -> None:
     assert agreement_radius(torch.tensor([0.0, 0.9, 0.0])) == 1
     assert agreement_radius(torch.tensor([1.0, 0.0])) == 0
     assert agreement_radius(torch.tensor([1.0, 0.9, 0.8])) == 2
+
+
+def known_optics() -> RefinedOptics:
+    zero = torch.zeros(1, 2).double()
+    return RefinedOptics(zero, zero, torch.eye(2)[None], zero, ("a.mrc",), zero, zero)
 
 
 def state() -> ScheduleState:
@@ -50,6 +56,8 @@ def state() -> ScheduleState:
         quality=ParticleQuality.unknown(3),
         stayed=1,
         iterations=(Iteration("global", 1.5, 5.0, 12.0, -3.0, 0.5),),
+        optics=known_optics(),
+        optics_rested=True,
         rounds=(AndersonStep(7, (maps[1], maps[0]), (maps[0], maps[1])),),
     )
 
