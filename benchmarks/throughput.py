@@ -41,7 +41,7 @@ from cryoinfer.inference.search import exhaustive_cells, nested_cells
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import Latents
 from cryoinfer.workflows.iteration import initial_search_plan
-from cryoinfer.workflows.structure_update import PADDING
+from cryoinfer.workflows.structure_update import padding_at
 
 SEARCH = "exhaustive search"
 
@@ -121,7 +121,9 @@ class Bench:
         radius = box // 2 - 1
         grid = ReferenceGrid(box, config.pixel_size_angstrom)
         noise = simulation.model.noise.spectrum
-        volume = FourierVolume.from_map(simulation.density(), radius, PADDING)
+        volume = FourierVolume.from_map(
+            simulation.density(), radius, padding_at(radius)
+        )
         pose = simulation.latents.pose[batch.index]
         latents = Latents.rigid(pose, torch.zeros(len(batch)))
         images = whiten(batch, grid, radius, noise)
@@ -227,7 +229,8 @@ def slice_rates(bench: Bench) -> list[Rate]:
     images, rotation = bench.images, bench.latents.pose.rotation
     n, p = images.coefficients.shape
     values, weights = images.coefficients * images.ctf, images.ctf.square()
-    sums = SliceAccumulator.empty(images.disc.box, bench.volume.radius, PADDING)
+    reach, padding = bench.volume.radius, bench.volume.padding
+    sums = SliceAccumulator.empty(images.disc.box, reach, padding)
     read = _CORNERS_READ + _FREQUENCY + _COMPLEX
     added = _CORNERS_ADDED + _FREQUENCY + _COMPLEX + _REAL
     coefficients = float(n * p)

@@ -37,7 +37,7 @@ from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 from cryoinfer.workflows.problem import Problem
 from cryoinfer.workflows.schedule_state import ScheduleState
-from cryoinfer.workflows.structure_update import PADDING
+from cryoinfer.workflows.structure_update import padding_at
 
 _LARGEST_PHASE_SD_RADIAN = 0.25
 """At the edge of what is compared: an error of it costs 3 % of the signal there. A term
@@ -138,7 +138,7 @@ def refine_optics(
     length = problem.grid.length_angstrom
     first, second = (
         MapGradient.of_map(
-            one.to(problem.device), length / one.shape[-1], radius, PADDING
+            one.to(problem.device), length / one.shape[-1], radius, padding_at(radius)
         )
         for one in state.maps
     )

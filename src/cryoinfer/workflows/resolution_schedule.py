@@ -136,6 +136,7 @@ def alternate(
         if _is_over(problem, state, plan, last_radius):
             return Alternated(state, sums, updated.mask)
         if problem.optics_terms != NO_TERMS and not state.searching:
+            seen = seen.of_contrast(state.contrast)
             state = refine_optics(seen, state, monitor).of_first(problem.world)
         monitor.save_checkpoint(state_to_dict(state))
 
