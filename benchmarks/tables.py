@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ablation
 import align
+import boxes
 import calibration
 import claims
 import classes
@@ -89,6 +90,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "verdicts": verdicts.shown,
     "postprocess": postprocess.shown,
     "optics": optics.shown,
+    "boxes": boxes.shown,
     "dirty": dirty.shown,
     "random_starts": random_starts.shown,
 }
