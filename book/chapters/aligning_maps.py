@@ -181,7 +181,7 @@ def _():
         while True:
             process = bayesian.GaussianProcess(_turns)
             for k in tried:
-                process.add(_turns[k])
+                process.add(_turns[k][None])
             value = torch.tensor(_true[tried])
             mean, sd = process.posterior(value)
             gain = bayesian.expected_improvement(mean, sd, float(value.min())).numpy()
