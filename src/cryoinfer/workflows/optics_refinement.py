@@ -85,7 +85,7 @@ class OpticsSums:
 
     def _empty(self, row: int, radius: int) -> _GroupSums:
         problem = self._problem
-        optics = problem.particles.optics[row : row + 1]
+        optics = problem.optics[row : row + 1]
         box, size = int(problem.particles.boxes[row]), float(optics.pixel_size_angstrom)
         reach = image_radius(radius, problem.grid.length_angstrom / (box * size), box)
         disc = FourierDisc.of_box(box, reach, problem.device)
@@ -216,7 +216,7 @@ def _estimated(
     """Return what was found, its largest change in sds, and words about it."""
     terms, found, changes, said = problem.optics_terms, before, [0.0], []
     edge = radius / problem.grid.length_angstrom
-    optics = problem.particles.optics
+    optics = problem.optics
     for group, one in sums.groups.items():
         own = optics[torch.nonzero(optics.group == group)[0]]
         place = f"optics group {group + 1}"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.refined_particles import with_optics
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
@@ -17,7 +16,7 @@ from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
-from cryoinfer.records import ParticleBatch
+from cryoinfer.records import Optics, ParticleBatch
 from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.workflows.acquisition import is_usual
 from cryoinfer.world import ALONE, World
@@ -96,6 +95,8 @@ class Problem:
         What images show of the structure, by which their CTFs are multiplied.
     optics_terms : OpticsTerms
         What of the optics is refined between iterations.
+    refined_optics : Optics, of n particles, or None
+        As images are seen, in place of what the file has.
     """
 
     particles: Particles
@@ -112,6 +113,13 @@ class Problem:
     mask: Tensor | None = None
     contrast: Tensor | None = None
     optics_terms: OpticsTerms = NO_TERMS
+    refined_optics: Optics | None = None
+
+    @property
+    def optics(self) -> Optics:
+        """Of all particles, as images are seen."""
+        own = self.particles.optics
+        return own if self.refined_optics is None else self.refined_optics
 
     def shared_by(self, world: World) -> Self:
         """Return the problem of one of several processes."""
@@ -129,9 +137,9 @@ class Problem:
         """Return the problem with the optics that were found, if any were."""
         if optics is None:
             return self
-        particles = self.particles
-        found = optics.applied(particles.table)
-        return replace(self, particles=with_optics(particles, found))
+        found = optics.applied(self.particles.table)
+        read = self.particles.optics.pixel_size_angstrom  # of odd boxes, cropped ones
+        return replace(self, refined_optics=replace(found, pixel_size_angstrom=read))
 
     def within(self, mask: Tensor | None) -> Self:
         """Return the problem with a mask of the user's.
@@ -177,6 +185,9 @@ class Problem:
             half=self.half[rows],
             noise_rows=self.noise_rows[rows],
             contrast=None if self.contrast is None else self.contrast[rows],
+            refined_optics=(
+                None if self.refined_optics is None else self.refined_optics[rows]
+            ),
         )
 
     def own_chunks(self, index: Tensor, size: int) -> list[Tensor]:
@@ -195,10 +206,11 @@ class Problem:
     def batch(self, rows: Tensor) -> ParticleBatch:
         """Read some particles, and bring them to the device."""
         batch = self.particles.batch(rows)
+        optics = self.optics[batch.index]
         if self.contrast is not None:
-            scale = batch.optics.scale * self.contrast[rows]
-            batch = replace(batch, optics=replace(batch.optics, scale=scale))
-        return batch.to(self.device)
+            scale = optics.scale * self.contrast[batch.index]
+            optics = replace(optics, scale=scale)
+        return replace(batch, optics=optics).to(self.device)
 
     def batches(self, index: Tensor) -> Iterator[ParticleBatch]:
         """Yield particles in batches of one optics group and one half each.

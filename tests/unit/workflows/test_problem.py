@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cryoinfer.errors import InputError
+from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.workflows.problem import define_problem, initial_noise
 
 
@@ -128,3 +129,21 @@ def test_a_diameter_outside_the_box_is_refused(simulated, diameter) -> None:
 def test_an_unknown_symmetry_is_refused(simulated) -> None:
     with pytest.raises(InputError, match="symmetry"):
         define_problem(simulated().particles, "X3", None, None, 0.0, seeded())
+
+
+def test_batches_have_the_optics_and_contrasts_that_were_found(simulated) -> None:
+    particles = simulated().particles
+    problem = problem_of(particles)
+    tilt = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    found = RefinedOptics.unknown(1).with_group(0, beam_tilt_mrad=tilt)
+    contrast = torch.linspace(0.5, 1.5, len(particles), dtype=torch.float64)
+    rows = torch.tensor([3, 7, 100])
+    seen = problem.seen_through(found).of_contrast(contrast)
+    batch = seen.of_rows(rows).batch(torch.arange(3))
+    plain = problem.batch(rows)
+    assert torch.equal(batch.images, plain.images)
+    assert torch.equal(batch.optics.beam_tilt_mrad, tilt.expand(3, 2))
+    assert torch.equal(batch.optics.scale, plain.optics.scale * contrast[rows])
+    assert torch.equal(batch.optics.defocus_u_angstrom, plain.optics.defocus_u_angstrom)
+    # What is known of the images is known of those seen through other optics.
+    assert seen.particles is particles
