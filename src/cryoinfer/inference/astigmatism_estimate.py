@@ -17,6 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from cryoinfer.inference.filtered_reference import scale_of_filtered
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
@@ -60,9 +61,7 @@ class AstigmatismSums:
         disc = moved.disc
         cross = (seen * predicted.conj()).real.double().sum(0)
         power = predicted.abs().square().double().sum(0)
-        by_ring = torch.zeros(2, int(disc.ring.max()) + 1).to(power)
-        by_ring.index_add_(1, disc.ring, torch.stack([cross, power]))
-        scale = (by_ring[0] / by_ring[1].clamp(min=1e-30)).clamp(min=0.0)[disc.ring]
+        scale = scale_of_filtered(cross, power, disc.ring)
         left = seen - scale.to(slope) * predicted
         along = scale * slope.double()
         x, y = disc.kx.double(), disc.ky.double()

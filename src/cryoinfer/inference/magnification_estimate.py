@@ -15,6 +15,7 @@ ring, from the same images.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
+from cryoinfer.inference.filtered_reference import scale_of_filtered
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
@@ -34,27 +36,37 @@ class MapGradient:
     Attributes
     ----------
     projector : MapProjector
-    along : tuple of three FourierVolume
-        Of the map times x, y and z in angstrom, whose transform is the derivative over
-        ``-2 pi i``.
+    density : Tensor, shape (n, n, n)
+        Axes (z, y, x).
+    voxel_angstrom : float
     """
 
     projector: MapProjector
-    along: tuple[FourierVolume, FourierVolume, FourierVolume]
+    density: Tensor
+    voxel_angstrom: float
 
     @classmethod
     def of_map(
         cls, density: Tensor, voxel_angstrom: float, radius: int, padding: float
     ) -> Self:
         """Transform a map, shape (n, n, n), axes (z, y, x)."""
-        n = density.shape[-1]
-        axis = (torch.arange(n, device=density.device) - n // 2) * voxel_angstrom
         volume = FourierVolume.from_map(density, radius, padding)
+        return cls(MapProjector(volume), density, voxel_angstrom)
+
+    @cached_property
+    def along(self) -> tuple[FourierVolume, FourierVolume, FourierVolume]:
+        """Of the map times x, y and z in angstrom.
+
+        Its transform is the derivative over ``-2 pi i``.
+        """
+        volume, n = self.projector.volume, self.density.shape[-1]
+        axis = torch.arange(n, device=self.density.device) - n // 2
+        axis = axis * self.voxel_angstrom
         x, y, z = (
-            FourierVolume.from_map(density * place, radius, padding)
+            FourierVolume.from_map(self.density * place, volume.radius, volume.padding)
             for place in (axis, axis[:, None], axis[:, None, None])
         )
-        return cls(MapProjector(volume), (x, y, z))
+        return x, y, z
 
     def slices(
         self, images: WhitenedImages, rotation: Tensor
@@ -164,12 +176,8 @@ def estimate_magnification(sums: MagnificationSums) -> MagnificationEstimate | N
     x, y = (k.cpu().double() for k in (disc.kx, disc.ky))
     step = 1 / (disc.box * sums.pixel_size_angstrom)
     x, y = x * step, y * step
-    ring = disc.ring.cpu()
     xx, xy, yy, seen_x, seen_y, own_x, own_y, cross, power = total
-    by_ring = [torch.zeros(int(ring.max()) + 1).double() for _ in range(2)]
-    for into, values in zip(by_ring, (cross, power), strict=True):
-        into.index_add_(0, ring, values)
-    scale = (by_ring[0] / by_ring[1].clamp(min=1e-30)).clamp(min=0.0)[ring]
+    scale = scale_of_filtered(cross, power, disc.ring.cpu())
     left_x = scale * seen_x - scale.square() * own_x
     left_y = scale * seen_y - scale.square() * own_y
     # The two stretches, the turn and the scale, as displacements of the frequency.
