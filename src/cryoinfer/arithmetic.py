@@ -19,6 +19,8 @@ from torch import Tensor
 _PIECE = 8192
 """Fewer than PyTorch divides (32,768), and long enough for vector instructions."""
 
+_SD_OF_MAD = 1.4826  # of a Gaussian, over its median absolute deviation
+
 
 def reproducible_sum(values: Tensor) -> Tensor:
     """Return the sum of all elements, of the same type, shape ().
@@ -36,6 +38,15 @@ def reproducible_sum(values: Tensor) -> Tensor:
 def reproducible_mean(values: Tensor) -> Tensor:
     """Return the mean of all elements, of the same type, shape ()."""
     return reproducible_sum(values) / values.numel()
+
+
+def robust_deviation(values: Tensor) -> Tensor:
+    """Return the standard deviation of most elements, of the same type, shape ().
+
+    The median absolute deviation from the median, times what makes it that of a
+    Gaussian: a few far off do not move it much.
+    """
+    return _SD_OF_MAD * (values - values.median()).abs().median()
 
 
 def complex_product(first: Tensor, second: Tensor) -> Tensor:

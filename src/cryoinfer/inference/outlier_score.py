@@ -17,6 +17,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import robust_deviation
 from cryoinfer.inference.local_refinement import reach_radian, refine_locally
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.projector import Projector
@@ -33,7 +34,6 @@ FALSE_DISCOVERIES = 0.05
 
 _STEPS = 4  # of the local refinement
 _ROUNDS = 4  # of telling outliers apart
-_SD_OF_MAD = 1.4826  # of a Gaussian, over its median absolute deviation
 _LEAST_WEIGHT = 1e-6  # so that an empty slice still leaves power that can be told
 _TINY = 1e-12
 
@@ -304,10 +304,8 @@ def discovery_threshold(outlier_score_nats: Tensor) -> float:
 
 def _location_and_spread(values: Tensor, known_sd: Tensor) -> tuple[float, float]:
     """Return the median, and the spread that known errors do not explain."""
-    centre = values.median()
-    spread = _SD_OF_MAD * (values - centre).abs().median()
-    unexplained = spread**2 - known_sd.square().median()
-    return float(centre), math.sqrt(max(0.0, float(unexplained)))
+    unexplained = robust_deviation(values) ** 2 - known_sd.square().median()
+    return float(values.median()), math.sqrt(max(0.0, float(unexplained)))
 
 
 def _ring_power(slices: Tensor, ring: Tensor) -> Tensor:

@@ -11,7 +11,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cryoinfer.arithmetic import reproducible_mean, reproducible_sum
+from cryoinfer.arithmetic import (
+    reproducible_mean,
+    reproducible_sum,
+    robust_deviation,
+)
 from cryoinfer.data.particles import Particles
 from cryoinfer.inference.whitening import WhitenedImages, is_finite
 
@@ -37,8 +41,6 @@ the images themselves."""
 _FEWEST_TO_COMPARE = 20
 _STRONG_AMONG_FEW = 4.0
 """Power over that of most, among images too few to tell how much they differ."""
-
-_DEVIATION_OF_MEDIAN = 1.4826  # median absolute deviation to that of a Gaussian
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,7 @@ def is_usual_power(images: WhitenedImages) -> Tensor:
     usual = power.median()
     if len(power) < _FEWEST_TO_COMPARE:
         return power <= _STRONG_AMONG_FEW * usual
-    deviation = _DEVIATION_OF_MEDIAN * (power - usual).abs().median()
-    return power <= usual + _STRONG_AT_LOW_RADIUS * deviation
+    return power <= usual + _STRONG_AT_LOW_RADIUS * robust_deviation(power)
 
 
 def is_usual(images: Tensor) -> Tensor:

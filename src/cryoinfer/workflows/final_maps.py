@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cryoinfer.errors import state_of_this_version
 from cryoinfer.evaluation.fsc import masked_fsc, resolution_at
-from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator
+from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
@@ -34,7 +34,7 @@ from cryoinfer.workflows.structure_update import (
     HalfMapSums,
     MapUpdate,
     find_mask,
-    padding_at,
+    reference_volume,
 )
 
 _MASK_RADIUS = 1 / 8
@@ -139,17 +139,13 @@ def _inflation(
 ) -> Tensor:
     radius = state.map_radius
     filtered1, filtered2 = (
-        FourierVolume.from_map(density.to(problem.device), radius, padding_at(radius))
-        for density in state.maps
+        reference_volume(density.to(problem.device), radius) for density in state.maps
     )
     masked = (
         (half * reconstruction.mask).to(problem.device)
         for half in (reconstruction.half1, reconstruction.half2)
     )
-    unfiltered1, unfiltered2 = (
-        FourierVolume.from_map(density, radius, padding_at(radius))
-        for density in masked
-    )
+    unfiltered1, unfiltered2 = (reference_volume(density, radius) for density in masked)
     return variance_inflation(
         problem,
         state.noise,

@@ -14,7 +14,12 @@ from torch import Tensor
 from cryoinfer.arithmetic import reproducible_mean
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.evaluation.rigid_search import resampled
-from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
+from cryoinfer.fourier.slices import (
+    DEFAULT_PADDING,
+    FourierVolume,
+    SliceAccumulator,
+    insert_slices,
+)
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
@@ -27,7 +32,7 @@ from cryoinfer.workflows.residual_noise import own_share
 
 _SOFT_EDGE = 2.0  # voxels of the sphere
 
-_PADDINGS = (2.0, 1.5)
+_LESS_PADDING = 1.5
 _LARGEST_WELL_PADDED = 192
 """Fourier radius up to which there is memory for the larger padding: two volumes and
 two sums of a box of 512 would be 27 GB, and are 11 GB. The error of interpolation is
@@ -64,7 +69,12 @@ class UpdatedStructure:
 
 def padding_at(radius: int) -> float:
     """Return the padding of volumes and sums that reach to a Fourier radius."""
-    return _PADDINGS[radius > _LARGEST_WELL_PADDED]
+    return DEFAULT_PADDING if radius <= _LARGEST_WELL_PADDED else _LESS_PADDING
+
+
+def reference_volume(density: Tensor, radius: int) -> FourierVolume:
+    """Return the transform of a map to a Fourier radius, padded as there is memory."""
+    return FourierVolume.from_map(density, radius, padding_at(radius))
 
 
 class StructureUpdate(Protocol[P_co, A]):
@@ -194,7 +204,7 @@ class MapUpdate:
     def projector(self, maps: Tensor, radius: int) -> MapProjector:
         """Return the slices of a map, on the device."""
         there = maps.to(self.problem.device)
-        return MapProjector(FourierVolume.from_map(there, radius, padding_at(radius)))
+        return MapProjector(reference_volume(there, radius))
 
     def empty(self, radius: int) -> HalfMapSums:
         """Return the sums of no particle."""

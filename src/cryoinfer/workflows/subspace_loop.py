@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cryoinfer.evaluation.rigid_search import resampled
-from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.conformation_search import ConformationSearch
 from cryoinfer.inference.linear_conformation import LinearConformation
 from cryoinfer.inference.local_refinement import reach_radian
@@ -36,7 +35,7 @@ from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_p
 from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
 from cryoinfer.workflows.problem import Problem, start_radius
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
-from cryoinfer.workflows.structure_update import padding_at, particle_sphere
+from cryoinfer.workflows.structure_update import particle_sphere, reference_volume
 from cryoinfer.workflows.subspace_update import (
     Subspace,
     SubspaceSums,
@@ -300,9 +299,7 @@ class SubspaceLoop:
         """
         radius = self.config.radius
         there = (one.to(self.problem.device) for one in maps)
-        volumes = tuple(
-            FourierVolume.from_map(one, radius, padding_at(radius)) for one in there
-        )
+        volumes = tuple(reference_volume(one, radius) for one in there)
         search = ConformationSearch(
             self._usual(conformation),
             volumes,

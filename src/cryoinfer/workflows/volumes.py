@@ -48,7 +48,7 @@ from cryoinfer.workflows.structure_update import (
     HalfMapSums,
     find_mask,
     insert_images,
-    padding_at,
+    reference_volume,
 )
 from cryoinfer.world import ALONE, World
 
@@ -358,11 +358,7 @@ class _GrowingVolume:
         voxels = self._problem.particle_radius_angstrom / grid.pixel_size_angstrom
         sphere = soft_sphere(grid.box, voxels, 2.0)
         first, second = (
-            FourierVolume.from_map(
-                solve(one, None, grid.box, grid.box) * sphere,
-                one.radius,
-                padding_at(one.radius),
-            )
+            reference_volume(solve(one, None, grid.box, grid.box) * sphere, one.radius)
             for one in (reached.first, reached.second)
         )
         return first, second
