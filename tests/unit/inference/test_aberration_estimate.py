@@ -4,16 +4,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from optics_set import BOX, PIXEL, optics_set
 from torch import Tensor
 
-from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.data.simulate import Simulation
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.aberration_estimate import PhaseSums, estimate_beam_tilt
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
 from cryoinfer.records import ParticleBatch
 
-BOX, PIXEL, N = 32, 3.0, 60
+N = 60
 TILT_MRAD = torch.tensor([6.0, -4.0], dtype=torch.float64)
 
 
@@ -28,15 +29,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen() -> Seen:
-    config = SimulationConfig(
-        n=N,
-        box=BOX,
-        pixel_size_angstrom=PIXEL,
-        snr_db=-3.0,
-        defocus_range_angstrom=(6000.0, 12000.0),
-        max_shift_angstrom=4.0,
-    )
-    made = Simulation.of(config)
+    made = optics_set(N, -3.0)
     tilted = replace(made.optics, beam_tilt_mrad=TILT_MRAD.repeat(N, 1))
     volume = FourierVolume.from_map(made.density().float(), BOX // 2 - 1)
     images = made.model.mean(made.latents, tilted).float()

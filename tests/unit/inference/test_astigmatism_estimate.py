@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import torch
+from optics_set import BOX, PIXEL, optics_set
 
-from cryoinfer.data.simulate import Simulation, SimulationConfig
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.astigmatism_estimate import (
     AstigmatismSums,
@@ -15,19 +15,11 @@ from cryoinfer.inference.whitening import ReferenceGrid, whiten
 from cryoinfer.physics.ctf import with_astigmatism
 from cryoinfer.records import ParticleBatch
 
-BOX, PIXEL, N, MICROGRAPHS = 32, 3.0, 400, 40
+N, MICROGRAPHS = 400, 40
 
 
 def test_offsets_are_found_to_the_cramer_rao_bound_and_drawn_to_the_file():
-    config = SimulationConfig(
-        n=N,
-        box=BOX,
-        pixel_size_angstrom=PIXEL,
-        snr_db=0.0,
-        defocus_range_angstrom=(6000.0, 12000.0),
-        max_shift_angstrom=4.0,
-    )
-    made = Simulation.of(config)
+    made = optics_set(N, 0.0)
     micrograph = torch.arange(N) % MICROGRAPHS
     generator = torch.Generator().manual_seed(0)
     true = 150 * torch.randn(MICROGRAPHS, 2, generator=generator, dtype=torch.float64)

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from optics_set import BOX, PIXEL, optics_set
 from torch import Tensor
 
-from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.data.simulate import Simulation
 from cryoinfer.inference.magnification_estimate import (
     MagnificationEstimate,
     MagnificationSums,
@@ -17,21 +18,13 @@ from cryoinfer.inference.magnification_estimate import (
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
 from cryoinfer.records import ParticleBatch
 
-BOX, PIXEL, N = 32, 3.0, 60
+N = 60
 STRETCH = torch.tensor([0.006, -0.004], dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
 def simulation() -> Simulation:
-    config = SimulationConfig(
-        n=N,
-        box=BOX,
-        pixel_size_angstrom=PIXEL,
-        snr_db=-3.0,
-        defocus_range_angstrom=(6000.0, 12000.0),
-        max_shift_angstrom=4.0,
-    )
-    return Simulation.of(config)
+    return optics_set(N, -3.0)
 
 
 @pytest.fixture(scope="module")
