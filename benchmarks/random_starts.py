@@ -134,15 +134,13 @@ def measure(one: StartSet, folder: Path, seeds: int) -> Row:
 def _start(one: StartSet, folder: Path, seed: int) -> tuple[float, float]:
     """Return the median view error in the map of one start, and its seconds."""
     problem, generator = _problem(one, folder, seed)
-    noise, radius = initial_noise(problem), start_radius(problem)
-    config = RandomStartConfig(
-        radius, AbinitioConfig().starts, iterations=30, minibatch=250
-    )
+    noise = initial_noise(problem)
+    config = RandomStartConfig.of_particle(problem, AbinitioConfig().starts)
     started = time.perf_counter()
     found = random_start(problem, noise, config, generator, SILENT)
     seconds = time.perf_counter() - started
     for spectrum in noise:
-        spectrum[: radius + 1] *= found.noise_ratio
+        spectrum[: config.radius + 1] *= found.noise_ratio
     return _view_error(one, problem, noise, found.density, folder), seconds
 
 

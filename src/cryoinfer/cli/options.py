@@ -175,7 +175,8 @@ MaxShift = Annotated[
 Starts = Annotated[
     int,
     typer.Option(
-        help="Random starts (initial models); the best one is refined.",
+        help="Random starts (initial models); the best one is refined. Six times as "
+        "many with the symmetry T, O or I.",
         metavar="COUNT",
         callback=numbers.whole(1),
         rich_help_panel=_PARTICLE,

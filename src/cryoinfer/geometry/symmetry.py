@@ -93,3 +93,24 @@ def nearest_mates(rotation: Tensor, target: Tensor, symmetry: Tensor) -> Tensor:
     nearest = geodesic_angle(target.unsqueeze(-3), mates).argmin(-1)
     chosen = nearest[..., None, None, None].expand(*nearest.shape, 1, 3, 3)
     return mates.gather(-3, chosen).squeeze(-3)
+
+
+def is_polyhedral(symmetry: Tensor) -> bool:
+    """Return whether a point group is that of a polyhedron: T, O or I.
+
+    Its axes of three and more folds lie in several directions, those of C and D in one.
+
+    Parameters
+    ----------
+    symmetry : Tensor of float64, shape (m, 3, 3)
+        Every rotation of the group.
+    """
+    # The skew part of a rotation is its axis times the sine of its angle: zero for
+    # the identity and for half turns.
+    skew = symmetry - symmetry.mT
+    axes = torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], 1)
+    axes = axes[axes.norm(dim=1) > 1e-6]
+    if len(axes) == 0:
+        return False
+    axes = axes / axes.norm(dim=1, keepdim=True)
+    return bool((axes @ axes[0]).abs().min() < 0.9)

@@ -16,7 +16,6 @@ from cryoinfer.workflows.problem import (
     Problem,
     define_problem,
     initial_noise,
-    start_radius,
 )
 from cryoinfer.workflows.random_start import random_start
 from cryoinfer.workflows.schedule_state import ScheduleState
@@ -41,7 +40,7 @@ class AbinitioConfig:
         Largest displacement from the centre that is searched; by default 7 % of
         the box; 0 takes the particles as centred.
     starts : int
-        Random starts.
+        Random starts; six times as many for the point group of a polyhedron.
     refine_defocus : bool
         Whether the defocus of every particle is inferred too.
     defocus_sd_angstrom : float
@@ -129,10 +128,8 @@ def _begin(
     monitor: Monitor,
 ) -> ScheduleState:
     noise = initial_noise(problem)
-    radius = start_radius(problem)
-    start_config = RandomStartConfig(
-        radius, config.starts, iterations=30, minibatch=250
-    )
+    start_config = RandomStartConfig.of_particle(problem, config.starts)
+    radius = start_config.radius
     start = random_start(problem, noise, start_config, generator, monitor)
     for spectrum in noise:  # farther out the map explains nothing
         spectrum[: radius + 1] *= start.noise_ratio

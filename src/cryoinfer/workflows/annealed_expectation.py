@@ -9,6 +9,7 @@ Cappe and Moulines, J. R. Statist. Soc. B 71, 593, 2009).
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,15 +18,27 @@ from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_slices
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.so3_grid import asymmetric_unit
+from cryoinfer.geometry.symmetry import is_polyhedral
 from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.reconstruction.symmetrise import symmetrise
 from cryoinfer.workflows.acquisition import is_usual_power
-from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.problem import Problem, start_radius
 
 _HOTTEST = 8.0
+_ITERATIONS = 30
+_MINIBATCH = 250
+
+_POLYHEDRAL_ITERATIONS = 20
+_POLYHEDRAL_STARTS = 6
+"""Starts of a particle with the point group of a polyhedron, for one of another. Slow
+annealing takes each of them to the same wrong arrangement of the units about the
+centre; without it every third start finds the right one, which is the likeliest by far
+(``benchmarks/README.md``, section 35). A start costs little, since the search is one
+of all mates."""
+
 _ANNEALED_SHARE = 0.6  # of the iterations, until the temperature is 1
 
 _MEMORY_GROWTH = 0.1
@@ -53,12 +66,31 @@ class RandomStartConfig:
         Of each start.
     minibatch : int
         Images an iteration.
+    hottest : float
+        Temperature of the first iteration; 1 does not anneal.
     """
 
     radius: int
     starts: int
     iterations: int
     minibatch: int
+    hottest: float
+
+    @classmethod
+    def of_particle(cls, problem: Problem, starts: int) -> Self:
+        """Return how hard to try, by the symmetry and the size of the particle.
+
+        Parameters
+        ----------
+        problem : Problem
+        starts : int
+            Of a particle whose point group is not that of a polyhedron.
+        """
+        radius = start_radius(problem)
+        if is_polyhedral(problem.symmetry_rotation):
+            starts *= _POLYHEDRAL_STARTS
+            return cls(radius, starts, _POLYHEDRAL_ITERATIONS, _MINIBATCH, 1.0)
+        return cls(radius, starts, _ITERATIONS, _MINIBATCH, _HOTTEST)
 
 
 @dataclass(frozen=True)
@@ -138,7 +170,8 @@ class AnnealedExpectation:
     def iterated(self, now: Annealed, generator: torch.Generator) -> Annealed:
         """Return a start after one more iteration."""
         annealed = _ANNEALED_SHARE * self.config.iterations
-        temperature = max(1.0, _HOTTEST * (1 - now.iteration / annealed))
+        temperature = self.config.hottest * (1 - now.iteration / annealed)
+        temperature = max(1.0, temperature)
         memory = 1 + _MEMORY_GROWTH * (now.iteration - annealed)
         memory = min(max(memory, 1.0), _LONGEST_MEMORY)
         density = now.density.to(self._problem.device)

@@ -12,7 +12,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
-from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.geometry.symmetry import is_polyhedral, symmetry_rotations
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
 from cryoinfer.physics.noise import radial_power
@@ -41,6 +41,10 @@ spread of picked and centred particles. Gauss-Newton may go beyond it."""
 _START_CELLS = 6.0
 """Fourier pixels of the start's radius per particle diameter: enough to break the
 symmetry of a blob, few enough for a grid of 15 degrees."""
+
+_POLYHEDRAL_START_CELLS = 11.0
+"""The same where the point group is that of a polyhedron: to a lower radius a shell of
+24 or 60 units looks alike from all sides (benchmarks/README.md, section 35)."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +302,9 @@ def define_problem(
 def start_radius(problem: Problem) -> int:
     """Return the Fourier radius of the first map."""
     share = 2 * problem.particle_radius_angstrom / problem.grid.length_angstrom
-    return max(5, min(problem.grid.box // 4, round(_START_CELLS / share)))
+    polyhedral = is_polyhedral(problem.symmetry_rotation)
+    cells = _POLYHEDRAL_START_CELLS if polyhedral else _START_CELLS
+    return max(5, min(problem.grid.box // 4, round(cells / share)))
 
 
 def initial_noise(problem: Problem) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from cryoinfer.errors import InputError
 from cryoinfer.geometry.rotations import geodesic_angle, random_rotations
 from cryoinfer.geometry.so3_grid import asymmetric_unit, rotation_grid
-from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.geometry.symmetry import is_polyhedral, symmetry_rotations
 
 SIZES = {
     "C1": 1, "C2": 2, "C4": 4, "C17": 17, "D1": 2, "D2": 4, "D7": 14,
@@ -118,3 +118,8 @@ def test_a_mate_of_every_pose_is_near_an_asymmetric_unit(name: str) -> None:
 def test_without_symmetry_the_unit_is_the_whole_grid() -> None:
     whole = rotation_grid(0)
     assert torch.equal(asymmetric_unit(0, symmetry_rotations("C1")), whole)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_polyhedra_are_t_o_and_i(name: str) -> None:
+    assert is_polyhedral(symmetry_rotations(name)) == (name[0] in "TOI")

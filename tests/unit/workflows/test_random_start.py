@@ -56,7 +56,7 @@ def start(
 ):
     generator = torch.Generator().manual_seed(seed)
     problem = define_problem(particles, "C1", None, 0.0, 0.0, generator)
-    config = RandomStartConfig(RADIUS, starts, iterations, minibatch=100)
+    config = RandomStartConfig(RADIUS, starts, iterations, minibatch=100, hottest=8.0)
     noise = initial_noise(problem)
     monitor = monitor or SilentMonitor()
     found = random_start(problem, noise, config, generator, monitor)
@@ -101,7 +101,7 @@ def test_the_best_start_goes_on(simulated) -> None:
 def test_sums_are_forgotten_as_iterations_go_on(simulated) -> None:
     generator = torch.Generator().manual_seed(0)
     problem = define_problem(simulated().particles, "C1", None, 0.0, 0.0, generator)
-    config = RandomStartConfig(RADIUS, 1, iterations=5, minibatch=100)
+    config = RandomStartConfig(RADIUS, 1, iterations=5, minibatch=100, hottest=8.0)
     rows = torch.arange(len(problem.particles))
     annealing = AnnealedExpectation(problem, initial_noise(problem), config, rows)
     now = annealing.begun(generator)
@@ -125,7 +125,7 @@ def test_mates_are_searched_once(simulated) -> None:
         generator = torch.Generator().manual_seed(0)
         particles = simulated().particles
         problem = define_problem(particles, symmetry, None, 0.0, 0.0, generator)
-        config = RandomStartConfig(RADIUS, 1, iterations=5, minibatch=100)
+        config = RandomStartConfig(RADIUS, 1, iterations=5, minibatch=100, hottest=8.0)
         rows = torch.arange(len(particles))
         made = AnnealedExpectation(problem, initial_noise(problem), config, rows)
         return len(made._grid.rotation)
