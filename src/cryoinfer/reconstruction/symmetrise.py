@@ -19,6 +19,9 @@ from cryoinfer.operations import Operation
 
 _ONE = np.float32(1.0)
 
+_SAME = 1e-6
+"""Entries of rotations that differ by less are the same but for rounding."""
+
 
 def symmetrise(accumulator: SliceAccumulator, rotations: Tensor) -> SliceAccumulator:
     """Return the sums of all images at all symmetry mates.
@@ -42,9 +45,28 @@ def symmetrise(accumulator: SliceAccumulator, rotations: Tensor) -> SliceAccumul
     scalars = torch.stack([weight, accumulator.own_weight()], -1)
     joined = torch.cat([torch.view_as_real(value), scalars], -1).contiguous()
     whole = replace(accumulator, sums=joined)
-    turned = _turn(whole, rotations[1:].to(joined))
-    turned[:, :, 0] *= 0.5
-    return replace(accumulator, sums=turned)
+    for factor in _factors(rotations):
+        whole = replace(whole, sums=_turn(whole, factor[1:].to(joined)))
+    whole.sums[:, :, 0] *= 0.5
+    return whole
+
+
+def _factors(rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two sets of rotations whose products t h are the group, each once.
+
+    The second are the group's own rotations h that take voxels to voxels: all of O,
+    twelve of I, four of D2. The first, t, are one of each coset of theirs. Sums are
+    interpolated at the first alone: 4 turns for the 59 of I, none for O.
+    """
+    rounded = rotations.round()
+    exact = rounded[(rotations - rounded).abs().amax((1, 2)) < _SAME]
+    left, chosen = rotations, []
+    while len(left) > 0:
+        chosen.append(left[0])
+        coset = left[0] @ exact.to(left)
+        apart = (left[:, None] - coset).abs().amax((2, 3)).amin(1)
+        left = left[apart > _SAME]
+    return torch.stack(chosen), exact
 
 
 def _reach(accumulator: SliceAccumulator) -> float:
@@ -113,6 +135,13 @@ def _add_turned(
                     z += offset
                     jx, jy, jz = np.int32(x), np.int32(y), np.int32(z)
                     dx, dy, dz = x - jx, y - jy, z - jz
+                    if dx == 0 and dy == 0 and dz == 0:
+                        corner = sums[jz, jy, jx]
+                        out[iz, iy, ix, 0] += corner[0]
+                        out[iz, iy, ix, 1] += sign * corner[1]
+                        out[iz, iy, ix, 2] += corner[2]
+                        out[iz, iy, ix, 3] += corner[3]
+                        continue
                     for step in range(8):
                         a, b, c = step & 1, (step >> 1) & 1, step >> 2
                         w = dx if a == 1 else _ONE - dx

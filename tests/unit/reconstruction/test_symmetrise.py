@@ -11,7 +11,7 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.operations import plain_only
 from cryoinfer.reconstruction.backproject import solve
-from cryoinfer.reconstruction.symmetrise import symmetrise
+from cryoinfer.reconstruction.symmetrise import _factors, symmetrise
 
 BOX, RADIUS, COUNT = 32, 12, 60
 
@@ -111,3 +111,17 @@ def test_plain_sums_are_the_compiled_ones(group: str, padding: float) -> None:
         plain = symmetrise(sums, mates).sums
     # Points within some 30 voxels are known to 2e-6 of one in single precision.
     assert relative_error(plain, found) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("group", "turns"),
+    [("C3", 3), ("D2", 1), ("D5", 5), ("T", 12), ("O", 1), ("I", 5)],
+)
+def test_the_group_is_its_factors(group: str, turns: int) -> None:
+    mates = symmetry_rotations(group)
+    first, exact = _factors(mates)
+    products = (first[:, None] @ exact).flatten(0, 1)
+    apart = (products[:, None] - mates).abs().amax((2, 3))
+    assert len(first) == turns
+    # One of each; entries of a product of five rotations are off by 1e-15.
+    assert torch.equal((apart < 1e-12).sum(0), torch.ones(len(mates)).long())
