@@ -136,6 +136,9 @@ class Optics(Indexable):
     phase_flipped : Tensor of bool, shape (n,)
         Whether the image has been multiplied by the sign of its CTF, up to that of
         ``scale``: it then shows the CTF's modulus, in the same noise.
+    ctf_premultiplied : Tensor of bool, shape (n,)
+        Whether the image has been multiplied by its CTF; it is divided by it where it
+        is read (:mod:`cryoinfer.physics.premultiplied`).
     beam_tilt_mrad : Tensor, shape (n, 2)
         Along x and y; coma, which turns phases
         (:mod:`cryoinfer.physics.aberrations`).
@@ -163,6 +166,7 @@ class Optics(Indexable):
     scale: Tensor
     group: Tensor
     phase_flipped: Tensor
+    ctf_premultiplied: Tensor
     beam_tilt_mrad: Tensor
     odd_zernike_radian: Tensor
     even_zernike_radian: Tensor
@@ -206,6 +210,7 @@ class Optics(Indexable):
             scale=one,
             group=torch.zeros(n, dtype=torch.int64),
             phase_flipped=torch.zeros(n, dtype=torch.bool),
+            ctf_premultiplied=torch.zeros(n, dtype=torch.bool),
             beam_tilt_mrad=torch.zeros(n, 2, dtype=torch.float64),
             odd_zernike_radian=torch.zeros(n, 0, dtype=torch.float64),
             even_zernike_radian=torch.zeros(n, 0, dtype=torch.float64),

@@ -17,6 +17,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import StackWriter
 from cryoinfer.io.replacing import replace_file
+from cryoinfer.physics.premultiplied import require_not_multiplied
 
 SMALLEST_BOX = 8
 
@@ -39,8 +40,10 @@ def plan_downsampling(
     Raises
     ------
     InputError
-        If the images are no larger than is asked for, or the box is odd.
+        If the images are no larger than is asked for, the box is odd, or they were
+        multiplied by their CTF.
     """
+    require_not_multiplied(particles.optics, "downsample")
     planned: list[PlannedShard] = []
     for old_box, old_size, rows in kinds_of(particles):
         side, new = old_box * old_size, box

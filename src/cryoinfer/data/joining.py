@@ -165,6 +165,7 @@ def _numbered(
             float(optics.cs_mm[row]),
             float(optics.amplitude_contrast[row]),
             float(optics.phase_flipped[row]),
+            float(optics.ctf_premultiplied[row]),
             *optics.beam_tilt_mrad[row].tolist(),
             *optics.magnification[row].flatten().tolist(),
         )

@@ -76,6 +76,17 @@ def check_optics(table: ParticleTable) -> list[Finding]:
         "note",
         "flipped phases: the modulus of the CTF is modelled",
     )
+    found += _count(
+        table.optics.ctf_premultiplied,
+        "note",
+        "been multiplied by their CTF: they are divided by it",
+    )
+    found += _count(
+        table.optics.ctf_premultiplied & table.optics.phase_flipped,
+        "error",
+        "flipped phases and a multiplication by their CTF at once, which is not "
+        "possible. Correct one of the two columns",
+    )
     optics = table.optics
     largest = float(
         torch.maximum(optics.defocus_u_angstrom, optics.defocus_v_angstrom).abs().max()

@@ -29,6 +29,7 @@ from cryoinfer.io.conventions.table import (
     require_ignorable,
 )
 from cryoinfer.io.mrc import StackFile
+from cryoinfer.physics.premultiplied import divided_by_ctf
 from cryoinfer.records import Optics, ParticleBatch, Pose
 
 
@@ -221,7 +222,7 @@ class Particles:
         return made.among(stored, some, places)
 
     def stored_images(self, index: Tensor) -> Tensor:
-        """Read images from disk as they are; particles white on black."""
+        """Read images from disk as recorded; particles white on black."""
         index = index.cpu()
         boxes = self.table.box[index].unique()
         if len(boxes) > 1:
@@ -234,7 +235,7 @@ class Particles:
         sign = self.table.sign[index]
         if bool((sign < 0).any()):
             images *= sign[:, None, None]
-        return images
+        return divided_by_ctf(images, self.table.optics[index])
 
     def batch(self, index: Tensor) -> ParticleBatch:
         """Read images, of one box, with their optics."""
@@ -339,9 +340,8 @@ class Particles:
         other one are written: images, CTF, pixel size, poses, half-sets, classes,
         the micrographs' names and results of this program.
 
-        Paths of stacks stay as they are where they lead to the stacks from the
-        folder of ``path`` or one above, and become relative to it otherwise. RELION
-        looks for them from the folder where it is started, the root of its project.
+        Paths of stacks stay as they are where they lead there from the folder of
+        ``path`` or one above; else they become relative. RELION has its project's.
 
         Raises
         ------

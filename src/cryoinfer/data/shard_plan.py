@@ -15,6 +15,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.resampling import cropped_images
 from cryoinfer.errors import InputError
 from cryoinfer.io.mrc_header import HEADER_BYTES
+from cryoinfer.physics.premultiplied import require_not_multiplied
 
 USUAL_MEMORY_BYTES = 250_000_000
 
@@ -127,8 +128,9 @@ def plan_shards(
     Raises
     ------
     InputError
-        If the images cannot be cropped as is asked.
+        If the images cannot be cropped as is asked, or were multiplied by their CTF.
     """
+    require_not_multiplied(particles.optics, "prepare")
     planned: list[PlannedShard] = []
     for box, pixel_size, rows in kinds_of(particles):
         crop = _crop(box, pixel_size, config)

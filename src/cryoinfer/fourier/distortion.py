@@ -26,6 +26,26 @@ def is_distorted(magnification: Tensor) -> bool:
     return bool((magnification != identity).any())
 
 
+def mapped_frequencies(
+    magnification: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return frequencies of images without distortion.
+
+    Parameters
+    ----------
+    magnification : Tensor, shape (n, 2, 2)
+    x, y : Tensor, shape (p,)
+        Of the images as they are.
+
+    Returns
+    -------
+    tuple of two Tensor, each of shape (n, p)
+    """
+    matrix = magnification.to(x)[..., None]
+    mapped = matrix[:, :, 0] * x + matrix[:, :, 1] * y
+    return mapped[:, 0], mapped[:, 1]
+
+
 def distorted_transform(images: Tensor, matrix: Tensor) -> Tensor:
     """Transform images at frequencies that a matrix maps theirs to.
 

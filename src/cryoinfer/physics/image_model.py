@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoinfer.fourier.distortion import distorted_transform, is_distorted
+from cryoinfer.fourier.distortion import (
+    distorted_transform,
+    is_distorted,
+    mapped_frequencies,
+)
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.interfaces import MovingStructure, Structure
 from cryoinfer.physics.aberrations import has_odd_aberrations, turned_phases
@@ -107,20 +111,13 @@ def _apply_ctf(
     if is_distorted(optics.magnification):
         # While a projection ends within the box; what the CTF spreads may not.
         images = _distorted(images, optics.magnification)
-        frequencies = _mapped(optics.magnification, *frequencies)
+        frequencies = mapped_frequencies(optics.magnification, *frequencies)
     ctf = evaluate_ctf(actual, *frequencies).unflatten(-1, y.shape)
     transform = image_to_fourier(images) * ctf
     if has_odd_aberrations(optics):
         turned = turned_phases(optics, *frequencies)
         transform = transform * turned.unflatten(-1, y.shape)
     return fourier_to_image(transform, box)
-
-
-def _mapped(magnification: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return frequencies of images without distortion, each of shape (n, p)."""
-    matrix = magnification.to(x)[..., None]
-    mapped = matrix[:, :, 0] * x + matrix[:, :, 1] * y
-    return mapped[:, 0], mapped[:, 1]
 
 
 def _distorted(images: Tensor, magnification: Tensor) -> Tensor:

@@ -92,7 +92,9 @@ class GaussianNoise:
         return spectrum[ring.clamp(max=spectrum.shape[0] - 1)]
 
 
-def radial_power(coefficients: Tensor, disc: FourierDisc) -> Tensor:
+def radial_power(
+    coefficients: Tensor, disc: FourierDisc, weight: Tensor | None = None
+) -> Tensor:
     """Average the power of Fourier coefficients over each ring.
 
     Parameters
@@ -100,6 +102,8 @@ def radial_power(coefficients: Tensor, disc: FourierDisc) -> Tensor:
     coefficients : Tensor, complex, shape (..., p)
         In the order of the disc.
     disc : FourierDisc
+    weight : Tensor, shape (..., p), optional
+        Of each coefficient in the mean; by default all count alike.
 
     Returns
     -------
@@ -109,12 +113,18 @@ def radial_power(coefficients: Tensor, disc: FourierDisc) -> Tensor:
         so that the result is a valid noise spectrum.
     """
     rows = coefficients.reshape(-1, coefficients.shape[-1])
-    power = torch.linalg.vector_norm(rows, dim=0).square() / rows.shape[0]
+    if weight is None:
+        power = torch.linalg.vector_norm(rows, dim=0).square() / rows.shape[0]
+        share = torch.ones_like(power)
+    else:
+        weights = weight.reshape(rows.shape)
+        power = (weights * rows.abs().square()).mean(0)
+        share = weights.mean(0)
     rings = int(disc.ring.max()) + 1
     ring = disc.ring.to(power.device)
     total = power.new_zeros(rings).index_add_(0, ring, power)
-    count = torch.bincount(ring, minlength=rings).clamp(min=1)
-    mean = total / count
+    count = power.new_zeros(rings).index_add_(0, ring, share)
+    mean = total / count.where(count > 0, 1.0)
     mean[0] = mean[1]
     return mean
 

@@ -24,6 +24,7 @@ from cryoinfer.inference.pose_search import GlobalSearch
 from cryoinfer.inference.projector import Projector, residual
 from cryoinfer.inference.search import SearchPlan
 from cryoinfer.interfaces import Monitor
+from cryoinfer.physics.premultiplied import noise_weight
 from cryoinfer.records import Indexable, Latents, Pose
 from cryoinfer.workflows.acquisition import is_usual, is_usual_power
 from cryoinfer.workflows.half_set_alignment import SAME_FRAME, align_half_sets
@@ -215,10 +216,12 @@ class ResidualPower:
         measured = measured[is_usual(batch.images[measured])]
         images = one.images.prefix(self._radius).select(measured)
         left = residual(one.projector, images, one.posterior.mode()[measured])
-        ring, power = images.disc.ring, left.abs().square().sum(0)
+        ring, weight = images.disc.ring, noise_weight(images.optics, images.ctf)
+        if weight is None:
+            weight = torch.ones_like(images.ctf)
+        power = (weight * left.abs().square()).sum(0)
         self._sum[one.group].index_add_(0, ring, power)
-        count = torch.full_like(power, float(len(left)))
-        self._count[one.group].index_add_(0, ring, count)
+        self._count[one.group].index_add_(0, ring, weight.sum(0))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -228,7 +231,7 @@ class ResidualPower:
     def mean(self) -> tuple[Tensor, ...]:
         """Return the mean power per optics group, each shape (rings,), on the CPU."""
         return tuple(
-            (s / c.clamp(min=1)).cpu()
+            (s / c.where(c > 0, 1.0)).cpu()
             for s, c in zip(self._sum, self._count, strict=True)
         )
 

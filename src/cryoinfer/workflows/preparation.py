@@ -30,6 +30,7 @@ from cryoinfer.inference.whitening import (
 )
 from cryoinfer.interfaces import Monitor
 from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
+from cryoinfer.physics.premultiplied import noise_weight
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.acquisition import AcquisitionStatistics, is_usual
 from cryoinfer.workflows.image_sources import readable
@@ -363,16 +364,16 @@ class _CalibrationSubset:
         """Return the power that the map leaves of the prepared images, by ring."""
         images, mode = self._inferred(preparation)
         left = residual(self.trained.projector, images, mode)
-        ratio = radial_power(left, images.disc)
+        counted = noise_weight(images.optics, images.ctf)
+        ratio = radial_power(left, images.disc, counted)
         rings = torch.arange(len(preparation.noise_power)).clamp(max=len(ratio) - 1)
         return preparation.noise_power * ratio[rings]
 
     def _inferred(self, preparation: Preparation) -> tuple[WhitenedImages, Latents]:
         trained = self.trained
         images = preparation.whitened(self.batch, trained.encoder.grid, self.seed)
-        found = trained.semi_amortized().infer(
-            images, trained.projector, trained.prior, None
-        )
+        way = trained.semi_amortized()
+        found = way.infer(images, trained.projector, trained.prior, None)
         return images, found.mode()
 
 
@@ -391,9 +392,9 @@ def _tell(
         done.insert(0, f"resampled to {way.box} of {way.pixel_size_angstrom:.4g} A")
     if one.amplitude != 1:
         done.append(f"their signal taken to be {one.amplitude:.3g} times as strong")
-    found = f"{box} pixels of {pixel_size:.4g} A"
     learned = f"{grid.box} of {grid.pixel_size_angstrom:.4g} A"
+    found = [f"{box} pixels of {pixel_size:.4g} A", *differences]
     monitor.message(
-        f"Optics group {group + 1}, {', '.join([found, *differences])}, is not one "
+        f"Optics group {group + 1}, {', '.join(found)}, is not one "
         f"that the encoder learned ({learned}): {', '.join(done)}."
     )

@@ -15,7 +15,9 @@ from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.symmetry import is_polyhedral, symmetry_rotations
 from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.whitening import ReferenceGrid, require_finite
+from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.physics.noise import radial_power
+from cryoinfer.physics.premultiplied import noise_weight, require_ctf_kept
 from cryoinfer.records import Optics, ParticleBatch
 from cryoinfer.results.refined_optics import RefinedOptics
 from cryoinfer.workflows.acquisition import is_usual
@@ -134,7 +136,17 @@ class Problem:
         return replace(self, device=torch.device(device))
 
     def refining(self, terms: OpticsTerms) -> Self:
-        """Return the problem whose optics are refined too."""
+        """Return the problem whose optics are refined too.
+
+        Raises
+        ------
+        InputError
+            If the CTF is that which images were multiplied by.
+        """
+        if terms.magnification or terms.astigmatism:
+            require_ctf_kept(
+                self.particles.optics, "their astigmatism or magnification"
+            )
         return replace(self, optics_terms=terms)
 
     def seen_through(self, optics: RefinedOptics | None) -> Self:
@@ -264,8 +276,11 @@ def define_problem(
     Raises
     ------
     InputError
-        If the diameter does not fit into the box.
+        If the diameter does not fit into the box, or the defocus of images that were
+        multiplied by their CTF is in question.
     """
+    if defocus_sd_angstrom > 0:
+        require_ctf_kept(particles.optics, "their defocus")
     n = len(particles)
     grid = ReferenceGrid(particles.box, particles.pixel_size_angstrom)
     diameter = particle_diameter_angstrom or _DIAMETER_OF_BOX * grid.length_angstrom
@@ -330,7 +345,8 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
             box = batch.images.shape[-1]
             disc = FourierDisc.of_box(box, box // 2 - 1, problem.device)
             coefficients = disc.gather(image_to_fourier(batch.images))
-            powers.append(radial_power(coefficients, disc) * len(batch))
+            weight = _noise_weight(batch.optics, disc)
+            powers.append(radial_power(coefficients, disc, weight) * len(batch))
         spectrum = torch.stack(powers).sum(0).cpu() / counted
         if not bool((spectrum > 0).all()):
             raise InputError(
@@ -339,6 +355,14 @@ def initial_noise(problem: Problem) -> tuple[Tensor, ...]:
             )
         spectra.append(spectrum.float())
     return tuple(spectra)
+
+
+def _noise_weight(optics: Optics, disc: FourierDisc) -> Tensor | None:
+    """Return how much coefficients of images count, None where all count alike."""
+    if not bool(optics.ctf_premultiplied.any()):
+        return None
+    step = 1 / (disc.box * float(optics.pixel_size_angstrom[0]))
+    return noise_weight(optics, evaluate_ctf(optics, disc.kx * step, disc.ky * step))
 
 
 def _choose_noise_rows(group: Tensor, generator: torch.Generator) -> Tensor:

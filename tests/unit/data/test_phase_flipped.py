@@ -1,12 +1,14 @@
-"""Images whose phases were flipped show the modulus of the CTF."""
+"""Images whose phases were flipped, or that were multiplied by their CTF."""
 
 import numpy as np
 import pytest
 import torch
 
 from cryoinfer.data.check import check
+from cryoinfer.data.downsampling import plan_downsampling
 from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
+from cryoinfer.data.shard_plan import PreparationConfig, plan_shards
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError, UnsupportedError
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
@@ -15,6 +17,7 @@ from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.io.mrc import StackWriter, read_map
 from cryoinfer.io.star import text_column
 from cryoinfer.physics.ctf import evaluate_ctf
+from cryoinfer.workflows.problem import OpticsTerms, define_problem
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 
 N, BOX, PIXEL = 200, 24, 4.0
@@ -90,15 +93,59 @@ def test_flipped_and_other_particles_have_groups_of_their_own(simulated, tmp_pat
     assert again.group.tolist() == [0] * N + [1] * N
 
 
-def test_multiplied_images_are_refused_and_nothing_offered(simulated, tmp_path):
-    path = tmp_path / "multiplied.star"
-    text = (simulated / "flipped.star").read_text()
-    path.write_text(text.replace("DataArePhaseFlipped", "DataAreCtfPremultiplied"))
-    with pytest.raises(UnsupportedError, match="Extract the particles again") as error:
-        Particles.load(path, datadir=simulated)
+def relabelled(folder, name, label, text=None):
+    """Write the particles with another column in place of that of flipped phases."""
+    text = text or (folder / "flipped.star").read_text()
+    (folder / name).write_text(text.replace("rlnCtfDataArePhaseFlipped", label))
+    return folder / name
+
+
+def test_multiplied_images_are_read_noted_and_kept(simulated, tmp_path):
+    path = relabelled(simulated, "multiplied.star", "rlnCtfDataAreCtfPremultiplied")
+    particles = Particles.load(path)
+    assert particles.optics.ctf_premultiplied.all()
+    assert any("multiplied by their CTF" in f.message for f in check(path))
+    particles.select(torch.arange(5)).save(tmp_path / "again.star")
+    again = Particles.load(tmp_path / "again.star")
+    assert again.optics.ctf_premultiplied.tolist() == [True] * 5
+    plain = Particles.load(simulated / "truth.star")
+    both = join([particles, plain]).particles.optics
+    assert both.ctf_premultiplied.tolist() == [True] * N + [False] * N
+    assert both.group.tolist() == [0] * N + [1] * N
+
+
+def test_what_cannot_be_done_with_multiplied_images_is_refused(simulated, tmp_path):
+    path = relabelled(simulated, "refused.star", "rlnCtfDataAreCtfPremultiplied")
+    particles = Particles.load(path)
+    with pytest.raises(InputError, match=r"a \.cs table cannot say"):
+        particles.save(tmp_path / "again.cs")
+    with pytest.raises(InputError, match="prepare cannot use images"):
+        plan_shards(particles, PreparationConfig())
+    with pytest.raises(InputError, match="downsample cannot use images"):
+        plan_downsampling(particles, 12, None, "a")
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(InputError, match="their defocus must stay"):
+        define_problem(particles, "C1", None, None, 100.0, generator)
+    problem = define_problem(particles, "C1", None, None, 0.0, generator)
+    with pytest.raises(InputError, match="astigmatism or magnification must stay"):
+        problem.refining(OpticsTerms(astigmatism=True))
+
+
+def test_images_cannot_be_flipped_and_multiplied(simulated):
+    particles = Particles.load(simulated / "flipped.star")
+    source = particles.source
+    label = "rlnCtfDataAreCtfPremultiplied"
+    column = {label: text_column(np.ones(len(source.optics)), "%d")}
+    star = source.star.with_block(source.optics, source.optics.with_columns(column))
+    type(source)(star).write(simulated / "both.star")
+    with pytest.raises(InputError, match="flipped phases and a multiplication"):
+        Particles.load(simulated / "both.star")
+
+
+def test_a_multiplication_without_a_ctf_is_refused(simulated):
+    text = (simulated / "flipped.star").read_text().replace("rlnDefocusU", "rlnOther")
+    label = "rlnCtfDataAreCtfPremultiplied"
+    path = relabelled(simulated, "without.star", label, text)
+    with pytest.raises(UnsupportedError, match="Add the CTF") as error:
+        Particles.load(path)
     assert "--ignore" not in str(error.value)
-    with pytest.raises(InputError, match="Cannot ignore ctf-premultiplied"):
-        Particles.load(path, datadir=simulated, ignore=["ctf-premultiplied"])
-    found = [f for f in check(path, datadir=simulated) if f.severity == "error"]
-    assert len(found) == 1
-    assert "--ignore" not in found[0].message

@@ -354,13 +354,9 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
     Raises
     ------
     InputError
-        If phases were flipped, or aberrations are some that a table cannot tell of.
+        If phases were flipped or images multiplied by their CTF, or aberrations are
+        some that a table cannot tell of.
     """
-    if bool(table.optics.phase_flipped.any()):
-        raise InputError(
-            "Phases of these images were flipped, which a .cs table cannot say. Write "
-            "them as .star, or extract them again without."
-        )
     optics, images, n = table.optics, table.images, len(table)
     sign = torch.where(optics.scale < 0, -table.sign.double(), table.sign.double())
     optics = replace(optics, scale=optics.scale.abs())

@@ -80,8 +80,18 @@ def aberration_fields(optics: Optics) -> dict[str, NDArray[Any]]:
     Raises
     ------
     InputError
-        If there are aberrations that a table cannot tell of.
+        If there are aberrations that a table cannot tell of, phases were flipped, or
+        images multiplied by their CTF.
     """
+    for done, what in (
+        (optics.phase_flipped, "had their phases flipped"),
+        (optics.ctf_premultiplied, "were multiplied by their CTF"),
+    ):
+        if bool(done.any()):
+            raise InputError(
+                f"These images {what}, which a .cs table cannot say. Write them as "
+                ".star, or extract them again without."
+            )
     first, others = optics.odd_zernike_radian[:, :2], optics.odd_zernike_radian[:, 2:]
     if bool(others.any() or optics.even_zernike_radian.any()):
         raise InputError(

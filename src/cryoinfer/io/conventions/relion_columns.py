@@ -17,6 +17,7 @@ IMAGE = "rlnImageName"
 GROUP = "rlnOpticsGroup"
 PIXEL_SIZE = "rlnImagePixelSize"
 PHASE_FLIPPED = "rlnCtfDataArePhaseFlipped"
+PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 
 
 def optics_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:
@@ -35,6 +36,8 @@ def optics_columns(table: ParticleTable) -> dict[str, NDArray[Any]]:
     }
     if bool(head.phase_flipped.any()):
         columns[PHASE_FLIPPED] = text_column(head.phase_flipped.numpy(), "%d")
+    if bool(head.ctf_premultiplied.any()):
+        columns[PREMULTIPLIED] = text_column(head.ctf_premultiplied.numpy(), "%d")
     return columns | aberration_columns(head)
 
 

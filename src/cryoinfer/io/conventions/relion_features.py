@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from cryoinfer.io.conventions.relion_aberrations import BEAM_TILT, EVEN, ODD
+from cryoinfer.io.conventions.relion_columns import PREMULTIPLIED
 from cryoinfer.io.conventions.table import Feature, feature
 from cryoinfer.io.star import StarBlock
 
 # Label, the value that asks for nothing, and the name of what another one asks for.
-_NEUTRAL = (
-    ("rlnCtfDataAreCtfPremultiplied", 0.0, "ctf-premultiplied"),
-    ("rlnImageDimensionality", 2.0, "subtomograms"),
+_NEUTRAL = (("rlnImageDimensionality", 2.0, "subtomograms"),)
+_OF_THE_CTF = (
+    *((label, "aberrations") for label in (*BEAM_TILT, ODD, EVEN)),
+    (PREMULTIPLIED, "ctf-premultiplied"),
 )
-_OF_THE_CTF = (*BEAM_TILT, ODD, EVEN)
 _TOMOGRAPHY = ("rlnTomoName", "rlnCtfImage")
 _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -25,10 +26,10 @@ def unsupported_in_relion(blocks: Sequence[StarBlock], has_ctf: bool) -> list[Fe
     for label, neutral, name in _NEUTRAL:
         if any(_differs(block, label, neutral) for block in blocks):
             causes.setdefault(name, []).append(f"{label} is not {neutral:g}")
-    for label in () if has_ctf else _OF_THE_CTF:
+    for label, name in () if has_ctf else _OF_THE_CTF:
         if any(_differs(block, label, 0.0) for block in blocks):
             where = f"{label} is not 0, and there is no rlnDefocusU"
-            causes.setdefault("aberrations", []).append(where)
+            causes.setdefault(name, []).append(where)
     for label in _TOMOGRAPHY:
         if any(label in block for block in blocks):
             causes.setdefault("subtomograms", []).append(f"a column {label}")

@@ -20,7 +20,12 @@ from cryoinfer.io.conventions.relion_aberrations import (
     coefficient_lists,
     without_coma,
 )
-from cryoinfer.io.conventions.relion_columns import GROUP, PHASE_FLIPPED, PIXEL_SIZE
+from cryoinfer.io.conventions.relion_columns import (
+    GROUP,
+    PHASE_FLIPPED,
+    PIXEL_SIZE,
+    PREMULTIPLIED,
+)
 from cryoinfer.io.conventions.table import (
     MICROSCOPE_OPTIONS,
     group_numbers,
@@ -183,6 +188,7 @@ class RelionRows:
             "rlnImageSize": box,
             **{MICROSCOPE[name]: getattr(optics, name).numpy() for name in MICROSCOPE},
             PHASE_FLIPPED: optics.phase_flipped.numpy(),
+            PREMULTIPLIED: optics.ctf_premultiplied.numpy(),
             **self._aberrations_of_groups(),
         }
         if self.optics is not None:
@@ -313,6 +319,7 @@ class RelionRows:
             bfactor_angstrom2=as_tensor(self.numbers("rlnCtfBfactor", 0.0)),
             scale=as_tensor(self.numbers("rlnCtfScalefactor", 1.0)),
             phase_flipped=as_tensor(self.numbers(PHASE_FLIPPED, 0.0)) != 0,
+            ctf_premultiplied=as_tensor(self.numbers(PREMULTIPLIED, 0.0)) != 0,
         )
 
     def _radians(self, label: str) -> Tensor:

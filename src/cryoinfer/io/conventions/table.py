@@ -301,14 +301,13 @@ class Feature:
 
 FEATURES = {
     "aberrations": "aberrations that cannot be modelled",
-    "ctf-premultiplied": "images already multiplied by their CTF",
+    "ctf-premultiplied": "images multiplied by a CTF that it does not have",
     "subtomograms": "subtomograms or tilt series, not single particles",
 }
 """Name and meaning of all that is recognised and not modelled."""
 
 _CURES = {
-    "ctf-premultiplied": "Extract the particles again without the multiplication: the "
-    "noise of such images is another one at every defocus.",
+    "ctf-premultiplied": "Add the CTF that they were multiplied by.",
     "subtomograms": "Such data cannot be used.",
 }
 """Of what cannot be ignored, since results would be wrong rather than less sharp."""

@@ -1,0 +1,123 @@
+"""Images that were multiplied by their CTF, brought back to what the microscope saw.
+
+RELION multiplies so when it extracts particles: ``y = CTF (CTF X + noise)``. Divided by
+the CTF, such images have the noise and the likelihood of those before: inference sees
+``y CTF`` and ``CTF^2`` alone, and neither changes. Where the CTF is nearly 0, nothing
+was kept: there the image is divided by no less than :data:`LEAST`.
+
+Images that were cut out of larger ones after the multiplication hold at the zeros of
+the CTF what lies beside them. Their noise is therefore measured by
+:func:`noise_weight`, in which these count little.
+"""
+
+import torch
+from torch import Tensor
+
+from cryoinfer.errors import InputError
+from cryoinfer.fourier.distortion import is_distorted, mapped_frequencies
+from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
+from cryoinfer.physics.ctf import evaluate_ctf
+from cryoinfer.records import Optics
+
+LEAST = 0.1
+"""Smallest modulus of the CTF that images are divided by: what lies below has 0.04 % of
+the information, the integral of the CTF's square up to it."""
+
+
+def divided_by_ctf(images: Tensor, optics: Optics) -> Tensor:
+    """Return images of which those that were multiplied by their CTF are divided by it.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, box, box)
+    optics : Optics
+        Of the same particles, all of one pixel size.
+
+    Returns
+    -------
+    Tensor, shape (n, box, box)
+    """
+    rows = torch.nonzero(optics.ctf_premultiplied).squeeze(1)
+    if not len(rows):
+        return images
+    box, own = images.shape[-1], optics[rows]
+    size = float(own.pixel_size_angstrom[0])
+    y, x = torch.meshgrid(
+        torch.fft.fftfreq(box, size, dtype=images.dtype),
+        torch.fft.rfftfreq(box, size, dtype=images.dtype),
+        indexing="ij",
+    )
+    frequencies = x.flatten(), y.flatten()
+    if is_distorted(own.magnification):
+        frequencies = mapped_frequencies(own.magnification, *frequencies)
+    ctf = evaluate_ctf(own, *frequencies).unflatten(-1, y.shape)
+    divisor = torch.where(ctf < 0, ctf.clamp(max=-LEAST), ctf.clamp(min=LEAST))
+    divided = images.clone()
+    divided[rows] = fourier_to_image(image_to_fourier(images[rows]) / divisor, box)
+    return divided
+
+
+def require_ctf_kept(optics: Optics, what: str) -> None:
+    """Refuse to refine the CTF of images that were multiplied by it.
+
+    A file with another CTF would say that they were multiplied by that one.
+
+    Parameters
+    ----------
+    optics : Optics
+    what : str
+        Of the CTF, that is to be refined.
+
+    Raises
+    ------
+    InputError
+    """
+    if bool(optics.ctf_premultiplied.any()):
+        raise InputError(
+            f"The images were multiplied by their CTF, so that {what} must stay what "
+            "the file has: it is what they are divided by. Leave the refinement of it "
+            "out, or extract the particles again without the multiplication."
+        )
+
+
+def require_not_multiplied(optics: Optics, what: str) -> None:
+    """Refuse what images that were multiplied by their CTF are not fit for.
+
+    Parameters
+    ----------
+    optics : Optics
+    what : str
+        That needs other images.
+
+    Raises
+    ------
+    InputError
+    """
+    if bool(optics.ctf_premultiplied.any()):
+        raise InputError(
+            f"{what} cannot use images that were multiplied by their CTF "
+            "(rlnCtfDataAreCtfPremultiplied). Extract the particles again without the "
+            "multiplication."
+        )
+
+
+def noise_weight(optics: Optics, ctf: Tensor) -> Tensor | None:
+    """Return how much each coefficient counts where the noise is measured, (n, p).
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    ctf : Tensor, shape (n, p)
+        Or multiples of it that are the same all over a ring.
+
+    Returns
+    -------
+    Tensor, shape (n, p), or None
+        The CTF's square for images that were multiplied by it, 1 for others; None where
+        there are only others.
+    """
+    if not bool(optics.ctf_premultiplied.any()):
+        return None
+    multiplied = optics.ctf_premultiplied.to(ctf.device)[:, None]
+    return torch.where(multiplied, ctf.square(), torch.ones_like(ctf))
