@@ -14,6 +14,10 @@ from torch import Tensor
 
 R = TypeVar("R", bound="Indexable")
 
+COMA = (3, 4)
+"""Places in ``odd_zernike_radian`` of what a beam tilt makes, along y and x (m = -1 and
+1 of n = 3)."""
+
 
 @dataclass(frozen=True)
 class Indexable:

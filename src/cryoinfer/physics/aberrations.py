@@ -22,10 +22,7 @@ from torch import Tensor
 
 from cryoinfer.physics.ctf import CS_ANGSTROM_PER_MM, electron_wavelength_angstrom
 from cryoinfer.physics.zernike import odd_polynomials
-from cryoinfer.records import Optics
-
-COMA = (3, 4)
-"""Odd coefficients that a beam tilt makes, along y and x (m = -1 and 1 of n = 3)."""
+from cryoinfer.records import COMA, Optics
 
 
 def coma_radian_angstrom3(optics: Optics) -> Tensor:

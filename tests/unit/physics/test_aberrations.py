@@ -10,13 +10,13 @@ from torch import Tensor
 from cryoinfer.fourier.transform import image_to_fourier
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.whitening import ReferenceGrid, whiten
-from cryoinfer.physics.aberrations import COMA, odd_phase, turned_phases
+from cryoinfer.physics.aberrations import odd_phase, turned_phases
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.physics.structures.volume import VoxelVolume
 from cryoinfer.physics.zernike import even_order, odd_order, zernike
-from cryoinfer.records import Latents, Optics, ParticleBatch, Pose
+from cryoinfer.records import COMA, Latents, Optics, ParticleBatch, Pose
 
 BOX, PIXEL = 16, 2.0
 TILT_MRAD = (0.6, -0.8)

@@ -16,14 +16,13 @@ from torch import Tensor
 from cryoinfer.errors import InputError
 from cryoinfer.io.star import text_column
 from cryoinfer.io.star_text import STRING
-from cryoinfer.records import Optics
+from cryoinfer.records import COMA, Optics
 
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
 ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
 MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
 NEUTRAL = {"rlnMagMat00": "1", "rlnMagMat11": "1", ODD: "[]", EVEN: "[]"}
 """What says nothing; of other columns it is 0."""
-_COMA = (3, 4)  # of the odd coefficients
 _LARGEST = 1e12
 """Radian: what files hold beyond it is no coefficient."""
 
@@ -65,7 +64,7 @@ def _numbers(label: str, word: str) -> list[float]:
 def without_coma(odd: Tensor) -> Tensor:
     """Return odd coefficients but those whose part a beam tilt takes."""
     kept = odd.clone()
-    kept[:, _COMA[0] : _COMA[1] + 1] = 0
+    kept[:, COMA[0] : COMA[1] + 1] = 0
     return kept
 
 
