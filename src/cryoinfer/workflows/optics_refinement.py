@@ -7,7 +7,7 @@ through it.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -210,57 +210,81 @@ def _astigmatism_words(found: RefinedOptics) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _GroupFound:
+    """What was found of a term of one group.
+
+    Attributes
+    ----------
+    words : str
+    values : dict of str to Tensor
+        Fields of :class:`RefinedOptics`; none where the term is left alone.
+    change : float
+        The largest, in sds.
+    """
+
+    words: str
+    values: dict[str, Tensor] = field(default_factory=dict)
+    change: float = 0.0
+
+
 def _estimated(
     problem: Problem, sums: OpticsSums, before: RefinedOptics, radius: int
 ) -> tuple[RefinedOptics, float, list[str]]:
     """Return what was found, its largest change in sds, and words about it."""
     terms, found, changes, said = problem.optics_terms, before, [0.0], []
     edge = radius / problem.grid.length_angstrom
+    lever = 2 * math.pi * edge * problem.particle_radius_angstrom
     optics = problem.optics
     for group, one in sums.groups.items():
         own = optics[torch.nonzero(optics.group == group)[0]]
-        place = f"optics group {group + 1}"
+        of_group = []
         if terms.beam_tilt:
-            new = _tilt(one.phases, own, edge)
-            if new is None:
-                said.append(f"{place}: too little data for a beam tilt, left alone")
-            else:
-                changes.append(
-                    float(((new[0] - own.beam_tilt_mrad[0]) / new[1]).abs().max())
-                )
-                said.append(f"{place}: beam tilt {_pair(*new, 3)} mrad")
-                found = found.with_group(
-                    group, beam_tilt_mrad=new[0], beam_tilt_sd_mrad=new[1]
-                )
+            of_group.append(_tilt(one.phases, own, edge))
         if terms.magnification:
-            stretch = estimate_magnification(one.stretch)
-            lever = 2 * math.pi * edge * problem.particle_radius_angstrom
-            if stretch is None or not bool(
-                (stretch.sd * lever < _LARGEST_PHASE_SD_RADIAN).all()
-            ):
-                said.append(
-                    f"{place}: too little data for an anisotropic magnification, "
-                    "left alone"
-                )
-                continue
-            changes.append(float((stretch.stretch / stretch.sd).abs().max()))
-            matrix = stretch.matrix @ own.magnification[0]
-            said.append(f"{place}: {_magnification_words(matrix, stretch.sd)}")
-            found = found.with_group(group, magnification=matrix, stretch_sd=stretch.sd)
+            of_group.append(_magnification(one.stretch, own, lever))
+        for new in of_group:
+            changes.append(new.change)
+            said.append(f"optics group {group + 1}: {new.words}")
+            found = found.with_group(group, **new.values)
     return found, max(changes), said
 
 
-def _tilt(sums: PhaseSums, optics: Optics, edge: float) -> tuple[Tensor, Tensor] | None:
-    """Return the tilt of a group and its sd in mrad, None where it does not show."""
+def _tilt(sums: PhaseSums, optics: Optics, edge: float) -> _GroupFound:
+    """Return the tilt of a group, where it shows."""
     one = replace(optics, beam_tilt_mrad=torch.ones(1, 2, dtype=torch.float64))
     radian_per_mrad = coma_radian_angstrom3(one)[0].abs() * edge**3
+    alone = _GroupFound("too little data for a beam tilt, left alone")
     if not bool(radian_per_mrad.any()) or not bool(sums.power.any()):
-        return None
+        return alone
     found = estimate_beam_tilt(sums)
-    if not bool((found.sd_mrad * radian_per_mrad < _LARGEST_PHASE_SD_RADIAN).all()):
-        return None
+    sd = found.sd_mrad
+    if not bool((sd * radian_per_mrad < _LARGEST_PHASE_SD_RADIAN).all()):
+        return alone
     # Odd coefficients of coma give way to the tilt.
-    return found.beam_tilt_mrad + coma_as_tilt_mrad(optics)[0], found.sd_mrad
+    tilt = found.beam_tilt_mrad + coma_as_tilt_mrad(optics)[0]
+    return _GroupFound(
+        f"beam tilt {_pair(tilt, sd, 3)} mrad",
+        {"beam_tilt_mrad": tilt, "beam_tilt_sd_mrad": sd},
+        float(((tilt - optics.beam_tilt_mrad[0]) / sd).abs().max()),
+    )
+
+
+def _magnification(
+    sums: MagnificationSums, optics: Optics, lever: float
+) -> _GroupFound:
+    """Return the magnification of a group, where it shows."""
+    found = estimate_magnification(sums)
+    if found is None or not bool((found.sd * lever < _LARGEST_PHASE_SD_RADIAN).all()):
+        return _GroupFound(
+            "too little data for an anisotropic magnification, left alone"
+        )
+    matrix = found.matrix @ optics.magnification[0]
+    return _GroupFound(
+        _magnification_words(matrix, found.sd),
+        {"magnification": matrix, "stretch_sd": found.sd},
+        float((found.stretch / found.sd).abs().max()),
+    )
 
 
 def _pair(values: Tensor, sd: Tensor, digits: int) -> str:
