@@ -24,6 +24,7 @@ from cryoinfer.cli.map_commands import (
 )
 from cryoinfer.cli.map_options import MapPixelSize, ParticleMask
 from cryoinfer.cli.optics_options import (
+    RefineAberrations,
     RefineAstigmatism,
     RefineBeamTilt,
     RefineMagnification,
@@ -214,6 +215,7 @@ def refine(
     refine_beam_tilt: RefineBeamTilt = False,
     refine_magnification: RefineMagnification = False,
     refine_astigmatism: RefineAstigmatism = False,
+    refine_aberrations: RefineAberrations = False,
     reading: ParticleOptions = AS_WRITTEN,
     threads: opt.Threads = None,
     device: opt.Device = "auto",
@@ -240,6 +242,7 @@ def refine(
             refine_beam_tilt=refine_beam_tilt,
             refine_magnification=refine_magnification,
             refine_astigmatism=refine_astigmatism,
+            refine_aberrations=refine_aberrations,
             reading=reading,
             threads=threads,
             device=device,

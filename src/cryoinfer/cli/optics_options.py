@@ -12,6 +12,12 @@ if TYPE_CHECKING:  # they import PyTorch, for which none waits until it must
     from cryoinfer.workflows.problem import OpticsTerms
 
 _PANEL = "Particle"
+_TERMS = (
+    "refine_beam_tilt",
+    "refine_magnification",
+    "refine_astigmatism",
+    "refine_aberrations",
+)
 
 RefineBeamTilt = Annotated[
     bool,
@@ -44,6 +50,16 @@ RefineAstigmatism = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+RefineAberrations = Annotated[
+    bool,
+    typer.Option(
+        "--refine-aberrations",
+        metavar="",
+        help="Refine beam tilt, trefoil and symmetric aberrations up to the fourth "
+        "order (Cs, tetrafoil) of each optics group between iterations.",
+        rich_help_panel=_PANEL,
+    ),
+]
 
 
 def optics_terms(options: "RunOptions") -> "OpticsTerms":
@@ -54,6 +70,7 @@ def optics_terms(options: "RunOptions") -> "OpticsTerms":
         options.refine_beam_tilt,
         options.refine_magnification,
         options.refine_astigmatism,
+        options.refine_aberrations,
     )
 
 
@@ -64,11 +81,7 @@ def require_refinable(options: "RunOptions", particles: "Particles") -> None:
     ------
     InputError
     """
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in ("refine_beam_tilt", "refine_magnification", "refine_astigmatism")
-        if getattr(options, name)
-    ]
+    given = [f"--{name.replace('_', '-')}" for name in _TERMS if getattr(options, name)]
     if given and options.method != "search":
         raise InputError(
             f"{given[0]} goes with --method search, found --method {options.method}. "

@@ -33,6 +33,7 @@ _TAKEN_BY: dict[str, tuple[Workflow, ...]] = {
     "refine_beam_tilt": ("refine",),
     "refine_magnification": ("refine",),
     "refine_astigmatism": ("refine",),
+    "refine_aberrations": ("refine",),
 }
 """Options that not every workflow has."""
 
@@ -66,7 +67,8 @@ class RunOptions:
         Random starts of an ab initio run.
     defocus_error : float
         Sd of the error of the given defoci in angstrom; 0 takes them as known.
-    refine_beam_tilt, refine_magnification, refine_astigmatism : bool
+    refine_beam_tilt, refine_magnification : bool
+    refine_astigmatism, refine_aberrations : bool
     seed : int
     threads : int or None
         None for all cores that the process may use.
@@ -93,6 +95,7 @@ class RunOptions:
     refine_beam_tilt: bool = False
     refine_magnification: bool = False
     refine_astigmatism: bool = False
+    refine_aberrations: bool = False
     seed: int = 0
     threads: int | None = None
     device: DeviceName = "auto"

@@ -1,13 +1,13 @@
-"""Beam tilt from images at known poses: what phases are left between them and a map.
+"""Odd aberrations from images at known poses: what phases are left to a map.
 
-A tilt turns the coefficients of all images of an optics group alike, so that two sums
-over particles, ``sum of conj(prediction) * image`` and ``sum of |prediction|^2``, hold
-all that they say of it. With the phase ``B theta`` the log-likelihood is
-``2 Re sum exp(-i B theta) cross``. Gauss-Newton maximises it, from low frequencies,
-where no phase is beyond half a turn, to high ones. The inverse of its Fisher
-information ``2 B^T power B`` is the Cramer-Rao bound. Shifts of all images, which poses
-that were found with a wrong tilt hold as well, are fitted along (Zivanov, Nakane and
-Scheres 2020).
+A beam tilt, or trefoil, turns the coefficients of all images of an optics group alike,
+so that two sums over particles, ``sum of conj(prediction) * image`` and ``sum of
+|prediction|^2``, hold all that they say of it. With the phase ``B theta`` the
+log-likelihood is ``2 Re sum exp(-i B theta) cross``. Gauss-Newton maximises it, from
+low frequencies, where no phase is beyond half a turn, to high ones. The inverse of its
+Fisher information ``2 B^T power B`` is the Cramer-Rao bound. Shifts of all images,
+which poses that were found with a wrong tilt hold as well, are fitted along (Zivanov,
+Nakane and Scheres 2020).
 """
 
 import math
@@ -20,7 +20,8 @@ from torch import Tensor
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
-from cryoinfer.physics.aberrations import coma_radian_angstrom3
+from cryoinfer.physics.aberrations import TREFOIL, coma_radian_angstrom3
+from cryoinfer.physics.zernike import odd_order, zernike
 from cryoinfer.records import Latents, Optics
 
 _REACHES = (0.4, 0.55, 0.7, 0.85, 1.0)
@@ -99,7 +100,7 @@ class PhaseSums:
 
 @dataclass(frozen=True)
 class TiltEstimate:
-    """A beam tilt, and how well it is known.
+    """A beam tilt, trefoil, and how well they are known.
 
     Attributes
     ----------
@@ -108,21 +109,28 @@ class TiltEstimate:
     shift_angstrom : Tensor of float64, shape (2,)
         By which all images lie off their predictions.
     sd_mrad : Tensor of float64, shape (2,)
-        The Cramer-Rao bound at the estimate, the shifts unknown.
+        The Cramer-Rao bound at the estimate, all else unknown that is found.
+    trefoil_radian, trefoil_sd_radian : Tensor of float64, shape (2,) or (0,)
+        Found beyond that of the optics, coefficients of ``TREFOIL``; none where it is
+        not looked for.
     """
 
     beam_tilt_mrad: Tensor
     shift_angstrom: Tensor
     sd_mrad: Tensor
+    trefoil_radian: Tensor
+    trefoil_sd_radian: Tensor
 
 
-def estimate_beam_tilt(sums: PhaseSums) -> TiltEstimate:
+def estimate_beam_tilt(sums: PhaseSums, *, trefoil: bool = False) -> TiltEstimate:
     """Return the most likely beam tilt of an optics group.
 
     Parameters
     ----------
     sums : PhaseSums
         Of all its particles.
+    trefoil : bool
+        Whether it is looked for as well.
 
     Raises
     ------
@@ -130,14 +138,14 @@ def estimate_beam_tilt(sums: PhaseSums) -> TiltEstimate:
         If Cs is 0: then no tilt shows.
     """
     sums = sums.to_cpu()
-    basis = _basis(sums)
+    basis = _basis(sums, trefoil)
     if not bool(basis[:, :2].any()):
         raise ValueError("a beam tilt shows by spherical aberration alone, found Cs 0")
     # Columns of like size, so that the equations are well conditioned.
     size = basis.abs().amax(0)
     basis = basis / size
     radius = torch.hypot(sums.frequency_x, sums.frequency_y)
-    theta = basis.new_zeros(4)
+    theta = basis.new_zeros(basis.shape[1])
     for reach in _REACHES:
         inside = radius <= reach * radius.max()
         for _ in range(_STEPS):
@@ -146,7 +154,11 @@ def estimate_beam_tilt(sums: PhaseSums) -> TiltEstimate:
     covariance = torch.linalg.inv(information)
     found, sd = theta / size, covariance.diagonal().sqrt() / size
     return TiltEstimate(
-        sums.optics.beam_tilt_mrad[0].double() + found[:2], found[2:], sd[:2]
+        sums.optics.beam_tilt_mrad[0].double() + found[:2],
+        found[2:4],
+        sd[:2],
+        found[4:],
+        sd[4:],
     )
 
 
@@ -158,10 +170,17 @@ def _step(sums: PhaseSums, basis: Tensor, theta: Tensor, inside: Tensor) -> Tens
     return torch.linalg.solve(own.mT @ (sums.power[inside][:, None] * own), gradient)
 
 
-def _basis(sums: PhaseSums) -> Tensor:
-    """Return the phases of tilts of 1 mrad and of shifts of 1 A along x, y; (p, 4)."""
+def _basis(sums: PhaseSums, trefoil: bool) -> Tensor:
+    """Return the phases of tilts of 1 mrad and of shifts of 1 A along x, y; (p, 4).
+
+    With trefoil also those of its coefficients, (p, 6).
+    """
     x, y = sums.frequency_x, sums.frequency_y
     one = replace(sums.optics, beam_tilt_mrad=torch.ones(1, 2, dtype=torch.float64))
     coma = coma_radian_angstrom3(one)[0] * (x * x + y * y)[:, None]
     plane = torch.stack([x, y], 1)
-    return torch.cat([coma * plane, -2 * math.pi * plane], 1)
+    columns = [coma * plane, -2 * math.pi * plane]
+    if trefoil:
+        both = [zernike(*odd_order(place), x, y) for place in TREFOIL]
+        columns.append(torch.stack(both, 1))
+    return torch.cat(columns, 1)

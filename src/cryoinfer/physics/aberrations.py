@@ -24,6 +24,13 @@ from cryoinfer.physics.ctf import CS_ANGSTROM_PER_MM, electron_wavelength_angstr
 from cryoinfer.physics.zernike import odd_polynomials
 from cryoinfer.records import COMA, Optics
 
+TREFOIL = (2, 5)
+"""Odd coefficients of trefoil, ``sin 3 alpha`` and ``cos 3 alpha``."""
+
+EVEN_TERMS = 9
+"""Even coefficients up to the fourth order: tetrafoil and what Cs makes, and those of
+lower orders, which go along with them."""
+
 
 def coma_radian_angstrom3(optics: Optics) -> Tensor:
     """Return what a beam tilt multiplies ``x |s|^2`` and ``y |s|^2`` by, (n, 2).
@@ -41,8 +48,7 @@ def coma_as_tilt_mrad(optics: Optics) -> Tensor:
 
     Without spherical aberration there is none.
     """
-    odd = optics.odd_zernike_radian.double()
-    odd = torch.nn.functional.pad(odd, (0, max(0, COMA[1] + 1 - odd.shape[1])))
+    odd = widened(optics.odd_zernike_radian, COMA[1] + 1)
     along_y, along_x = odd[:, COMA[0]], odd[:, COMA[1]]
     one = replace(optics, beam_tilt_mrad=torch.ones(len(optics), 2).double())
     # Z(m, 3) is 3 s^3 - 2 s times the sine or cosine.
@@ -70,6 +76,35 @@ def with_tilt(optics: Optics, tilt_mrad: Tensor, rows: Tensor) -> Optics:
         odd[rows, : coma.shape[1]] -= 2 * coma
         odd[rows, COMA[0] : COMA[1] + 1] = 0
     return replace(optics, beam_tilt_mrad=tilt_mrad, odd_zernike_radian=odd)
+
+
+def with_coefficients(optics: Optics, odd: Tensor, even: Tensor) -> Optics:
+    """Return optics with other coefficients, where these are not NaN.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    odd, even : Tensor, shape (n, a) and (n, b)
+        The first of ``odd_zernike_radian`` and ``even_zernike_radian``; those beyond
+        stay.
+    """
+    changed = {}
+    for name, new in (("odd_zernike_radian", odd), ("even_zernike_radian", even)):
+        if bool(new.isnan().all()):
+            continue
+        own = widened(getattr(optics, name), new.shape[1])
+        new = torch.nn.functional.pad(
+            new, (0, own.shape[1] - new.shape[1]), value=torch.nan
+        )
+        changed[name] = torch.where(new.isnan(), own, new)
+    return replace(optics, **changed)
+
+
+def widened(coefficients: Tensor, width: int) -> Tensor:
+    """Return coefficients (n, a) with zeros up to at least a width."""
+    lacking = max(0, width - coefficients.shape[1])
+    return torch.nn.functional.pad(coefficients.double(), (0, lacking))
 
 
 def has_odd_aberrations(optics: Optics) -> bool:

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from cryoinfer.io.conventions.table import ParticleTable
-from cryoinfer.physics.aberrations import with_tilt
+from cryoinfer.physics.aberrations import (
+    EVEN_TERMS,
+    TREFOIL,
+    with_coefficients,
+    with_tilt,
+)
 from cryoinfer.physics.ctf import of_magnification, with_astigmatism
 from cryoinfer.records import Optics
 
@@ -22,6 +27,10 @@ class RefinedOptics:
     ----------
     beam_tilt_mrad, beam_tilt_sd_mrad : Tensor of float64, shape (g, 2)
     magnification : Tensor of float64, shape (g, 2, 2)
+    trefoil_radian, trefoil_sd_radian : Tensor of float64, shape (g, 2)
+        Odd coefficients at ``TREFOIL``.
+    even_radian, even_sd_radian : Tensor of float64, shape (g, EVEN_TERMS)
+        Even coefficients up to the fourth order.
     stretch_sd : Tensor of float64, shape (g, 2)
         Sd of half the difference of the magnification along x and y, and of its
         elements beside the diagonal. Sds are Cramer-Rao bounds at given poses.
@@ -34,6 +43,10 @@ class RefinedOptics:
     beam_tilt_sd_mrad: Tensor
     magnification: Tensor
     stretch_sd: Tensor
+    trefoil_radian: Tensor
+    trefoil_sd_radian: Tensor
+    even_radian: Tensor
+    even_sd_radian: Tensor
     micrographs: tuple[str, ...]
     astigmatism_angstrom: Tensor
     astigmatism_sd_angstrom: Tensor
@@ -48,8 +61,10 @@ class RefinedOptics:
         matrix = torch.full((groups, 2, 2), torch.nan, dtype=torch.float64)
         zero = torch.zeros(len(micrographs), 2, dtype=torch.float64)
         spread = torch.full_like(zero, torch.inf)
-        three = pair, pair.clone(), matrix
-        return cls(*three, pair.clone(), micrographs, zero, spread)
+        even = torch.full((groups, EVEN_TERMS), torch.nan, dtype=torch.float64)
+        phases = pair.clone(), pair.clone(), even, even.clone()
+        known = pair, pair.clone(), matrix, pair.clone(), *phases
+        return cls(*known, micrographs, zero, spread)
 
     def applied(self, table: ParticleTable) -> Optics:
         """Return the optics of particles with what was found of their groups.
@@ -65,6 +80,9 @@ class RefinedOptics:
         if bool(found.any()):
             own = optics.beam_tilt_mrad
             optics = with_tilt(optics, torch.where(found[:, None], tilt, own), found)
+        odd = torch.full((len(optics), TREFOIL[1] + 1), torch.nan, dtype=torch.float64)
+        odd[:, TREFOIL] = self.trefoil_radian[optics.group]
+        optics = with_coefficients(optics, odd, self.even_radian[optics.group])
         matrix, own = self.magnification[optics.group], optics.magnification
         known = ~matrix.isnan().flatten(1).any(1)
         if bool(known.any()):
@@ -103,6 +121,12 @@ class RefinedOptics:
             if not bool(self.beam_tilt_mrad[group].isnan().any()):
                 entry["beam_tilt_mrad"] = self.beam_tilt_mrad[group].tolist()
                 entry["beam_tilt_sd_mrad"] = self.beam_tilt_sd_mrad[group].tolist()
+            if not bool(self.trefoil_radian[group].isnan().any()):
+                entry["trefoil_radian"] = self.trefoil_radian[group].tolist()
+                entry["trefoil_sd_radian"] = self.trefoil_sd_radian[group].tolist()
+            if not bool(self.even_radian[group].isnan().any()):
+                entry["even_radian"] = self.even_radian[group].tolist()
+                entry["even_sd_radian"] = self.even_sd_radian[group].tolist()
             if not bool(self.magnification[group].isnan().any()):
                 entry["magnification"] = self.magnification[group].tolist()
                 entry["stretch_sd"] = self.stretch_sd[group].tolist()

@@ -18,6 +18,7 @@ from cryoinfer.inference.astigmatism_estimate import (
     AstigmatismSums,
     estimate_astigmatism,
 )
+from cryoinfer.inference.even_estimate import EvenSums, estimate_even
 from cryoinfer.inference.magnification_estimate import (
     MagnificationSums,
     MapGradient,
@@ -26,7 +27,13 @@ from cryoinfer.inference.magnification_estimate import (
 from cryoinfer.inference.pose_inference import GivenPoses
 from cryoinfer.inference.whitening import image_radius
 from cryoinfer.interfaces import Monitor
-from cryoinfer.physics.aberrations import coma_as_tilt_mrad, coma_radian_angstrom3
+from cryoinfer.physics.aberrations import (
+    EVEN_TERMS,
+    TREFOIL,
+    coma_as_tilt_mrad,
+    coma_radian_angstrom3,
+    widened,
+)
 from cryoinfer.records import Optics
 from cryoinfer.results.refined_optics import (
     RefinedOptics,
@@ -48,6 +55,7 @@ that is known less well is left alone."""
 class _GroupSums:
     phases: PhaseSums
     stretch: MagnificationSums
+    even: EvenSums
 
 
 class OpticsSums:
@@ -90,7 +98,9 @@ class OpticsSums:
         reach = image_radius(radius, problem.grid.length_angstrom / (box * size), box)
         disc = FourierDisc.of_box(box, reach, problem.device)
         return _GroupSums(
-            PhaseSums.empty(disc, optics), MagnificationSums.empty(disc, size)
+            PhaseSums.empty(disc, optics),
+            MagnificationSums.empty(disc, size),
+            EvenSums.empty(disc, size),
         )
 
     def add(self, one: InferredBatch[MapGradient]) -> None:
@@ -101,8 +111,10 @@ class OpticsSums:
         images = one.images.select(shows.to(one.images.device))
         latents = one.posterior.mode()[shows]
         sums, terms = self.groups[one.group], self._problem.optics_terms
-        if terms.beam_tilt:
+        if terms.beam_tilt or terms.aberrations:
             sums.phases.add(images, one.projector.projector, latents)
+        if terms.aberrations:
+            sums.even.add(images, one.projector.projector, latents)
         if terms.magnification:
             sums.stretch.add(images, one.projector, latents)
         if terms.astigmatism:
@@ -116,7 +128,7 @@ class OpticsSums:
         of_groups = [
             tensor
             for one in self.groups.values()
-            for tensor in (*one.phases.tensors, one.stretch.sums)
+            for tensor in (*one.phases.tensors, one.stretch.sums, one.even.sums)
         ]
         return [*of_groups, *own]
 
@@ -239,8 +251,10 @@ def _estimated(
     for group, one in sums.groups.items():
         own = optics[torch.nonzero(optics.group == group)[0]]
         of_group = []
-        if terms.beam_tilt:
-            of_group.append(_tilt(one.phases, own, edge))
+        if terms.beam_tilt or terms.aberrations:
+            of_group.append(_tilt(one.phases, own, edge, terms.aberrations))
+        if terms.aberrations:
+            of_group.append(_even(one.even, own, edge))
         if terms.magnification:
             of_group.append(_magnification(one.stretch, own, lever))
         for new in of_group:
@@ -250,23 +264,53 @@ def _estimated(
     return found, max(changes), said
 
 
-def _tilt(sums: PhaseSums, optics: Optics, edge: float) -> _GroupFound:
-    """Return the tilt of a group, where it shows."""
+def _tilt(sums: PhaseSums, optics: Optics, edge: float, trefoil: bool) -> _GroupFound:
+    """Return the tilt of a group, where it shows, and its trefoil if wanted."""
     one = replace(optics, beam_tilt_mrad=torch.ones(1, 2, dtype=torch.float64))
     radian_per_mrad = coma_radian_angstrom3(one)[0].abs() * edge**3
-    alone = _GroupFound("too little data for a beam tilt, left alone")
+    name = "a beam tilt and trefoil" if trefoil else "a beam tilt"
+    alone = _GroupFound(f"too little data for {name}, left alone")
     if not bool(radian_per_mrad.any()) or not bool(sums.power.any()):
         return alone
-    found = estimate_beam_tilt(sums)
-    sd = found.sd_mrad
-    if not bool((sd * radian_per_mrad < _LARGEST_PHASE_SD_RADIAN).all()):
+    found = estimate_beam_tilt(sums, trefoil=trefoil)
+    sd, other_sd = found.sd_mrad, found.trefoil_sd_radian
+    phase_sd = torch.cat([sd * radian_per_mrad, other_sd * edge**3])
+    if not bool((phase_sd < _LARGEST_PHASE_SD_RADIAN).all()):
         return alone
     # Odd coefficients of coma give way to the tilt.
     tilt = found.beam_tilt_mrad + coma_as_tilt_mrad(optics)[0]
-    return _GroupFound(
+    tilted = _GroupFound(
         f"beam tilt {_pair(tilt, sd, 3)} mrad",
         {"beam_tilt_mrad": tilt, "beam_tilt_sd_mrad": sd},
         float(((tilt - optics.beam_tilt_mrad[0]) / sd).abs().max()),
+    )
+    if not trefoil:
+        return tilted
+    own = widened(optics.odd_zernike_radian, TREFOIL[1] + 1)[0, TREFOIL]
+    other = own + found.trefoil_radian
+    return _GroupFound(
+        f"{tilted.words}, trefoil {_pair(other, other_sd, 2)} radian A3",
+        tilted.values | {"trefoil_radian": other, "trefoil_sd_radian": other_sd},
+        max(tilted.change, float((found.trefoil_radian / other_sd).abs().max())),
+    )
+
+
+def _even(sums: EvenSums, optics: Optics, edge: float) -> _GroupFound:
+    """Return the even aberrations of a group, where they show."""
+    found = estimate_even(sums)
+    sd = math.inf if found is None else found.phase_sd_radian(edge)
+    if found is None or not sd < _LARGEST_PHASE_SD_RADIAN:
+        return _GroupFound("too little data for even aberrations, left alone")
+    own = widened(optics.even_zernike_radian, EVEN_TERMS)[0, :EVEN_TERMS]
+    change = float((found.change_radian / found.sd_radian).abs().max())
+    return _GroupFound(
+        f"even aberrations changed by {change:.1f} sds (sd of the phase at "
+        f"{1 / edge:.1f} A {sd:.3f} radian)",
+        {
+            "even_radian": own + found.change_radian,
+            "even_sd_radian": found.sd_radian,
+        },
+        change,
     )
 
 

@@ -60,11 +60,14 @@ class OpticsTerms:
         What of it differs with direction.
     astigmatism : bool
         Of each micrograph.
+    aberrations : bool
+        Beam tilt, trefoil, and even aberrations to the fourth order.
     """
 
     beam_tilt: bool = False
     magnification: bool = False
     astigmatism: bool = False
+    aberrations: bool = False
 
 
 NO_TERMS = OpticsTerms()
@@ -143,10 +146,8 @@ class Problem:
         InputError
             If the CTF is that which images were multiplied by.
         """
-        if terms.magnification or terms.astigmatism:
-            require_ctf_kept(
-                self.particles.optics, "their astigmatism or magnification"
-            )
+        if terms.magnification or terms.astigmatism or terms.aberrations:
+            require_ctf_kept(self.particles.optics, "its astigmatism and other terms")
         return replace(self, optics_terms=terms)
 
     def seen_through(self, optics: RefinedOptics | None) -> Self:

@@ -40,6 +40,7 @@ EVERYTHING = {
     "refine_beam_tilt": True,
     "refine_magnification": True,
     "refine_astigmatism": True,
+    "refine_aberrations": True,
     "method": "amortized",
     "head": "known",
     "steps": 50,

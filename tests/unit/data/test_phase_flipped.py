@@ -127,7 +127,7 @@ def test_what_cannot_be_done_with_multiplied_images_is_refused(simulated, tmp_pa
     with pytest.raises(InputError, match="their defocus must stay"):
         define_problem(particles, "C1", None, None, 100.0, generator)
     problem = define_problem(particles, "C1", None, None, 0.0, generator)
-    with pytest.raises(InputError, match="astigmatism or magnification must stay"):
+    with pytest.raises(InputError, match="its astigmatism and other terms must stay"):
         problem.refining(OpticsTerms(astigmatism=True))
 
 

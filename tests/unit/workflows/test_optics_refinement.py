@@ -143,6 +143,40 @@ def test_astigmatism_of_micrographs_is_recovered(tmp_path):
     )
 
 
+EVEN = torch.tensor(
+    [200.1, 8.0, 300.0, -6.0, 700.0, 5.0, 100.0, -4.0, -500.0], dtype=torch.float64
+)
+"""Of which 200, 300 and 100 are 600 s^4, an error of Cs: 0.4 radian at the edge."""
+
+
+@pytest.mark.slow
+def test_aberrations_are_recovered(tmp_path):
+    trefoil = torch.tensor([60.0, -40.0], dtype=torch.float64)
+    odd = torch.zeros(6, dtype=torch.float64)
+    odd[[2, 5]] = trefoil
+    true = {"odd_zernike_radian": odd, "even_zernike_radian": EVEN}
+    true["beam_tilt_mrad"] = TILT_MRAD
+    particles = particles_of(tmp_path, true)
+    terms = OpticsTerms(aberrations=True)
+    result = refine(particles, None, replace(CONFIG, optics_terms=terms))
+    found = result.refined_optics
+    assert found is not None
+    tilt = (found.beam_tilt_mrad - TILT_MRAD) / found.beam_tilt_sd_mrad
+    both = torch.cat([tilt, (found.trefoil_radian - trefoil) / found.trefoil_sd_radian])
+    # One of eight numbers is beyond 3.5 sds once in 300 sets; 1.3 as of the tilt.
+    assert float(both.abs().max()) < 3.5 * 1.3
+    assert float((trefoil.abs() / found.trefoil_sd_radian).min()) > 4
+    even = (found.even_radian - EVEN) / found.even_sd_radian
+    assert float(even.abs().max()) < 3.5 * 1.3
+    told = written(particles, result, tmp_path)
+    expected = found.applied(particles.table)
+    # Nine digits in files.
+    for name in ("odd_zernike_radian", "even_zernike_radian", "beam_tilt_mrad"):
+        torch.testing.assert_close(
+            getattr(told, name), getattr(expected, name), rtol=1e-8, atol=1e-8
+        )
+
+
 def test_what_was_found_of_one_group_is_written_and_read_again(tmp_path):
     particles = particles_of(tmp_path, {}, n=6)
     matrix = torch.tensor([[1.02, 0.01], [0.01, 0.98]], dtype=torch.float64)
