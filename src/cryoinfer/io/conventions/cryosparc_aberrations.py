@@ -11,7 +11,11 @@ cryoSPARC publishes no formulas; these are what users and its developers have to
 
 RELION's odd polynomials have y before x.
 Sign and order of ``ctf/trefoil_A`` and ``ctf/tetra_A`` nobody has told, so that they
-are refused.
+are refused. That branch of pyem, which was never merged, makes ``2 pi lambda^2`` times
+the two of ``trefoil_A`` the coefficients of ``sin 3 alpha`` and ``cos 3 alpha``, and
+``-pi / 2 lambda^3`` times those of ``tetra_A`` four of the fourth order. It settles
+nothing: of ``tilt_A`` it makes coma of the other sign than RELION makes of the beam
+tilt that it writes beside it, and of x what RELION has for y.
 """
 
 import math
