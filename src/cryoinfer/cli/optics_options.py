@@ -77,16 +77,25 @@ def optics_terms(options: "RunOptions") -> "OpticsTerms":
 def require_refinable(options: "RunOptions", particles: "Particles") -> None:
     """Refuse to refine optics that the run or the particles do not have.
 
+    Nor what images were multiplied by.
+
     Raises
     ------
     InputError
     """
+    from cryoinfer.physics.premultiplied import require_ctf_kept
+
     given = [f"--{name.replace('_', '-')}" for name in _TERMS if getattr(options, name)]
     if given and options.method != "search":
         raise InputError(
             f"{given[0]} goes with --method search, found --method {options.method}. "
             "Leave it out, or use search"
         )
+    changing = [name for name in given if name != "--refine-beam-tilt"]
+    if options.defocus_error > 0:
+        changing.append("--defocus-error")
+    if changing:
+        require_ctf_kept(particles.optics, changing[0])
     of_ctf = [name for name in given if name != "--refine-magnification"]
     if of_ctf and not particles.has_ctf:
         raise InputError(

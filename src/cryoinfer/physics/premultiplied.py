@@ -66,7 +66,7 @@ def require_ctf_kept(optics: Optics, what: str) -> None:
     ----------
     optics : Optics
     what : str
-        Of the CTF, that is to be refined.
+        That would refine it.
 
     Raises
     ------
@@ -74,9 +74,9 @@ def require_ctf_kept(optics: Optics, what: str) -> None:
     """
     if bool(optics.ctf_premultiplied.any()):
         raise InputError(
-            f"The images were multiplied by their CTF, so that {what} must stay what "
-            "the file has: it is what they are divided by. Leave the refinement of it "
-            "out, or extract the particles again without the multiplication."
+            "The images were multiplied by their CTF, which must stay what the file "
+            f"has: it is what they are divided by. Leave {what} out, or extract the "
+            "particles again without the multiplication."
         )
 
 

@@ -147,7 +147,7 @@ class Problem:
             If the CTF is that which images were multiplied by.
         """
         if terms.magnification or terms.astigmatism or terms.aberrations:
-            require_ctf_kept(self.particles.optics, "its astigmatism and other terms")
+            require_ctf_kept(self.particles.optics, "its refinement")
         return replace(self, optics_terms=terms)
 
     def seen_through(self, optics: RefinedOptics | None) -> Self:
@@ -281,7 +281,7 @@ def define_problem(
         multiplied by their CTF is in question.
     """
     if defocus_sd_angstrom > 0:
-        require_ctf_kept(particles.optics, "their defocus")
+        require_ctf_kept(particles.optics, "the error of the defocus")
     n = len(particles)
     grid = ReferenceGrid(particles.box, particles.pixel_size_angstrom)
     diameter = particle_diameter_angstrom or _DIAMETER_OF_BOX * grid.length_angstrom
