@@ -65,7 +65,9 @@ def as_extracted(made):
     return make
 
 
-@pytest.mark.parametrize("label", [FLIPPED, MULTIPLIED])
+@pytest.mark.parametrize(
+    "label", [pytest.param(FLIPPED, marks=pytest.mark.slow), MULTIPLIED]
+)
 def test_refinement_finds_the_same_poses_noise_and_map(as_extracted, label) -> None:
     one, other = (
         refine(as_extracted(x), None, RefineConfig(), SilentMonitor())
