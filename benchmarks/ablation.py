@@ -27,7 +27,8 @@ from symmetric import simulation_of
 from torch import Tensor, nn
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import Simulation, SimulationConfig, simulation_preset
+from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.geometry.rotations import rotation_vector
 from cryoinfer.inference import amortized, training
 from cryoinfer.inference.encoder_inputs import (

@@ -29,7 +29,8 @@ from rows import HERE, Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import SimulationConfig, simulation_preset
+from cryoinfer.data.simulate import SimulationConfig
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.evaluation.volume_alignment import refine_alignment, transform_map

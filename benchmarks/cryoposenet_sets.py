@@ -15,7 +15,7 @@ from measure import Case, argument_parser, measure_cases, results_of
 from printed import PRODUCTS, Column, merged, table
 from rows import Row
 
-from cryoinfer.data.simulate import simulation_preset
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.workflows.abinitio import AbinitioConfig
 
 COLUMNS = (

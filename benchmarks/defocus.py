@@ -24,7 +24,8 @@ from rows import Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import Simulation, SimulationConfig, simulation_preset
+from cryoinfer.data.simulate import Simulation, SimulationConfig
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.fourier.slices import FourierVolume
 from cryoinfer.inference.map_projector import MapProjector

@@ -14,7 +14,8 @@ from rows import HERE, Row
 from torch import Tensor
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import SimulationConfig, simulation_preset
+from cryoinfer.data.simulate import SimulationConfig
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.evaluation.pose_error import GlobalAlignment, align_poses, pose_errors
 from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.interfaces import SilentMonitor

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from cryoinfer.data.junk import EDGE, ICE, Junk
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import SimulationConfig, simulation_preset
+from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.data.simulated_set import Composition
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.pose_search import GlobalSearch

@@ -40,7 +40,7 @@ from relion import (
 from rows import HERE, Results, Row
 
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import simulation_preset
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.records import Pose

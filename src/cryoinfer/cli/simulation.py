@@ -17,13 +17,10 @@ from cryoinfer.data.junk import EDGE, ICE, parse_junk
 from cryoinfer.data.model_parts import ModelParts
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.path_density import PathDensity
-from cryoinfer.data.simulate import (
-    TRUE_MAP,
-    SimulationConfig,
-    simulation_preset,
-)
+from cryoinfer.data.simulate import TRUE_MAP, SimulationConfig
 from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.simulated_set import Composition
+from cryoinfer.data.simulation_presets import simulation_preset
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.data.turns import Turn
 from cryoinfer.errors import InputError

@@ -13,7 +13,7 @@ EXAMPLE_NAMES = (
 """What :func:`cryoinfer.data.examples.example_atoms` knows."""
 
 PRESET_NAMES = tuple(f"cryoposenet-{letter}" for letter in "abcdefg")
-"""What :func:`cryoinfer.data.simulate.simulation_preset` knows."""
+"""What :func:`cryoinfer.data.simulation_presets.simulation_preset` knows."""
 
 
 def require_structure(name: str) -> None:

@@ -10,14 +10,10 @@ import torch
 
 from cryoinfer.data.examples import EXAMPLE_NAMES
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.simulate import (
-    PRESET_NAMES,
-    Simulation,
-    SimulationConfig,
-    simulate,
-    simulation_preset,
-)
+from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.data.simulated_acquisition import CONTRAST, draw_contrast
+from cryoinfer.data.simulation_presets import simulation_preset
+from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.errors import InputError, OutputError, ResourceError
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import image_to_fourier
