@@ -29,6 +29,7 @@ from cryoinfer.io.replacing import named_as
 _FILES = ("particles.mrcs", "truth.mrc", "truth.cif", "truth.star", "particles.star")
 _MAPS = TRUE_MAP.format("*")
 _PART = ".partial-simulation"
+_ANGSTROM = 1e4  # in a micrometre
 
 
 def configure(structure: str, changes: dict[str, Any]) -> SimulationConfig:
@@ -75,8 +76,15 @@ def read_composition(
     return Composition(tuple(also), parts, shares, kinds)
 
 
-def read_path(turn: str | None, along: str | None) -> dict[str, Any]:
-    """Read a turn, and how particles are distributed along it or another path.
+def read_path(
+    motions: Sequence[str] | None,
+    trajectory: Path | None,
+    turn: str | None,
+    along: str | None,
+) -> dict[str, Any]:
+    """Read how particles move: motions such as ``1:N(0,2)``, a trajectory or a turn.
+
+    And how they are distributed along a path.
 
     Raises
     ------
@@ -84,20 +92,21 @@ def read_path(turn: str | None, along: str | None) -> dict[str, Any]:
         If one cannot be read.
     """
     return {
+        "motions": tuple(Motion.parse(text) for text in motions or ()),
+        "trajectory": None if trajectory is None else str(trajectory),
         "turn": None if turn is None else Turn.parse(turn),
         "along": None if along is None else PathDensity.parse(along),
     }
 
 
-def read_motions(texts: Sequence[str]) -> tuple[Motion, ...]:
-    """Read motions such as ``1:N(0,2)``.
-
-    Raises
-    ------
-    InputError
-        If one cannot be read.
-    """
-    return tuple(Motion.parse(text) for text in texts)
+def read_defocus(
+    defocus_micrometre: tuple[float, float] | None,
+) -> tuple[float, float] | None:
+    """Return the lowest and highest defocus in angstrom, if they were given."""
+    if defocus_micrometre is None:
+        return None
+    low, high = defocus_micrometre
+    return low * _ANGSTROM, high * _ANGSTROM
 
 
 def simulate(

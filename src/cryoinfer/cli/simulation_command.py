@@ -9,8 +9,6 @@ from rich.console import Console
 from cryoinfer.cli import inputs, numbers
 from cryoinfer.cli import options as opt
 
-_ANGSTROM = 1e4  # in a micrometre
-
 Structure = Annotated[
     str,
     typer.Argument(
@@ -223,22 +221,16 @@ def simulate(
         "optics_groups": optics_groups,
         "b_factor_angstrom2": b_factor,
         "contrast_sd": contrast_sd,
+        "defocus_range_angstrom": simulation.read_defocus(defocus),
         "to": to,
         "seed": seed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     if snr_db is not None:
         changes["snr_db"] = None if snr_db == float("inf") else snr_db
-    if trajectory is not None:
-        changes["trajectory"] = str(trajectory)
-    if motions:
-        changes["motions"] = simulation.read_motions(motions)
-    changes |= simulation.read_path(turn, along)
+    changes |= simulation.read_path(motions, trajectory, turn, along)
     changes["composition"] = simulation.read_composition(
         also or (), without or (), population, junk or ()
     )
-    if defocus is not None:
-        low, high = defocus
-        changes["defocus_range_angstrom"] = (low * _ANGSTROM, high * _ANGSTROM)
     config = simulation.configure(structure, changes)
     simulation.simulate(config, out, overwrite, Console())
