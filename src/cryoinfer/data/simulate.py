@@ -35,6 +35,7 @@ from cryoinfer.data.simulation_rules import (
     require_one_kind,
     require_possible,
     require_room,
+    require_waves,
 )
 from cryoinfer.data.turns import Turn
 from cryoinfer.errors import InputError, OutputError
@@ -45,7 +46,9 @@ from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.mrc import StackWriter, write_map
 from cryoinfer.physics.image_model import ImageModel
+from cryoinfer.physics.multislice import multislice_images
 from cryoinfer.physics.noise import GaussianNoise
+from cryoinfer.physics.structures.atoms import GaussianAtoms
 from cryoinfer.records import Latents, Optics, ParticleBatch
 
 TRUE_MAP = "truth_class_{}.mrc"
@@ -103,6 +106,10 @@ class SimulationConfig:
         Further molecules, assemblies without parts, and junk.
     defocus_error_angstrom : float
         Given defoci are off by up to it, uniformly; ``truth.star`` has the true ones.
+    scattering : "weak-phase" or "multislice"
+        Weak-phase images are the CTF times the projection. Multislice images are those
+        of waves through slices of atoms (:mod:`cryoinfer.physics.multislice`), which
+        thick and heavy specimens need; they need a CTF, and one set of atoms.
     seed : int
         Of all that is random; threads change no more than last digits.
     """
@@ -126,12 +133,14 @@ class SimulationConfig:
     along: PathDensity | None = None
     composition: Composition = ONE_MOLECULE
     defocus_error_angstrom: float = 0.0
+    scattering: Literal["weak-phase", "multislice"] = "weak-phase"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
         require_possible(vars(self))
         require_one_kind(vars(self))
+        require_waves(vars(self))
 
     def path_source(self) -> PathSource | None:
         """Return where the frames of a path come from, if there is one."""
@@ -212,10 +221,33 @@ class Simulation:
         generator = torch.Generator().manual_seed(self.noise_seed)
         for index in torch.arange(self.config.n).split(_BATCH):
             optics = self.optics[index]
-            signal = self.model.mean(self.latents[index], optics)
+            signal = self.signal(index)
             noise = self.model.noise.sample(len(index), self.config.box, generator)
             images = signal * self.contrast[index, None, None] + noise.to(signal)
             yield ParticleBatch(images, optics, index)
+
+    def signal(self, index: Tensor) -> Tensor:
+        """Return images without noise, all of the contrast 1.
+
+        Parameters
+        ----------
+        index : Tensor of int64, shape (n,)
+            Rows of the set.
+
+        Returns
+        -------
+        Tensor, shape (n, box, box)
+            In 1/angstrom.
+        """
+        latents, optics = self.latents[index], self.optics[index]
+        if self.config.scattering == "weak-phase":
+            return self.model.mean(latents, optics)
+        atoms = self.shown.first.structure
+        if not isinstance(atoms, GaussianAtoms):
+            moved = atoms.at(latents.conformation)
+            assert isinstance(moved, GaussianAtoms)
+            atoms = moved
+        return multislice_images(atoms, latents.pose, optics, self.config.box)
 
     def density(self) -> Tensor:
         """Return the true map, at rest, in the pixel size of the first optics group."""
@@ -242,7 +274,7 @@ class Simulation:
                 "no image shows a particle: ask for less junk or more images"
             )
         for index in first.split(_BATCH):
-            images = self.model.mean(self.latents[index], self.optics[index]).double()
+            images = self.signal(index).double()
             count += images.numel()
             total += float(reproducible_sum(images))
             squares += float(reproducible_sum(images.square()))

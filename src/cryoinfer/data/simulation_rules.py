@@ -116,6 +116,46 @@ def require_one_kind(settings: Mapping[str, Any]) -> None:
     _require_shares(composition)
 
 
+def require_waves(settings: Mapping[str, Any]) -> None:
+    """Refuse multislice where there is no wave to be seen, or no one set of atoms.
+
+    Parameters
+    ----------
+    settings : mapping
+        The fields of :class:`cryoinfer.data.simulate.SimulationConfig`.
+
+    Raises
+    ------
+    InputError
+    """
+    known = ("weak-phase", "multislice")
+    if settings["scattering"] not in known:
+        raise InputError(
+            f"scattering must be {' or '.join(known)}, found "
+            f"{settings['scattering']!r}."
+        )
+    if settings["scattering"] == "weak-phase":
+        return
+    if settings["defocus_range_angstrom"] is None:
+        raise InputError(
+            "--model multislice needs a CTF, found none: images without one are "
+            "projections, and a microscope shows waves. Give --defocus."
+        )
+    composition = settings["composition"]
+    others = {
+        "--also": composition.also,
+        "--without": composition.without,
+        "--junk": composition.junk,
+    }
+    found = " and ".join(name for name, given in others.items() if given)
+    if found:
+        raise InputError(
+            f"--model multislice does not go with {found}: waves go through the atoms "
+            "of one structure, still, along modes or along a path, and support films "
+            "have no atoms. Leave one of them out."
+        )
+
+
 def _require_shares(composition: Any) -> None:
     """Refuse populations that do not add up, and sets of nothing but junk."""
     shares = composition.population

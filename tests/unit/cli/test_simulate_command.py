@@ -63,6 +63,11 @@ def test_maps_of_an_earlier_set_go_with_it(tmp_path: Path) -> None:
         (("--along", "U(0,1)"), "--along goes with --trajectory, --to or --turn"),
         (("--turn", "A:1-9"), "expected a turn such as"),
         (("--to", "adenylate-kinase-d2"), "two models of the same atoms"),
+        (("--model", "multislice"), "needs a CTF, found none"),
+        (
+            ("--model", "multislice", "--defocus", "1", "2", "--junk", "0.1"),
+            "--model multislice does not go with --junk",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(
