@@ -52,6 +52,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/postprocess.py": ("postprocess",),
     "cli/mask.py": ("mask",),
     "data/bead_model.py": ("beads",),
+    "cli/simulation.py": ("simulate",),
     "data/simulation_rules.py": ("simulate",),
     "cli/modes.py": ("modes",),
     "cli/published_method.py": ("abinitio",),

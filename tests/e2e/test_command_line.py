@@ -125,7 +125,8 @@ def test_errors_are_one_line_on_stderr(tmp_path: Path) -> None:
 def test_simulating(simulated: Path) -> None:
     names = {path.name for path in simulated.iterdir()}
     truth = {"truth.star", "truth.mrc", "truth.cif"}
-    assert names == {"particles.star", "particles.mrcs", *truth}
+    told = {"particles.star", "particles.mrcs", "simulation.json"}
+    assert names == told | truth
     optics = Particles.load(simulated / "particles.star").optics
     # Micrometres on the command line, angstrom inside.
     assert 5000 <= float(optics.defocus_u_angstrom.min())

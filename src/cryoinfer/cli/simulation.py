@@ -1,5 +1,6 @@
 """Particles simulated into a folder."""
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,12 +22,17 @@ from cryoinfer.data.simulate import TRUE_MAP, SimulationConfig
 from cryoinfer.data.simulate import simulate as write_simulation
 from cryoinfer.data.simulated_set import Composition
 from cryoinfer.data.simulation_presets import simulation_preset
+from cryoinfer.data.simulation_record import FORMATION
 from cryoinfer.data.structure_names import PRESET_NAMES
 from cryoinfer.data.turns import Turn
 from cryoinfer.errors import InputError
 from cryoinfer.io.replacing import named_as
+from cryoinfer.physics.detector import CountingDetector
 
-_FILES = ("particles.mrcs", "truth.mrc", "truth.cif", "truth.star", "particles.star")
+_FILES = (
+    *("particles.mrcs", "truth.mrc", "truth.cif", FORMATION),
+    *("truth.star", "particles.star"),
+)
 _MAPS = TRUE_MAP.format("*")
 _PART = ".partial-simulation"
 _ANGSTROM = 1e4  # in a micrometre
@@ -107,6 +113,37 @@ def read_defocus(
         return None
     low, high = defocus_micrometre
     return low * _ANGSTROM, high * _ANGSTROM
+
+
+def read_noise(
+    snr_db: float | None,
+    counting: bool,
+    dose_per_square_angstrom: float | None,
+    mtf_at_nyquist: float | None,
+) -> dict[str, Any]:
+    """Return the noise that is asked for: none, of a given strength, or of counts.
+
+    Raises
+    ------
+    InputError
+        If options do not go together.
+    """
+    given = {"snr_db": None if snr_db == math.inf else snr_db}
+    if not counting:
+        for name, value in (
+            ("--dose-per-square-angstrom", dose_per_square_angstrom),
+            ("--mtf", mtf_at_nyquist),
+        ):
+            if value is not None:
+                raise InputError(f"{name} goes with --detector counting")
+        return {} if snr_db is None else given
+    if dose_per_square_angstrom is None:
+        raise InputError(
+            "--detector counting needs --dose-per-square-angstrom: how many electrons "
+            "are there to count?"
+        )
+    mtf = 1.0 if mtf_at_nyquist is None else mtf_at_nyquist
+    return given | {"detector": CountingDetector(dose_per_square_angstrom, mtf)}
 
 
 def simulate(

@@ -172,6 +172,33 @@ Scattering = Annotated[
         "to 36 ms an image of 64 to 128 pixels of 214 residues); needs --defocus.",
     ),
 ]
+Detector = Annotated[
+    Literal["counting"] | None,
+    typer.Option(
+        help="Noise of counted electrons, in place of --snr-db; about 1 microsecond a "
+        "pixel; needs --dose-per-square-angstrom and --defocus.",
+    ),
+]
+Dose = Annotated[
+    float | None,
+    typer.Option(
+        "--dose-per-square-angstrom",
+        metavar="E",
+        help="Electrons a square A, of --detector counting.",
+        callback=numbers.between(0.0, 1e4, above=True),
+    ),
+]
+Mtf = Annotated[
+    float | None,
+    typer.Option(
+        "--mtf",
+        metavar="MTF",
+        help="Modulation transfer of --detector counting at the Nyquist frequency of "
+        "the images; 1, the default, is a perfect one.",
+        callback=numbers.between(0.0, 1.0, above=True),
+        show_default=False,
+    ),
+]
 Views = Annotated[
     Literal["uniform", "preferred", "one"] | None,
     typer.Option(help="Distribution of the views."),
@@ -208,6 +235,9 @@ def simulate(
     b_factor: BFactor = None,
     contrast_sd: ContrastSd = None,
     model: Scattering = None,
+    detector: Detector = None,
+    dose: Dose = None,
+    mtf: Mtf = None,
     threads: opt.Threads = None,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
@@ -237,8 +267,7 @@ def simulate(
         "seed": seed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    if snr_db is not None:
-        changes["snr_db"] = None if snr_db == float("inf") else snr_db
+    changes |= simulation.read_noise(snr_db, detector is not None, dose, mtf)
     changes |= simulation.read_path(motions, trajectory, turn, along)
     changes["composition"] = simulation.read_composition(
         also or (), without or (), population, junk or ()

@@ -1,5 +1,6 @@
 """Simulated particles whose truth is known."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.data.model_in_box import in_box
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.path_density import PathDensity
 from cryoinfer.data.simulated_acquisition import (
     CONTRAST,
+    ImagePower,
     Views,
     draw_contrast,
     draw_optics,
     draw_poses,
+    measure_power,
     noise_of_variance,
     with_defocus_error,
 )
@@ -31,20 +33,20 @@ from cryoinfer.data.simulated_set import (
     SimulatedSet,
 )
 from cryoinfer.data.simulated_structure import SimulatedStructure
-from cryoinfer.data.simulation_rules import (
-    require_one_kind,
-    require_possible,
-    require_room,
-    require_waves,
+from cryoinfer.data.simulation_record import (
+    FORMATION,
+    formation_json,
+    particle_table,
 )
+from cryoinfer.data.simulation_rules import require_room, require_simulable
 from cryoinfer.data.turns import Turn
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.interfaces import SILENT, Monitor
 from cryoinfer.io.atoms import AtomicModel
 from cryoinfer.io.conventions.relion import table_to_relion
-from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.ensembles import write_ensemble
 from cryoinfer.io.mrc import StackWriter, write_map
+from cryoinfer.physics.detector import CountingDetector
 from cryoinfer.physics.image_model import ImageModel
 from cryoinfer.physics.multislice import multislice_images
 from cryoinfer.physics.noise import GaussianNoise
@@ -74,7 +76,7 @@ class SimulationConfig:
     pixel_size_angstrom : float
     snr_db : float or None
         ``10 log10(var(signal) / var(noise))``, the signal's variance over all pixels
-        of the set after the CTF; None for no noise.
+        of the set after the CTF; None for no noise, and for that of a detector.
     defocus_range_angstrom : tuple of two floats, or None
         Defoci are uniform in it, without astigmatism; None for no CTF.
     max_shift_angstrom : float
@@ -110,6 +112,8 @@ class SimulationConfig:
         Weak-phase images are the CTF times the projection. Multislice images are those
         of waves through slices of atoms (:mod:`cryoinfer.physics.multislice`), which
         thick and heavy specimens need; they need a CTF, and one set of atoms.
+    detector : CountingDetector or None
+        Whose counts are the noise. Images are scaled as those without.
     seed : int
         Of all that is random; threads change no more than last digits.
     """
@@ -134,13 +138,12 @@ class SimulationConfig:
     composition: Composition = ONE_MOLECULE
     defocus_error_angstrom: float = 0.0
     scattering: Literal["weak-phase", "multislice"] = "weak-phase"
+    detector: CountingDetector | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
-        require_possible(vars(self))
-        require_one_kind(vars(self))
-        require_waves(vars(self))
+        require_simulable(vars(self))
 
     def path_source(self) -> PathSource | None:
         """Return where the frames of a path come from, if there is one."""
@@ -160,7 +163,7 @@ class Simulation:
     drawn : DrawnParticles
         What each image shows.
     model : ImageModel
-        Of what is shown, in noise; without noise its spectrum is 0.
+        Of what is shown, in noise; without noise, and of counts, its spectrum is 0.
     latents : Latents
         The truth, float64, length n.
     optics : Optics
@@ -169,6 +172,8 @@ class Simulation:
         What the signal of each is multiplied by.
     noise_seed : int
         Of the noise, so that it can be drawn again.
+    signal_to_noise : float
+        Ratio of variances of the first 1,000 particles; infinity without noise.
     """
 
     config: SimulationConfig
@@ -179,6 +184,7 @@ class Simulation:
     optics: Optics
     contrast: Tensor
     noise_seed: int
+    signal_to_noise: float = math.inf
 
     @classmethod
     def of(cls, config: SimulationConfig) -> "Simulation":
@@ -210,20 +216,27 @@ class Simulation:
         simulation = cls(
             config, shown, drawn, model, latents, optics, contrast, noise_seed
         )
-        if config.snr_db is None:
+        if config.snr_db is None and config.detector is None:
             return simulation
-        variance = simulation._signal_variance() / 10 ** (config.snr_db / 10)
-        noise = noise_of_variance(config.noise, config.box, variance)
-        return replace(simulation, model=replace(model, noise=noise))
+        power = simulation._power()
+        if config.snr_db is None:
+            return replace(simulation, signal_to_noise=power.signal / power.noise)
+        ratio = 10 ** (config.snr_db / 10)
+        noise = noise_of_variance(config.noise, config.box, power.signal / ratio)
+        model = replace(model, noise=noise)
+        return replace(simulation, model=model, signal_to_noise=ratio)
 
     def batches(self) -> Iterator[ParticleBatch]:
         """Yield the images in order; every time the same."""
         generator = torch.Generator().manual_seed(self.noise_seed)
         for index in torch.arange(self.config.n).split(_BATCH):
             optics = self.optics[index]
-            signal = self.signal(index)
-            noise = self.model.noise.sample(len(index), self.config.box, generator)
-            images = signal * self.contrast[index, None, None] + noise.to(signal)
+            images = self.signal(index) * self.contrast[index, None, None]
+            if self.config.detector is None:
+                noise = self.model.noise.sample(len(index), self.config.box, generator)
+                images = images + noise.to(images)
+            else:
+                images = self.config.detector.sample(images, optics, generator)
             yield ParticleBatch(images, optics, index)
 
     def signal(self, index: Tensor) -> Tensor:
@@ -265,20 +278,16 @@ class Simulation:
         centred = first.at_rest.coordinates_angstrom.double().numpy()
         return in_box(first.model, centred, box, pixel_size_angstrom)
 
-    def _signal_variance(self) -> float:
-        """Return the variance over all pixels of the first particles; junk is none."""
-        count, total, squares = 0, 0.0, 0.0
+    def _power(self) -> ImagePower:
+        """Return the variances of images of the first particles; junk is none."""
         first = torch.nonzero(self.drawn.is_particle()).squeeze(1)[:_IMAGES_FOR_SIGNAL]
         if not len(first):
             raise InputError(
                 "no image shows a particle: ask for less junk or more images"
             )
-        for index in first.split(_BATCH):
-            images = self.signal(index).double()
-            count += images.numel()
-            total += float(reproducible_sum(images))
-            squares += float(reproducible_sum(images.square()))
-        return squares / count - (total / count) ** 2
+        parts = first.split(_BATCH)
+        signals = ((self.signal(index), self.optics[index]) for index in parts)
+        return measure_power(signals, self.config.detector)
 
 
 def simulate(
@@ -289,7 +298,8 @@ def simulate(
     Written are ``particles.star`` and ``particles.mrcs``, which hold nothing of the
     truth but the CTF, and ``truth.star`` (with poses and shifts), ``truth.mrc`` and
     ``truth.cif``: the structure at rest, as a map and where it lies in that map. Maps
-    of further molecules and assemblies are ``truth_class_2.mrc`` and so on.
+    of further molecules and assemblies are ``truth_class_2.mrc`` and so on;
+    ``simulation.json`` says how images formed, and their signal to noise.
     Images are streamed: memory does not grow with their number beyond their poses.
 
     Parameters
@@ -320,6 +330,9 @@ def simulate(
             raise OutputError(f"{path} exists already: give another output folder.")
     require_room(config.n, config.box, out)
     simulation = Simulation.of(config)
+    if config.detector is not None:
+        decibels = 10 * math.log10(simulation.signal_to_noise)
+        monitor.message(f"Signal to noise of the counts: {decibels:.1f} dB")
     if config.trajectory is not None:
         shown = simulation.shown.first.path
         assert shown is not None
@@ -339,7 +352,12 @@ def simulate(
         name = "truth.mrc" if number == 1 else TRUE_MAP.format(number)
         write_map(out / name, density, pixel_size_angstrom)
     write_ensemble(out / "truth.cif", "truth", [simulation.at_rest()])
-    table = _table(simulation, stack.name)
+    told = formation_json(
+        config.scattering, config.detector, simulation.signal_to_noise
+    )
+    (out / FORMATION).write_text(told, encoding="utf-8")
+    has_ctf = config.defocus_range_angstrom is not None
+    table = particle_table(simulation.optics, config.box, has_ctf, stack.name)
     truth = replace(
         table,
         pose=simulation.latents.pose,
@@ -376,16 +394,3 @@ def _true_columns(simulation: Simulation) -> dict[str, NDArray[np.generic]]:
     if simulation.config.contrast_sd > 0:
         columns[CONTRAST] = simulation.contrast.numpy()
     return columns
-
-
-def _table(simulation: Simulation, stack_name: str) -> ParticleTable:
-    """Return the particles as a file describes them, without their poses."""
-    n, box = simulation.config.n, simulation.config.box
-    row = np.arange(n, dtype=np.int64)
-    return ParticleTable(
-        images=ImageReferences((stack_name,), np.zeros(n, dtype=np.int64), row),
-        sign=torch.ones(n),
-        box=torch.full((n,), box),
-        optics=simulation.optics,
-        has_ctf=simulation.config.defocus_range_angstrom is not None,
-    )

@@ -1,14 +1,17 @@
 """How simulated particles are seen: views, shifts, defoci and noise."""
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import roma
 import torch
 from torch import Tensor
 
+from cryoinfer.arithmetic import reproducible_sum
 from cryoinfer.geometry.rotations import random_rotations, random_turns_in_plane
+from cryoinfer.physics.detector import CountingDetector
 from cryoinfer.physics.noise import GaussianNoise
 from cryoinfer.records import Optics, Pose
 
@@ -153,3 +156,43 @@ def noise_of_variance(
     if noise == "coloured":
         shape = 0.1 + 1 / (1 + (ring / (box / 16)) ** 2)
     return GaussianNoise(shape * (variance / GaussianNoise(shape).pixel_variance(box)))
+
+
+@dataclass(frozen=True)
+class ImagePower:
+    """Variances over all pixels of images.
+
+    Attributes
+    ----------
+    signal : float
+        Of images without noise, as the detector blurs them.
+    noise : float
+        Of a counting detector; 0 without one.
+    """
+
+    signal: float
+    noise: float
+
+
+def measure_power(
+    signals: Iterable[tuple[Tensor, Optics]], detector: CountingDetector | None
+) -> ImagePower:
+    """Return the variances of images, of which there is at least one.
+
+    Parameters
+    ----------
+    signals : iterable of Tensor, shape (n, box, box), and Optics, of length n
+        Images without noise, in parts.
+    detector : CountingDetector, optional
+    """
+    count, images, total, squares, noise = 0, 0, 0.0, 0.0, 0.0
+    for signal, optics in signals:
+        seen = signal.double()
+        if detector is not None:
+            noise += float(reproducible_sum(detector.noise_variance(seen, optics)))
+            seen = detector.blurred(seen)
+        count += seen.numel()
+        images += len(seen)
+        total += float(reproducible_sum(seen))
+        squares += float(reproducible_sum(seen.square()))
+    return ImagePower(squares / count - (total / count) ** 2, noise / images)

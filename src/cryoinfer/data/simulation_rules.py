@@ -19,6 +19,7 @@ _LARGEST_SEED = 2**63 - 1
 _DECIBELS = 100.0
 _SHARES_ERROR = 1e-6
 _LARGEST_CONTRAST_SD = 1.0
+_LARGEST_DOSE = 1e4
 
 _BYTES_OF_AN_IMAGE = 400
 """Of memory, for poses, optics and the table, whatever the box."""
@@ -27,8 +28,8 @@ _MAPS_IN_MEMORY = 4
 _SPARE_DISK = 1.02
 
 
-def require_possible(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a simulation that say nothing, or what no file can hold.
+def require_simulable(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a simulation that are impossible, alone or together.
 
     Parameters
     ----------
@@ -38,8 +39,16 @@ def require_possible(settings: Mapping[str, Any]) -> None:
     Raises
     ------
     InputError
-        Naming the field, what it must be and what it is.
+        Naming the setting or option, what it must be and what it is.
     """
+    _require_possible(settings)
+    _require_one_kind(settings)
+    _require_waves(settings)
+    _require_counts(settings)
+
+
+def _require_possible(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a simulation that say nothing, or what no file can hold."""
     n, box, snr_db = settings["n"], settings["box"], settings["snr_db"]
     pixel_size, groups = settings["pixel_size_angstrom"], settings["optics_groups"]
     low, high = settings["defocus_range_angstrom"] or (1.0, 1.0)
@@ -76,18 +85,8 @@ def require_possible(settings: Mapping[str, Any]) -> None:
             raise InputError(f"{rule}, found {settings[rule.split()[0]]!r}.")
 
 
-def require_one_kind(settings: Mapping[str, Any]) -> None:
-    """Refuse ways to differ that exclude each other, and shares that are none.
-
-    Parameters
-    ----------
-    settings : mapping
-        The fields of :class:`cryoinfer.data.simulate.SimulationConfig`.
-
-    Raises
-    ------
-    InputError
-    """
+def _require_one_kind(settings: Mapping[str, Any]) -> None:
+    """Refuse ways to differ that exclude each other, and shares that are none."""
     composition = settings["composition"]
     ways = {
         "--modes": bool(settings["motions"]),
@@ -116,18 +115,8 @@ def require_one_kind(settings: Mapping[str, Any]) -> None:
     _require_shares(composition)
 
 
-def require_waves(settings: Mapping[str, Any]) -> None:
-    """Refuse multislice where there is no wave to be seen, or no one set of atoms.
-
-    Parameters
-    ----------
-    settings : mapping
-        The fields of :class:`cryoinfer.data.simulate.SimulationConfig`.
-
-    Raises
-    ------
-    InputError
-    """
+def _require_waves(settings: Mapping[str, Any]) -> None:
+    """Refuse multislice where there is no wave to be seen, or no one set of atoms."""
     known = ("weak-phase", "multislice")
     if settings["scattering"] not in known:
         raise InputError(
@@ -153,6 +142,36 @@ def require_waves(settings: Mapping[str, Any]) -> None:
             f"--model multislice does not go with {found}: waves go through the atoms "
             "of one structure, still, along modes or along a path, and support films "
             "have no atoms. Leave one of them out."
+        )
+
+
+def _require_counts(settings: Mapping[str, Any]) -> None:
+    """Refuse a detector that counts nothing, or two kinds of noise."""
+    detector = settings["detector"]
+    if detector is None:
+        return
+    dose, mtf = detector.dose_per_square_angstrom, detector.mtf_at_nyquist
+    if not 0 < dose <= _LARGEST_DOSE:
+        raise InputError(
+            f"a dose is above 0 and at most {_LARGEST_DOSE:g} electrons a square A, "
+            f"found {dose!r}"
+        )
+    if not 0 < mtf <= 1:
+        raise InputError(f"an MTF at Nyquist is above 0 and at most 1, found {mtf!r}")
+    if settings["defocus_range_angstrom"] is None:
+        raise InputError(
+            "--detector counting needs a CTF, found none: what is counted is the "
+            "intensity behind a microscope. Give --defocus."
+        )
+    if settings["snr_db"] is not None:
+        raise InputError(
+            "--detector counting does not go with --snr-db: the noise is that of the "
+            "counts, and follows from the dose. Leave one of them out."
+        )
+    if settings["noise"] != "white":
+        raise InputError(
+            f"--detector counting does not go with --noise {settings['noise']}: counts "
+            "have white noise. Leave one of them out."
         )
 
 

@@ -10,6 +10,8 @@ from cryoinfer.io.conventions.relion import RelionParticles
 
 SMALL = ("--n", "20", "--box", "32", "--pixel-size", "4")
 
+COUNTED = ("--detector", "counting", "--dose-per-square-angstrom", "20")
+
 
 def simulate(out: Path, *words: str) -> Result:
     command = ["simulate", "adenylate-kinase-open", *SMALL, *words, "--out", str(out)]
@@ -45,6 +47,14 @@ def test_the_truth_says_in_what_particles_differ(
         assert int(truth.class_number.max()) == classes
 
 
+def test_the_signal_to_noise_of_counts_is_told(tmp_path: Path) -> None:
+    words = (*COUNTED, "--mtf", "0.5", "--defocus", "1", "2")
+    answer = simulate(tmp_path / "set", *words)
+    assert answer.exit_code == 0, answer.output
+    assert "Signal to noise of the counts: -" in answer.output
+    assert (tmp_path / "set" / "simulation.json").exists()
+
+
 def test_maps_of_an_earlier_set_go_with_it(tmp_path: Path) -> None:
     out = tmp_path / "set"
     simulate(out, "--without", "A:122-159")
@@ -67,6 +77,17 @@ def test_maps_of_an_earlier_set_go_with_it(tmp_path: Path) -> None:
         (
             ("--model", "multislice", "--defocus", "1", "2", "--junk", "0.1"),
             "--model multislice does not go with --junk",
+        ),
+        (("--mtf", "0.5"), "--mtf goes with --detector counting"),
+        (
+            ("--dose-per-square-angstrom", "20"),
+            "--dose-per-square-angstrom goes with --detector counting",
+        ),
+        (("--detector", "counting"), "needs --dose-per-square-angstrom"),
+        ((*COUNTED,), "needs a CTF, found none"),
+        (
+            (*COUNTED, "--defocus", "1", "2", "--snr-db", "0"),
+            "--detector counting does not go with --snr-db",
         ),
     ],
 )

@@ -1,7 +1,10 @@
-"""Simulated sets whose images are those of waves."""
+"""Simulated sets whose images are those of waves, or counted."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import Simulation, SimulationConfig, simulate
 from cryoinfer.data.simulated_set import Composition
 from cryoinfer.errors import InputError
+from cryoinfer.physics.detector import CountingDetector
 from cryoinfer.physics.multislice import multislice_images
 from cryoinfer.physics.structures.atoms import GaussianAtoms
 
@@ -84,3 +88,71 @@ def test_what_waves_cannot_show_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         replace(WAVES, **changes)  # type: ignore[arg-type]
+
+
+COUNTED = replace(WAVES, n=16, detector=CountingDetector(20.0))
+
+
+def ratio(dose: float, mtf: float = 1.0) -> float:
+    detector = CountingDetector(dose, mtf)
+    return Simulation.of(replace(COUNTED, detector=detector)).signal_to_noise
+
+
+def test_signal_to_noise_of_counts_is_proportional_to_the_dose() -> None:
+    # Exactly: expected counts are, but for rounding.
+    assert ratio(40.0) == pytest.approx(2 * ratio(20.0), rel=1e-9)
+    assert ratio(20.0, 0.3) < 0.9 * ratio(20.0)
+
+
+@pytest.mark.parametrize("scattering", ["weak-phase", "multislice"])
+def test_counted_images_are_the_signal_and_the_noise_that_is_told(
+    tmp_path: Path, scattering: Literal["weak-phase", "multislice"]
+) -> None:
+    config = replace(COUNTED, scattering=scattering, optics_groups=1)
+    star = simulate(config, tmp_path / "set")
+    told = json.loads((tmp_path / "set" / "simulation.json").read_text())
+    simulation = Simulation.of(config)
+    assert told.pop("snr_db") == pytest.approx(10 * math.log10(told["signal_to_noise"]))
+    assert told.pop("signal_to_noise") == simulation.signal_to_noise
+    assert told == {
+        "model": scattering,
+        "detector": "counting",
+        "dose_per_square_angstrom": 20.0,
+        "mtf_at_nyquist": 1.0,
+    }
+    every = torch.arange(config.n)
+    images = Particles.load(star).stored_images(every).double()
+    signal = simulation.signal(every).double()
+    noise = images - signal
+    # 16,384 pixels: means to 0.8 % of a standard deviation, variances to 1.1 %.
+    variance = signal.var(correction=0) / simulation.signal_to_noise
+    assert abs(float(noise.mean())) < 0.04 * float(noise.std())
+    assert float(noise.var() / variance) == pytest.approx(1.0, abs=0.05)
+
+
+def test_sets_without_a_detector_say_their_noise_too(tmp_path: Path) -> None:
+    simulate(replace(WAVES, snr_db=-3.0), tmp_path / "noisy")
+    told = json.loads((tmp_path / "noisy" / "simulation.json").read_text())
+    assert told["detector"] is None
+    assert told["snr_db"] == pytest.approx(-3.0)
+    simulate(WAVES, tmp_path / "clean")
+    told = json.loads((tmp_path / "clean" / "simulation.json").read_text())
+    assert told["signal_to_noise"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"defocus_range_angstrom": None, "scattering": "weak-phase"}, "needs a CTF"),
+        ({"snr_db": 0.0}, "does not go with --snr-db"),
+        ({"noise": "coloured"}, "does not go with --noise coloured"),
+        ({"detector": CountingDetector(0.0)}, "a dose is above 0 and at most 10000"),
+        ({"detector": CountingDetector(math.nan)}, "a dose is above 0"),
+        ({"detector": CountingDetector(1.0, 1.5)}, "an MTF at Nyquist is above 0"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(
+    changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(COUNTED, **changes)  # type: ignore[arg-type]

@@ -38,7 +38,8 @@ def test_a_simulation_that_was_killed_can_be_repeated(
     assert path == killed / "particles.star"
     assert "half of it" not in path.read_text()
     assert {one.name for one in killed.iterdir()} == {
-        *("particles.star", "particles.mrcs", "truth.star", "truth.mrc", "truth.cif")
+        *("particles.star", "particles.mrcs", "truth.star", "truth.mrc", "truth.cif"),
+        "simulation.json",
     }
 
 
