@@ -23,6 +23,7 @@ with app.setup:
         source,
     )
     from cryoinfer.data.examples import example_atoms
+    from cryoinfer.evaluation import ssnr as library
     from cryoinfer.physics.structures.atoms import GaussianAtoms
     from cryoinfer.reconstruction.backproject import signal_to_noise
 
@@ -355,6 +356,31 @@ def test_ssnr_of_images():
 
 
 @app.function
+def test_the_library_finds_the_same():
+    """From images and from halves, to rounding; its error is that of the scatter.
+
+    Of 300 draws, which know the scatter of each ring to 4 %.
+    """
+    rng, draws = np.random.default_rng(37), []
+    signal = 0.5 * rng.normal(size=(48, 48))
+    for _ in range(300):
+        seen = signal + rng.normal(size=(4, 48, 48))
+        images = torch.from_numpy(seen)
+        mean = images.mean(0, keepdim=True).expand_as(images)
+        found = library.ssnr_of_images(images, mean, library.ring_sizes(48)).times(4.0)
+        draws.append(found.ratio.numpy())
+    assert np.allclose(ssnr_of_images(seen), draws[-1], rtol=1e-9, atol=1e-9)
+    power = 4 * ring_mean(abs(np.fft.fft2(signal)) ** 2) / 48**2
+    rings = library.ring_sizes(48).numpy()
+    told = np.sqrt(2 * (1 + 2 * power) / rings + 2 * (1 + power) ** 2 / (3 * rings))
+    scatter = np.std(draws, axis=0)[8:] / told[8:]
+    assert abs(scatter - 1.0).max() < 0.16
+    fsc = torch.tensor([1 / 7, 1 / 3], dtype=torch.float64)
+    ratio = library.ssnr_from_fsc(fsc, torch.tensor([100.0, 100.0])).ratio
+    assert np.allclose(ratio.numpy(), [1 / 3, 1.0])
+
+
+@app.function
 def test_wiener_is_best_and_leaves_what_it_says():
     """W minimises the error, which is 1 / (1 + SSNR) of the signal (2,304 pixels: 3 %)."""
     signal, noise = np.random.default_rng(35).normal(size=(2, 48, 48))
@@ -383,6 +409,8 @@ def _():
     closing(
         "ssnr_and_local_resolution",
         library=[
+            "cryoinfer.evaluation.ssnr.ssnr_of_images",
+            "cryoinfer.evaluation.ssnr.ssnr_from_fsc",
             "cryoinfer.reconstruction.backproject.signal_to_noise",
             "cryoinfer.evaluation.local_resolution.local_resolution",
             "cryoinfer local-resolution",

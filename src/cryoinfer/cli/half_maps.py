@@ -16,12 +16,14 @@ from cryoinfer.cli.alignment import (
 )
 from cryoinfer.cli.map_inputs import (
     PIXEL_OPTION,
+    imposed_rotations,
     read_mask_of,
     read_named_map,
     require_same_sampling,
 )
 from cryoinfer.cli.nothing_found import inherited
 from cryoinfer.cli.outputs import require_free_file, write_file
+from cryoinfer.cli.ssnr_words import ssnr_words
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.evaluation.directional_fsc import directional_fsc
 from cryoinfer.evaluation.frames_apart import best_frame
@@ -32,12 +34,14 @@ from cryoinfer.evaluation.fsc import (
 )
 from cryoinfer.evaluation.map_alignment import MapAlignment, align_maps, moved_map
 from cryoinfer.evaluation.rigid_search import MapPair
+from cryoinfer.evaluation.ssnr import independent_numbers, ssnr_from_fsc
 from cryoinfer.io.mrc import MapFile
 from cryoinfer.results.run_files import (
     CORRECTED,
     MASKED,
     RANDOMISED,
     UNMASKED,
+    ssnr_columns,
     write_fsc,
 )
 from cryoinfer.wording import agree_nowhere, format_resolution
@@ -115,16 +119,14 @@ def compare(options: CompareOptions, console: Console) -> None:
     maps = torch.tensor(half1.density), torch.tensor(half2.density)
     curves = _curves(*maps, mask)
     box, pixel_size = len(half1.density), half1.pixel_size_angstrom
-    rows = {}
-    for label in _NAMES.keys() & curves.keys():
-        for threshold in _THRESHOLDS:
-            reached = resolution_at(curves[label], threshold, box, pixel_size)
-            rows[f"FSC {threshold}, {_NAMES[label]}"] = (
-                f"none: below {threshold} from the first shell on"
-                if agree_nowhere(reached, box, pixel_size)
-                else format_resolution(reached, box, pixel_size)
-            )
-    rows = dict(sorted(rows.items()))
+    rows = _resolutions(curves, box, pixel_size)
+    if not options.align:  # half-maps lie in one frame
+        curve = curves[UNMASKED if mask is None else CORRECTED]
+        reached = resolution_at(curve, _THRESHOLDS[0], box, pixel_size)
+        numbers = independent_numbers(box, mask, imposed_rotations(first))
+        ssnr = ssnr_from_fsc(curve, numbers)
+        rows["SSNR of the mean"] = ssnr_words(ssnr, reached, box * pixel_size)
+        curves |= ssnr_columns(ssnr)
     if options.directional:
         by_direction = _by_direction(*maps, mask, pixel_size)
         rows |= by_direction.rows
@@ -135,6 +137,22 @@ def compare(options: CompareOptions, console: Console) -> None:
     if options.out is not None:
         write_file(options.out, lambda part: write_fsc(part, curves, pixel_size))
         say(console, f"Curves written to {options.out}")
+
+
+def _resolutions(
+    curves: dict[str, Tensor], box: int, pixel_size: float
+) -> dict[str, str]:
+    """Return what is printed of curves: where they fall below the thresholds."""
+    rows = {}
+    for label in _NAMES.keys() & curves.keys():
+        for threshold in _THRESHOLDS:
+            reached = resolution_at(curves[label], threshold, box, pixel_size)
+            rows[f"FSC {threshold}, {_NAMES[label]}"] = (
+                f"none: below {threshold} from the first shell on"
+                if agree_nowhere(reached, box, pixel_size)
+                else format_resolution(reached, box, pixel_size)
+            )
+    return dict(sorted(rows.items()))
 
 
 def _aligned(

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from cryoinfer.errors import InputError, VoxelSizeError
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.io.mrc import MapFile, read_map, read_mask
+from cryoinfer.results import layout
+from cryoinfer.results.run_record import RunRecord
 
 MAP_OPTION = "--map-pixel-size"
 """Of commands that take a map beside particles."""
@@ -13,6 +16,20 @@ PIXEL_OPTION = "--pixel-size"
 
 SAME_VOXEL = 0.01
 """By how much, of itself, the voxel size of one sampling may differ in two headers."""
+
+
+def imposed_rotations(density: Path) -> int:
+    """Return how many rotations of a point group were imposed on a map.
+
+    1 for a map that lies in no folder of a run.
+    """
+    folder = density.parent
+    if not (folder / layout.RECORD).is_file():
+        return 1
+    try:
+        return len(symmetry_rotations(RunRecord.read(folder).symmetry(folder)))
+    except InputError:
+        return 1  # of another program, or of a run that makes no map
 
 
 def read_named_map(

@@ -12,6 +12,7 @@ from torch import Tensor
 from cryoinfer.cli.arguments import recorded_path, spelled_arguments
 from cryoinfer.cli.map_inputs import (
     PIXEL_OPTION,
+    imposed_rotations,
     read_mask_of,
     read_named_map,
     require_same_sampling,
@@ -23,6 +24,7 @@ from cryoinfer.cli.outputs import (
     require_free_folder,
     write_file,
 )
+from cryoinfer.cli.ssnr_words import ssnr_words
 from cryoinfer.cli.terminal import say, say_rows
 from cryoinfer.errors import InputError, OutputError
 from cryoinfer.evaluation.postprocess import (
@@ -153,7 +155,8 @@ def postprocess_halves(options: PostprocessOptions, console: Console) -> None:
     require_same_sampling(first, half1, second, half2)
     halves = torch.tensor(half1.density), torch.tensor(half2.density)
     mask = _mask(options, half1, halves)
-    found = postprocess(*halves, mask, half1.pixel_size_angstrom, options.bfactor)
+    voxel, rotations = half1.pixel_size_angstrom, imposed_rotations(first)
+    found = postprocess(*halves, mask, voxel, options.bfactor, rotations)
     cautions = [*inherited(first, second)]
     if torch.equal(*halves):
         cautions.append(
@@ -224,6 +227,7 @@ def _b_factor_words(options: PostprocessOptions, found: Postprocessed) -> str:
 
 def _rows(options: PostprocessOptions, found: Postprocessed) -> dict[str, str]:
     box, voxel = found.mask.shape[-1], found.voxel_size_angstrom
+    length = box * voxel
     rows = {
         "FSC 0.143, masked, corrected": format_resolution(
             found.resolution_angstrom, box, voxel
@@ -231,6 +235,7 @@ def _rows(options: PostprocessOptions, found: Postprocessed) -> dict[str, str]:
         "FSC 0.143, unmasked": format_resolution(
             found.unmasked_resolution_angstrom, box, voxel
         ),
+        "SSNR of the mean": ssnr_words(found.ssnr, found.resolution_angstrom, length),
         "Mask": f"{float(found.mask.double().mean()):.1%} of the box. "
         f"{_mask_words(options)}",
         "B-factor": f"{found.b_factor_angstrom2:.1f} A2, "

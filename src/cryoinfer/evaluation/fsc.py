@@ -287,8 +287,19 @@ def shell_means(values: Tensor, box: int) -> Tensor:
     -------
     Tensor of float64, shape (box // 2 + 1,)
     """
-    shells = _shells(box, values.device)
-    return _shell_sums(values, shells) / _shell_sums(torch.ones_like(values), shells)
+    sums = _shell_sums(values, _shells(box, values.device))
+    return sums / shell_sizes(box).to(sums)
+
+
+def shell_sizes(box: int) -> Tensor:
+    """Return how many coefficients of a whole transform each shell holds.
+
+    Returns
+    -------
+    Tensor of float64, shape (box // 2 + 1,)
+    """
+    shells = _shells(box, torch.device("cpu"))
+    return _shell_sums(torch.ones(shells.shape, dtype=torch.float64), shells)
 
 
 def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:

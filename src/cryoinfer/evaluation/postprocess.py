@@ -28,6 +28,11 @@ from cryoinfer.evaluation.sharpening import (
     sharpen,
     shell_frequencies,
 )
+from cryoinfer.evaluation.ssnr import (
+    SpectralSignalToNoise,
+    independent_numbers,
+    ssnr_from_fsc,
+)
 from cryoinfer.reconstruction.mask import soft_mask
 
 THRESHOLD = 0.143
@@ -68,6 +73,8 @@ class Postprocessed:
     mask : Tensor, shape (n, n, n)
     curve : FscCurve
         Its corrected FSC is at most 0 in the last shell, where nothing is claimed.
+    ssnr : SpectralSignalToNoise
+        Of the mean of both halves under the mask, from the corrected FSC.
     guinier : GuinierPlot
     fit : GuinierFit or None
         None where the range is too short.
@@ -83,6 +90,7 @@ class Postprocessed:
     sharpened: Tensor
     mask: Tensor
     curve: FscCurve
+    ssnr: SpectralSignalToNoise
     guinier: GuinierPlot
     fit: GuinierFit | None
     whole_box_fit: GuinierFit | None
@@ -145,6 +153,7 @@ def postprocess(
     mask: Tensor,
     voxel_size_angstrom: float,
     b_factor_angstrom2: float | None = None,
+    symmetry_order: int = 1,
 ) -> Postprocessed:
     """Find resolution and B-factor of two half-maps, and sharpen their mean.
 
@@ -158,6 +167,9 @@ def postprocess(
     b_factor_angstrom2 : float, optional
         To be applied; a negative one sharpens. By default it is fitted; 0 where it
         cannot be, or where the amplitudes do not fall.
+    symmetry_order : int
+        Number of rotations of the point group that was imposed on the halves: noise of
+        symmetric maps has so many times fewer independent numbers.
 
     Returns
     -------
@@ -200,10 +212,12 @@ def postprocess(
         log_amplitudes(mean_amplitudes(sharpened * mask)),
     )
     unmasked = resolution_at(curve.unmasked, THRESHOLD, box, voxel)
+    numbers = independent_numbers(box, mask, symmetry_order)
     return Postprocessed(
         sharpened,
         mask,
         curve,
+        ssnr_from_fsc(curve.corrected, numbers),
         guinier,
         fit,
         whole_box,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from cryoinfer.evaluation.postprocess import Postprocessed
@@ -23,6 +24,7 @@ from cryoinfer.report.style import (
     MUTED,
     ORANGE,
     figure_style,
+    label_resolution,
     to_svg,
 )
 from cryoinfer.wording import format_resolution
@@ -30,6 +32,9 @@ from cryoinfer.wording import format_resolution
 _DRAWN_TO = 1.2
 """Frequencies of the Guinier plot, over that of the resolution: what lies beyond is
 noise, weighted to nothing."""
+
+_LEAST_RATIO = 0.01
+"""Of signal to noise, that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +128,50 @@ def _sections(content: PostprocessContent) -> Iterator[str]:
         ),
     )
     yield section(
+        "Signal and noise",
+        "Power of the signal over that of the noise in the mean of both half-maps, "
+        "within the mask: 2 FSC / (1 - FSC). The band is one standard error, of noise "
+        "that is white in a shell. A Wiener filter weights by SSNR / (1 + SSNR): by a "
+        "half at 1. Where the FSC is 0.143, the ratio is 1/3.",
+        figure("ssnr", draw_ssnr(found), "Spectral signal-to-noise ratio of the map"),
+    )
+    yield section(
         "Guinier plot",
         "Logarithm of the mean amplitude of every shell of the masked map. Amplitudes "
         "that fall as exp(B/4d²) lie on a straight line.",
         figure("guinier", draw_guinier(found), "Guinier plot of the masked map"),
     )
     yield repeat_section(content.arguments, content.versions)
+
+
+def draw_ssnr(found: Postprocessed) -> str:
+    """Draw the spectral signal-to-noise ratio of the mean, with its standard error."""
+    ratio = found.ssnr.ratio
+    known = ratio.isfinite() & (ratio > _LEAST_RATIO)
+    known[0] = False
+    ratio, error = (
+        torch.where(known, one, torch.nan) for one in (ratio, found.ssnr.standard_error)
+    )
+    low = (ratio - error).clamp(min=_LEAST_RATIO)
+    nyquist_per_angstrom = 0.5 / found.voxel_size_angstrom
+    frequency = np.linspace(0, nyquist_per_angstrom, len(ratio))
+    with figure_style():
+        drawn = Figure(figsize=(COLUMN_INCHES, 3.5))
+        axes = drawn.add_subplot()
+        axes.fill_between(
+            frequency,
+            low.numpy(),
+            (ratio + error).numpy(),
+            color=BLUE,
+            alpha=0.25,
+            linewidth=0,
+        )
+        axes.plot(frequency, ratio.numpy(), color=BLUE)
+        axes.axhline(1.0, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_yscale("log")
+        axes.set(ylabel="SSNR")
+        label_resolution(axes, nyquist_per_angstrom)
+        return to_svg(drawn)
 
 
 def draw_guinier(found: Postprocessed) -> str:

@@ -1,12 +1,14 @@
 """The files that post-processing leaves: maps, numbers, and tables as RELION's."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from cryoinfer.evaluation.postprocess import GuinierPlot, Postprocessed
 from cryoinfer.evaluation.sharpening import GuinierFit
@@ -20,6 +22,7 @@ from cryoinfer.results.run_files import (
     UNMASKED,
     fsc_block,
     save_map,
+    ssnr_columns,
 )
 from cryoinfer.wording import agree_at_nyquist
 
@@ -77,6 +80,8 @@ def postprocess_numbers(found: Postprocessed) -> dict[str, Any]:
         "fsc_masked": curve.masked.tolist(),
         "fsc_unmasked": curve.unmasked.tolist(),
         "fsc_randomised": curve.randomised.tolist(),
+        "ssnr": _ratios(found.ssnr.ratio),
+        "ssnr_standard_error": _ratios(found.ssnr.standard_error),
         "guinier": {
             "inverse_square_per_angstrom2": found.guinier.inverse_square.tolist(),
             "log_amplitude": found.guinier.original.tolist(),
@@ -84,6 +89,11 @@ def postprocess_numbers(found: Postprocessed) -> dict[str, Any]:
             "log_amplitude_sharpened": found.guinier.sharpened.tolist(),
         },
     }
+
+
+def _ratios(values: Tensor) -> list[float | None]:
+    """Return numbers for JSON, which knows no infinity."""
+    return [one if math.isfinite(one) else None for one in values.tolist()]
 
 
 def _fit(fit: GuinierFit | None) -> dict[str, Any] | None:
@@ -112,6 +122,7 @@ def _fsc(found: Postprocessed) -> StarBlock:
         UNMASKED: curve.unmasked,
         MASKED: curve.masked,
         RANDOMISED: curve.randomised,
+        **ssnr_columns(found.ssnr),
     }
     return fsc_block(curves, found.voxel_size_angstrom)
 

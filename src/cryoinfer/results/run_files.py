@@ -15,6 +15,7 @@ from cryoinfer.data.loading import is_bare
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.refined_particles import with_optics
 from cryoinfer.errors import InputError
+from cryoinfer.evaluation.ssnr import SpectralSignalToNoise
 from cryoinfer.io.conventions.relion import RelionParticles
 from cryoinfer.io.conventions.relion_columns import IMAGE
 from cryoinfer.io.files import content_sha256
@@ -32,8 +33,12 @@ MASKED = "rlnFourierShellCorrelationMaskedMaps"
 RANDOMISED = "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"
 """RELION's names of the curves; the last one is the masked, randomised maps'."""
 
+SSNR, SSNR_ERROR = "rlnSsnrMap", "cryoinferSsnrMapError"
+"""Of the mean of half-maps: the first is RELION's name, of its model files."""
+
 _NOISE = "rlnSigma2Noise"
 INFINITE_NATS = 1e9  # in columns, whose readers refuse infinities
+INFINITE_RATIO = 1e9  # of signal to nothing
 _INFINITE_ANGSTROM = 999.0  # what RELION writes for shell 0
 
 
@@ -154,6 +159,15 @@ def fsc_block(curves: Mapping[str, Tensor], pixel_size_angstrom: float) -> StarB
     for label, curve in curves.items():
         columns[label] = text_column(curve.detach().cpu().numpy(), "%.6f")
     return StarBlock("fsc", columns)
+
+
+def ssnr_columns(ssnr: SpectralSignalToNoise) -> dict[str, Tensor]:
+    """Return the signal-to-noise ratio as columns of the block of the curves."""
+    most = INFINITE_RATIO
+    return {
+        SSNR: ssnr.ratio.clamp(max=most),
+        SSNR_ERROR: ssnr.standard_error.clamp(max=most),
+    }
 
 
 def read_fsc(folder: Path, name: str = layout.FSC) -> dict[str, Tensor]:

@@ -61,7 +61,17 @@ def test_what_is_printed_and_written(
     assert "Caution" not in text
     block = read_star(out).get("fsc")
     assert block is not None
-    assert len(block.numbers("rlnFourierShellCorrelationCorrected")) == BOX // 2 + 1
+    fsc = block.numbers("rlnFourierShellCorrelationCorrected")
+    assert len(fsc) == BOX // 2 + 1
+    # Half of the noise is left in the mean: the true ratio of white noise is 200, and
+    # the columns have six decimals.
+    ratio, error = (
+        block.numbers(one) for one in ("rlnSsnrMap", "cryoinferSsnrMapError")
+    )
+    assert np.allclose(ratio[1:], 2 * fsc[1:] / (1 - fsc[1:]), rtol=1e-2)
+    assert abs(ratio[6] - 200.0) < 4 * error[6] < 400.0
+    assert "SSNR of the mean" in text
+    assert "SSNR" not in said(CompareOptions(*halves, align=True))
 
 
 def test_maps_that_agree_nowhere_have_no_resolution(tmp_path: Path) -> None:

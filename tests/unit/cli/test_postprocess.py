@@ -67,6 +67,8 @@ def test_it_writes_what_it_says(folder: Path) -> None:
     assert tables["general"]["rlnBfactorUsedForSharpening"] == -40.0
     fsc = tables["fsc"]["rlnFourierShellCorrelationCorrected"]
     assert np.allclose(fsc, numbers["fsc_corrected"], atol=1e-6)
+    assert np.allclose(tables["fsc"]["rlnSsnrMap"][1:], numbers["ssnr"][1:], atol=1e-6)
+    assert "SSNR of the mean" in said
     assert len(tables["guinier"]) == len(fsc) == N // 2 + 1
     maps = [read_map(out / name) for name in FILES[:2]]
     assert maps[0].pixel_size_angstrom == pytest.approx(VOXEL)
@@ -74,6 +76,7 @@ def test_it_writes_what_it_says(folder: Path) -> None:
     assert np.allclose(maps[0].density * mask, maps[1].density, atol=1e-5)
     page = (out / "report.html").read_text()
     assert "Guinier plot" in page
+    assert "Signal and noise" in page
     assert "limited by the pixels" in page
     code, said = run(folder, words)
     assert code == 2
