@@ -160,6 +160,8 @@ def evaluate(
         written += f" and {write_report(run)}"
     _say_reserve(console, record, matched.unreadable)
     _print(console, found)
+    for caution in found.cautions():
+        say(console, f"Caution: {caution}")
     say_conformations(console, compared)
     if matched.junk is not None:
         say_junk(console, matched.junk)

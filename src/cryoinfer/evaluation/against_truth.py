@@ -2,6 +2,13 @@
 
 Poses and maps are compared after one global alignment, for the hand of the truth and
 for the opposite one: no image tells them apart.
+
+Where poses are known that alignment is theirs, then fitted to the maps: thousands of
+particles give the frame to a fraction of a degree and without a search, in which
+another rotation of a map that is nearly symmetric might win. Where they are wrong in
+either hand, and the maps agree better so, these are aligned by
+:func:`cryoinfer.evaluation.map_alignment.align_maps` instead, as ``cryoinfer align``
+does.
 """
 
 from collections.abc import Mapping
@@ -16,6 +23,7 @@ from torch import Tensor
 from cryoinfer.errors import InputError
 from cryoinfer.evaluation.calibration import coverage_curve, mahalanobis_levels
 from cryoinfer.evaluation.fsc import fourier_shell_correlation, resolution_at
+from cryoinfer.evaluation.map_alignment import MapAlignment, align_maps, moved_map
 from cryoinfer.evaluation.pose_error import (
     GlobalAlignment,
     PoseErrors,
@@ -23,8 +31,10 @@ from cryoinfer.evaluation.pose_error import (
     pose_errors,
     tangent_error,
 )
+from cryoinfer.evaluation.rigid_search import COARSE_BOX
+from cryoinfer.evaluation.rigid_search import MapPair as SearchedPair
 from cryoinfer.evaluation.volume_alignment import align_map, transform_map
-from cryoinfer.geometry.hand import flip_hand
+from cryoinfer.geometry.hand import flip_hand, mirror_density
 from cryoinfer.records import Pose
 from cryoinfer.wording import agree_nowhere
 
@@ -33,12 +43,15 @@ NOMINAL = (0.5, 0.9, 0.95)
 
 FSC_LEVELS = (0.5, 0.143)
 
+Hand = Literal["same", "opposite"]
+"""As that of the truth, or mirrored."""
+
 _CURVE = torch.linspace(0, 1, 41, dtype=torch.float64)
 _REGIONS = {"pose": range(5), "rotation": range(3), "shift": range(3, 5)}
 
 _FITTED_DEGREES = 20.0
 """Median error of poses up to which the map is fitted: a fit comes back from about 5
-degrees, and from far off it would wander for minutes and find nothing."""
+degrees, and from far off it would wander and find nothing."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,11 @@ class MapPair:
     mask: Tensor
     pixel_size_angstrom: float
 
+    def tell_a_frame(self) -> bool:
+        """Return whether the maps can be aligned without poses."""
+        differ = [bool((m != m[0, 0, 0]).any()) for m in (self.estimated, self.true)]
+        return all(differ) and len(self.true) >= COARSE_BOX
+
 
 @dataclass(frozen=True)
 class OfHand:
@@ -112,12 +130,19 @@ class OfHand:
     resolution_angstrom : mapping of float to float or None
         By level of :data:`FSC_LEVELS`, where the correlation falls below it; None if
         it never is above. Empty if no map was compared.
+    map_alignment : MapAlignment or None
+        Of the true map of this hand, where the poses could not tell the frame.
     """
 
-    hand: Literal["same", "opposite"]
+    hand: Hand
     errors: PoseErrors
     fsc: Tensor | None
     resolution_angstrom: Mapping[float, float | None]
+    map_alignment: MapAlignment | None = None
+
+    def mean_fsc(self) -> float:
+        """Return the mean of the correlation over the shells, the first left out."""
+        return 0.0 if self.fsc is None else float(self.fsc[1:].mean())
 
 
 @dataclass(frozen=True)
@@ -130,7 +155,8 @@ class TruthEvaluation:
     hands : tuple of OfHand
         Of either hand.
     best : OfHand
-        That with the smaller median error of the rotation.
+        That with the smaller median error of the rotation; where maps had to be
+        aligned without poses, that with the larger mean FSC.
     coverage : mapping of str to tuple of float
         For pose, rotation and shift, the share of truths inside the credible sets of
         :data:`NOMINAL`; empty where no posteriors are known.
@@ -143,6 +169,24 @@ class TruthEvaluation:
     best: OfHand
     coverage: Mapping[str, tuple[float, ...]]
     curve: Coverage | None
+
+    def cautions(self) -> list[str]:
+        """Say what the comparison of the maps rests on, where not on the poses."""
+        aligned = self.best.map_alignment
+        if aligned is None:
+            return []
+        degrees = _median_degrees(self.best.errors)
+        said = [
+            f"the poses are not the true ones (median rotation error {degrees:.0f} "
+            "degrees), whichever hand: the maps were aligned without them."
+        ]
+        if aligned.is_by_chance():
+            said.append(
+                f"the map correlates with the true one by {aligned.score:.2f}, which "
+                f"other rotations may reach by chance ({aligned.chance:.2f}): it is "
+                "another map, or shows next to nothing."
+            )
+        return said
 
     def comparison(self) -> TruthComparison:
         """Return what a report shows."""
@@ -164,8 +208,9 @@ def compare_with_truth(
 ) -> TruthEvaluation:
     """Compare poses, their uncertainties and a map with the true ones.
 
-    Only for the better hand the map is fitted, if its poses are near enough; else
-    there is nothing to be found, and the poses' alignment has to do.
+    For the better hand the map is fitted from the frame of the poses, for the other
+    one that frame has to do. If the poses of both are off, the maps of both are aligned
+    without them.
 
     Parameters
     ----------
@@ -196,10 +241,18 @@ def compare_with_truth(
     same = _pose_errors(estimated, true, symmetry, opposite=False)
     other = _pose_errors(estimated, true, symmetry, opposite=True)
     is_same = _median_degrees(same) <= _median_degrees(other)
-    hands = (
-        _of_hand("same", same, maps, is_best=is_same),
-        _of_hand("opposite", other, maps, is_best=not is_same),
-    )
+    near = min(map(_median_degrees, (same, other))) <= _FITTED_DEGREES
+    if near or maps is None or not maps.tell_a_frame():
+        hands = (
+            _of_hand("same", same, maps, is_fitted=near and is_same),
+            _of_hand("opposite", other, maps, is_fitted=near and not is_same),
+        )
+    else:
+        hands = (
+            _aligned_hand("same", same, maps),
+            _aligned_hand("opposite", other, maps),
+        )
+        is_same = hands[0].mean_fsc() >= hands[1].mean_fsc()
     best = hands[0 if is_same else 1]
     levels: dict[str, Tensor] = {}
     if covariance is not None:
@@ -253,28 +306,45 @@ def _pose_errors(
 
 
 def _of_hand(
-    hand: Literal["same", "opposite"],
-    errors: PoseErrors,
-    maps: MapPair | None,
-    is_best: bool,
+    hand: Hand, errors: PoseErrors, maps: MapPair | None, is_fitted: bool
 ) -> OfHand:
-    """Compare the maps, given the hand."""
+    """Compare the maps in the frame of the poses, given the hand."""
     if maps is None:
         return OfHand(hand, errors, None, {})
-    pixel_size = maps.pixel_size_angstrom
-    near = _median_degrees(errors) <= _FITTED_DEGREES
+    frame, pixel_size = errors.alignment, maps.pixel_size_angstrom
     moved = (
-        align_map(maps.true, maps.estimated, errors.alignment, pixel_size)
-        if is_best and near
-        else transform_map(maps.true, errors.alignment, pixel_size)
+        align_map(maps.true, maps.estimated, frame, pixel_size)
+        if is_fitted
+        else transform_map(maps.true, frame, pixel_size)
     )
+    return _compared(OfHand(hand, errors, None, {}), maps, moved)
+
+
+def _aligned_hand(hand: Hand, errors: PoseErrors, maps: MapPair) -> OfHand:
+    """Compare the maps in the frame that they tell themselves, given the hand.
+
+    Or in that of the poses, where they agree better in it: poses that are off by 30
+    degrees may still know more than maps that have little in common.
+    """
+    true = mirror_density(maps.true) if hand == "opposite" else maps.true
+    length = len(true) * maps.pixel_size_angstrom
+    found = align_maps(SearchedPair(maps.estimated, true, maps.mask, length))
+    moved = moved_map(true, found.alignment, maps.pixel_size_angstrom)
+    alone = _compared(OfHand(hand, errors, None, {}, found), maps, moved)
+    by_poses = _of_hand(hand, errors, maps, is_fitted=False)
+    return max(alone, by_poses, key=OfHand.mean_fsc)
+
+
+def _compared(one: OfHand, maps: MapPair, moved: Tensor) -> OfHand:
+    """Return a hand with the agreement of the maps."""
+    pixel_size = maps.pixel_size_angstrom
     fsc = fourier_shell_correlation(maps.estimated * maps.mask, moved * maps.mask)
     resolution: dict[float, float | None] = {}
     for level in FSC_LEVELS:
         reached = resolution_at(fsc, level, len(maps.true), pixel_size)
         nowhere = agree_nowhere(reached, len(maps.true), pixel_size)
         resolution[level] = None if nowhere else reached
-    return OfHand(hand, errors, fsc, resolution)
+    return replace(one, fsc=fsc, resolution_angstrom=resolution)
 
 
 def _levels(

@@ -72,7 +72,7 @@ def write_evaluation(
             name: _of_states(one) for name, one in conformations.state_poses.items()
         },
         "junk": None if junk is None else asdict(junk),
-        "cautions": list(conformations.cautions),
+        "cautions": [*found.cautions(), *conformations.cautions],
     }
     text = json.dumps(summary, indent=2) + "\n"
     replace_file(folder / EVALUATION, lambda partial: partial.write_text(text))

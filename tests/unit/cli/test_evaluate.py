@@ -16,11 +16,13 @@ from cryoinfer.cli.results import write_results
 from cryoinfer.cli.run_folder import RunFolder
 from cryoinfer.data.particles import Particles
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation import against_truth
+from cryoinfer.evaluation.pose_error import GlobalAlignment
+from cryoinfer.evaluation.volume_alignment import transform_map
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.io.mrc import read_map
 from cryoinfer.results.run_record import RunRecord, require_finished
 from cryoinfer.results.run_result import RunResult
+from cryoinfer.results.truth import evaluate
 
 
 def shown(screen: Console) -> str:
@@ -136,24 +138,52 @@ def test_runs_without_maps_or_conformations_are_not_evaluated(
         evaluation.evaluate(finished, simulated, screen)
 
 
-def test_maps_are_not_fitted_from_poses_that_are_wrong(
-    simulated: Path,
-    result: RunResult,
-    screen: Console,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_maps_are_aligned_without_poses_that_are_wrong(
+    simulated: Path, result: RunResult, screen: Console, tmp_path: Path
 ) -> None:
-    def fitted(*words: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(against_truth, "align_map", fitted)
+    """The map is the true one, in another frame and in the other hand."""
     rotation = random_rotations(120, torch.Generator().manual_seed(2))
     pose = replace(result.latents.pose, rotation=rotation.double())
-    moved = result.inferred.with_first_mode(replace(result.latents, pose=pose))
-    found = replace(result, inferred=moved)
+    maps = result.reconstruction
+    turn = GlobalAlignment(rotation[7].double(), True, torch.tensor([9.0, -4.0, 2.0]))
+    voxel = maps.pixel_size_angstrom
+    density = transform_map(maps.density, turn, voxel)
+    found = replace(
+        result,
+        inferred=result.inferred.with_first_mode(replace(result.latents, pose=pose)),
+        reconstruction=replace(maps, density=density, mask=torch.ones_like(density)),
+    )
     run = tmp_path / "run"
     with RunFolder(run, RunRecord.of_now("refine", {}, {}, 0, 1)) as folder:
         write_results(folder, Particles.load(simulated / "particles.star"), found)
     evaluation.evaluate(run, simulated, screen)
     summary = json.loads((run / "evaluation.json").read_text())
-    assert summary["hands"][summary["hand"]]["geodesic_degrees_median"] > 30
+    assert summary["hand"] == "opposite"
+    assert summary["hands"]["opposite"]["geodesic_degrees_median"] > 30
+    # Nyquist, as with the true poses; in the other hand a few of eight shells less.
+    assert summary["resolution_angstrom"] == pytest.approx(2 * voxel, rel=0.05)
+    same = summary["hands"]["same"]["resolution_angstrom_fsc_0.5"]
+    assert same is None or same > 2.5 * voxel
+    assert len(summary["cautions"]) == 1
+    assert "aligned without them" in summary["cautions"][0]
+    assert "aligned without them" in " ".join(shown(screen).split())
+
+
+def test_another_map_is_said_to_be_one(simulated: Path, result: RunResult) -> None:
+    """Noise, at random poses: no rotation does better than others by chance."""
+    generator = torch.Generator().manual_seed(4)
+    rotation = random_rotations(120, generator).double()
+    pose = replace(result.latents.pose, rotation=rotation)
+    noise = torch.randn(result.reconstruction.density.shape, generator=generator)
+    found = evaluate(
+        replace(
+            result,
+            inferred=result.inferred.with_first_mode(
+                replace(result.latents, pose=pose)
+            ),
+            reconstruction=replace(result.reconstruction, density=noise),
+        ),
+        simulated,
+    )
+    assert len(found.cautions()) == 2
+    assert "by chance" in found.cautions()[1]
