@@ -71,6 +71,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "workflows/motion_problem.py": ("dynamics",),
     "workflows/heterogeneity_config.py": ("heterogeneity",),
     "workflows/class_config.py": ("heterogeneity",),
+    "report/assessment.py": ("abinitio",),  # which it names
     "report/classes.py": ("heterogeneity",),
     "cli/class_page.py": ("heterogeneity",),
     "cli/heterogeneity_command.py": ("heterogeneity",),

@@ -248,6 +248,10 @@ def test_each_fault_raises_its_caution(content: ReportContent) -> None:
         content.pose.shift_angstrom,
     )
     assert "hardly measured" in cautions(replace(content, pose=one_view))
+    # The mates of one view alone, of a group whose mates see all sides, and of C2.
+    assert "crowd within" not in cautions(replace(content, pose=one_view))
+    crowd = replace(content, pose=one_view, symmetry="O")
+    assert "crowd within the asymmetric unit of O" in cautions(crowd)
     loose = content.variance + 0.1
     assert "uncertain by more than 10°" in cautions(replace(content, variance=loose))
     steps = (
