@@ -43,6 +43,7 @@ def random_optics(n: int, generator: torch.Generator) -> Optics:
         scale=uniform(0.5, 1.5),
         group=torch.zeros(n, dtype=torch.int64),
         phase_flipped=torch.arange(n) % 3 == 2,
+        ctf_premultiplied=torch.zeros(n, dtype=torch.bool),
         beam_tilt_mrad=torch.zeros(n, 2, dtype=torch.float64),
         odd_zernike_radian=torch.zeros(n, 0, dtype=torch.float64),
         even_zernike_radian=torch.zeros(n, 0, dtype=torch.float64),

@@ -31,7 +31,19 @@ def test_agreement_ends_before_the_first_fall() -> None:
 
 def known_optics() -> RefinedOptics:
     zero = torch.zeros(1, 2).double()
-    return RefinedOptics(zero, zero, torch.eye(2)[None], zero, ("a.mrc",), zero, zero)
+    return RefinedOptics(
+        beam_tilt_mrad=zero,
+        beam_tilt_sd_mrad=zero,
+        magnification=torch.eye(2)[None],
+        stretch_sd=zero,
+        trefoil_radian=zero,
+        trefoil_sd_radian=zero,
+        even_radian=zero,
+        even_sd_radian=zero,
+        micrographs=("a.mrc",),
+        astigmatism_angstrom=zero,
+        astigmatism_sd_angstrom=zero,
+    )
 
 
 def state() -> ScheduleState:
