@@ -84,6 +84,13 @@ class FourierDisc:
         """
         return 1 - 2 * ((self.kx + self.ky).long() % 2).float()
 
+    def frequencies(
+        self, pixel_size_angstrom: float, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Return the coefficients' frequencies along x and y in 1/angstrom, (p,)."""
+        step = 1 / (self.box * pixel_size_angstrom)
+        return self.kx.to(dtype) * step, self.ky.to(dtype) * step
+
     def gather(self, half_transform: Tensor) -> Tensor:
         """Take the disc's coefficients, shape (..., p), out of half-transforms."""
         return half_transform.flatten(-2)[..., self.position]

@@ -61,10 +61,9 @@ class PhaseSums:
         optics : Optics
             Of one particle.
         """
-        step = 1 / (disc.box * float(optics.pixel_size_angstrom))
-        kx, ky = disc.kx.double(), disc.ky.double()
-        zero = torch.zeros_like(kx)
-        return cls(kx * step, ky * step, torch.complex(zero, zero), zero, optics)
+        x, y = disc.frequencies(float(optics.pixel_size_angstrom), torch.float64)
+        zero = torch.zeros_like(x)
+        return cls(x, y, torch.complex(zero, zero), zero, optics)
 
     def add(
         self, images: WhitenedImages, projector: MapProjector, latents: Latents

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
-from cryoinfer.inference.filtered_reference import scale_of_filtered
+from cryoinfer.inference.filtered_reference import add_products, scale_of_filtered
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.physics.aberrations import EVEN_TERMS
@@ -70,12 +70,10 @@ class EvenSums:
             (seen, predicted),
             (predicted, predicted),
         )
-        for total, (one, other) in zip(self.sums, pairs, strict=True):
-            total += (one * other.conj()).real.double().sum(0)
+        add_products(self.sums, pairs)
 
     def _frequencies(self) -> tuple[Tensor, Tensor]:
-        step = 1 / (self.disc.box * self.pixel_size_angstrom)
-        return self.disc.kx.double() * step, self.disc.ky.double() * step
+        return self.disc.frequencies(self.pixel_size_angstrom, torch.float64)
 
     def polynomials(self) -> Tensor:
         """Return the even Zernike polynomials at the frequencies, (p, EVEN_TERMS)."""

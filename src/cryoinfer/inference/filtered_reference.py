@@ -1,7 +1,22 @@
 """How much too weak the projections of a filtered map are, measured by images."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+
+def add_products(sums: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Add to sums, in place, those of products over images.
+
+    Parameters
+    ----------
+    sums : Tensor of float64, shape (m, p)
+    pairs : sequence of m pairs of Tensor, complex, shape (b, p)
+        Added are the real parts of the first times the conjugate of the second.
+    """
+    for total, (one, other) in zip(sums, pairs, strict=True):
+        total += (one * other.conj()).real.double().sum(0)
 
 
 def scale_of_filtered(cross: Tensor, power: Tensor, ring: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.slices import FourierVolume, extract_slices
-from cryoinfer.inference.filtered_reference import scale_of_filtered
+from cryoinfer.inference.filtered_reference import add_products, scale_of_filtered
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.whitening import WhitenedImages
 from cryoinfer.records import Latents
@@ -131,8 +131,7 @@ class MagnificationSums:
             (seen, predicted),
             (predicted, predicted),
         )
-        for total, (one, other) in zip(self.sums, pairs, strict=True):
-            total += (one * other.conj()).real.double().sum(0)
+        add_products(self.sums, pairs)
 
 
 @dataclass(frozen=True)
@@ -173,9 +172,8 @@ def estimate_magnification(sums: MagnificationSums) -> MagnificationEstimate | N
         None where the map shows nothing at these frequencies.
     """
     disc, total = sums.disc, sums.sums.cpu()
-    x, y = (k.cpu().double() for k in (disc.kx, disc.ky))
-    step = 1 / (disc.box * sums.pixel_size_angstrom)
-    x, y = x * step, y * step
+    frequencies = disc.frequencies(sums.pixel_size_angstrom, torch.float64)
+    x, y = (one.cpu() for one in frequencies)
     xx, xy, yy, seen_x, seen_y, own_x, own_y, cross, power = total
     scale = scale_of_filtered(cross, power, disc.ring.cpu())
     left_x = scale * seen_x - scale.square() * own_x

@@ -300,8 +300,7 @@ def image_radius(radius: int, scale: float, box: int) -> int:
 
 
 def _frequencies(disc: FourierDisc, optics: Optics) -> tuple[Tensor, Tensor]:
-    step = 1 / (disc.box * float(optics.pixel_size_angstrom[0]))
-    return disc.kx * step, disc.ky * step
+    return disc.frequencies(float(optics.pixel_size_angstrom[0]))
 
 
 def concatenate(parts: list[WhitenedImages]) -> WhitenedImages:

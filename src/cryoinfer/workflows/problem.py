@@ -362,8 +362,8 @@ def _noise_weight(optics: Optics, disc: FourierDisc) -> Tensor | None:
     """Return how much coefficients of images count, None where all count alike."""
     if not bool(optics.ctf_premultiplied.any()):
         return None
-    step = 1 / (disc.box * float(optics.pixel_size_angstrom[0]))
-    return noise_weight(optics, evaluate_ctf(optics, disc.kx * step, disc.ky * step))
+    frequencies = disc.frequencies(float(optics.pixel_size_angstrom[0]))
+    return noise_weight(optics, evaluate_ctf(optics, *frequencies))
 
 
 def _choose_noise_rows(group: Tensor, generator: torch.Generator) -> Tensor:
