@@ -258,13 +258,25 @@ class _ShellPowers:
     @classmethod
     def of(cls, coefficients: Tensor, shells: Tensor) -> "_ShellPowers":
         values = coefficients.real**2 + coefficients.imag**2
-        power = _shell_sums(values, shells)
-        count = _shell_sums(torch.ones_like(values), shells)
+        power = shell_sums(values, shells)
+        count = shell_sums(torch.ones_like(values), shells)
         return cls(power, power <= _EMPTY**2 * values.mean() * count)
 
 
-def _shell_sums(values: Tensor, shells: Tensor) -> Tensor:
-    """Return the sums over the shells of a whole transform, from its half."""
+def shell_sums(values: Tensor, shells: Tensor) -> Tensor:
+    """Return the sums over the shells of a whole transform, from its half.
+
+    Parameters
+    ----------
+    values : Tensor of float64, shape (box, ..., box // 2 + 1)
+        Of an image or a map; the same at k and -k.
+    shells : Tensor of int64, of the same shape
+        Of each coefficient.
+
+    Returns
+    -------
+    Tensor of float64, shape (box // 2 + 1,)
+    """
     box, count = len(shells), shells.shape[-1]
     # A half-transform lacks the partner -k of every column but x = 0 and Nyquist.
     weight = values.new_full((count,), 2.0)
@@ -287,7 +299,7 @@ def shell_means(values: Tensor, box: int) -> Tensor:
     -------
     Tensor of float64, shape (box // 2 + 1,)
     """
-    sums = _shell_sums(values, _shells(box, values.device))
+    sums = shell_sums(values, _shells(box, values.device))
     return sums / shell_sizes(box).to(sums)
 
 
@@ -299,7 +311,7 @@ def shell_sizes(box: int) -> Tensor:
     Tensor of float64, shape (box // 2 + 1,)
     """
     shells = _shells(box, torch.device("cpu"))
-    return _shell_sums(torch.ones(shells.shape, dtype=torch.float64), shells)
+    return shell_sums(torch.ones(shells.shape, dtype=torch.float64), shells)
 
 
 def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:
@@ -307,7 +319,7 @@ def _correlate(a: Tensor, b: Tensor, box: int) -> Tensor:
 
 
 def _correlate_shells(a: Tensor, b: Tensor, shells: Tensor) -> Tensor:
-    cross = _shell_sums(a.real * b.real + a.imag * b.imag, shells)
+    cross = shell_sums(a.real * b.real + a.imag * b.imag, shells)
     first, second = _ShellPowers.of(a, shells), _ShellPowers.of(b, shells)
     # The square roots apart: the product of two small powers can underflow.
     norm = first.power.sqrt() * second.power.sqrt()

@@ -18,7 +18,7 @@ from cryoinfer.arithmetic import (
     real_fourier_transform_3d,
 )
 from cryoinfer.errors import InputError
-from cryoinfer.evaluation.fsc import shell_sizes
+from cryoinfer.evaluation.fsc import shell_sizes, shell_sums
 from cryoinfer.fourier.transform import image_to_fourier
 
 _BINS = 8
@@ -198,9 +198,4 @@ def _ring_sums(values: Tensor) -> Tensor:
     line = torch.fft.fftfreq(box, 1 / box, dtype=torch.float64, device=values.device)
     along = torch.arange(count, dtype=torch.float64, device=values.device)
     ring = torch.hypot(line[:, None], along).round_().long()
-    # A half-transform lacks the partner -k of every column but x = 0 and Nyquist.
-    weight = values.new_full((count,), 2.0)
-    weight[0] = 1.0
-    if box % 2 == 0:
-        weight[-1] = 1.0
-    return torch.bincount(ring.flatten(), (values * weight).flatten())[:count]
+    return shell_sums(values, ring)
