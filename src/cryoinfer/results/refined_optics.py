@@ -16,6 +16,14 @@ from cryoinfer.physics.aberrations import (
 from cryoinfer.physics.ctf import of_magnification, with_astigmatism
 from cryoinfer.records import Optics
 
+_TERMS = (
+    ("beam_tilt_mrad", "beam_tilt_sd_mrad"),
+    ("trefoil_radian", "trefoil_sd_radian"),
+    ("even_radian", "even_sd_radian"),
+    ("magnification", "stretch_sd"),
+)
+"""Of optics groups, each with its sd."""
+
 
 @dataclass(frozen=True)
 class RefinedOptics:
@@ -57,14 +65,24 @@ class RefinedOptics:
     @classmethod
     def unknown(cls, groups: int, micrographs: tuple[str, ...] = ()) -> Self:
         """Return what is known before anything was refined."""
-        pair = torch.full((groups, 2), torch.nan, dtype=torch.float64)
-        matrix = torch.full((groups, 2, 2), torch.nan, dtype=torch.float64)
+
+        def of_groups(*shape: int) -> Tensor:
+            return torch.full((groups, *shape), torch.nan, dtype=torch.float64)
+
         zero = torch.zeros(len(micrographs), 2, dtype=torch.float64)
-        spread = torch.full_like(zero, torch.inf)
-        even = torch.full((groups, EVEN_TERMS), torch.nan, dtype=torch.float64)
-        phases = pair.clone(), pair.clone(), even, even.clone()
-        known = pair, pair.clone(), matrix, pair.clone(), *phases
-        return cls(*known, micrographs, zero, spread)
+        return cls(
+            beam_tilt_mrad=of_groups(2),
+            beam_tilt_sd_mrad=of_groups(2),
+            magnification=of_groups(2, 2),
+            stretch_sd=of_groups(2),
+            trefoil_radian=of_groups(2),
+            trefoil_sd_radian=of_groups(2),
+            even_radian=of_groups(EVEN_TERMS),
+            even_sd_radian=of_groups(EVEN_TERMS),
+            micrographs=micrographs,
+            astigmatism_angstrom=zero,
+            astigmatism_sd_angstrom=torch.full_like(zero, torch.inf),
+        )
 
     def applied(self, table: ParticleTable) -> Optics:
         """Return the optics of particles with what was found of their groups.
@@ -118,18 +136,10 @@ class RefinedOptics:
         entries = []
         for group in range(len(self)):
             entry: dict[str, Any] = {"optics_group": group + 1}
-            if not bool(self.beam_tilt_mrad[group].isnan().any()):
-                entry["beam_tilt_mrad"] = self.beam_tilt_mrad[group].tolist()
-                entry["beam_tilt_sd_mrad"] = self.beam_tilt_sd_mrad[group].tolist()
-            if not bool(self.trefoil_radian[group].isnan().any()):
-                entry["trefoil_radian"] = self.trefoil_radian[group].tolist()
-                entry["trefoil_sd_radian"] = self.trefoil_sd_radian[group].tolist()
-            if not bool(self.even_radian[group].isnan().any()):
-                entry["even_radian"] = self.even_radian[group].tolist()
-                entry["even_sd_radian"] = self.even_sd_radian[group].tolist()
-            if not bool(self.magnification[group].isnan().any()):
-                entry["magnification"] = self.magnification[group].tolist()
-                entry["stretch_sd"] = self.stretch_sd[group].tolist()
+            for term, sd in _TERMS:
+                value, width = getattr(self, term)[group], getattr(self, sd)[group]
+                if not bool(value.isnan().any()):
+                    entry |= {term: value.tolist(), sd: width.tolist()}
             entries.append(entry)
         return entries
 
