@@ -20,6 +20,7 @@ An image is ``(1 - I) / (2 sigma 47.88 V A^2)``, in 1/angstrom: for a thin, weak
 specimen the CTF times the projection (:mod:`cryoinfer.physics.image_model`).
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -203,16 +204,20 @@ def exit_wave(
     transform = torch.zeros(grid.size, grid.size, dtype=torch.complex128)
     transform[0, 0] = 1
     band, z_angstrom = grid.band(), 0.0
+
+    @functools.cache  # slices are equally thick: nearly all steps are one
+    def over(step: float) -> Tensor:
+        return grid.propagator(step, wavelength)
+
     for one in slices:
-        step = one.z_angstrom - z_angstrom
-        arriving = transform * grid.propagator(step, wavelength)
+        arriving = transform * over(one.z_angstrom - z_angstrom)
         wave = torch.fft.ifft2(arriving, norm="forward")
         potential = torch.fft.ifftshift(one.potential).double()
         through = torch.fft.fft2(torch.exp(strength * potential)) * band
         behind = wave * torch.fft.ifft2(through)
         transform = torch.fft.fft2(behind, norm="forward") * band
         z_angstrom = one.z_angstrom
-    return transform * grid.propagator(-z_angstrom, wavelength)
+    return transform * over(-z_angstrom)
 
 
 def intensity(transform: Tensor, optics: Optics, grid: WaveGrid) -> Tensor:
