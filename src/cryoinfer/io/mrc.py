@@ -4,8 +4,10 @@ Stacks are memory-mapped and never held as a whole. Axes are (z, y, x) for maps
 and (image, y, x) for stacks.
 """
 
+import itertools
 import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,38 +90,38 @@ class StackFile:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return a copy of some images as their program means them.
 
-        Neighbours are read in one piece: from a disk in half the time of mapped pages.
+        Neighbours are read in one piece. Nothing is mapped: pages of a mapping come one
+        by one, which takes twice as long from a disk, and as long again from memory.
 
         Raises
         ------
         InputError
             If the file has become shorter since it was opened.
         """
-        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-            copied = self._neighbours(int(rows[0]), len(rows))
-        else:
-            copied = np.array(self.view()[rows])
-        if copied.dtype == np.float16:
+        stored = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        with self.path.open("rb", buffering=0) as file:
+            for start, stop in itertools.pairwise((0, *ends.tolist(), len(rows))):
+                self._read_into(stored[start:stop], int(rows[start]), file)
+        if stored.dtype == np.float16:
             # The same numbers as NumPy's, at seven times its speed.
-            return torch.from_numpy(copied).float().numpy()
-        images = copied.astype(np.float32, copy=False)
+            return torch.from_numpy(stored).float().numpy()
+        images = stored.astype(np.float32, copy=False)
         if self.added:
             images += np.float32(self.added)
         return images
 
-    def _neighbours(self, first: int, count: int) -> NDArray[Any]:
-        images = np.empty((count, *self.shape[1:]), self.dtype)
+    def _read_into(self, images: NDArray[Any], first: int, file: FileIO) -> None:
+        """Fill ``images`` with as many of the file's, from number ``first`` on."""
         missing = images.reshape(-1).view(np.uint8).data
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset_bytes + first * (images.nbytes // count))
-            while len(missing) and (read := file.readinto(missing)):
-                missing = missing[read:]
+        file.seek(self.offset_bytes + first * images[0].nbytes)
+        while len(missing) and (read := file.readinto(missing)):
+            missing = missing[read:]
         if len(missing):
             raise InputError(
-                f"{self.path} was cut off while it was in use: image {first + count} "
-                "is not there any more. Copy it again."
+                f"{self.path} was cut off while it was in use: image "
+                f"{first + len(images)} is not there any more. Copy it again."
             )
-        return images
 
     @classmethod
     def of(cls, path: Path | str) -> Self:

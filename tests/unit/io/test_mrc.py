@@ -190,6 +190,8 @@ def test_a_stack_that_is_cut_off_while_it_is_used(tmp_path):
     assert len(stack.read(np.arange(4))) == 4
     with pytest.raises(InputError, match="image 5 is not there any more"):
         stack.read(np.arange(2, 5))
+    with pytest.raises(InputError, match="image 5 is not there any more"):
+        stack.read(np.array([4, 0, 2]))
 
 
 def test_every_float16_is_read_as_numpy_reads_it(tmp_path):
