@@ -25,6 +25,7 @@ from rows import HERE, Results, Row
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.interfaces import SilentMonitor
+from cryoinfer.memory_allocator import keep_freed_memory
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 
 _POLL_SECONDS = 0.05
@@ -264,6 +265,7 @@ class _StageClock(SilentMonitor):
 
 def _work(set_dir: Path, config: AbinitioConfig, file: Path, device: str) -> None:
     """Do one run; what follows in the process that was started for it."""
+    keep_freed_memory()  # as the command line does
     clock = _StageClock()
     particles = Particles.load(set_dir / "particles.star")
     result = abinitio(particles, config, clock, device=device)

@@ -4,6 +4,7 @@ import os
 import sys
 
 from cryoinfer.cli.signals import ENDING
+from cryoinfer.memory_allocator import keep_freed_memory
 
 
 def main() -> None:
@@ -12,6 +13,7 @@ def main() -> None:
         try:
             from cryoinfer.cli.app import main as run
 
+            keep_freed_memory()
             run()
         except KeyboardInterrupt:  # before the command has begun
             sys.exit(ENDING.code or 130)

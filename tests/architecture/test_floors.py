@@ -27,7 +27,7 @@ FLOORS = (
     {"interfaces"},
     {"geometry", "fourier"},
     {"records", "arithmetic", "world", "operations"},
-    {"errors", "wording", "matrix_library"},
+    {"errors", "wording", "matrix_library", "memory_allocator"},
 )
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}
 

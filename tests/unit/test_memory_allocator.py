@@ -1,0 +1,34 @@
+"""Freed memory stays with the process, where the C library can be told."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+_FAULTS = """
+import resource
+import numpy
+{}
+def touched():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.empty(1 << 26, numpy.uint8)[:: 1 << 12] = 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([touched() for _ in range(5)][-1])
+"""
+
+
+def faults_of_a_block_used_again(setting: str) -> int:
+    command = [sys.executable, "-c", _FAULTS.format(setting)]
+    return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_a_freed_block_is_used_again_without_new_pages() -> None:
+    setting = (
+        "from cryoinfer.memory_allocator import keep_freed_memory; keep_freed_memory()"
+    )
+    # 64 MiB are 16,384 pages, or 32 where the system joins pages; glibc alone maps
+    # such a block anew each time.
+    assert faults_of_a_block_used_again(setting) <= 2
+    assert faults_of_a_block_used_again("") > 16
