@@ -28,7 +28,7 @@ from cryoinfer.inference.refinement_steps import (
     shorten,
     turned,
 )
-from cryoinfer.inference.score_kernel import shift_tables, unshifted
+from cryoinfer.inference.shift_kernel import shift_tables, unshifted
 
 # Entries of the packed normal equations.
 PACKED = 28

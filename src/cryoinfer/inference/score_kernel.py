@@ -5,44 +5,15 @@ their ring, so that the log-likelihood is minus the summed squared residual.
 Volumes and rows are laid out as in :mod:`cryoinfer.fourier.kernels`.
 """
 
-import math
 from typing import Any
 
 import numba
 import numpy as np
 
-from cryoinfer.fourier.kernels import Array, compiled, no_cells, parallel, read_slice
+from cryoinfer.fourier.kernels import Array, no_cells, parallel, read_slice
+from cryoinfer.inference.shift_kernel import shift_tables, unshifted
 
-_ONE = np.float32(1.0)
 _TWO = np.float32(2.0)
-
-
-@compiled
-def shift_tables(shift_x: float, shift_y: float, box: int, table: Array) -> None:
-    """Fill ``table`` (4, box) with cos and sin of 2 pi k shift / box.
-
-    Rows 0 and 1 are for kx = 0.., rows 2 and 3 for ky + box // 2 = 0.. .
-    """
-    for k in range(box):
-        angle = 2.0 * math.pi * k * shift_x / box
-        table[0, k] = math.cos(angle)
-        table[1, k] = math.sin(angle)
-        angle = 2.0 * math.pi * (k - box // 2) * shift_y / box
-        table[2, k] = math.cos(angle)
-        table[3, k] = math.sin(angle)
-
-
-@compiled
-def unshifted(
-    table: Array, kx: float, ky: float, box: int, re: float, im: float
-) -> Any:
-    """Return the coefficient of the image moved back by the shift."""
-    # Unsigned: a signed index is tested for being negative, and nothing vectorised.
-    jx, jy = np.uint64(np.int32(kx)), np.uint64(np.int32(ky) + np.int32(box // 2))
-    cos_x, sin_x, cos_y, sin_y = table[0, jx], table[1, jx], table[2, jy], table[3, jy]
-    cos = cos_x * cos_y - sin_x * sin_y
-    sin = cos_x * sin_y + sin_x * cos_y
-    return re * cos - im * sin, re * sin + im * cos
 
 
 @parallel

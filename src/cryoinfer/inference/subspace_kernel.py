@@ -26,7 +26,7 @@ from cryoinfer.inference.refinement_steps import (
     shorten,
     turned,
 )
-from cryoinfer.inference.score_kernel import shift_tables, unshifted
+from cryoinfer.inference.shift_kernel import shift_tables, unshifted
 
 _RIGID = 6
 """Columns of rotation, shift and defocus; one for each component follows, and one for

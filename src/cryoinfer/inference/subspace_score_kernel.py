@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from cryoinfer.fourier.kernels import Array, compiled, no_cells, parallel, read_slice
-from cryoinfer.inference.score_kernel import shift_tables, unshifted
+from cryoinfer.inference.shift_kernel import shift_tables, unshifted
 
 _BLOCK = 128
 """Poses that are marginalised together: vector instructions take them side by side."""

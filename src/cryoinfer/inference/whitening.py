@@ -14,6 +14,8 @@ from cryoinfer.fourier.distortion import (
     recorded,
 )
 from cryoinfer.fourier.grids import FourierDisc
+from cryoinfer.inference.shift_kernel import move_back
+from cryoinfer.operations import Operation
 from cryoinfer.physics.aberrations import has_odd_aberrations, turned_phases
 from cryoinfer.physics.ctf import ctf_and_defocus_slope, evaluate_ctf
 from cryoinfer.records import Optics, ParticleBatch
@@ -74,15 +76,7 @@ class WhitenedImages:
         -------
         Tensor of complex64, shape (b, p) or (t, b, p)
         """
-        # A phase is the product of one for x and one for y, which are few.
-        length = self.disc.box * self.pixel_size_angstrom
-        turns = shift_angstrom.to(self.ctf) * (2 * math.pi / length)
-        half = self.disc.box // 2
-        angle = turns[..., None] * torch.arange(-half, half, device=turns.device)
-        phase = torch.polar(torch.ones_like(angle), angle)
-        along_x = phase[..., 0, :].index_select(-1, self.disc.kx.long() + half)
-        along_y = phase[..., 1, :].index_select(-1, self.disc.ky.long() + half)
-        return complex_product(complex_product(along_x, along_y), self.coefficients)
+        return _move_back(self.coefficients, shift_angstrom, self)
 
     def prefix(self, radius: int) -> "WhitenedImages":
         """Return the images inside a smaller radius of the reference's pixels."""
@@ -161,6 +155,45 @@ class WhitenedImages:
         ctf, slope = ctf_and_defocus_slope(moved, *_frequencies(self.disc, moved))
         images = replace(self, ctf=ctf * self.weight)
         return images, slope * self.weight
+
+
+def _move_back_plain(
+    coefficients: Tensor, shift_angstrom: Tensor, images: WhitenedImages
+) -> Tensor:
+    # A phase is the product of one for x and one for y, which are few.
+    disc = images.disc
+    length = disc.box * images.pixel_size_angstrom
+    turns = shift_angstrom.to(images.ctf) * (2 * math.pi / length)
+    half = disc.box // 2
+    angle = turns[..., None] * torch.arange(-half, half, device=turns.device)
+    phase = torch.polar(torch.ones_like(angle), angle)
+    along_x = phase[..., 0, :].index_select(-1, disc.kx.long() + half)
+    along_y = phase[..., 1, :].index_select(-1, disc.ky.long() + half)
+    return complex_product(complex_product(along_x, along_y), coefficients)
+
+
+def _move_back_compiled(
+    coefficients: Tensor, shift_angstrom: Tensor, images: WhitenedImages
+) -> Tensor:
+    differentiated = coefficients.requires_grad or shift_angstrom.requires_grad
+    if differentiated or coefficients.dtype != torch.complex64:
+        return _move_back_plain(coefficients, shift_angstrom, images)
+    disc, count = images.disc, len(coefficients)
+    shape = torch.broadcast_shapes(shift_angstrom.shape[:-1], (count,))
+    shifts = (shift_angstrom.double() / images.pixel_size_angstrom).expand(*shape, 2)
+    out = coefficients.new_empty(*shape, len(disc))
+    move_back(
+        shifts.reshape(-1, count, 2).numpy(),
+        disc.kx.numpy(),
+        disc.ky.numpy(),
+        torch.view_as_real(coefficients.contiguous()).numpy(),
+        disc.box,
+        torch.view_as_real(out).view(-1, count, len(disc), 2).numpy(),
+    )
+    return out
+
+
+_move_back = Operation("shifts", _move_back_plain, cpu=_move_back_compiled)
 
 
 @dataclass(frozen=True)

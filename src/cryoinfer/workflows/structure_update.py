@@ -180,7 +180,8 @@ def insert_images(
         return
     offset, pose = latents.defocus_offset_angstrom, latents.pose
     moved = images.prefix(sums.radius).at_defocus_offset(offset)
-    values = moved.moved_back(pose.shift_angstrom) * moved.ctf
+    values = moved.moved_back(pose.shift_angstrom)
+    torch.view_as_real(values).mul_(moved.ctf[..., None])
     weight = moved.ctf.square()
     if share is not None:
         values = (values * share[:, None]).to(values.dtype)

@@ -128,6 +128,31 @@ def test_moving_back_undoes_a_shift_by_whole_pixels() -> None:
     torch.testing.assert_close(several[1], images.coefficients)
 
 
+@pytest.mark.parametrize("shape", [(6, 2), (3, 1, 2), (3, 6, 2)])
+@pytest.mark.parametrize("radius", [7, 12])
+def test_compiled_and_plain_shifts_agree(shape, radius) -> None:
+    images = whitened(radius=radius)
+    shift = 7 * torch.randn(shape, generator=seeded(8), dtype=torch.float64)
+    found = images.moved_back(shift)
+    exactly = replace(
+        images,
+        coefficients=images.coefficients.to(torch.complex128),
+        ctf=images.ctf.double(),
+    )
+    expected = exactly.moved_back(shift)
+    # Single precision of phases and products.
+    torch.testing.assert_close(found.to(expected), expected, rtol=0, atol=1e-5)
+
+
+def test_shifts_can_be_differentiated() -> None:
+    images = whitened(radius=7)
+    shift = torch.randn(6, 2, generator=seeded(9)).requires_grad_()
+    # Of the real part: the power does not depend on a shift.
+    images.moved_back(shift).real.sum().backward()
+    assert shift.grad is not None
+    assert bool((shift.grad != 0).all())
+
+
 def test_a_prefix_is_whitening_to_a_smaller_radius() -> None:
     found, expected = whitened(radius=12).prefix(7), whitened(radius=7)
     for name in ("coefficients", "ctf", "weight"):
