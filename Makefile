@@ -58,4 +58,6 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch -c constraints.txt
 	$(BIN)/python -m pip install -e ".[dev,book]" -c constraints.txt
+# The kernels are compiled here, once for all, and compared with plain versions.
+	$(BIN)/cryoinfer selfcheck
 	touch $@

@@ -23,8 +23,12 @@ from cryoinfer.fourier.kernels import (
 )
 from cryoinfer.fourier.vector import fetch_cell, read_cell_and_slope
 from cryoinfer.inference.refinement_steps import (
+    add_vectors,
+    copy_matrix,
+    copy_vector,
     damped_step,
     prior_loss,
+    scale_matrix,
     shorten,
     turned,
 )
@@ -208,7 +212,8 @@ def _normal_equations(
     and ``slices`` (8, PIECE) have room: the one is vectorised within a coefficient, the
     other across them.
     """
-    out[:] = 0.0
+    for a in range(PACKED):
+        out[a] = 0.0
     for first in range(0, kx.shape[0], PIECE):
         last = min(first + PIECE, kx.shape[0])
         slice_and_slopes(
@@ -279,8 +284,10 @@ def refine(
         scaled = np.empty((3, 3), np.float32)
         here, there = np.empty(PACKED), np.empty(PACKED)
         matrix, gradient = np.empty((6, 6)), np.empty(6)
-        best, trial = rotation[i].copy(), np.empty((3, 3))
-        at, step = moved[i].copy(), np.zeros(6)
+        best, trial = np.empty((3, 3)), np.empty((3, 3))
+        at, tried, step = np.empty(6), np.empty(6), np.zeros(6)
+        copy_matrix(rotation[i], best)
+        copy_vector(moved[i], at)
         loss, promised = 0.0, 0.0
         for attempt in range(steps + 1):
             if attempt > 0:
@@ -292,16 +299,14 @@ def refine(
                 turned(best, step, trial)
                 if cut == 1.0 and promised < limits[2]:
                     # Too little for the rounding of two losses to judge.
-                    best[:] = trial
-                    at += step
+                    copy_matrix(trial, best)
+                    add_vectors(at, step, at)
                     here[27] -= promised
                     break
             else:
-                trial[:] = best
-            for a in range(3):
-                for b in range(3):
-                    scaled[a, b] = trial[a, b] * factor
-            tried = at + step
+                copy_matrix(best, trial)
+            scale_matrix(trial, factor, scaled)
+            add_vectors(at, step, tried)
             shifted: Any = np.float32(tried[5])
             shift_tables(start[i, 3] + tried[3], start[i, 4] + tried[4], box, table)
             _normal_equations(
@@ -323,12 +328,12 @@ def refine(
             cost = there[27] + prior_loss(precision, start[i], tried)
             if attempt == 0 or cost < loss:
                 loss = cost
-                best[:] = trial
-                at[:] = tried
-                here[:] = there
+                copy_matrix(trial, best)
+                copy_vector(tried, at)
+                copy_vector(there, here)
                 damping[i] *= 0.1 ** min(attempt, 1)  # the first is no step
             else:
                 damping[i] = min(damping[i] * 300.0, 1e4)
-        rotation[i] = best
-        moved[i] = at
-        out[i] = here
+        copy_matrix(best, rotation[i])
+        copy_vector(at, moved[i])
+        copy_vector(here, out[i])

@@ -2,11 +2,51 @@
 
 The unknowns are a rotation vector in the image frame, the shift in pixels, the defocus,
 and whatever follows. All in the order written: steps are the same in every kernel.
+Arrays are copied and added element by element: what numba makes of a whole assignment
+checks its shapes and words the error, which takes seconds to compile.
 """
 
 import math
 
 from cryoinfer.fourier.kernels import Array, compiled_in_order
+
+
+@compiled_in_order
+def copy_vector(values: Array, out: Array) -> None:
+    """Copy a vector."""
+    for a in range(values.shape[0]):
+        out[a] = values[a]
+
+
+@compiled_in_order
+def copy_matrix(values: Array, out: Array) -> None:
+    """Copy a matrix."""
+    for a in range(values.shape[0]):
+        for b in range(values.shape[1]):
+            out[a, b] = values[a, b]
+
+
+@compiled_in_order
+def fill_matrix(out: Array, value: float) -> None:
+    """Set all entries of a matrix."""
+    for a in range(out.shape[0]):
+        for b in range(out.shape[1]):
+            out[a, b] = value
+
+
+@compiled_in_order
+def scale_matrix(values: Array, factor: float, out: Array) -> None:
+    """Fill ``out`` with a multiple of a matrix."""
+    for a in range(values.shape[0]):
+        for b in range(values.shape[1]):
+            out[a, b] = values[a, b] * factor
+
+
+@compiled_in_order
+def add_vectors(first: Array, second: Array, out: Array) -> None:
+    """Fill ``out`` with the sum, which may be one of the two."""
+    for a in range(first.shape[0]):
+        out[a] = first[a] + second[a]
 
 
 @compiled_in_order
@@ -32,8 +72,8 @@ def damped_step(
         matrix[a, a] += precision[a]
         if matrix[a, a] <= 0.0 or precision[a] < 0.0:
             # Held: a negative precision says so.
-            matrix[a, :] = 0.0
-            matrix[:, a] = 0.0
+            for b in range(count):
+                matrix[a, b] = matrix[b, a] = 0.0
             matrix[a, a] = 1.0
             gradient[a] = 0.0
         matrix[a, a] *= 1.0 + damping

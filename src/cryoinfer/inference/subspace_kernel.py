@@ -21,8 +21,13 @@ from cryoinfer.fourier.kernels import (
 )
 from cryoinfer.inference.refinement_kernel import slice_and_slopes
 from cryoinfer.inference.refinement_steps import (
+    add_vectors,
+    copy_matrix,
+    copy_vector,
     damped_step,
+    fill_matrix,
     prior_loss,
+    scale_matrix,
     shorten,
     turned,
 )
@@ -172,8 +177,11 @@ def refine(
         scaled = np.empty((3, 3), np.float32)
         here, there = np.empty((d + 1, d + 1)), np.empty((d + 1, d + 1))
         matrix, gradient = np.empty((d, d)), np.empty(d)
-        best, trial = rotation[i].copy(), np.empty((3, 3))
-        at, step = moved[i].copy(), np.zeros(d)
+        best, trial = np.empty((3, 3)), np.empty((3, 3))
+        at, tried, step = np.empty(d), np.empty(d), np.zeros(d)
+        share = np.empty(d - _RIGID)
+        copy_matrix(rotation[i], best)
+        copy_vector(moved[i], at)
         loss, promised = 0.0, 0.0
         for attempt in range(steps + 1):
             if attempt > 0:
@@ -185,18 +193,18 @@ def refine(
                 turned(best, step, trial)
                 if cut == 1.0 and promised < limits[2]:
                     # Too little for the rounding of two losses to judge.
-                    best[:] = trial
-                    at += step
+                    copy_matrix(trial, best)
+                    add_vectors(at, step, at)
                     here[d, d] -= promised
                     break
             else:
-                trial[:] = best
-            scaled[:] = trial * factor
-            tried = at + step
-            share = start[i, _RIGID:] + tried[_RIGID:]
+                copy_matrix(best, trial)
+            scale_matrix(trial, factor, scaled)
+            add_vectors(at, step, tried)
+            add_vectors(start[i, _RIGID:], tried[_RIGID:], share)
             shifted: Any = np.float32(tried[5])
             shift_tables(start[i, 3] + tried[3], start[i, 4] + tried[4], box, table)
-            there[:] = 0.0
+            fill_matrix(there, 0.0)
             for first in range(0, kx.shape[0], PIECE):
                 last = min(first + PIECE, kx.shape[0])
                 u, v = kx[first:last], ky[first:last]
@@ -221,12 +229,12 @@ def refine(
             cost = there[d, d] + prior_loss(precision, start[i], tried)
             if attempt == 0 or cost < loss:
                 loss = cost
-                best[:] = trial
-                at[:] = tried
-                here[:] = there
+                copy_matrix(trial, best)
+                copy_vector(tried, at)
+                copy_matrix(there, here)
                 damping[i] *= 0.1 ** min(attempt, 1)  # the first is no step
             else:
                 damping[i] = min(damping[i] * 300.0, 1e4)
-        rotation[i] = best
-        moved[i] = at
-        out[i] = here
+        copy_matrix(best, rotation[i])
+        copy_vector(at, moved[i])
+        copy_matrix(here, out[i])

@@ -183,7 +183,7 @@ def _move_back_compiled(
     shifts = (shift_angstrom.double() / images.pixel_size_angstrom).expand(*shape, 2)
     out = coefficients.new_empty(*shape, len(disc))
     move_back(
-        shifts.reshape(-1, count, 2).numpy(),
+        shifts.reshape(-1, count, 2).contiguous().numpy(),
         disc.kx.numpy(),
         disc.ky.numpy(),
         torch.view_as_real(coefficients.contiguous()).numpy(),

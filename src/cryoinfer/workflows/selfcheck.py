@@ -229,6 +229,10 @@ def _insertion(problem: _Problem) -> Tensor:
     return sums.sums
 
 
+def _shifts(problem: _Problem) -> Tensor:
+    return problem.images.moved_back(problem.latents.pose.shift_angstrom)
+
+
 def _likelihood(problem: _Problem) -> Tensor:
     return problem.projector.log_likelihood(problem.images, problem.latents)
 
@@ -265,6 +269,8 @@ _COMPARISONS = (
     # Points are known to a rounding of the padded radius, some 20 voxels.
     _Comparison("slices of a volume", _slices, 100),
     _Comparison("insertion into a volume", _insertion, 100),
+    # A phase of a few radian, and the products.
+    _Comparison("shifts of images", _shifts, 20),
     # Sums of some 200 squares in single precision.
     _Comparison("likelihood of poses", _likelihood, 200),
     _Comparison("likelihood on a grid", _grid, 200),
