@@ -159,12 +159,11 @@ def _number_of(node: ast.expr) -> float | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
         node = node.operand
-    is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
-    if not is_number:
+    value = node.value if isinstance(node, ast.Constant) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    assert isinstance(node, ast.Constant)
     try:
-        number = sign * float(node.value)  # type: ignore[arg-type]
+        number = sign * float(value)
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
