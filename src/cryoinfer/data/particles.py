@@ -370,9 +370,9 @@ class Particles:
         source.with_image_size(self.table.box.numpy()).write(path)
 
     def _read(self, stack_index: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
-        """Copy images out of their stacks, which are mapped only for this moment.
+        """Copy images out of their stacks, which are open only for this moment.
 
-        Thousands of stacks kept mapped would exhaust the open files of the process.
+        Thousands of open stacks would exhaust the open files of the process.
         """
         used = np.unique(stack_index)
         if len(used) == 1:

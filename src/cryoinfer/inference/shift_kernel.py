@@ -37,6 +37,28 @@ def unshifted(
     return re * cos - im * sin, re * sin + im * cos
 
 
+@compiled
+def undo_shift(
+    shift: Array, kx: Array, ky: Array, image: Array, table: Array, out: Array
+) -> None:
+    """Fill ``out`` (p, 2) with an image moved back, and ``table`` (4, box)."""
+    box = table.shape[1]
+    shift_tables(shift[0], shift[1], box, table)
+    for p in range(kx.shape[0]):
+        re, im = unshifted(table, kx[p], ky[p], box, image[p, 0], image[p, 1])
+        out[p, 0], out[p, 1] = re, im
+
+
+@compiled
+def undo_shifts(
+    shifts: Array, kx: Array, ky: Array, image: Array, box: int, moved: Array
+) -> None:
+    """Fill ``moved`` (s, p, 2) with an image whose shifts (s, 2) are undone."""
+    table = np.empty((4, box), np.float32)
+    for s in range(moved.shape[0]):
+        undo_shift(shifts[s], kx, ky, image, table, moved[s])
+
+
 @parallel
 def move_back(
     shifts: Array, kx: Array, ky: Array, images: Array, box: int, out: Array
@@ -49,10 +71,4 @@ def move_back(
     for job in numba.prange(out.shape[0] * count):
         t, i = job // count, job % count
         table = np.empty((4, box), np.float32)
-        shift_tables(shifts[t, i, 0], shifts[t, i, 1], box, table)
-        for p in range(kx.shape[0]):
-            re, im = unshifted(
-                table, kx[p], ky[p], box, images[i, p, 0], images[i, p, 1]
-            )
-            out[t, i, p, 0] = re
-            out[t, i, p, 1] = im
+        undo_shift(shifts[t, i], kx, ky, images[i], table, out[t, i])

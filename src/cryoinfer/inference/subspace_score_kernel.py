@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from cryoinfer.fourier.kernels import Array, compiled, no_cells, parallel, read_slice
-from cryoinfer.inference.shift_kernel import shift_tables, unshifted
+from cryoinfer.inference.shift_kernel import undo_shifts
 
 _BLOCK = 128
 """Poses that are marginalised together: vector instructions take them side by side."""
@@ -42,7 +42,7 @@ def products(
     size = kx.shape[0]
     for i in numba.prange(rows.shape[0]):
         moved = np.empty((moves, size, 2), np.float32)
-        _move_back(shifts[i], kx, ky, images[i], box, moved)
+        undo_shifts(shifts[i], kx, ky, images[i], box, moved)
         cells = no_cells()
         slices = np.empty((maps, size, 2), np.float32)
         for j in range(count):
@@ -68,19 +68,6 @@ def products(
                         product += one[p, 0] * two[p, 0] + one[p, 1] * two[p, 1]
                     shown[i, pair, j] = product
                     pair += 1
-
-
-@compiled
-def _move_back(
-    shifts: Array, kx: Array, ky: Array, image: Array, box: int, moved: Array
-) -> None:
-    """Fill ``moved`` (s, p, 2) with an image whose shifts (s, 2) are undone."""
-    table = np.empty((4, box), np.float32)
-    for s in range(moved.shape[0]):
-        shift_tables(shifts[s, 0], shifts[s, 1], box, table)
-        for p in range(kx.shape[0]):
-            re, im = unshifted(table, kx[p], ky[p], box, image[p, 0], image[p, 1])
-            moved[s, p, 0], moved[s, p, 1] = re, im
 
 
 @parallel

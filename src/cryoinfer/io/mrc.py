@@ -1,6 +1,6 @@
 """Read and write MRC maps and image stacks.
 
-Stacks are memory-mapped and never held as a whole. Axes are (z, y, x) for maps
+Stacks are read image by image and never held as a whole. Axes are (z, y, x) for maps
 and (image, y, x) for stacks.
 """
 
@@ -80,12 +80,6 @@ class StackFile:
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    def view(self) -> NDArray[Any]:
-        """Return what is stored, shape (images, height, width), memory-mapped."""
-        return np.memmap(
-            self.path, self.dtype, "r", offset=self.offset_bytes, shape=self.shape
-        )
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return a copy of some images as their program means them.
