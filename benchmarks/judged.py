@@ -1,7 +1,6 @@
 """Posteriors of many images, and what is asked of them in more than one measurement."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from accuracy import LEVELS
@@ -19,7 +18,7 @@ from cryoinfer.inference.pose_search import GlobalSearch
 from cryoinfer.records import Latents, ParticleBatch, Pose
 from cryoinfer.results.calibration_trial import REFINED, SEARCHED, CalibrationTrial
 from cryoinfer.workflows.dynamics import Dynamics
-from cryoinfer.workflows.iteration import initial_search_plan
+from cryoinfer.workflows.search_plan import search_plan
 from cryoinfer.workflows.trained_encoder import TrainedEncoder
 
 CHUNK = 250
@@ -58,8 +57,8 @@ def searched_refinement(
     """
     refinement = model.refinement
     step = model.encoder.grid.resolution_at(coarse_radius) / 3
-    plan = initial_search_plan(coarse_radius, step, refinement.symmetry)
-    plan = replace(plan, radius=max(refinement.radii[0], coarse_radius))
+    radius = max(refinement.radii[0], coarse_radius)
+    plan = search_plan(coarse_radius, radius, step, refinement.symmetry)
     search = GlobalSearch(plan, 2 * model.prior.shift_sd_angstrom)
     found = ModeRefinement(
         search, refinement.radii, refinement.lever_angstrom, refinement.symmetry

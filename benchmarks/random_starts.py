@@ -39,7 +39,7 @@ from cryoinfer.results.conformations import true_junk
 from cryoinfer.workflows.abinitio import AbinitioConfig
 from cryoinfer.workflows.annealed_expectation import RandomStartConfig
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
+from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.particle_pass import ParticlePass, run_pass
 from cryoinfer.workflows.problem import (
     Problem,
@@ -49,6 +49,7 @@ from cryoinfer.workflows.problem import (
 )
 from cryoinfer.workflows.random_start import random_start
 from cryoinfer.workflows.refine import StartingMap, map_at_start
+from cryoinfer.workflows.search_plan import global_search_plan
 from cryoinfer.workflows.structure_update import MapUpdate
 
 IMAGES, JUDGED, NEAR_DEGREES = 4000, 500, 15.0
@@ -175,9 +176,8 @@ def _view_error(
     rows = torch.arange(len(truth))
     rows = rows[:JUDGED] if junk is None else rows[~junk.bool()][:JUDGED]
     radius = start_radius(problem)
-    step = problem.grid.resolution_at(radius) / 3
     searched = problem.of_rows(rows)
-    plan = initial_search_plan(radius, step, problem.symmetry_rotation)
+    plan = global_search_plan(problem, radius)
     projector = MapUpdate(problem).projector(density, radius)
     step_of = ParticlePass(
         "search",

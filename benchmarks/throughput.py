@@ -27,8 +27,7 @@ from cryoinfer.fourier.slices import (
     insert_slices,
 )
 from cryoinfer.fourier.transform import image_to_fourier
-from cryoinfer.geometry.so3_grid import rotation_grid
-from cryoinfer.geometry.symmetry import symmetry_rotations
+from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
 from cryoinfer.inference.coarse import (
     GRID_ORDER,
     GridSlices,
@@ -37,16 +36,21 @@ from cryoinfer.inference.coarse import (
 )
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.search import exhaustive_cells, nested_cells
+from cryoinfer.inference.search import (
+    Subdivision,
+    divided,
+    exhaustive_cells,
+    pose_score,
+)
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import Latents
-from cryoinfer.workflows.iteration import initial_search_plan
 from cryoinfer.workflows.structure_update import padding_at
 
 SEARCH = "exhaustive search"
 
 _IMAGES = 250  # half of a chunk: what one reference sees at a time
 _START_RADIUS = 8  # of a run that is told nothing
+_CELLS = 6  # that are divided
 _SHIFT_OF_BOX = 0.07  # likewise
 _SECONDS = 1.0  # at least, for each operation
 
@@ -195,12 +199,14 @@ def search_rates(bench: Bench) -> list[Rate]:
     n, p = len(coarse), len(disc)
     g, t = len(grid.rotation), len(grid.shift_angstrom)
     step = bench.length_angstrom / _START_RADIUS / 3
-    plan = initial_search_plan(_START_RADIUS, step, symmetry_rotations("C1"))
-    radius = min(3 * _START_RADIUS, bench.volume.radius)
+    radius = round(4 / 3 * _START_RADIUS)
+    level = Subdivision(_CELLS, radius, grid_step_radian(GRID_ORDER), step, 8)
     near = bench.images.prefix(radius)
-    cells = exhaustive_cells(slices, coarse, plan.cells)
+    cells = exhaustive_cells(slices, coarse, _CELLS)
+    # As clear images have: as many are divided of each.
+    score = pose_score(bench.projector)
     around = len(shift_grid(step / 2, step / 2))
-    children, q = 8 * plan.cells, len(near.disc)
+    children, q = 8 * _CELLS, len(near.disc)
     nested_operations = children * (_INTERPOLATION + _POWER)
     nested_operations += around * (_SHIFT + children * _SHIFTED_PRODUCT)
     nested_bytes = children * (_CORNERS_READ + _FREQUENCY + _REAL + around * _COMPLEX)
@@ -211,7 +217,7 @@ def search_rates(bench: Bench) -> list[Rate]:
             n * g * t,
             2.0 * n * g * p * (2 * t + 1),
             4.0 * (n * t * (2 * p + g) + n * (p + g) + 3 * g * p),
-            seconds_of(lambda: exhaustive_cells(slices, coarse, plan.cells)),
+            seconds_of(lambda: exhaustive_cells(slices, coarse, _CELLS)),
         ),
         Rate(
             f"nested search at radius {radius}",
@@ -219,7 +225,7 @@ def search_rates(bench: Bench) -> list[Rate]:
             n * children * around,
             float(n * q * nested_operations),
             float(n * q * nested_bytes),
-            seconds_of(lambda: nested_cells(bench.projector, near, cells, plan)),
+            seconds_of(lambda: divided(score, near, cells, level)),
         ),
     ]
 

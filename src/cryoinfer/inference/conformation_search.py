@@ -25,7 +25,8 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import (
     SearchPlan,
     exhaustive_cells,
-    nested_cells,
+    nested_search,
+    pose_score,
     refine_candidates,
 )
 from cryoinfer.inference.whitening import WhitenedImages
@@ -173,7 +174,7 @@ class ConformationSearch:
         for conformation, volume, slices in every:
             shown = MapProjector(volume)
             cells = exhaustive_cells(slices, coarse, plan.cells)
-            best = nested_cells(shown, images, cells, plan).best(plan.modes)
+            best = nested_search(pose_score(shown), images, cells, plan)
             modes = refine_candidates(shown, images, best, rigid, plan)
             evidence.append(modes.log_evidence(rigid).view(n, -1))
             own = conformation.to(modes.information).expand(len(modes), -1)

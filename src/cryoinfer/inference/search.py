@@ -1,10 +1,14 @@
 """From nothing to modes: exhaustive grid, nested grids, local refinement.
 
-The exhaustive posterior at a low radius tells which cells matter; their children are
-likelihood at a higher radius with shifts of their own; the best of those are refined
-locally. What comes back is a mixture of Laplace modes for every particle.
+The exhaustive scores at a low radius tell which cells matter; their children, of half
+the width, are scored at a somewhat higher radius, and the children of the best of these
+higher again; the best are refined locally at the radius of the search. The radius of a
+grid follows from its width: where a cell is wider than what it resolves, the right one
+scores no better than a wrong one. What comes back is a mixture of Laplace modes for
+every particle.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +28,53 @@ from cryoinfer.records import Latents, Pose
 _MEMORY_ELEMENTS = 2**21
 """Log-likelihoods held at a time: 8 MB stay in the cache."""
 
+_NESTED = ((4 / 3, 8), (1.8, 1))
+"""Radii of the first and second nested grid, over that of the exhaustive grid, and how
+many children of a cell are kept: of the last, one, for its siblings would be refined to
+the same mode."""
+
+_FEWEST_CELLS = 6
+_MARGIN_NATS = 20.0
+"""Cells that are divided: the fewest of an image, and all whose scores are this close
+to the best. That of the true pose lies within 12 to 19 nats for 99 % of IgG, adenylate
+kinase and apoferritin, and within 26 of IgG, where six cells are enough
+(docs/development/measured-by-hand.md, section 35)."""
+
+_NESTED_SHARE = 4
+"""Most cells of the exhaustive grid that are divided, over most of the nested grid."""
+
+_BLOCK = 64
+"""Images that are divided together: those with as many cells."""
+
+Score = Callable[[WhitenedImages, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Scores n images at rotations (n, m, 3, 3) by shifts (n, s, 2).
+
+Returns the best score over shifts, and at which it is, both of shape (n, m).
+"""
+
+
+@dataclass(frozen=True)
+class Subdivision:
+    """Cells of a grid and what becomes of them.
+
+    Attributes
+    ----------
+    cells : int
+        Most that are divided of an image.
+    radius : int
+        At which the children are scored.
+    cell_radian, shift_step_angstrom : float
+        Widths of the cells that are divided.
+    of_cell : int
+        Children of a cell that are kept, of eight.
+    """
+
+    cells: int
+    radius: int
+    cell_radian: float
+    shift_step_angstrom: float
+    of_cell: int
+
 
 @dataclass(frozen=True)
 class SearchPlan:
@@ -34,9 +85,9 @@ class SearchPlan:
     coarse_radius : int
         Of the exhaustive grid, in Fourier pixels.
     radius : int
-        Of the nested grid and of local refinement.
+        Of local refinement; nested grids go no further.
     cells : int
-        Cells of the exhaustive grid that are kept.
+        Most cells of the exhaustive grid that are divided.
     modes : int
         Modes that are refined and returned.
     steps : int
@@ -56,6 +107,25 @@ class SearchPlan:
     cell_radian: float
     shift_step_angstrom: float
     symmetry: Tensor
+
+    @property
+    def subdivisions(self) -> tuple[Subdivision, ...]:
+        """The nested grids, from the widest cells to the narrowest."""
+        return tuple(
+            Subdivision(
+                max(min(self.cells, _FEWEST_CELLS), self.cells // _NESTED_SHARE**depth),
+                min(self.radius, round(growth * self.coarse_radius)),
+                self.cell_radian / 2**depth,
+                self.shift_step_angstrom / 2**depth,
+                of_cell,
+            )
+            for depth, (growth, of_cell) in enumerate(_NESTED)
+        )
+
+    @property
+    def finest_cell_radian(self) -> float:
+        """Width of a cell of the last nested grid."""
+        return self.cell_radian / 2 ** len(_NESTED)
 
 
 @dataclass(frozen=True)
@@ -92,12 +162,39 @@ class Candidates:
         zero = torch.zeros(n * m, device=images.device)
         return images.select(image), Latents.rigid(pose, zero)
 
+    def select(self, rows: Tensor) -> "Candidates":
+        """Return the candidates of some images."""
+        return Candidates(
+            self.rotation[rows], self.shift_angstrom[rows], self.log_likelihood[rows]
+        )
+
+    @classmethod
+    def of_images(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        """Return the candidates of the images of all parts."""
+        return cls(
+            torch.cat([one.rotation for one in parts]),
+            torch.cat([one.shift_angstrom for one in parts]),
+            torch.cat([one.log_likelihood for one in parts]),
+        )
+
     def best(self, count: int) -> "Candidates":
         """Return the ``count`` most likely of each image, best first."""
         value, order = self.log_likelihood.topk(min(count, self.rotation.shape[1]))
         rows = torch.arange(len(order), device=order.device)[:, None]
         return Candidates(
             self.rotation[rows, order], self.shift_angstrom[rows, order], value
+        )
+
+    def best_of_each(self, size: int, count: int) -> "Candidates":
+        """Return the ``count`` most likely of every ``size`` that follow each other."""
+        value, order = self.log_likelihood.unflatten(1, (-1, size)).topk(count, 2)
+        first = torch.arange(0, self.rotation.shape[1], size, device=order.device)
+        order = (order + first[:, None]).flatten(1)
+        rows = torch.arange(len(order), device=order.device)[:, None]
+        return Candidates(
+            self.rotation[rows, order],
+            self.shift_angstrom[rows, order],
+            value.flatten(1),
         )
 
     def joined(self, other: "Candidates") -> "Candidates":
@@ -143,36 +240,71 @@ def exhaustive_cells(
     return Candidates(torch.cat(rotations), torch.cat(shifts), torch.cat(values))
 
 
-def nested_cells(
-    projector: MapProjector,
-    images: WhitenedImages,
-    cells: Candidates,
-    plan: SearchPlan,
+def nested_search(
+    score: Score, images: WhitenedImages, cells: Candidates, plan: SearchPlan
 ) -> Candidates:
-    """Divide cells into their children and score those at the plan's radius.
-
-    Every child is tried at the six neighbours of the best cell's shift, half a step
-    away, as well.
+    """Divide the likeliest cells again and again.
 
     Parameters
     ----------
-    projector : MapProjector
+    score : callable
     images : WhitenedImages
-        Within ``plan.radius``.
+        Of n images, within ``plan.radius``.
     cells : Candidates
+        Of the exhaustive grid, best first.
     plan : SearchPlan
 
     Returns
     -------
     Candidates
-        Eight for every cell.
+        Of n images, ``plan.modes`` each, of the last nested grid.
     """
-    rotation, shift = children_of(cells, plan)
-    value, move = projector.scores(images, rotation, shift).max(2)
-    return Candidates.at_shifts(rotation, shift, value, move)
+    for level in plan.subdivisions:
+        cells = divided(score, images.prefix(level.radius), cells, level)
+    return cells.best(plan.modes)
 
 
-def children_of(cells: Candidates, plan: SearchPlan) -> tuple[Tensor, Tensor]:
+def divided(
+    score: Score, images: WhitenedImages, cells: Candidates, level: Subdivision
+) -> Candidates:
+    """Divide the cells that may hold the pose into their children, and score those.
+
+    Of an image these are all whose score is close to the best, but for a fewest and a
+    most: few of a clear image, many of one that tells little. How many does not depend
+    on the images beside it.
+
+    Parameters
+    ----------
+    score : callable
+    images : WhitenedImages
+        Of n images, within ``level.radius``.
+    cells : Candidates
+        Best first.
+    level : Subdivision
+
+    Returns
+    -------
+    Candidates
+        The best children, best first, as many of every image.
+    """
+    most = min(level.cells, cells.rotation.shape[1])
+    fewest = min(_FEWEST_CELLS, most)
+    near = cells.log_likelihood >= cells.log_likelihood[:, :1] - _MARGIN_NATS
+    count = near.sum(1).clamp(fewest, most)
+    order, kept = count.argsort(stable=True), fewest * level.of_cell
+    parts = []
+    for rows in order.split(_BLOCK):
+        parents = cells.select(rows).best(int(count[rows[-1]]))
+        rotation, shift = children_of(parents, level)
+        value, move = score(images.select(rows), rotation, shift)
+        parent = torch.arange(value.shape[1], device=value.device) // 8
+        value = value.masked_fill(parent >= count[rows, None], -torch.inf)
+        children = Candidates.at_shifts(rotation, shift, value, move)
+        parts.append(children.best_of_each(8, level.of_cell).best(kept))
+    return Candidates.of_images(parts).select(order.argsort())
+
+
+def children_of(cells: Candidates, level: Subdivision) -> tuple[Tensor, Tensor]:
     """Return the children of cells, and the shifts that all of an image are tried at.
 
     Returns
@@ -181,10 +313,22 @@ def children_of(cells: Candidates, plan: SearchPlan) -> tuple[Tensor, Tensor]:
     shift : Tensor of float64, shape (n, s, 2)
         The best cell's, and half a step around it.
     """
-    rotation = children(cells.rotation, plan.cell_radian).flatten(1, 2)
-    step = plan.shift_step_angstrom
+    rotation = children(cells.rotation, level.cell_radian).flatten(1, 2)
+    step = level.shift_step_angstrom
     around = shift_grid(step / 2, step / 2) if step > 0 else torch.zeros(1, 2)
     return rotation, cells.shift_angstrom[:, :1] + around.to(cells.shift_angstrom)
+
+
+def pose_score(projector: MapProjector) -> Score:
+    """Return the score of poses of a map: their log-likelihood."""
+
+    def score(
+        images: WhitenedImages, rotation: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value, move = projector.scores(images, rotation, shift).max(2)
+        return value, move
+
+    return score
 
 
 def refine_candidates(
@@ -212,7 +356,7 @@ def refine_candidates(
         Of length n times m, those of an image together.
     """
     each, begin = start.alone(images)
-    longest = plan.cell_radian / 2
+    longest = plan.finest_cell_radian
     return refine_locally(projector, each, begin, prior, plan.steps, longest)
 
 
@@ -224,7 +368,7 @@ def global_search(
     prior: PosePrior,
     plan: SearchPlan,
 ) -> ParticlePosterior:
-    """Search all poses: the grid, the children of its best cells, local refinement.
+    """Search all poses: the grid, nested grids of its best cells, local refinement.
 
     Parameters
     ----------
@@ -245,7 +389,7 @@ def global_search(
         has no weight.
     """
     cells = exhaustive_cells(slices, images.prefix(plan.coarse_radius), plan.cells)
-    starts = nested_cells(projector, images, cells, plan).best(plan.modes)
+    starts = nested_search(pose_score(projector), images, cells, plan)
     if known is not None:
         # Its score does not matter: all candidates are refined.
         score = torch.zeros(len(known), 1, device=images.device)

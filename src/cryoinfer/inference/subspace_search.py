@@ -20,7 +20,12 @@ from cryoinfer.inference.mode_ranking import ranked_posterior
 from cryoinfer.inference.modes import PosteriorModes
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.search import Candidates, SearchPlan, children_of
+from cryoinfer.inference.search import (
+    Candidates,
+    Score,
+    SearchPlan,
+    nested_search,
+)
 from cryoinfer.inference.subspace_projector import SubspaceProjector
 from cryoinfer.inference.subspace_scores import (
     SliceProducts,
@@ -139,8 +144,8 @@ class SubspaceSearch:
         sd = prior.unknowns_sd_angstrom[3:]
         coarse = images.prefix(plan.coarse_radius)
         cells = exhaustive_evidence(kept.slices, coarse, sd, plan.cells)
-        starts = nested_evidence(kept.volumes, images, cells, sd, plan)
-        starts = starts.best(plan.modes)
+        score = evidence_score(kept.volumes, sd)
+        starts = nested_search(score, images, cells, plan)
         found = _refined(projector, images, starts, prior, plan)
         count = starts.rotation.shape[1]
         return ranked_posterior(
@@ -200,37 +205,22 @@ def exhaustive_evidence(
     return Candidates(torch.cat(rotations), torch.cat(shifts), torch.cat(values))
 
 
-def nested_evidence(
-    volumes: StackedVolumes,
-    images: WhitenedImages,
-    cells: Candidates,
-    sd: Tensor,
-    plan: SearchPlan,
-) -> Candidates:
-    """Divide cells into their children and score those at the plan's radius.
-
-    Every child is tried at the six neighbours of the best cell's shift, half a step
-    away, as well.
+def evidence_score(volumes: StackedVolumes, sd: Tensor) -> Score:
+    """Return the score of poses of a subspace: their evidence.
 
     Parameters
     ----------
     volumes : StackedVolumes
-    images : WhitenedImages
-        Within ``plan.radius``.
-    cells : Candidates
     sd : Tensor, shape (q,)
         Of the prior of z.
-    plan : SearchPlan
-
-    Returns
-    -------
-    Candidates
-        Eight for every cell.
     """
-    rotation, shift = children_of(cells, plan)
-    products = slice_products(volumes, images, rotation, shift)
-    evidence, move = marginal_scores(products, sd)
-    return Candidates.at_shifts(rotation, shift, evidence, move)
+
+    def score(
+        images: WhitenedImages, rotation: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return marginal_scores(slice_products(volumes, images, rotation, shift), sd)
+
+    return score
 
 
 def _refined(
@@ -244,5 +234,5 @@ def _refined(
     each, begin = start.alone(images)
     z = conformation_at(projector, each, begin, prior).mean
     begin = replace(begin, conformation=z)
-    longest = plan.cell_radian / 2
+    longest = plan.finest_cell_radian
     return refine_locally(projector, each, begin, prior, plan.steps, longest)

@@ -30,13 +30,13 @@ from cryoinfer.workflows.class_state import (
     reseeded,
 )
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.iteration import initial_search_plan, noise_of_residuals
+from cryoinfer.workflows.iteration import noise_of_residuals
 from cryoinfer.workflows.particle_pass import ParticlePass, run_pass
-from cryoinfer.workflows.problem import Problem, start_radius
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.search_plan import global_search_plan
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.structure_update import MapUpdate
 
-_CELLS = 8  # of the exhaustive grid, that are looked at closer, in each class
 _STEPS = 4  # of local refinement
 
 _FEW = 0.01
@@ -229,13 +229,8 @@ class ClassLoop:
         return replace(self.problem.prior, conformation_sd_angstrom=(0.0,))
 
     def _search(self) -> PoseInference[MapProjector]:
-        problem, radius = self.problem, self.radius
-        coarse = min(radius, start_radius(problem))
-        step = problem.grid.resolution_at(coarse) / 3
-        shift_step = step if problem.max_shift_angstrom > 0 else 0.0
-        plan = initial_search_plan(coarse, shift_step, problem.symmetry_rotation)
-        plan = replace(plan, radius=radius, cells=_CELLS)
-        return GlobalSearch(plan, problem.max_shift_angstrom)
+        plan = global_search_plan(self.problem, self.radius)
+        return GlobalSearch(plan, self.problem.max_shift_angstrom)
 
     def _local(self, radius: int) -> InferenceOf:
         if not self.searches:

@@ -49,7 +49,6 @@ from cryoinfer.workflows.image_sources import StrictImages
 from cryoinfer.workflows.iteration import (
     MODES,
     ResidualPower,
-    initial_search_plan,
     kept_modes,
 )
 from cryoinfer.workflows.particle_pass import Accumulator, ParticlePass, run_pass
@@ -62,6 +61,7 @@ from cryoinfer.workflows.problem import (
 from cryoinfer.workflows.random_start import require_many
 from cryoinfer.workflows.reconstruct import insert_all
 from cryoinfer.workflows.residual_noise import measured_noise
+from cryoinfer.workflows.search_plan import global_search_plan
 from cryoinfer.workflows.structure_update import MapUpdate
 
 _ENCODER_BOX = 8  # boxes of encoders are multiples of it
@@ -288,8 +288,8 @@ class _Posed:
         radius = min(_CONFIRMED * start, self.problem.grid.box // 2 - 1)
         refinement = LocalRefinement(_REFINEMENT_STEPS, 1 / radius)
         near = some.infer("modes near the poses", radius, refinement, monitor)
-        plan = initial_search_plan(start, 0.0, self.problem.symmetry_rotation)
-        search = GlobalSearch(replace(plan, radius=radius), 0.0)
+        plan = global_search_plan(self.problem, radius)
+        search = GlobalSearch(replace(plan, shift_step_angstrom=0.0), 0.0)
         best = some.infer("all poses", radius, search, monitor)
         turn = geodesic_angle(best.mode().pose.rotation, some.named.pose.rotation)
         better = best.log_likelihood > near.log_likelihood

@@ -362,19 +362,3 @@ def kept_modes(posterior: ParticlePosterior) -> ParticlePosterior:
     """
     best = posterior.best(MODES).with_first_covariance()
     return best.normalised()
-
-
-def initial_search_plan(
-    radius: int, shift_step_angstrom: float, symmetry: Tensor
-) -> SearchPlan:
-    """Return a global search at one radius."""
-    return SearchPlan(
-        coarse_radius=radius,
-        radius=radius,
-        cells=6,
-        modes=MODES,
-        steps=5,
-        cell_radian=grid_step_radian(GRID_ORDER),
-        shift_step_angstrom=shift_step_angstrom,
-        symmetry=symmetry,
-    )

@@ -8,7 +8,7 @@ The six numbers of their relative frame are all that they exchange (frames.py).
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -26,7 +26,6 @@ from cryoinfer.workflows.iteration import (
     IterationOutcome,
     IterationPlan,
     IterationStart,
-    initial_search_plan,
     run_iteration,
 )
 from cryoinfer.workflows.optics_refinement import refine_optics
@@ -34,6 +33,7 @@ from cryoinfer.workflows.particle_pass import Accumulator
 from cryoinfer.workflows.problem import NO_TERMS, Problem
 from cryoinfer.workflows.residual_noise import measured_noise
 from cryoinfer.workflows.schedule_state import ScheduleState, state_to_dict
+from cryoinfer.workflows.search_plan import global_search_plan
 from cryoinfer.workflows.structure_update import (
     THRESHOLD,
     StructureUpdate,
@@ -171,11 +171,7 @@ def _plan(problem: Problem, state: ScheduleState, last_radius: int) -> Iteration
         map_radius = full
     resolution = problem.grid.resolution_at(radius)
     if state.searching:
-        coarse = min(radius, round(state.start_radius * (1 + 0.25 * state.done)))
-        step = problem.grid.resolution_at(coarse) / 3
-        shift_step = step if problem.max_shift_angstrom > 0 else 0.0
-        plan = initial_search_plan(coarse, shift_step, problem.symmetry_rotation)
-        plan = replace(plan, radius=radius)
+        plan = global_search_plan(problem, radius)
         name = f"global search to {resolution:.1f} A"
         return IterationPlan(name, radius, map_radius, 0, 0.0, plan)
     name = f"refinement to {resolution:.2f} A"

@@ -29,11 +29,12 @@ from cryoinfer.inference.subspace_search import SubspaceSearch
 from cryoinfer.interfaces import Monitor
 from cryoinfer.records import Latents
 from cryoinfer.workflows.image_sources import StrictImages
-from cryoinfer.workflows.iteration import initial_search_plan, unknown_posterior
+from cryoinfer.workflows.iteration import unknown_posterior
 from cryoinfer.workflows.particle_contrast import without_contrast
 from cryoinfer.workflows.particle_pass import InferredBatch, ParticlePass, run_pass
 from cryoinfer.workflows.principal_axes import principal_axes, turned_conformations
-from cryoinfer.workflows.problem import Problem, start_radius
+from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.search_plan import global_search_plan
 from cryoinfer.workflows.stage_checkpoints import StageCheckpoints
 from cryoinfer.workflows.structure_update import particle_sphere, reference_volume
 from cryoinfer.workflows.subspace_update import (
@@ -54,12 +55,6 @@ _FIRST_CONTRAST_SD = 0.1
 
 SEARCHED_MODES = 3
 """Of each particle, that are kept."""
-
-_SEARCHED_CELLS = 48
-"""Of the coarse grid, that are looked at closer. Of 2,000 closed among 4,000 open and
-closed adenylate kinases (64 pixels, -10 dB) 1.8, 1.6 and 1.2 % were lost with 24, with
-48, and with 96 cells and ten refined modes, in 1.4, 1.7 and 2.8 ms of processor time an
-image; with the last, 0.1 % of all would have been likelier at their true pose."""
 
 _STEPS = 4
 
@@ -337,12 +332,7 @@ class SubspaceLoop:
         return LocalRefinement(_STEPS, reach_radian(self.config.map_radius))
 
     def _plan(self) -> SearchPlan:
-        problem, radius = self.problem, self.config.radius
-        coarse = min(radius, start_radius(problem))
-        step = problem.grid.resolution_at(coarse) / 3
-        shift_step = step if problem.max_shift_angstrom > 0 else 0.0
-        plan = initial_search_plan(coarse, shift_step, problem.symmetry_rotation)
-        return replace(plan, radius=radius, cells=_SEARCHED_CELLS)
+        return global_search_plan(self.problem, self.config.radius)
 
     def in_principal_axes(self, state: SubspaceState) -> SubspaceState:
         """Make the components orthogonal, those that change the map most first.

@@ -17,9 +17,12 @@ from cryoinfer.inference.prior import PosePrior
 from cryoinfer.inference.search import (
     Candidates,
     SearchPlan,
+    Subdivision,
+    divided,
     exhaustive_cells,
     global_search,
-    nested_cells,
+    nested_search,
+    pose_score,
     refine_candidates,
 )
 from cryoinfer.records import Latents, Pose
@@ -90,39 +93,93 @@ def test_exhaustive_cells_are_the_best_by_brute_force(scene) -> None:
 
 
 @pytest.mark.parametrize("pixel_size", [2.0, 2.5])
-def test_nested_scores_agree_with_brute_force(scene, pixel_size) -> None:
+def test_scores_of_children_agree_with_brute_force(scene, pixel_size) -> None:
     made = scene(3, noise_sd=0.3, pixel_size_angstrom=pixel_size)
     cells = cells_of(made, 2)
-    found = nested_cells(made.projector, made.images, cells, PLAN)
+    level = PLAN.subdivisions[0]
+    near = replace(made, images=made.images.prefix(level.radius))
+    found = divided(pose_score(made.projector), near.images, cells, level)
     assert found.log_likelihood.shape == (3, 16)
     assert found.rotation.shape == (3, 16, 3, 3)
+    assert (found.log_likelihood.diff(dim=1) <= 0).all()
     around = shift_grid(1.5, 1.5).double()
     for m in range(16):
         rotation = found.rotation[:, m]
-        here = score(made, rotation, found.shift_angstrom[:, m])
+        here = score(near, rotation, found.shift_angstrom[:, m])
         # Single precision of sums as large as the image's power.
-        tolerance = 1e-5 * float(made.power().max())
+        tolerance = 1e-5 * float(near.power().max())
         torch.testing.assert_close(
             found.log_likelihood[:, m].double(), here, rtol=0, atol=tolerance
         )
         # No neighbour of the best cell's shift is better.
         for step in around:
             shift = cells.shift_angstrom[:, 0] + step
-            assert (score(made, rotation, shift) <= here + tolerance).all()
-        # A child's centre is a quarter of the cell's diagonal from its parent's.
-        parent = cells.rotation[:, m // 8]
-        angle = geodesic_angle(rotation, parent)
-        expected = math.sqrt(3) * PLAN.cell_radian / 4
-        torch.testing.assert_close(angle, torch.full_like(angle, expected))
+            assert (score(near, rotation, shift) <= here + tolerance).all()
+    # A child's centre is a quarter of the cell's diagonal from its parent's.
+    angle = geodesic_angle(found.rotation[:, :, None], cells.rotation[:, None])
+    expected = math.sqrt(3) * PLAN.cell_radian / 4
+    of_parent = (angle - expected).abs() < 1e-9
+    assert (of_parent.sum(1) == 8).all()
 
 
 def test_without_shift_step_children_keep_the_shift(scene) -> None:
     made = scene(2)
     cells = cells_of(made, 1)
-    plan = replace(PLAN, shift_step_angstrom=0.0)
-    found = nested_cells(made.projector, made.images, cells, plan)
+    level = replace(PLAN.subdivisions[0], shift_step_angstrom=0.0)
+    near = made.images.prefix(level.radius)
+    found = divided(pose_score(made.projector), near, cells, level)
     expected = cells.shift_angstrom.expand(2, 8, 2)
     torch.testing.assert_close(found.shift_angstrom, expected)
+
+
+def test_grids_get_finer_and_go_higher() -> None:
+    first, second = PLAN.subdivisions
+    assert (first.cells, first.radius) == (PLAN.cells, 8)
+    assert (second.cells, second.radius) == (PLAN.cells, 11)
+    assert first.cell_radian == PLAN.cell_radian == 2 * second.cell_radian
+    assert first.shift_step_angstrom == 3.0
+    assert second.shift_step_angstrom == 1.5
+    assert PLAN.finest_cell_radian == PLAN.cell_radian / 4
+    # Never past the radius of the search; fewer cells, but for a fewest.
+    low = replace(PLAN, radius=6, cells=2)
+    assert [one.radius for one in low.subdivisions] == [6, 6]
+    assert [one.cells for one in low.subdivisions] == [2, 2]
+    many = replace(PLAN, cells=96)
+    assert [one.cells for one in many.subdivisions] == [96, 24]
+
+
+def _some_cells(gap: torch.Tensor) -> Candidates:
+    """Return 12 cells an image, each ``gap`` nats below the one before."""
+    rotation = rotation_grid(ORDER)[:12].expand(len(gap), 12, 3, 3)
+    shift = torch.zeros(len(gap), 12, 2, dtype=torch.float64)
+    return Candidates(rotation, shift, -gap[:, None] * torch.arange(12.0))
+
+
+def _last_is_best(images, rotation, shift) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score children of later cells higher, whether these count or not."""
+    value = torch.arange(float(rotation.shape[1])).expand(len(images), -1)
+    return value, torch.zeros_like(value, dtype=torch.long)
+
+
+def _cells_divided(made, gap: torch.Tensor) -> list[int]:
+    level = Subdivision(10, 6, PLAN.cell_radian, 0.0, 8)
+    found = divided(_last_is_best, made.images, _some_cells(gap), level)
+    assert found.log_likelihood.shape == (len(gap), 48)
+    return (found.log_likelihood[:, 0].long() // 8 + 1).tolist()
+
+
+def test_images_that_tell_little_have_more_cells_divided(scene) -> None:
+    # All lie within 20 nats of the best, all but two, and the best alone: no more than
+    # the most are divided, and no fewer than the fewest.
+    assert _cells_divided(scene(3), torch.tensor([0.1, 2.5, 30.0])) == [10, 9, 6]
+
+
+def test_cells_of_an_image_do_not_depend_on_the_others(scene) -> None:
+    # Of several blocks, in an order that is not that of their cells.
+    gap = torch.linspace(0.1, 8.0, 150).roll(70)
+    found = _cells_divided(scene(150), gap)
+    expected = (torch.floor(20 / gap) + 1).clamp(6, 10).long()
+    assert found == expected.tolist()
 
 
 @pytest.mark.parametrize("pixel_size", [2.0, 2.5])
@@ -140,9 +197,9 @@ def test_noiseless_poses_are_found_from_nothing(scene, pixel_size) -> None:
     # At so little noise every other mode is impossible.
     assert (found.weight[:, 0] > 0.999).all()
     torch.testing.assert_close(found.weight.sum(1), torch.ones(16, dtype=torch.float64))
-    # It is the children of the best cells, refined and ranked.
-    nested = nested_cells(made.projector, made.images, cells_of(made), PLAN)
-    parts = refined(made, nested.best(PLAN.modes))
+    # It is the best of the nested grids, refined and ranked.
+    score_of = pose_score(made.projector)
+    parts = refined(made, nested_search(score_of, made.images, cells_of(made), PLAN))
     assert torch.equal(parts.modes.pose.rotation, found.modes.pose.rotation)
     assert torch.equal(parts.modes.pose.shift_angstrom, found.modes.pose.shift_angstrom)
     assert torch.equal(parts.weight, found.weight)
@@ -161,7 +218,8 @@ def test_a_known_pose_is_one_more_candidate(scene) -> None:
         global_search(made.projector, slices, made.images, known, PRIOR, plan)
         for known in (None, truth)
     )
-    assert found.weight.shape == (6, 3)
+    # The best child of the only cell, and the known pose.
+    assert found.weight.shape == (6, 2)
     before, after = (
         geodesic_angle(one.mode().pose.rotation, truth.rotation)
         for one in (lost, found)
@@ -254,6 +312,17 @@ def test_evidence_agrees_with_the_numerical_integral(scene) -> None:
     gaussian = math.log(2 * math.pi) - 0.5 * float(torch.logdet(precision)) - at_mode
     # The model is not quite linear in the shift.
     assert integral == pytest.approx(gaussian, abs=0.1)
+
+
+def test_best_of_each_keeps_some_of_every_cell() -> None:
+    value = torch.tensor([[1.0, 4.0, 3.0, 2.0, 0.0, 5.0]])
+    rotation = torch.arange(6.0)[None, :, None, None].expand(1, 6, 3, 3).double()
+    some = Candidates(rotation, rotation[..., 0, :2], value)
+    one, two = some.best_of_each(3, 1), some.best_of_each(3, 2)
+    assert one.log_likelihood.tolist() == [[4.0, 5.0]]
+    assert one.rotation[0, :, 0, 0].tolist() == [1.0, 5.0]
+    assert one.shift_angstrom[0, :, 0].tolist() == [1.0, 5.0]
+    assert two.log_likelihood.tolist() == [[4.0, 3.0, 5.0, 2.0]]
 
 
 def test_best_sorts_and_joined_keeps_both() -> None:

@@ -23,12 +23,12 @@ from cryoinfer.workflows.iteration import (
     IterationPlan,
     IterationStart,
     SearchOrRefinement,
-    initial_search_plan,
     kept_modes,
     run_iteration,
     unknown_posterior,
 )
 from cryoinfer.workflows.problem import Problem, define_problem
+from cryoinfer.workflows.search_plan import search_plan
 from cryoinfer.workflows.structure_update import HalfMapSums, MapUpdate
 
 RADIUS, N = 8, 200
@@ -154,7 +154,7 @@ def test_how_far_poses_have_moved_is_told(
 ) -> None:
     # A plan that searches takes the frames of both halves as one.
     symmetry = task.problem.symmetry_rotation
-    plan = replace(PLAN, search=initial_search_plan(RADIUS, 4.0, symmetry))
+    plan = replace(PLAN, search=search_plan(RADIUS, RADIUS, 4.0, symmetry))
     found, _ = task.run(Turned(degrees), plan)
     assert math.degrees(found.pose_change_radian) == pytest.approx(degrees, abs=1e-3)
     assert found.far_share == far
@@ -173,7 +173,7 @@ def test_a_pose_that_has_moved_to_its_mate_has_not_moved(
             pose = replace(pose, rotation=pose.rotation @ mate)
             return replace(start, modes=replace(start.modes, pose=pose))
 
-    plan = replace(PLAN, search=initial_search_plan(RADIUS, 4.0, mate[None]))
+    plan = replace(PLAN, search=search_plan(RADIUS, RADIUS, 4.0, mate[None]))
     found, _ = task.run(Mates(), plan)
     assert found.pose_change_radian == pytest.approx(0.0, abs=1e-6)
 
@@ -181,7 +181,7 @@ def test_a_pose_that_has_moved_to_its_mate_has_not_moved(
 def test_the_plan_chooses_between_search_and_refinement() -> None:
     choice = SearchOrRefinement(6.0)
     assert choice(PLAN) == LocalRefinement(PLAN.steps, PLAN.max_turn_radian)
-    search = initial_search_plan(RADIUS, 4.0, torch.eye(3)[None])
+    search = search_plan(RADIUS, RADIUS, 4.0, torch.eye(3)[None])
     assert isinstance(choice(replace(PLAN, search=search)), GlobalSearch)
 
 
