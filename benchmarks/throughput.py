@@ -12,7 +12,7 @@ so that their rate may exceed that of a copy.
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from measure import argument_parser, results_of
@@ -27,7 +27,8 @@ from cryoinfer.fourier.slices import (
     insert_slices,
 )
 from cryoinfer.fourier.transform import image_to_fourier
-from cryoinfer.geometry.so3_grid import grid_step_radian, rotation_grid
+from cryoinfer.geometry.so3_grid import rotation_grid
+from cryoinfer.geometry.symmetry import symmetry_rotations
 from cryoinfer.inference.coarse import (
     GRID_ORDER,
     GridSlices,
@@ -36,14 +37,10 @@ from cryoinfer.inference.coarse import (
 )
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.inference.prior import PosePrior
-from cryoinfer.inference.search import (
-    Subdivision,
-    divided,
-    exhaustive_cells,
-    pose_score,
-)
+from cryoinfer.inference.search import divided, exhaustive_cells, pose_score
 from cryoinfer.inference.whitening import ReferenceGrid, WhitenedImages, whiten
 from cryoinfer.records import Latents
+from cryoinfer.workflows.search_plan import search_plan
 from cryoinfer.workflows.structure_update import padding_at
 
 SEARCH = "exhaustive search"
@@ -199,11 +196,12 @@ def search_rates(bench: Bench) -> list[Rate]:
     n, p = len(coarse), len(disc)
     g, t = len(grid.rotation), len(grid.shift_angstrom)
     step = bench.length_angstrom / _START_RADIUS / 3
-    radius = round(4 / 3 * _START_RADIUS)
-    level = Subdivision(_CELLS, radius, grid_step_radian(GRID_ORDER), step, 8)
-    near = bench.images.prefix(radius)
+    radius = min(3 * _START_RADIUS, bench.volume.radius)
+    plan = search_plan(_START_RADIUS, radius, step, symmetry_rotations("C1"))
+    # As many of every image as of a clear one.
+    level = replace(plan, cells=_CELLS).subdivisions[0]
+    near = bench.images.prefix(level.radius)
     cells = exhaustive_cells(slices, coarse, _CELLS)
-    # As clear images have: as many are divided of each.
     score = pose_score(bench.projector)
     around = len(shift_grid(step / 2, step / 2))
     children, q = 8 * _CELLS, len(near.disc)
@@ -220,7 +218,7 @@ def search_rates(bench: Bench) -> list[Rate]:
             seconds_of(lambda: exhaustive_cells(slices, coarse, _CELLS)),
         ),
         Rate(
-            f"nested search at radius {radius}",
+            f"nested search at radius {level.radius}",
             "images x poses",
             n * children * around,
             float(n * q * nested_operations),

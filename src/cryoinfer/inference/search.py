@@ -28,7 +28,9 @@ from cryoinfer.records import Latents, Pose
 _MEMORY_ELEMENTS = 2**21
 """Log-likelihoods held at a time: 8 MB stay in the cache."""
 
-_NESTED = ((4 / 3, 8), (1.8, 1))
+_CHILDREN = 8  # of a cell
+
+_NESTED = ((4 / 3, _CHILDREN), (1.8, 1))
 """Radii of the first and second nested grid, over that of the exhaustive grid, and how
 many children of a cell are kept: of the last, one, for its siblings would be refined to
 the same mode."""
@@ -36,8 +38,8 @@ the same mode."""
 _FEWEST_CELLS = 6
 _MARGIN_NATS = 20.0
 """Cells that are divided: the fewest of an image, and all whose scores are this close
-to the best. That of the true pose lies within 12 to 19 nats for 99 % of IgG, adenylate
-kinase and apoferritin, and within 26 of IgG, where six cells are enough
+to the best. For 99 % that of the true pose lies within 12 to 19 nats (set F, adenylate
+kinase, apoferritin), or 26 (IgG), where it is among the eight best
 (docs/development/measured-by-hand.md, section 35)."""
 
 _NESTED_SHARE = 4
@@ -180,21 +182,19 @@ class Candidates:
     def best(self, count: int) -> "Candidates":
         """Return the ``count`` most likely of each image, best first."""
         value, order = self.log_likelihood.topk(min(count, self.rotation.shape[1]))
-        rows = torch.arange(len(order), device=order.device)[:, None]
-        return Candidates(
-            self.rotation[rows, order], self.shift_angstrom[rows, order], value
-        )
+        return self._chosen(order, value)
 
     def best_of_each(self, size: int, count: int) -> "Candidates":
         """Return the ``count`` most likely of every ``size`` that follow each other."""
         value, order = self.log_likelihood.unflatten(1, (-1, size)).topk(count, 2)
         first = torch.arange(0, self.rotation.shape[1], size, device=order.device)
-        order = (order + first[:, None]).flatten(1)
+        return self._chosen((order + first[:, None]).flatten(1), value.flatten(1))
+
+    def _chosen(self, order: Tensor, value: Tensor) -> "Candidates":
+        """Return those at ``order`` (n, k) of each image, of the scores ``value``."""
         rows = torch.arange(len(order), device=order.device)[:, None]
         return Candidates(
-            self.rotation[rows, order],
-            self.shift_angstrom[rows, order],
-            value.flatten(1),
+            self.rotation[rows, order], self.shift_angstrom[rows, order], value
         )
 
     def joined(self, other: "Candidates") -> "Candidates":
@@ -297,10 +297,10 @@ def divided(
         parents = cells.select(rows).best(int(count[rows[-1]]))
         rotation, shift = children_of(parents, level)
         value, move = score(images.select(rows), rotation, shift)
-        parent = torch.arange(value.shape[1], device=value.device) // 8
+        parent = torch.arange(value.shape[1], device=value.device) // _CHILDREN
         value = value.masked_fill(parent >= count[rows, None], -torch.inf)
         children = Candidates.at_shifts(rotation, shift, value, move)
-        parts.append(children.best_of_each(8, level.of_cell).best(kept))
+        parts.append(children.best_of_each(_CHILDREN, level.of_cell).best(kept))
     return Candidates.of_images(parts).select(order.argsort())
 
 
