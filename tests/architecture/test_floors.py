@@ -23,7 +23,8 @@ FLOORS = (
     {"evaluation"},
     {"inference", "reconstruction"},
     {"data"},
-    {"physics", "io"},
+    {"io"},  # dialects of other programs are translated into physics
+    {"physics"},
     {"interfaces"},
     {"geometry", "fourier"},
     {"records", "arithmetic", "world", "operations"},

@@ -20,7 +20,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cryoinfer.physics.ctf import CS_ANGSTROM_PER_MM, electron_wavelength_angstrom
+from cryoinfer.physics.ctf import (
+    CS_ANGSTROM_PER_MM,
+    electron_wavelength_angstrom,
+    with_astigmatism,
+)
 from cryoinfer.physics.zernike import odd_polynomials
 from cryoinfer.records import COMA, Optics
 
@@ -99,6 +103,46 @@ def with_coefficients(optics: Optics, odd: Tensor, even: Tensor) -> Optics:
         )
         changed[name] = torch.where(new.isnan(), own, new)
     return replace(optics, **changed)
+
+
+def with_named_terms(optics: Optics) -> Optics:
+    """Return optics of the same CTF with as few even coefficients as will do.
+
+    What defocus, astigmatism, Cs and phase shift can say of the even polynomials up to
+    the fourth order is theirs. What is left are terms of two and four periods of the
+    fourth power of the frequency, the former with what they need of the second order.
+
+    Parameters
+    ----------
+    optics : Optics
+        Of n particles.
+    """
+    even = widened(optics.even_zernike_radian, EVEN_TERMS)
+    if not bool(even.any()):
+        return optics
+    wavelength = electron_wavelength_angstrom(optics.voltage_kv.double())
+    # Z(0, 2) is 2 s^2 - 1, Z(0, 4) is 6 s^4 - 6 s^2 + 1, Z(2, 4) is 4 s^4 - 3 s^2.
+    constant = even[:, 0] - even[:, 2] + even[:, 6]
+    square = 2 * even[:, 2] - 6 * even[:, 6]
+    periodic = even[:, [3, 1]] - 3 * even[:, [7, 5]]
+    per_defocus = math.pi * wavelength
+    changed = with_astigmatism(optics, -periodic / per_defocus[:, None])
+    more = 12 * even[:, 6] / (math.pi * wavelength**3)  # of Cs, in angstrom
+    cs_mm = optics.cs_mm + more / CS_ANGSTROM_PER_MM
+    # The coma of a tilt is as large as the Cs that it is told with.
+    ratio = torch.where(more == 0, 1.0, optics.cs_mm / cs_mm)
+    left = even.clone()
+    left[:, [0, 2, 6]] = 0
+    left[:, [3, 1]] = 3 * even[:, [7, 5]]
+    return replace(
+        changed,
+        defocus_u_angstrom=changed.defocus_u_angstrom - square / per_defocus,
+        defocus_v_angstrom=changed.defocus_v_angstrom - square / per_defocus,
+        cs_mm=cs_mm,
+        phase_shift_radian=optics.phase_shift_radian - constant,
+        beam_tilt_mrad=optics.beam_tilt_mrad * ratio[:, None],
+        even_zernike_radian=left,
+    )
 
 
 def widened(coefficients: Tensor, width: int) -> Tensor:

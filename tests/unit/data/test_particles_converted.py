@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+from numpy.lib import recfunctions
 
 from cryoinfer.data.check import check
 from cryoinfer.data.particles import Particles
@@ -199,10 +200,13 @@ def test_a_ctf_in_a_table_that_is_not_used_is_told(sparc, cryosparc_table):
         Particles.load(path, passthrough=[beside])
 
 
-def test_unmodelled_physics_of_cryosparc_is_refused(sparc, cryosparc_table):
+def test_aberrations_without_a_ctf_are_refused(sparc, cryosparc_table):
     path = sparc / "J1" / "particles.cs"
-    for field, size in {"ctf/trefoil_A": 2, "ctf/tetra_A": 4}.items():
-        write_cs(path, cryosparc_table(**{field: np.full((3, size), 0.1, dtype="f4")}))
+    for field, size in {"ctf/trefoil_A": 2, "ctf/tetra_A": 4, "ctf/tilt_A": 2}.items():
+        table = cryosparc_table(**{field: np.full((3, size), 0.1, dtype="f4")})
+        write_cs(path, table)
+        assert len(Particles.load(path)) == 3
+        write_cs(path, recfunctions.drop_fields(table, "ctf/df1_A"))
         with pytest.raises(UnsupportedError, match=f"aberrations.*{field}"):
             Particles.load(path)
         assert len(Particles.load(path, ignore=["aberrations"])) == 3

@@ -12,6 +12,10 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.io.conventions.cryosparc import CryosparcParticles, table_to_cryosparc
 from cryoinfer.io.conventions.relion import RelionParticles, table_to_relion
 from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
+from cryoinfer.io.cryosparc import with_fields
+from cryoinfer.physics.aberrations import odd_phase
+from cryoinfer.physics.ctf import electron_wavelength_angstrom, evaluate_ctf
+from cryoinfer.physics.zernike import even_polynomials
 from cryoinfer.records import Optics, Pose
 
 N = 6
@@ -111,10 +115,85 @@ def test_cryosparc_tables_have_the_published_units():
     np.testing.assert_allclose(fields["ctf/shift_A"][0], shift, rtol=1e-6)
 
 
-def test_trefoil_and_tetrafoil_have_no_place_in_cryosparc_tables():
-    for name in ("odd_zernike_radian", "even_zernike_radian"):
-        with pytest.raises(InputError, match="whose signs"):
-            table_to_cryosparc(table(**{name: ALL[name]}))
+def test_cryosparc_tables_hold_trefoil_and_the_fourth_order(tmp_path):
+    # Star and tetrafoil, with what their polynomials need of the second order.
+    even = row(0.0, 90.0, 0.0, -45.0, 120.0, 30.0, 0.0, -15.0, -60.0)
+    given = table(**(ALL | {"even_zernike_radian": even}))
+    table_to_cryosparc(given).write(tmp_path / "a.cs")
+    found = CryosparcParticles.read(tmp_path / "a.cs").table()
+    other = replace(found, optics=replace(found.optics, group=table().optics.group))
+    # Single precision, of values up to 120.
+    assert_same(other, given, 2e-5)
+    assert len(found.optics.group.unique()) == 2
+
+
+def test_cryosparc_tables_show_the_same_images_whatever_the_aberrations(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    # Up to a tenth of a turn at the frequencies below.
+    odd = 20 * torch.randn(1, 6, generator=generator).double().repeat(N, 1)
+    even = 40 * torch.randn(1, 9, generator=generator).double().repeat(N, 1)
+    given = table(
+        **(BOTH | {"odd_zernike_radian": odd, "even_zernike_radian": even})
+    ).optics
+    # Cs of the second group stays, and nothing else is kept there.
+    particles = replace(table(), optics=given)
+    table_to_cryosparc(particles).write(tmp_path / "a.cs")
+    found = CryosparcParticles.read(tmp_path / "a.cs").table().optics
+    x, y = torch.randn(2, 50, generator=generator).double() * 0.1
+    # Single precision of defoci and of Cs, in phases of up to 500 radian.
+    same = {"atol": 2e-4, "rtol": 0}
+    expected = evaluate_ctf(given, x, y)
+    torch.testing.assert_close(evaluate_ctf(found, x, y), expected, **same)
+    torch.testing.assert_close(odd_phase(found, x, y), odd_phase(given, x, y), **same)
+
+
+def test_cryosparc_coefficients_are_those_of_the_wave_aberration():
+    """2 pi / lambda Re(B2* w^2 w* + A2* w^3 / 3 + S3* w^3 w* + A3* w^4 / 4)."""
+    coma, trefoil = (8e3 - 5e3j), (3e3 + 4e3j)
+    star, tetrafoil = (2e4 - 3e4j), (-1e5 + 7e4j)
+    bare = table_to_cryosparc(table())
+    given = {
+        "ctf/tilt_A": [coma],
+        "ctf/trefoil_A": [trefoil],
+        "ctf/tetra_A": [star, tetrafoil],
+    }
+    fields = {
+        name: np.tile(np.array(values).view(float).astype(np.float32), (N, 1))
+        for name, values in given.items()
+    }
+    found = CryosparcParticles(with_fields(bare.fields, fields)).table().optics
+    generator = torch.Generator().manual_seed(2)
+    x, y = torch.randn(2, 50, generator=generator).double() * 0.1
+    wavelength = electron_wavelength_angstrom(torch.tensor(300.0).double())
+    omega = wavelength * torch.complex(x, y)
+    scale = 2 * torch.pi / wavelength
+    odd = coma.conjugate() * omega**2 * omega.conj()
+    odd = odd + trefoil.conjugate() * omega**3 / 3
+    # The sign is RELION's of the beam tilt.
+    torch.testing.assert_close(odd_phase(found, x, y)[0], -scale * odd.real)
+    even = star.conjugate() * omega**3 * omega.conj()
+    even = even + tetrafoil.conjugate() * omega**4 / 4
+    values = even_polynomials(found.even_zernike_radian, x, y)[0]
+    torch.testing.assert_close(values, scale * even.real)
+
+
+def test_coma_without_spherical_aberration_is_kept(tmp_path):
+    given = table(beam_tilt_mrad=row(0.4, -0.25))
+    particles = table_to_cryosparc(given)
+    none = np.zeros(N, dtype=np.float32)
+    fields = with_fields(particles.fields, {"ctf/cs_mm": none})
+    found = CryosparcParticles(fields).table()
+    x, y = 0.1 * torch.eye(2).double()
+    expected = odd_phase(given.optics, x, y)
+    torch.testing.assert_close(odd_phase(found.optics, x, y), expected)
+    again = table_to_cryosparc(found).fields["ctf/tilt_A"]
+    np.testing.assert_allclose(again, particles.fields["ctf/tilt_A"], rtol=1e-6)
+
+
+def test_aberrations_of_the_fifth_order_have_no_place_in_cryosparc_tables():
+    for name, width in {"odd_zernike_radian": 7, "even_zernike_radian": 10}.items():
+        with pytest.raises(InputError, match="fifth order"):
+            table_to_cryosparc(table(**{name: torch.ones(N, width).double()}))
 
 
 def test_origins_are_those_of_the_image_as_it_is_stored():
@@ -144,4 +223,5 @@ def test_without_aberrations_files_have_no_columns_of_them():
     text = " ".join(table_to_relion(table()).optics.columns)
     assert not any(word in text for word in ("Tilt", "Zernike", "MagMat"))
     names = table_to_cryosparc(table()).fields.dtype.names
-    assert not {"ctf/tilt_A", "ctf/shift_A", "ctf/anisomag"} & set(names)
+    told = {"tilt_A", "shift_A", "trefoil_A", "tetra_A", "anisomag"}
+    assert not {f"ctf/{name}" for name in told} & set(names)

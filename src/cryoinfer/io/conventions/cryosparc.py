@@ -18,10 +18,11 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.distortion import distorted_points, undistorted_points
 from cryoinfer.io.conventions.cryosparc_aberrations import (
     aberration_fields,
-    aberrations_of,
+    aberrations_told,
     group_columns,
     magnification_of,
-    not_modelled,
+    require_storable,
+    with_aberrations_of,
 )
 from cryoinfer.io.conventions.cryosparc_fields import (
     CLASS,
@@ -63,6 +64,7 @@ from cryoinfer.io.cryosparc import (
     write_cs,
 )
 from cryoinfer.io.raw_text import encode
+from cryoinfer.physics.aberrations import with_named_terms
 from cryoinfer.records import Optics, Pose
 
 _PATH, _INDEX, _SHAPE = "blob/path", "blob/idx", "blob/shape"
@@ -179,8 +181,9 @@ class CryosparcParticles:
 
     def unsupported(self) -> list[Feature]:
         """Return what the table asks for and the program does not model."""
-        causes = not_modelled(self.fields)
-        return [feature("aberrations", ", ".join(causes))] if causes else []
+        told = [] if self.has_ctf else aberrations_told(self.fields)
+        cause = f"{', '.join(told)} without {_OPTICS['defocus_u_angstrom']}"
+        return [feature("aberrations", cause)] if told else []
 
     def table(self) -> ParticleTable:
         """Translate to the library's terms.
@@ -298,8 +301,7 @@ class CryosparcParticles:
                 for name, field in _OPTICS.items()
                 if self._has(field)
             }
-            optics = replace(optics, **values)
-            optics = replace(optics, **aberrations_of(self.fields, optics.cs_mm))
+            optics = with_aberrations_of(self.fields, replace(optics, **values))
         pixel_size = self.pixel_size_angstrom()
         declared = np.zeros(len(self))
         if self._has(_EXPOSURE_GROUP):
@@ -357,7 +359,9 @@ def table_to_cryosparc(table: ParticleTable) -> CryosparcParticles:
         If phases were flipped or images multiplied by their CTF, or aberrations are
         some that a table cannot tell of.
     """
-    optics, images, n = table.optics, table.images, len(table)
+    require_storable(table.optics)
+    optics = with_named_terms(table.optics)
+    images, n = table.images, len(table)
     sign = torch.where(optics.scale < 0, -table.sign.double(), table.sign.double())
     optics = replace(optics, scale=optics.scale.abs())
     box = table.box.numpy()
