@@ -17,7 +17,7 @@ from cryoinfer.errors import InputError
 from cryoinfer.interfaces import Monitor
 from cryoinfer.io.mrc import StackWriter
 from cryoinfer.io.replacing import replace_file
-from cryoinfer.physics.premultiplied import require_not_multiplied
+from cryoinfer.physics.premultiplied import multiplied_by_ctf
 
 SMALLEST_BOX = 8
 
@@ -40,10 +40,8 @@ def plan_downsampling(
     Raises
     ------
     InputError
-        If the images are no larger than is asked for, the box is odd, or they were
-        multiplied by their CTF.
+        If the images are no larger than is asked for, or the box is odd.
     """
-    require_not_multiplied(particles.optics, "downsample")
     planned: list[PlannedShard] = []
     for old_box, old_size, rows in kinds_of(particles):
         side, new = old_box * old_size, box
@@ -115,4 +113,6 @@ class _Stack:
 
 
 def _cropped(particles: Particles, crop: Crop, rows: Tensor) -> Tensor:
-    return cropped_images(stored_images(particles, rows), crop.box)
+    # Images that were multiplied by their CTF are read divided by it.
+    cropped = cropped_images(stored_images(particles, rows), crop.box)
+    return multiplied_by_ctf(cropped, crop.seen_by(particles.optics[rows]))

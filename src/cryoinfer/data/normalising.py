@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from cryoinfer.errors import InputError
+from cryoinfer.physics.premultiplied import multiplied_by_ctf
+from cryoinfer.records import Optics
 
 LARGEST = 65504.0
 """Of a float16."""
@@ -84,7 +86,7 @@ class Background:
 
 
 def normalised(
-    images: Tensor, raw: Tensor, here: Background, there: Background
+    images: Tensor, raw: Tensor, here: Background, there: Background, optics: Optics
 ) -> Normalised:
     """Return images on the scale of their own noise.
 
@@ -96,6 +98,9 @@ def normalised(
         exactly: what cropping made of it is rounding, by which none may divide.
     here, there : Background
         Of images, and of what they were made from.
+    optics : Optics
+        Of images. Those that were multiplied by their CTF are so in the end: the noise
+        around the particle is told without it.
     """
     # One pixel that is no number makes all that is cropped none.
     unreadable = ~images.flatten(1).isfinite().all(1)
@@ -107,6 +112,7 @@ def normalised(
     scale = torch.where(flat | unreadable, 1.0, deviation)
     # In single precision: the last digit of a float16 is 8,000 times as large.
     scaled = (images - mean.float()[:, None, None]) / scale.float()[:, None, None]
+    scaled = multiplied_by_ctf(scaled, optics)
     scaled = torch.where(unreadable[:, None, None], torch.nan, scaled)
     clipped = (scaled.abs() > LARGEST).flatten(1).any(1)
     return Normalised(scaled.clamp(-LARGEST, LARGEST).half(), unreadable, flat, clipped)

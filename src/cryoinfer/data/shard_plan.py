@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.resampling import cropped_images
 from cryoinfer.errors import InputError
 from cryoinfer.io.mrc_header import HEADER_BYTES
-from cryoinfer.physics.premultiplied import require_not_multiplied
+from cryoinfer.records import Optics
 
 USUAL_MEMORY_BYTES = 250_000_000
 
@@ -79,13 +79,26 @@ class Crop:
         """Of the cropped images."""
         return self.old_pixel_size_angstrom * self.old_box / self.box
 
-    def images(self, raw: Tensor) -> Normalised:
-        """Crop and normalise images, float32, shape (b, old_box, old_box).
+    def images(self, raw: Tensor, optics: Optics) -> Normalised:
+        """Crop and normalise images, and multiply by their CTF those that were before.
 
         Fourier coefficients from Nyquist's frequency of the new box on are left out.
+
+        Parameters
+        ----------
+        raw : Tensor of float32, shape (b, old_box, old_box)
+            Without their CTF.
+        optics : Optics
+            Of the same particles.
         """
         made = cropped_images(raw, self.box)
-        return normalised(made, raw, self._background, self._old_background)
+        around = self._background, self._old_background
+        return normalised(made, raw, *around, self.seen_by(optics))
+
+    def seen_by(self, optics: Optics) -> Optics:
+        """Return optics of the cropped images."""
+        size = torch.full_like(optics.pixel_size_angstrom, self.pixel_size_angstrom)
+        return replace(optics, pixel_size_angstrom=size)
 
     @cached_property
     def _background(self) -> Background:
@@ -128,9 +141,8 @@ def plan_shards(
     Raises
     ------
     InputError
-        If the images cannot be cropped as is asked, or were multiplied by their CTF.
+        If the images cannot be cropped as is asked.
     """
-    require_not_multiplied(particles.optics, "prepare")
     planned: list[PlannedShard] = []
     for box, pixel_size, rows in kinds_of(particles):
         crop = _crop(box, pixel_size, config)

@@ -185,7 +185,7 @@ def blocks(
 
 
 def _prepared(particles: Particles, crop: Crop, rows: Tensor) -> Normalised:
-    return crop.images(stored_images(particles, rows))
+    return crop.images(stored_images(particles, rows), particles.optics[rows])
 
 
 def stored_images(particles: Particles, rows: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ the CTF what lies beside them. Their noise is therefore measured by
 :func:`noise_weight`, in which these count little.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,29 @@ def divided_by_ctf(images: Tensor, optics: Optics) -> Tensor:
     -------
     Tensor, shape (n, box, box)
     """
+    return _filtered(images, optics, lambda one, divisor: one / divisor)
+
+
+def multiplied_by_ctf(images: Tensor, optics: Optics) -> Tensor:
+    """Invert :func:`divided_by_ctf`, of images of any box.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, box, box)
+    optics : Optics
+        Of the same particles, all of one pixel size.
+
+    Returns
+    -------
+    Tensor, shape (n, box, box)
+    """
+    return _filtered(images, optics, lambda one, divisor: one * divisor)
+
+
+def _filtered(
+    images: Tensor, optics: Optics, change: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return images with their coefficients changed by what divides them."""
     rows = torch.nonzero(optics.ctf_premultiplied).squeeze(1)
     if not len(rows):
         return images
@@ -52,9 +77,10 @@ def divided_by_ctf(images: Tensor, optics: Optics) -> Tensor:
         frequencies = mapped_frequencies(own.magnification, *frequencies)
     ctf = evaluate_ctf(own, *frequencies).unflatten(-1, y.shape)
     divisor = torch.where(ctf < 0, ctf.clamp(max=-LEAST), ctf.clamp(min=LEAST))
-    divided = images.clone()
-    divided[rows] = fourier_to_image(image_to_fourier(images[rows]) / divisor, box)
-    return divided
+    changed = images.clone()
+    coefficients = change(image_to_fourier(images[rows]), divisor)
+    changed[rows] = fourier_to_image(coefficients, box)
+    return changed
 
 
 def require_ctf_kept(optics: Optics, what: str) -> None:

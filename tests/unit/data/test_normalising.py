@@ -6,6 +6,7 @@ import torch
 
 from cryoinfer.data.normalising import LARGEST, Background, Normalised, normalised
 from cryoinfer.errors import InputError
+from cryoinfer.records import Optics
 
 BOX, RADIUS = 16, 6.0
 
@@ -16,7 +17,8 @@ def noise(n: int = 4, box: int = BOX) -> torch.Tensor:
 
 def done(images: torch.Tensor, radius: float = RADIUS) -> Normalised:
     around = Background.of(images.shape[-1], radius)
-    return normalised(images, images, around, around)
+    plain = Optics.without_ctf(len(images), 1.0)
+    return normalised(images, images, around, around, plain)
 
 
 @pytest.mark.parametrize("box", [16, 17])
@@ -90,7 +92,7 @@ def test_rounding_of_a_constant_background_is_no_noise() -> None:
     cropped = noise(1) * 1e-8
     cropped[0, 8, 8] = 1.0
     here, there = Background.of(BOX, RADIUS), Background.of(24, RADIUS * 1.5)
-    found = normalised(cropped, raw, here, there)
+    found = normalised(cropped, raw, here, there, Optics.without_ctf(1, 1.0))
     assert found.flat.all()
     assert float(found.images.abs().max()) == pytest.approx(1, rel=2**-11)
 

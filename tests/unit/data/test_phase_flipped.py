@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from cryoinfer.data.check import check
-from cryoinfer.data.downsampling import plan_downsampling
 from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.shard_plan import PreparationConfig, plan_shards
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError, UnsupportedError
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
@@ -119,10 +117,6 @@ def test_what_cannot_be_done_with_multiplied_images_is_refused(simulated, tmp_pa
     particles = Particles.load(path)
     with pytest.raises(InputError, match=r"a \.cs table cannot say"):
         particles.save(tmp_path / "again.cs")
-    with pytest.raises(InputError, match="prepare cannot use images"):
-        plan_shards(particles, PreparationConfig())
-    with pytest.raises(InputError, match="downsample cannot use images"):
-        plan_downsampling(particles, 12, None, "a")
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(InputError, match="Leave the error of the defocus out"):
         define_problem(particles, "C1", None, None, 100.0, generator)

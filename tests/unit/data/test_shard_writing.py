@@ -9,17 +9,22 @@ import pytest
 import torch
 
 from cryoinfer.data import shard_plan
+from cryoinfer.data.downsampling import plan_downsampling, write_downsampled
 from cryoinfer.data.normalising import Background
 from cryoinfer.data.particles import Particles
-from cryoinfer.data.resampling import band_limited_matrix
+from cryoinfer.data.resampling import band_limited_matrix, cropped_images
 from cryoinfer.data.shard_plan import PreparationConfig, plan_shards
 from cryoinfer.data.shard_writing import write_shards
 from cryoinfer.data.shards import ShardIndex
 from cryoinfer.errors import InputError
 from cryoinfer.interfaces import SILENT
+from cryoinfer.io.conventions.relion import table_to_relion
+from cryoinfer.io.conventions.table import ImageReferences, ParticleTable
 from cryoinfer.io.cryosparc import read_cs, write_cs
 from cryoinfer.io.mrc import StackWriter
 from cryoinfer.io.star import read_star
+from cryoinfer.physics.premultiplied import multiplied_by_ctf
+from cryoinfer.records import Optics
 
 N, BOX, PIXEL = 37, 24, 1.5
 
@@ -310,3 +315,64 @@ def test_images_without_any_noise_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Not one image has noise around"):
         prepare(particles, tmp_path / "out", PreparationConfig())
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture(params=[24, 25])
+def multiplied(request: pytest.FixtureRequest, tmp_path: Path) -> Particles:
+    """Return particles whose images were multiplied by their CTF."""
+    box = request.param
+    images = write_noise(tmp_path, box)
+    defocus = torch.linspace(6000.0, 9000.0, N, dtype=torch.float64)
+    one = torch.ones(N, dtype=torch.float64)
+    optics = replace(
+        Optics.without_ctf(N, PIXEL),
+        cs_mm=2.7 * one,
+        amplitude_contrast=0.1 * one,
+        defocus_u_angstrom=defocus,
+        defocus_v_angstrom=defocus,
+        ctf_premultiplied=torch.ones(N, dtype=torch.bool),
+    )
+    with StackWriter(tmp_path / "times_ctf.mrcs", N, box, PIXEL) as writer:
+        writer.write(multiplied_by_ctf(images, optics))
+    first, rows = np.zeros(N, dtype=np.int64), np.arange(N)
+    table = ParticleTable(
+        images=ImageReferences(("times_ctf.mrcs",), first, rows),
+        sign=torch.ones(N),
+        box=torch.full((N,), box),
+        optics=optics,
+        has_ctf=True,
+    )
+    table_to_relion(table).write(tmp_path / "a.star")
+    return Particles.load(tmp_path / "a.star")
+
+
+ALL = torch.arange(N)
+
+
+def test_multiplied_images_stay_so_when_cropped(
+    multiplied: Particles, tmp_path: Path
+) -> None:
+    planned = plan_downsampling(multiplied, 12, None, "b")
+    found = write_downsampled(multiplied, planned, tmp_path, SILENT)
+    assert found.optics.ctf_premultiplied.all()
+    # As recorded, as if nobody had told of the multiplication.
+    recorded = torch.tensor(mrcfile.read(tmp_path / "times_ctf.mrcs"))
+    expected = cropped_images(recorded, 12)
+    cropped = torch.tensor(mrcfile.read(tmp_path / "b.mrcs"))
+    # Single precision, of values up to 20.
+    torch.testing.assert_close(cropped, expected, atol=2e-5, rtol=0)
+
+
+def test_multiplied_images_are_prepared_by_the_noise_without(
+    multiplied: Particles, tmp_path: Path
+) -> None:
+    config = PreparationConfig(box=12)
+    prepare(multiplied, tmp_path / "p", config)
+    found = Particles.load(tmp_path / "p")
+    assert found.optics.ctf_premultiplied.all()
+    (planned,) = plan_shards(multiplied, config)
+    plain = replace(multiplied.optics, ctf_premultiplied=torch.zeros(N).bool())
+    raw = multiplied.repaired_images(ALL).images
+    expected = planned.crop.images(raw, plain).images.float()
+    # Half precision, of values up to 5, divided by 0.1 at the least.
+    torch.testing.assert_close(found.images(ALL), expected, atol=2e-2, rtol=0)

@@ -9,7 +9,12 @@ from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.physics.noise import radial_power
-from cryoinfer.physics.premultiplied import LEAST, divided_by_ctf, noise_weight
+from cryoinfer.physics.premultiplied import (
+    LEAST,
+    divided_by_ctf,
+    multiplied_by_ctf,
+    noise_weight,
+)
 from cryoinfer.records import Optics
 
 PIXEL = 2.0
@@ -50,6 +55,8 @@ def test_images_come_back_where_the_ctf_is_not_nearly_zero(box: int) -> None:
     kept = torch.where(multiplied, (ctf.abs() / LEAST).clamp(max=1), 1.0)
     # float64.
     torch.testing.assert_close(found, recorded * kept, atol=1e-10, rtol=0)
+    again = multiplied_by_ctf(fourier_to_image(found, box), optics)
+    torch.testing.assert_close(image_to_fourier(again), seen, atol=1e-10, rtol=0)
 
 
 def test_others_are_not_touched() -> None:
