@@ -63,7 +63,9 @@ def _along(name: str, values: Tensor, dim: int, length: int | None = None) -> Te
         return found
     workers = torch.get_num_threads()
     transform = getattr(scipy.fft, name)
-    return torch.from_numpy(transform(values.numpy(), length, dim, workers=workers))
+    # The values are copies that nobody else has.
+    found = transform(values.numpy(), length, dim, overwrite_x=True, workers=workers)
+    return torch.from_numpy(found)
 
 
 def _spread(values: Tensor, padded: int, dim: int) -> Tensor:

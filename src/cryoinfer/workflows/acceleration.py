@@ -36,6 +36,15 @@ class AndersonStep:
     made: tuple[Tensor, Tensor]
 
 
+def comparable(rounds: tuple[AndersonStep, ...]) -> tuple[AndersonStep, ...]:
+    """Return the last passes to the radius and of the map size of the latest.
+
+    The latest alone where its own map has changed its size.
+    """
+    alike = itertools.takewhile(lambda one: _alike(one, rounds[0]), rounds)
+    return tuple(alike) or rounds[:1]
+
+
 def next_references(rounds: tuple[AndersonStep, ...]) -> tuple[Tensor, Tensor]:
     """Return the references for the next pass, each from its own half alone.
 
@@ -50,7 +59,7 @@ def next_references(rounds: tuple[AndersonStep, ...]) -> tuple[Tensor, Tensor]:
     tuple of two Tensor
         The mixture of what the passes made whose change would have been least.
     """
-    alike = list(itertools.takewhile(lambda one: _alike(one, rounds[0]), rounds))
+    alike = comparable(rounds)
     if len(alike) < 2:
         return rounds[0].made
     first, second = (_mixed(alike, half) for half in (0, 1))
@@ -62,7 +71,7 @@ def _alike(one: AndersonStep, latest: AndersonStep) -> bool:
     return len(shapes) == 1 and one.radius == latest.radius
 
 
-def _mixed(rounds: list[AndersonStep], half: int) -> Tensor:
+def _mixed(rounds: tuple[AndersonStep, ...], half: int) -> Tensor:
     made = [one.made[half] for one in rounds]
     changes = [(one.made[half] - one.tried[half]).flatten() for one in rounds]
     steps = torch.stack([changes[0] - other for other in changes[1:]])

@@ -15,6 +15,8 @@ of what an image's poses against the one and the other differ by is the variance
 each brings.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.quadrature_grid import departure
 from cryoinfer.inference.whitening import WhitenedImages, whiten
 from cryoinfer.workflows.problem import Problem
+from cryoinfer.workflows.structure_update import reference_volume
 
 _UNKNOWNS = (slice(0, 3), slice(3, 5), slice(5, 6))  # rotation, shift, defocus
 _MEAN_OVER_MEDIAN = (1.268, 1.443, 2.198)
@@ -39,8 +42,9 @@ def variance_inflation(
     problem: Problem,
     noise: tuple[Tensor, ...],
     posterior: ParticlePosterior,
-    filtered: tuple[FourierVolume, FourierVolume],
-    unfiltered: tuple[FourierVolume, FourierVolume],
+    filtered: tuple[Tensor, Tensor],
+    unfiltered: tuple[Tensor, Tensor],
+    radius: int,
 ) -> Tensor:
     """Return the factor of each unknown's variance, shape (6,), 1 or more.
 
@@ -51,21 +55,36 @@ def variance_inflation(
     noise : tuple of Tensor
     posterior : ParticlePosterior
         Of all particles.
-    filtered, unfiltered : tuple of two FourierVolume
-        References of the halves, masked alike, on the problem's device.
+    filtered, unfiltered : tuple of two Tensor, shape (m, m, m)
+        References of the halves, masked alike.
+    radius : int
+        Largest Fourier radius that is looked at.
     """
-    ratios, differences = [], []
     sample = torch.nonzero(problem.noise_rows).squeeze(1)
-    sums = tuple(_sum(filtered[half], unfiltered[1 - half]) for half in (0, 1))
-    for batch in problem.batches(sample):
-        group = int(batch.optics.group[0])
-        images = whiten(batch, problem.grid, filtered[0].radius, noise[group])
-        half = int(problem.half[int(batch.index[0])])
-        volumes = (filtered[half], unfiltered[1 - half], sums[half])
-        known = batch.rows_of(posterior)
-        ratios.append(_ratio(problem, images, known, volumes).cpu())
-        share = _reference_share(problem, images, known, filtered)
-        differences.append(share.cpu())
+
+    def images_of(rows: Tensor) -> Iterator[tuple[WhitenedImages, ParticlePosterior]]:
+        for batch in problem.batches(rows):
+            group = int(batch.optics.group[0])
+            images = whiten(batch, problem.grid, radius, noise[group])
+            yield images, batch.rows_of(posterior)
+
+    def volumes(*maps: Tensor) -> tuple[FourierVolume, ...]:
+        there = (one.to(problem.device) for one in maps)
+        return tuple(reference_volume(one, radius) for one in there)
+
+    # Of the four references, and two sums, there are never more than three at a time.
+    ratios = []
+    for half in (0, 1):
+        pair = volumes(filtered[half], unfiltered[1 - half])
+        both = (*pair, _sum(*pair))
+        for images, known in images_of(sample[problem.half[sample] == half]):
+            ratios.append(_ratio(problem, images, known, both).cpu())
+        del pair, both
+    references = volumes(*filtered)
+    differences = [
+        _reference_share(problem, images, known, references).cpu()
+        for images, known in images_of(sample)
+    ]
     sharper = torch.cat(ratios).median(0).values.clamp(1.0, _LARGEST)
     shares = torch.cat(differences).median(0).values * torch.tensor(_MEAN_OVER_MEDIAN)
     factor = torch.ones(6, dtype=torch.float64)
@@ -82,7 +101,7 @@ def _ratio(
     problem: Problem,
     images: WhitenedImages,
     known: ParticlePosterior,
-    volumes: tuple[FourierVolume, FourierVolume, FourierVolume],
+    volumes: tuple[FourierVolume, ...],
 ) -> Tensor:
     """Return sandwich over naive variance of rotation, shift and defocus, (n, 3)."""
     naive, other, both = (
@@ -111,7 +130,7 @@ def _reference_share(
     problem: Problem,
     images: WhitenedImages,
     known: ParticlePosterior,
-    references: tuple[FourierVolume, FourierVolume],
+    references: tuple[FourierVolume, ...],
 ) -> Tensor:
     """Return the variance that the reference brings over the naive one, (n, 3)."""
     first, second = (

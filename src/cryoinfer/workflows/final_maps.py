@@ -34,7 +34,6 @@ from cryoinfer.workflows.structure_update import (
     HalfMapSums,
     MapUpdate,
     find_mask,
-    reference_volume,
 )
 
 _MASK_RADIUS = 1 / 8
@@ -81,27 +80,31 @@ def alternate_to_result(
     if resolution_angstrom is not None:
         last = problem.grid.radius_at(resolution_angstrom)
     update = MapUpdate(problem)
-    over = alternate(problem, state, last, inference, update, monitor)
-    return finish(problem.seen_through(over.state.optics), over, monitor)
+    # No name for the sums here: they are gone once the maps are made.
+    return finish(
+        problem, alternate(problem, state, last, inference, update, monitor), monitor
+    )
 
 
 def finish(
     problem: Problem, over: Alternated[HalfMapSums], monitor: Monitor
 ) -> RunResult:
     """Return maps and posteriors after the last iteration."""
-    state = over.state
-    sums = over.sums.symmetrised(problem.symmetry_rotation)
+    state = replace(over.state, rounds=())
+    problem = problem.seen_through(state.optics)
+    sums, mask = over.sums.symmetrised(problem.symmetry_rotation), over.mask
+    del over
     monitor.stage("maps and FSC", 1)
-    posterior = state.posterior
     known = problem.measured_without(state.quality.left_out)
     known = known.of_contrast(state.contrast)
     reconstruction = replace(
-        reconstruct_halves(problem, sums, over.mask),
+        reconstruct_halves(problem, sums, mask),
         evidence=_evidence(known, state, sums),
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
+    del sums
     inflation = _inflation(known, state, reconstruction).sqrt()
-    posterior = posterior.inflated(inflation)
+    posterior = state.posterior.inflated(inflation)
     result = RunResult(
         reconstruction=reconstruction,
         inferred=posterior,
@@ -137,21 +140,14 @@ def _evidence(
 def _inflation(
     problem: Problem, state: ScheduleState, reconstruction: Reconstruction
 ) -> Tensor:
-    radius = state.map_radius
-    filtered1, filtered2 = (
-        reference_volume(density.to(problem.device), radius) for density in state.maps
-    )
-    masked = (
-        (half * reconstruction.mask).to(problem.device)
-        for half in (reconstruction.half1, reconstruction.half2)
-    )
-    unfiltered1, unfiltered2 = (reference_volume(density, radius) for density in masked)
+    mask = reconstruction.mask
     return variance_inflation(
         problem,
         state.noise,
         state.posterior,
-        (filtered1, filtered2),
-        (unfiltered1, unfiltered2),
+        state.maps,
+        (reconstruction.half1 * mask, reconstruction.half2 * mask),
+        state.map_radius,
     )
 
 

@@ -20,7 +20,11 @@ from cryoinfer.inference.projector import Projector
 from cryoinfer.interfaces import Monitor
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_nowhere
-from cryoinfer.workflows.acceleration import AndersonStep, next_references
+from cryoinfer.workflows.acceleration import (
+    AndersonStep,
+    comparable,
+    next_references,
+)
 from cryoinfer.workflows.iteration import (
     InferenceChoice,
     IterationOutcome,
@@ -115,30 +119,46 @@ def alternate(
     Alternated
     """
     while True:
-        started = time.monotonic()
         plan = _plan(problem, state, last_radius)
-        first, second = (update.projector(one, state.map_radius) for one in state.maps)
-        sums = update.empty(plan.map_radius)
-        start = IterationStart(
-            (first, second),
-            state.map_radius,
-            state.noise,
-            state.posterior,
-            state.flagged,
-            state.contrast,
-        )
-        seen = problem.seen_through(state.optics)
-        outcome = run_iteration(seen, start, plan, inference(plan), sums, monitor)
-        updated = update.solve(sums, state.radius)
-        state = _advance(problem, state, plan, outcome, updated, started)
-        state = state.of_first(problem.world)
-        monitor.message(_describe(problem, state))
-        if _is_over(problem, state, plan, last_radius):
-            return Alternated(state, sums, updated.mask)
+        alternated = _iterated(problem, state, plan, inference, update, monitor)
+        if _is_over(problem, alternated.state, plan, last_radius):
+            return alternated
+        state = alternated.state
+        del alternated  # its sums, which the next iteration has no room for
         if problem.optics_terms != NO_TERMS and not state.searching:
-            seen = seen.of_contrast(state.contrast)
+            seen = problem.seen_through(state.optics).of_contrast(state.contrast)
             state = refine_optics(seen, state, monitor).of_first(problem.world)
         monitor.save_checkpoint(state_to_dict(state))
+
+
+def _iterated(
+    problem: Problem,
+    state: ScheduleState,
+    plan: IterationPlan,
+    inference: InferenceChoice[P],
+    update: StructureUpdate[P, A],
+    monitor: Monitor,
+) -> Alternated[A]:
+    """Return the state after an iteration, with its sums."""
+    started = time.monotonic()
+    first, second = (update.projector(one, state.map_radius) for one in state.maps)
+    sums = update.empty(plan.map_radius)
+    start = IterationStart(
+        (first, second),
+        state.map_radius,
+        state.noise,
+        state.posterior,
+        state.flagged,
+        state.contrast,
+    )
+    seen = problem.seen_through(state.optics)
+    outcome = run_iteration(seen, start, plan, inference(plan), sums, monitor)
+    del first, second, start  # as large as the sums, beside which maps are made now
+    updated = update.solve(sums, state.radius)
+    state = _advance(problem, state, plan, outcome, updated, started)
+    state = state.of_first(problem.world)
+    monitor.message(_describe(problem, state))
+    return Alternated(state, sums, updated.mask)
 
 
 def _is_over(
@@ -198,7 +218,7 @@ def _advance(
     """Return the state after an iteration."""
     radius = agreement_radius(updated.fsc)
     latest = AndersonStep(plan.radius, state.maps, updated.maps)
-    rounds = (latest, *state.rounds)[:_MEMORY]
+    rounds = comparable((latest, *state.rounds)[:_MEMORY])
     change = math.degrees(outcome.pose_change_radian)
     iteration = Iteration(
         name=plan.name,

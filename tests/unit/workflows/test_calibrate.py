@@ -30,14 +30,10 @@ def inflation(simulated, noises, max_shift=4.0, defocus_sd=0.0, **changes):
     known = at_the_truth(made)
     noise = torch.randn(2, 24, 24, 24, generator=generator) * made.density.std()
     filtered, unfiltered = (
-        tuple(
-            FourierVolume.from_map(made.density + level * noise[half], 10, 1.5)
-            for half in (0, 1)
-        )
-        for level in noises
+        tuple(made.density + level * noise[half] for half in (0, 1)) for level in noises
     )
     return variance_inflation(
-        problem, initial_noise(problem), known, filtered, unfiltered
+        problem, initial_noise(problem), known, filtered, unfiltered, 10
     )
 
 
