@@ -15,8 +15,6 @@ of what an image's poses against the one and the other differ by is the variance
 each brings.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -60,31 +58,25 @@ def variance_inflation(
     radius : int
         Largest Fourier radius that is looked at.
     """
+    first, second = (
+        reference_volume(density.to(problem.device), radius) for density in filtered
+    )
+    references = first, second
+    ratios, differences = [], []
     sample = torch.nonzero(problem.noise_rows).squeeze(1)
-
-    def images_of(rows: Tensor) -> Iterator[tuple[WhitenedImages, ParticlePosterior]]:
-        for batch in problem.batches(rows):
+    # Half by half: there are never more than four volumes at a time.
+    for half in (0, 1):
+        own, density = references[half], unfiltered[1 - half].to(problem.device)
+        other = reference_volume(density, radius)
+        volumes = own, other, _sum(own, other)
+        for batch in problem.batches(sample[problem.half[sample] == half]):
             group = int(batch.optics.group[0])
             images = whiten(batch, problem.grid, radius, noise[group])
-            yield images, batch.rows_of(posterior)
-
-    def volumes(*maps: Tensor) -> tuple[FourierVolume, ...]:
-        there = (one.to(problem.device) for one in maps)
-        return tuple(reference_volume(one, radius) for one in there)
-
-    # Of the four references, and two sums, there are never more than three at a time.
-    ratios = []
-    for half in (0, 1):
-        pair = volumes(filtered[half], unfiltered[1 - half])
-        both = (*pair, _sum(*pair))
-        for images, known in images_of(sample[problem.half[sample] == half]):
-            ratios.append(_ratio(problem, images, known, both).cpu())
-        del pair, both
-    references = volumes(*filtered)
-    differences = [
-        _reference_share(problem, images, known, references).cpu()
-        for images, known in images_of(sample)
-    ]
+            known = batch.rows_of(posterior)
+            ratios.append(_ratio(problem, images, known, volumes).cpu())
+            share = _reference_share(problem, images, known, references)
+            differences.append(share.cpu())
+        del other, volumes
     sharper = torch.cat(ratios).median(0).values.clamp(1.0, _LARGEST)
     shares = torch.cat(differences).median(0).values * torch.tensor(_MEAN_OVER_MEDIAN)
     factor = torch.ones(6, dtype=torch.float64)
@@ -101,7 +93,7 @@ def _ratio(
     problem: Problem,
     images: WhitenedImages,
     known: ParticlePosterior,
-    volumes: tuple[FourierVolume, ...],
+    volumes: tuple[FourierVolume, FourierVolume, FourierVolume],
 ) -> Tensor:
     """Return sandwich over naive variance of rotation, shift and defocus, (n, 3)."""
     naive, other, both = (
@@ -130,7 +122,7 @@ def _reference_share(
     problem: Problem,
     images: WhitenedImages,
     known: ParticlePosterior,
-    references: tuple[FourierVolume, ...],
+    references: tuple[FourierVolume, FourierVolume],
 ) -> Tensor:
     """Return the variance that the reference brings over the naive one, (n, 3)."""
     first, second = (
