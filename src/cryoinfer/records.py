@@ -179,6 +179,11 @@ class Optics(Indexable):
     def __len__(self) -> int:
         return self.group.shape[0]
 
+    def with_pixel_size(self, pixel_size_angstrom: float) -> Self:
+        """Return the optics of the same particles in images of other pixels."""
+        size = torch.full_like(self.pixel_size_angstrom, pixel_size_angstrom)
+        return replace(self, pixel_size_angstrom=size)
+
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return the records of several; coefficients that some lack are 0."""

@@ -115,4 +115,5 @@ class _Stack:
 def _cropped(particles: Particles, crop: Crop, rows: Tensor) -> Tensor:
     # Images that were multiplied by their CTF are read divided by it.
     cropped = cropped_images(stored_images(particles, rows), crop.box)
-    return multiplied_by_ctf(cropped, crop.seen_by(particles.optics[rows]))
+    optics = particles.optics[rows].with_pixel_size(crop.pixel_size_angstrom)
+    return multiplied_by_ctf(cropped, optics)

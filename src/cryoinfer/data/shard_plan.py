@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -92,13 +92,8 @@ class Crop:
             Of the same particles.
         """
         made = cropped_images(raw, self.box)
-        around = self._background, self._old_background
-        return normalised(made, raw, *around, self.seen_by(optics))
-
-    def seen_by(self, optics: Optics) -> Optics:
-        """Return optics of the cropped images."""
-        size = torch.full_like(optics.pixel_size_angstrom, self.pixel_size_angstrom)
-        return replace(optics, pixel_size_angstrom=size)
+        optics = optics.with_pixel_size(self.pixel_size_angstrom)
+        return normalised(made, raw, self._background, self._old_background, optics)
 
     @cached_property
     def _background(self) -> Background:

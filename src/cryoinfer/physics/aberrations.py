@@ -31,6 +31,13 @@ from cryoinfer.records import COMA, Optics
 TREFOIL = (2, 5)
 """Odd coefficients of trefoil, ``sin 3 alpha`` and ``cos 3 alpha``."""
 
+STAR, STAR_LOWER = (7, 5), (3, 1)
+"""Even coefficients of ``cos 2 alpha`` and ``sin 2 alpha``, of the fourth order and of
+the second."""
+
+TETRAFOIL = (8, 4)
+"""Even coefficients of ``cos 4 alpha`` and ``sin 4 alpha``."""
+
 EVEN_TERMS = 9
 """Even coefficients up to the fourth order: tetrafoil and what Cs makes, and those of
 lower orders, which go along with them."""
@@ -124,7 +131,8 @@ def with_named_terms(optics: Optics) -> Optics:
     # Z(0, 2) is 2 s^2 - 1, Z(0, 4) is 6 s^4 - 6 s^2 + 1, Z(2, 4) is 4 s^4 - 3 s^2.
     constant = even[:, 0] - even[:, 2] + even[:, 6]
     square = 2 * even[:, 2] - 6 * even[:, 6]
-    periodic = even[:, [3, 1]] - 3 * even[:, [7, 5]]
+    star = even[:, STAR]
+    periodic = even[:, STAR_LOWER] - 3 * star
     per_defocus = math.pi * wavelength
     changed = with_astigmatism(optics, -periodic / per_defocus[:, None])
     more = 12 * even[:, 6] / (math.pi * wavelength**3)  # of Cs, in angstrom
@@ -133,7 +141,7 @@ def with_named_terms(optics: Optics) -> Optics:
     ratio = torch.where(more == 0, 1.0, optics.cs_mm / cs_mm)
     left = even.clone()
     left[:, [0, 2, 6]] = 0
-    left[:, [3, 1]] = 3 * even[:, [7, 5]]
+    left[:, STAR_LOWER] = 3 * star
     return replace(
         changed,
         defocus_u_angstrom=changed.defocus_u_angstrom - square / per_defocus,
@@ -149,6 +157,12 @@ def widened(coefficients: Tensor, width: int) -> Tensor:
     """Return coefficients (n, a) with zeros up to at least a width."""
     lacking = max(0, width - coefficients.shape[1])
     return torch.nn.functional.pad(coefficients.double(), (0, lacking))
+
+
+def shortest(coefficients: Tensor) -> Tensor:
+    """Return coefficients (n, a) without the last columns that are 0 throughout."""
+    last = torch.nonzero(coefficients.any(0))
+    return coefficients[:, : int(last[-1]) + 1 if len(last) else 0]
 
 
 def has_odd_aberrations(optics: Optics) -> bool:

@@ -39,7 +39,7 @@ def divided_by_ctf(images: Tensor, optics: Optics) -> Tensor:
     -------
     Tensor, shape (n, box, box)
     """
-    return _filtered(images, optics, lambda one, divisor: one / divisor)
+    return _filtered(images, optics, torch.div)
 
 
 def multiplied_by_ctf(images: Tensor, optics: Optics) -> Tensor:
@@ -55,7 +55,7 @@ def multiplied_by_ctf(images: Tensor, optics: Optics) -> Tensor:
     -------
     Tensor, shape (n, box, box)
     """
-    return _filtered(images, optics, lambda one, divisor: one * divisor)
+    return _filtered(images, optics, torch.mul)
 
 
 def _filtered(

@@ -102,8 +102,7 @@ class Preparation:
                     for image, row in zip(images, batch.index.tolist(), strict=True)
                 ]
             )
-            size = torch.full_like(optics.pixel_size_angstrom, way.pixel_size_angstrom)
-            optics = replace(optics, pixel_size_angstrom=size)
+            optics = optics.with_pixel_size(way.pixel_size_angstrom)
         prepared = ParticleBatch(images, optics, batch.index)
         return whiten(prepared, grid, grid.box // 2 - 1, self.noise_power)
 

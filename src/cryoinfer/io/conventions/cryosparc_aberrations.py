@@ -35,7 +35,15 @@ from torch import Tensor
 
 from cryoinfer.errors import InputError
 from cryoinfer.io.cryosparc import field_names, number_field
-from cryoinfer.physics.aberrations import EVEN_TERMS, TREFOIL, widened
+from cryoinfer.physics.aberrations import (
+    EVEN_TERMS,
+    STAR,
+    STAR_LOWER,
+    TETRAFOIL,
+    TREFOIL,
+    shortest,
+    widened,
+)
 from cryoinfer.physics.ctf import CS_ANGSTROM_PER_MM, electron_wavelength_angstrom
 from cryoinfer.records import COMA, Optics
 
@@ -43,11 +51,6 @@ TILT, SHIFT, ANISOMAG = "ctf/tilt_A", "ctf/shift_A", "ctf/anisomag"
 _TREFOIL, _FOURTH_ORDER = "ctf/trefoil_A", "ctf/tetra_A"
 _SIZES = {TILT: 2, SHIFT: 2, _TREFOIL: 2, _FOURTH_ORDER: 4, ANISOMAG: 4}
 _ODD_TERMS = 6
-_STAR, _STAR_LOWER = (7, 5), (3, 1)
-"""Even coefficients of ``cos 2 alpha`` and ``sin 2 alpha``, of the fourth order and of
-the second."""
-_TETRAFOIL = (8, 4)
-"""Even coefficients of ``cos 4 alpha`` and ``sin 4 alpha``."""
 
 
 def aberrations_told(fields: NDArray[Any]) -> list[str]:
@@ -91,13 +94,13 @@ def with_aberrations_of(fields: NDArray[Any], optics: Optics) -> Optics:
     even = torch.zeros(len(optics), EVEN_TERMS, dtype=torch.float64)
     star, tetrafoil = (fourth_order * fourth).split(2, dim=1)
     # Z(m, 4) is 4 s^4 - 3 s^2 times the cosine or sine of 2 alpha.
-    even[:, _STAR], even[:, _STAR_LOWER] = star, 3 * star
-    even[:, _TETRAFOIL] = tetrafoil
+    even[:, STAR], even[:, STAR_LOWER] = star, 3 * star
+    even[:, TETRAFOIL] = tetrafoil
     return replace(
         optics,
         beam_tilt_mrad=1e3 * tilt,
-        odd_zernike_radian=_shortest(odd),
-        even_zernike_radian=_shortest(even),
+        odd_zernike_radian=shortest(odd),
+        even_zernike_radian=shortest(even),
     )
 
 
@@ -159,7 +162,7 @@ def aberration_fields(optics: Optics) -> dict[str, NDArray[Any]]:
         TILT: optics.beam_tilt_mrad * 1e-3 * cs_angstrom + own.flip(1) / third_order,
         SHIFT: (2 * own - odd[:, :2]).flip(1) / (2 * math.pi),
         _TREFOIL: odd[:, [TREFOIL[1], TREFOIL[0]]] / third_order,
-        _FOURTH_ORDER: even[:, [*_STAR, *_TETRAFOIL]] / fourth_order,
+        _FOURTH_ORDER: even[:, [*STAR, *TETRAFOIL]] / fourth_order,
         ANISOMAG: (optics.magnification - torch.eye(2).double()).flatten(1),
     }
     return {
@@ -185,12 +188,6 @@ def _field(fields: NDArray[Any], field: str) -> Tensor:
     if not _is_set(fields, field):
         return torch.zeros(len(fields), size, dtype=torch.float64)
     return torch.from_numpy(number_field(fields, field, (size,)))
-
-
-def _shortest(coefficients: Tensor) -> Tensor:
-    """Return coefficients without the last columns that are 0 throughout."""
-    last = torch.nonzero(coefficients.any(0))
-    return coefficients[:, : int(last[-1]) + 1 if len(last) else 0]
 
 
 def _is_set(fields: NDArray[Any], field: str) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 from cryoinfer.errors import InputError
 from cryoinfer.io.star import text_column
 from cryoinfer.io.star_text import STRING
+from cryoinfer.physics.aberrations import shortest
 from cryoinfer.records import COMA, Optics
 
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
@@ -42,9 +43,7 @@ def coefficient_lists(label: str, words: NDArray[Any]) -> Tensor:
     for row, one in zip(table, lists, strict=True):
         row[: len(one)] = one
     # Columns that are 0 throughout say nothing, and cost time.
-    last = np.flatnonzero(table.any(axis=0))
-    kept = table[:, : last[-1] + 1 if len(last) else 0]
-    return torch.from_numpy(np.ascontiguousarray(kept[place.reshape(-1)]))
+    return shortest(torch.from_numpy(table))[torch.from_numpy(place.reshape(-1))]
 
 
 def _numbers(label: str, word: str) -> list[float]:
