@@ -23,6 +23,9 @@ from cryoinfer.inference.whitening import WhitenedImages
 GRID_ORDER = 2
 """Of an exhaustive grid of rotations: 4,608, 15 degrees apart."""
 
+_NEGLIGIBLE_NATS = 60.0
+"""Below the best pose: e^-60 times a coefficient is still a normal float32."""
+
 
 @dataclass(frozen=True)
 class PoseGrid:
@@ -70,6 +73,27 @@ def shift_grid(max_shift_angstrom: float, step_angstrom: float) -> Tensor:
     distance = points.norm(dim=1)
     inside = distance <= max_shift_angstrom + 1e-6
     return points[inside][torch.argsort(distance[inside], stable=True)]
+
+
+def normalised_weights(log_weight: Tensor) -> Tensor:
+    """Return the softmax of each row, without subnormal numbers.
+
+    An Intel processor multiplies a subnormal number (below 1e-38) some hundred
+    times slower than another one: with a tenth of them among the weights, their
+    product with the images took twenty times as long.
+
+    Parameters
+    ----------
+    log_weight : Tensor of float32, shape (b, n)
+
+    Returns
+    -------
+    Tensor of float32, shape (b, n)
+        Rows add up to 1. What lies more than 60 nats below the best of its row
+        counts as 60 nats below: at most n 1e-26 of the whole.
+    """
+    lowest = log_weight.amax(1, keepdim=True) - _NEGLIGIBLE_NATS
+    return torch.softmax(torch.maximum(log_weight, lowest), 1)
 
 
 @dataclass(frozen=True)

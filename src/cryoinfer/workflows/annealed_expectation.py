@@ -19,7 +19,13 @@ from cryoinfer.fourier.slices import FourierVolume, SliceAccumulator, insert_sli
 from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.geometry.so3_grid import asymmetric_unit
 from cryoinfer.geometry.symmetry import is_polyhedral
-from cryoinfer.inference.coarse import GRID_ORDER, GridSlices, PoseGrid, shift_grid
+from cryoinfer.inference.coarse import (
+    GRID_ORDER,
+    GridSlices,
+    PoseGrid,
+    normalised_weights,
+    shift_grid,
+)
 from cryoinfer.inference.whitening import WhitenedImages, concatenate, whiten
 from cryoinfer.reconstruction.backproject import solve
 from cryoinfer.reconstruction.mask import soft_sphere
@@ -246,7 +252,7 @@ class AnnealedExpectation:
                 part = images.select(rows)
                 likelihood = slices.log_likelihood(part)
                 scaled = likelihood.movedim(1, 0).flatten(1) / temperature
-                weight = torch.softmax(scaled, 1)
+                weight = normalised_weights(scaled)
                 explained = reproducible_sum(weight * scaled) * temperature
                 weight = weight.unflatten(1, (likelihood.shape[0], -1)).movedim(0, 1)
                 slices.insert_expectation(sums, part, weight)

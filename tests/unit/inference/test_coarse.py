@@ -10,6 +10,7 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.coarse import (
     GridSlices,
     PoseGrid,
+    normalised_weights,
     shift_grid,
 )
 
@@ -98,6 +99,19 @@ def test_expectation_equals_inserting_every_pose(scene) -> None:
     # Another order of some hundred sums in single precision.
     scale = float(expected.sums.abs().max())
     torch.testing.assert_close(found.sums, expected.sums, rtol=0, atol=1e-5 * scale)
+
+
+def test_weights_are_the_softmax_without_subnormal_numbers() -> None:
+    log_weight = 300 * torch.rand(3, 40_000, generator=seeded(9))
+    log_weight[:, 0] = 330
+    plain = torch.softmax(log_weight, 1)
+    smallest = torch.finfo(torch.float32).tiny
+    assert ((plain > 0) & (plain < smallest)).any()
+    found = normalised_weights(log_weight)
+    assert (found > 1e6 * smallest).all()
+    # 40,000 times e^-60 is 4e-22; the rest is single precision.
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-20)
+    torch.testing.assert_close(found.sum(1), torch.ones(3))
 
 
 def test_poses_that_nobody_takes_add_nothing(scene) -> None:
