@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryoinfer.data import loading
 from cryoinfer.data.finding import Finding, Severity
@@ -167,7 +168,10 @@ class _Survey:
                 pixel_size_angstrom,
             )
             if completed is not None:
-                self._compare_headers(completed, references, stacks)
+                declared = self.attempt("metadata", completed.pixel_size_angstrom)
+                if declared is None:  # it stands in groups that are not the particles'
+                    return None
+                self._compare_headers(declared, references, stacks)
                 return completed, stacks
         return (
             source.with_pixel_size(_STAND_IN_ANGSTROM) if has_none else source
@@ -239,13 +243,13 @@ class _Survey:
 
     def _compare_headers(
         self,
-        source: loading.Source,
+        declared_angstrom: NDArray[np.float64],
         references: ImageReferences,
         stacks: Sequence[StackFile | None],
     ) -> None:
         """Note the first stack whose header has another pixel size."""
         _, first = np.unique(references.path_index, return_index=True)
-        declared = source.pixel_size_angstrom()[first].tolist()
+        declared = declared_angstrom[first].tolist()
         for stack, value in zip(stacks, declared, strict=True):
             header = None if stack is None else stack.pixel_size_angstrom
             if stack and header and not same_pixel_size(header, value):
