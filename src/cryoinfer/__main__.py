@@ -5,12 +5,14 @@ import sys
 
 from cryoinfer.cli.signals import ENDING
 from cryoinfer.memory_allocator import keep_freed_memory
+from cryoinfer.thread_waiting import wait_briefly_for_work
 
 
 def main() -> None:
     """Run the command line, and end with its exit code whatever signal arrives."""
     with ENDING:
         try:
+            wait_briefly_for_work()
             from cryoinfer.cli.app import main as run
 
             keep_freed_memory()

@@ -28,7 +28,7 @@ FLOORS = (
     {"interfaces"},
     {"geometry", "fourier"},
     {"records", "arithmetic", "world", "operations"},
-    {"errors", "wording", "matrix_library", "memory_allocator"},
+    {"errors", "wording", "matrix_library", "memory_allocator", "thread_waiting"},
 )
 HEIGHT = {part: -row for row, parts in enumerate(FLOORS) for part in parts}
 
