@@ -7,7 +7,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of the settings in glibc's ``malloc.h``."""
 
 _KEPT_BYTES = 1 << 30
-_OWN_MAPPING_BYTES = 1 << 28
+_OWN_MAPPING_BYTES = 1 << 26
+"""What is larger, as maps of 256 voxels are, goes back at once: of a run at that box
+2 GB of 7 were of such blocks, freed and kept. What is computed of a batch of images
+is smaller (``data/chunks.py``)."""
 
 
 def keep_freed_memory() -> None:

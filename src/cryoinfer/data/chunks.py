@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-_PIXELS_AT_ONCE = 2**24
-"""64 MB of them; what is computed of images takes several times as much."""
+_PIXELS_AT_ONCE = 2**22
+"""16 MB of them; what is computed of images takes several times as much."""
 
 
 def chunks_of(index: Tensor, boxes: Tensor, most: int) -> list[Tensor]:

@@ -9,7 +9,6 @@ from cryoinfer.data.finding import Finding, Severity
 from cryoinfer.data.image_repair import HOT
 from cryoinfer.data.particles import Particles
 
-_PIXELS_PER_BATCH = 2**24
 _CERTAIN = 5.0
 """Standard errors of the mean contrast at which its sign counts as known."""
 
@@ -61,8 +60,7 @@ def _measure(particles: Particles) -> _Statistics:
     tilted, is_scaled = torch.zeros_like(is_finite), torch.zeros_like(is_finite)
     mean, deviation, contrast = (torch.zeros(n) for _ in range(3))
     hot = torch.zeros(n, dtype=torch.int64)
-    size = max(1, _PIXELS_PER_BATCH // int(particles.boxes.max()) ** 2)
-    for rows in particles.chunks(size, torch.arange(n)):
+    for rows in particles.chunks(n, torch.arange(n)):
         stored = particles.stored_images(rows)
         images = stored.flatten(1)
         finite = images.isfinite().all(dim=1)

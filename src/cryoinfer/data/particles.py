@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cryoinfer.data import loading
+from cryoinfer.data.chunks import chunks_of
 from cryoinfer.data.image_repair import RepairedImages, UsualLevels, repaired
 from cryoinfer.data.optics_checks import require_usable
 from cryoinfer.data.resampling import even_sized
@@ -250,7 +251,7 @@ class Particles:
         Parameters
         ----------
         size : int
-            The most particles a batch.
+            The most particles a batch; of large boxes it holds fewer.
         index : Tensor of int64, optional
             The order is kept among particles of one box.
         """
@@ -260,12 +261,7 @@ class Particles:
 
     def chunks(self, size: int, index: Tensor) -> list[Tensor]:
         """Return rows in chunks of one box each, as :meth:`batches` reads them."""
-        boxes = self.table.box[index]
-        return [
-            rows
-            for box in boxes.unique().tolist()
-            for rows in index[boxes == box].split(size)
-        ]
+        return chunks_of(index, self.table.box[index], size)
 
     def select(self, index: Tensor) -> Self:
         """Return some particles, by number or by a mask of all of them."""
