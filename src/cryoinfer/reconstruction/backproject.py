@@ -36,7 +36,11 @@ def signal_to_noise(fsc: Tensor, joined: bool) -> Tensor:
 
 
 def solve(
-    accumulator: SliceAccumulator, snr: Tensor | None, box: int, map_box: int
+    accumulator: SliceAccumulator,
+    snr: Tensor | None,
+    box: int,
+    map_box: int,
+    others: SliceAccumulator | None = None,
 ) -> Tensor:
     """Divide the sums and return the map.
 
@@ -52,6 +56,9 @@ def solve(
     map_box : int
         Size of the map returned, even, covering the same volume as ``box`` with
         voxels larger by ``box / map_box``; more than twice the radius.
+    others : SliceAccumulator, optional
+        Of other images, to the same radius: the map is that of all. Their sums would
+        take as much memory again.
 
     Returns
     -------
@@ -59,6 +66,8 @@ def solve(
         Scaled so that ``FourierVolume.from_map`` reads the images' coefficients.
     """
     mean_weight = shell_sums(accumulator).mean_weight
+    if others is not None:
+        mean_weight = mean_weight + shell_sums(others).mean_weight
     floor = _EMPTY * mean_weight
     if snr is not None:
         shells = len(floor)
@@ -69,7 +78,7 @@ def solve(
     floor = floor.clamp(min=torch.finfo(torch.float32).tiny)
     fine = _fine_box(accumulator.padding, box, map_box)
     reach = min(accumulator.centre, fine // 2 - 1)
-    values = _divide(accumulator, floor, reach)
+    values = _divide(accumulator, others, floor, reach)
     density = oversampled_inverse(values, fine, map_box)
     return density * (map_box / kernel_falloff(map_box, fine, density.device))
 
@@ -146,11 +155,19 @@ def _weigh_compiled(accumulator: SliceAccumulator) -> ShellSums:
     return ShellSums(weight.sum(0) / voxels.sum(0).clamp(min=1), own.sum(0))
 
 
-def _divide_plain(accumulator: SliceAccumulator, added: Tensor, reach: int) -> Tensor:
+def _divide_plain(
+    accumulator: SliceAccumulator,
+    others: SliceAccumulator | None,
+    added: Tensor,
+    reach: int,
+) -> Tensor:
     centre = accumulator.centre
     middle = slice(centre - reach, centre + reach + 1)
     cut = middle, middle, slice(reach + 1)
     value, weight = (part[cut] for part in accumulator.hermitian())
+    if others is not None:
+        more, its_weight = others.hermitian()
+        value, weight = value + more[cut], weight + its_weight[cut]
     distance = voxel_distance(accumulator)[cut]
     low = distance.long().clamp(max=len(added) - 2)
     part = (distance - low).to(added)
@@ -160,11 +177,16 @@ def _divide_plain(accumulator: SliceAccumulator, added: Tensor, reach: int) -> T
 
 
 def _divide_compiled(
-    accumulator: SliceAccumulator, added: Tensor, reach: int
+    accumulator: SliceAccumulator,
+    others: SliceAccumulator | None,
+    added: Tensor,
+    reach: int,
 ) -> Tensor:
+    more = accumulator.sums[:0] if others is None else others.sums
     values = torch.empty(2 * reach + 1, 2 * reach + 1, reach + 1, 2)
     divide_kernel.divide(
         accumulator.sums.numpy(),
+        more.numpy(),
         accumulator.padding,
         added.numpy(),
         accumulator.radius + 0.5,

@@ -10,7 +10,7 @@ import math
 import numba
 import numpy as np
 
-from cryoinfer.fourier.kernels import Array, parallel
+from cryoinfer.fourier.kernels import Array, compiled, parallel
 
 _NONE = np.float32(0.0)
 
@@ -50,14 +50,34 @@ def weigh(
                     own[iz, shell] += returned / value
 
 
+@compiled
+def _joined(
+    sums: Array, iz: int, iy: int, ix: int, last: int
+) -> tuple[float, float, float]:
+    """Return the value and the weight of a voxel, in the plane x = 0 with its mate."""
+    here = sums[iz, iy, ix]
+    real, imag, weight = here[0], here[1], here[2]
+    if ix == 0:
+        mate = sums[last - iz, last - iy, 0]
+        real, imag = real + mate[0], imag - mate[1]
+        weight += mate[2]
+    return real, imag, weight
+
+
 @parallel
 def divide(
-    sums: Array, padding: float, regulariser: Array, limit: float, out: Array
+    sums: Array,
+    others: Array,
+    padding: float,
+    regulariser: Array,
+    limit: float,
+    out: Array,
 ) -> None:
     """Fill ``out`` (2r + 1, 2r + 1, r + 1, 2) with values over regularised weights.
 
-    ``regulariser`` is added to the weight, linearly between shells: a step would
-    ring in real space. Beyond ``limit`` Fourier pixels all is zero.
+    Of ``sums``, to which ``others`` are added unless they are empty. ``regulariser`` is
+    added to the weight, linearly between shells: a step would ring in real space.
+    Beyond ``limit`` Fourier pixels all is zero.
     """
     last = 2 * (sums.shape[0] // 2)
     margin = (sums.shape[0] - out.shape[0]) // 2
@@ -76,12 +96,11 @@ def divide(
                 low = int(radius)
                 part = radius - low
                 added = regulariser[low] * (1.0 - part) + regulariser[low + 1] * part
-                here = sums[iz, iy, ix]
-                real, imag, weight = here[0], here[1], here[2]
-                if ix == 0:
-                    mate = sums[last - iz, last - iy, 0]
-                    real, imag = real + mate[0], imag - mate[1]
-                    weight += mate[2]
+                real, imag, weight = _joined(sums, iz, iy, ix, last)
+                if len(others):
+                    more = _joined(others, iz, iy, ix, last)
+                    real, imag = real + more[0], imag + more[1]
+                    weight += more[2]
                 factor = 1.0 / (weight + added)
                 out[jz, jy, ix, 0] = real * factor
                 out[jz, jy, ix, 1] = imag * factor

@@ -182,12 +182,9 @@ def reconstruct_halves(
     corrected[last + 1 :] = curve.masked[last + 1 :].clamp(max=0.0)
     filtered_by = corrected.clone()  # between shells, up to the edge of the disc
     filtered_by[last + 1 :] = corrected[last]
-    joined = SliceAccumulator(
-        sums[0].sums + sums[1].sums, sums[0].radius, sums[0].padding
-    )
     snr = signal_to_noise(filtered_by.float(), joined=True)
     return Reconstruction(
-        density=solve(joined, snr, box, box),
+        density=solve(sums[0], snr, box, box, others=sums[1]),
         half1=half1,
         half2=half2,
         mask=mask,

@@ -1,6 +1,8 @@
 """Maps from inserted slices: a known map comes back, and the filter's formula."""
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -254,6 +256,23 @@ def test_compiled_and_plain_division_agree(padding: float, map_box: int) -> None
     # Single precision, through a transform.
     torch.testing.assert_close(
         found, plain, rtol=0, atol=1e-5 * float(plain.abs().max())
+    )
+
+
+@pytest.mark.parametrize("device_kernel", [True, False])
+def test_the_map_of_two_sums_is_that_of_their_sum(device_kernel: bool) -> None:
+    sums = filled(1.5, count=100, radius=9)
+    share = torch.rand(sums.sums.shape, generator=seeded(6))
+    first, second = (
+        replace(sums, sums=sums.sums * part) for part in (share, 1 - share)
+    )
+    snr = torch.rand(11, generator=seeded(5)) + 0.1
+    with nullcontext() if device_kernel else plain_only():
+        found = solve(first, snr, BOX, 24, others=second)
+        expected = solve(sums, snr, BOX, 24)
+    # Single precision, through a transform.
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=1e-5 * float(expected.abs().max())
     )
 
 
