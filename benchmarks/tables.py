@@ -16,6 +16,7 @@ from pathlib import Path
 import ablation
 import align
 import boxes
+import busy_core
 import calibration
 import claims
 import classes
@@ -91,6 +92,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "postprocess": postprocess.shown,
     "optics": optics.shown,
     "boxes": boxes.shown,
+    "busy_core": busy_core.shown,
     "dirty": dirty.shown,
     "random_starts": random_starts.shown,
 }

@@ -32,3 +32,31 @@ def test_a_freed_block_is_used_again_without_new_pages() -> None:
     # such a block anew each time.
     assert faults_of_a_block_used_again(setting) <= 2
     assert faults_of_a_block_used_again("") > 8
+
+
+_LEFT_OVER = """
+from pathlib import Path
+import numpy
+from cryoinfer.memory_allocator import keep_freed_memory, return_freed_memory
+def megabytes():
+    line = Path("/proc/self/statm").read_text().split()
+    return int(line[1]) * 4096 / 1e6
+keep_freed_memory()
+blocks = [numpy.ones(1 << 20, numpy.uint8) for _ in range(200)]
+before = megabytes()
+del blocks[:-1]  # the last stands above the others, at the end of the heap
+kept = megabytes()
+return_freed_memory()
+print(before - kept, before - megabytes())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_between_blocks_in_use_is_returned() -> None:
+    command = [sys.executable, "-c", _LEFT_OVER]
+    kept, returned = subprocess.run(
+        command, capture_output=True, check=True, text=True
+    ).stdout.split()
+    # Of 208 MB.
+    assert float(kept) < 50
+    assert float(returned) > 150

@@ -11,6 +11,7 @@ from cryoinfer.evaluation.fsc import masked_fsc, resolution_at
 from cryoinfer.fourier.slices import SliceAccumulator
 from cryoinfer.inference.map_projector import MapProjector
 from cryoinfer.interfaces import Monitor
+from cryoinfer.memory_allocator import return_freed_memory
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.results.run_result import Evidence, Reconstruction, RunResult
 from cryoinfer.workflows.calibrate import variance_inflation
@@ -94,15 +95,19 @@ def finish(
     problem = problem.seen_through(state.optics)
     sums, mask = over.sums.symmetrised(problem.symmetry_rotation), over.mask
     del over
+    return_freed_memory()
     monitor.stage("maps and FSC", 1)
     known = problem.measured_without(state.quality.left_out)
     known = known.of_contrast(state.contrast)
+    reconstruction = reconstruct_halves(problem, sums, mask)
+    evidence = structure_evidence(known, state.noise, sums)
+    del sums
+    return_freed_memory()
     reconstruction = replace(
-        reconstruct_halves(problem, sums, mask),
-        evidence=_evidence(known, state, sums),
+        reconstruction,
+        evidence=_with_views(known, state, evidence),
         shared_resolution_angstrom=shared_resolution(problem, state),
     )
-    del sums
     inflation = _inflation(known, state, reconstruction).sqrt()
     posterior = state.posterior.inflated(inflation)
     result = RunResult(
@@ -121,13 +126,10 @@ def finish(
     return result
 
 
-def _evidence(
-    problem: Problem,
-    state: ScheduleState,
-    sums: tuple[SliceAccumulator, SliceAccumulator],
+def _with_views(
+    problem: Problem, state: ScheduleState, found: Evidence | None
 ) -> Evidence | None:
-    """Ask whether there is a structure, and whether it is seen from all sides."""
-    found = structure_evidence(problem, state.noise, sums)
+    """Return the evidence of a structure with whether it is seen from all sides."""
     if found is None:
         return None
     update = MapUpdate(problem)

@@ -18,6 +18,7 @@ from cryoinfer.evaluation.fsc import resolution_at
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.projector import Projector
 from cryoinfer.interfaces import Monitor
+from cryoinfer.memory_allocator import return_freed_memory
 from cryoinfer.results.run_result import Iteration
 from cryoinfer.wording import agree_nowhere
 from cryoinfer.workflows.acceleration import (
@@ -154,6 +155,7 @@ def _iterated(
     seen = problem.seen_through(state.optics)
     outcome = run_iteration(seen, start, plan, inference(plan), sums, monitor)
     del first, second, start  # as large as the sums, beside which maps are made now
+    return_freed_memory()
     updated = update.solve(sums, state.radius)
     state = _advance(problem, state, plan, outcome, updated, started)
     state = state.of_first(problem.world)
@@ -227,7 +229,7 @@ def _advance(
 ) -> ScheduleState:
     """Return the state after an iteration."""
     radius = agreement_radius(updated.fsc)
-    latest = AndersonStep(plan.radius, state.maps, updated.maps)
+    latest = AndersonStep.of(plan.radius, state.maps, updated.maps)
     rounds = comparable((latest, *state.rounds)[:_MEMORY])
     change = math.degrees(outcome.pose_change_radian)
     iteration = Iteration(

@@ -156,7 +156,7 @@ def state_to_dict(state: ScheduleState) -> dict[str, object]:
         "optics": {} if state.optics is None else state.optics.to_state(),
         "noise": list(state.noise),
         "maps": list(state.maps),
-        "rounds": [dict(vars(one)) for one in state.rounds],
+        "rounds": [one.to_state() for one in state.rounds],
         "numbers": {name: getattr(state, name) for name in _NUMBERS},
         "iterations": [dict(vars(iteration)) for iteration in state.iterations],
     }
@@ -174,7 +174,7 @@ def state_from_dict(saved: dict[str, object]) -> ScheduleState:
         quality=ParticleQuality.of_state(values["quality"]),
         noise=tuple(values["noise"]),
         maps=(first, second),
-        rounds=tuple(AndersonStep(**one) for one in values["rounds"]),
+        rounds=tuple(AndersonStep.of_state(one) for one in values["rounds"]),
         iterations=iterations,
         optics=RefinedOptics.of_state(optics) if optics else None,
         **values["numbers"],

@@ -70,7 +70,7 @@ def state() -> ScheduleState:
         iterations=(Iteration("global", 1.5, 5.0, 12.0, -3.0, 0.5),),
         optics=known_optics(),
         optics_rested=True,
-        rounds=(AndersonStep(7, (maps[1], maps[0]), (maps[0], maps[1])),),
+        rounds=(AndersonStep.of(7, (maps[1], maps[0]), (maps[0], maps[1])),),
     )
 
 
