@@ -41,10 +41,12 @@ class Results:
 
     def has(self, key: Row) -> bool:
         """Tell whether there is a row whose values include those of ``key``."""
+        key = _rounded(key)  # as rows are kept
         return any(key.items() <= _without_lists(row).items() for row in self.rows())
 
     def put(self, key: Row, measured: Row) -> None:
         """Write a row at once, with machine and day; it replaces those of its key."""
+        key = _rounded(key)
         kept = [
             row for row in self.rows() if not key.items() <= _without_lists(row).items()
         ]
