@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 
 from cryoinfer.cli.options import Workflow
+from cryoinfer.data.chunks import PIXELS_AT_ONCE
+from cryoinfer.fourier.slices import DEFAULT_PADDING
 from cryoinfer.inference.published_encoder import PoseChoice
 from cryoinfer.inference.published_training import PublishedConfig
+from cryoinfer.workflows.structure_update import padding_at
 
 _PROGRAM_BYTES = 0.6e9
 _START_SECONDS = 12.0
@@ -87,8 +90,10 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     """Count what a run needs.
 
     Memory: the program itself, some seventy maps (the sums and transforms of two
-    halves on a grid twice as fine are 16 and 8 each, the last passes' references up to
-    14), one batch of images, and a few hundred bytes a particle; images stay on disk.
+    halves on a grid twice as fine are 16 and 8 each; fewer of large boxes, which are
+    padded less), one batch of images, and a few hundred bytes a particle; images stay
+    on disk. 1.3, 5.1 and 21 GB were taken at boxes of 128, 256 and 512
+    (``benchmarks/README.md``, section 36), and are 1.4, 5.5 and 23 by these counts.
     Disk: four maps, a line and the posterior of each particle, and the checkpoint,
     twice while it is replaced. Time: a cost a particle that grows with the number of
     its pixels, shared by the threads, and one a map; its constant is that of 9,000
@@ -104,7 +109,8 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     threads : int
     """
     map_bytes = 4.0 * box**3
-    batch_bytes = 500 * 4.0 * box**2
+    batch_bytes = 4.0 * min(500 * box**2, PIXELS_AT_ONCE)
+    padded_maps = 48 * (padding_at(box // 2) / DEFAULT_PADDING) ** 3
     particle_bytes = {"abinitio": 3000.0, "refine": 3000.0, "reconstruct": 800.0}
     maps_on_disk = {"abinitio": 32, "refine": 32, "reconstruct": 4}
     megapixels = n * box**2 / 1e6
@@ -112,7 +118,7 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     seconds_per_map = 20 * map_bytes / 1e8
     return Estimate(
         memory_bytes=_PROGRAM_BYTES
-        + 70 * map_bytes
+        + (22 + padded_maps) * map_bytes
         + 8 * batch_bytes
         + n * particle_bytes[workflow],
         disk_bytes=maps_on_disk[workflow] * map_bytes + n * particle_bytes[workflow],

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-_PIXELS_AT_ONCE = 2**22
+PIXELS_AT_ONCE = 2**22
 """16 MB of them; what is computed of images takes several times as much."""
 
 
@@ -22,6 +22,6 @@ def chunks_of(index: Tensor, boxes: Tensor, most: int) -> list[Tensor]:
         rows
         for box in boxes.unique().tolist()
         for rows in index[boxes == box].split(
-            max(1, min(most, _PIXELS_AT_ONCE // box**2))
+            max(1, min(most, PIXELS_AT_ONCE // box**2))
         )
     ]
