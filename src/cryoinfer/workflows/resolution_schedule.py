@@ -73,8 +73,9 @@ _LAST_PATIENCE = 2
 _MEMORY = 3
 """Passes whose maps are mixed."""
 
-_GROWTH = 1.6
-"""Map radius over the radius where the halves agree: room to see the FSC fall."""
+_GROWTH, _REFINED_GROWTH = 1.6, 2.0
+"""Map radius over the radius where the halves agree, of a global search and later: room
+to see the FSC fall. With less of it refinement took a stage more."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ def _plan(problem: Problem, state: ScheduleState, last_radius: int) -> Iteration
         radius = min(radius, _SEARCH_GROWTH * state.start_radius)
     elif before and radius > before and not _ready(state, before, full):
         radius = before
-    grown = math.ceil(_GROWTH * radius) + 4
+    growth = _GROWTH if state.searching else _REFINED_GROWTH
+    grown = math.ceil(growth * radius) + 4
     map_radius = min(full, max(grown, state.map_radius))
     ends = radius >= min(state.radius, last_radius) and _rests_next(state, radius)
     if ends or radius > 0.8 * full or state.done + 1 >= _MOST_PASSES:
