@@ -7,6 +7,7 @@ from cryoinfer.data.chunks import PIXELS_AT_ONCE
 from cryoinfer.fourier.slices import DEFAULT_PADDING
 from cryoinfer.inference.published_encoder import PoseChoice
 from cryoinfer.inference.published_training import PublishedConfig
+from cryoinfer.workflows.problem import CHUNK
 from cryoinfer.workflows.structure_update import padding_at
 
 _PROGRAM_BYTES = 0.6e9
@@ -109,7 +110,7 @@ def estimate_run(workflow: Workflow, n: int, box: int, threads: int) -> Estimate
     threads : int
     """
     map_bytes = 4.0 * box**3
-    batch_bytes = 4.0 * min(500 * box**2, PIXELS_AT_ONCE)
+    batch_bytes = 4.0 * min(CHUNK * box**2, PIXELS_AT_ONCE)
     padded_maps = 48 * (padding_at(box // 2) / DEFAULT_PADDING) ** 3
     particle_bytes = {"abinitio": 3000.0, "refine": 3000.0, "reconstruct": 800.0}
     maps_on_disk = {"abinitio": 32, "refine": 32, "reconstruct": 4}

@@ -194,6 +194,12 @@ def threshold_mask(
     )
 
 
+def bounding_box(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """Return the smallest box around all voxels inside, None if there are none."""
+    (found,) = ndimage.find_objects(inside.view(np.uint8), max_label=1)
+    return None if found is None else (found[0], found[1], found[2])
+
+
 def _low_passed(density: Tensor, resolution_voxels: float) -> NDArray[np.float32]:
     # A Gaussian of this width halves amplitudes at the resolution asked for.
     values: NDArray[np.float32] = density.cpu().numpy()
@@ -205,14 +211,11 @@ def _distance_from(inside: NDArray[np.bool_], reach: float) -> NDArray[np.float6
 
     A particle fills an eighth of its box: the rest takes no time.
     """
-    margin = math.ceil(reach)
-    around = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero(inside.any(axis=others))
-        around.append(slice(max(0, found[0] - margin), found[-1] + 1 + margin))
+    margin, box = math.ceil(reach), bounding_box(inside)
+    assert box is not None  # who asks has found some
+    around = tuple(slice(max(0, x.start - margin), x.stop + margin) for x in box)
     distance = np.full(inside.shape, np.inf)
-    distance[tuple(around)] = ndimage.distance_transform_edt(~inside[tuple(around)])
+    distance[around] = ndimage.distance_transform_edt(~inside[around])
     return distance
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cryoinfer.arithmetic import inner_products
+from cryoinfer.reconstruction.mask import bounding_box
 
 _FURTHEST = 4.0
 """Longest extrapolation in units of the last change: of a factor of 0.8 a pass."""
@@ -42,15 +43,10 @@ class OccupiedPart:
     def of(cls, density: Tensor) -> "OccupiedPart":
         """Cut out of a map (..., m, m, m) all that is not zero."""
         occupied = (density != 0).view(-1, *density.shape[-3:]).any(0)
-        region = []
-        for axis in range(3):
-            others = [other for other in range(3) if other != axis]
-            found = torch.nonzero(occupied.any(others[1]).any(others[0])).flatten()
-            ends = (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 1)
-            region.append(ends)
-        (z, z_end), (y, y_end), (x, x_end) = region
-        values = density[..., z:z_end, y:y_end, x:x_end].clone()
-        return cls(values, (z, y, x), density.shape[-1])
+        box = bounding_box(occupied.numpy())
+        z, y, x = (slice(0, 1),) * 3 if box is None else box
+        values = density[..., z, y, x].clone()
+        return cls(values, (z.start, y.start, x.start), density.shape[-1])
 
     @property
     def end(self) -> tuple[int, int, int]:

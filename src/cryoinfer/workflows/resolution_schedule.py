@@ -190,8 +190,12 @@ def _plan(problem: Problem, state: ScheduleState, last_radius: int) -> Iteration
     growth = _GROWTH if state.searching else _REFINED_GROWTH
     grown = math.ceil(growth * radius) + 4
     map_radius = min(full, max(grown, state.map_radius))
-    ends = radius >= min(state.radius, last_radius) and _rests_next(state, radius)
-    if ends or radius > 0.8 * full or state.done + 1 >= _MOST_PASSES:
+    ends = radius >= min(state.radius, last_radius) and radius <= _SAME * before
+    if (
+        (ends and _rests_next(state))
+        or radius > 0.8 * full
+        or state.done + 1 >= _MOST_PASSES
+    ):
         map_radius = full
     resolution = problem.grid.resolution_at(radius)
     if state.searching:
@@ -202,14 +206,12 @@ def _plan(problem: Problem, state: ScheduleState, last_radius: int) -> Iteration
     return IterationPlan(name, radius, map_radius, 4, 1.0 / radius, None)
 
 
-def _rests_next(state: ScheduleState, radius: int) -> bool:
-    """Tell whether a pass at a radius may well be the last: it fills the whole sums.
+def _rests_next(state: ScheduleState) -> bool:
+    """Tell whether the next pass may well be the last: it fills the whole sums.
 
     Those before see the FSC fall, which is all that they need, and are cheap.
     """
-    before = state.iterations[-1].radius_px if state.iterations else 0.0
-    at_rest = state.settled or state.stayed >= _LAST_PATIENCE - 1
-    return radius <= _SAME * before and at_rest
+    return state.settled or state.stayed >= _LAST_PATIENCE - 1
 
 
 def _ready(state: ScheduleState, radius: int, full: int) -> bool:
