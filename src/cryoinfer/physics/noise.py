@@ -129,14 +129,16 @@ def radial_power(
     return mean
 
 
-def estimate_background_spectrum(images: Tensor, particle_radius_px: float) -> Tensor:
+def estimate_background_spectrum(
+    images: Tensor, particle_radius_px: float, passed: Tensor | None = None
+) -> Tensor:
     """Estimate the noise spectrum from the pixels around the particles.
 
     The particle is masked away with a soft edge, the mean of what is left is
-    subtracted, and the power is divided by the mean square of the mask, which is
-    the share of the power of white noise that passes it. The mask blurs the
-    spectrum over about ``box / (box - 2 * radius)`` rings; neighbouring rings are
-    averaged (1, 2, 1) on top, since noise spectra are smooth and inner rings have
+    subtracted, and the power is divided by what white noise of variance 1 would have
+    after that: where nothing has filtered it, the mean square of the mask. The mask
+    blurs the spectrum over about ``box / (box - 2 * radius)`` rings; neighbouring rings
+    are averaged (1, 2, 1) on top, since noise spectra are smooth and inner rings have
     few coefficients.
 
     Parameters
@@ -144,6 +146,9 @@ def estimate_background_spectrum(images: Tensor, particle_radius_px: float) -> T
     images : Tensor, shape (n, box, box)
     particle_radius_px : float
         No particle reaches further from the image centre than this.
+    passed : Tensor, shape (box, box // 2 + 1), optional
+        Share of the power of the noise that a filter has left of each coefficient, the
+        mean over the images; by default all of it.
 
     Returns
     -------
@@ -170,11 +175,27 @@ def estimate_background_spectrum(images: Tensor, particle_radius_px: float) -> T
         mean = (part * mask).mean((-2, -1), keepdim=True) / mask.mean()
         background = disc.gather(image_to_fourier((part - mean) * mask))
         total += part.shape[0] * radial_power(background, disc).double().cpu()
-    power = total / (images.shape[0] * mask.double().square().mean().cpu())
+    white = mask.double().square().mean().cpu()
+    if passed is not None:
+        white = _masked_power(passed.double().cpu(), mask.double().cpu(), disc)
+    power = total / (images.shape[0] * white)
     padded = torch.cat((power[:1], power, power[-1:]))
     smooth = (padded[:-2] + 2 * power + padded[2:]) / 4
     nyquist = smooth[-1:] if box % 2 == 0 else smooth[:0]
     return torch.cat((smooth, nyquist)).to(images)
+
+
+def _masked_power(passed: Tensor, mask: Tensor, disc: FourierDisc) -> Tensor:
+    """Return the power of filtered white noise behind a mask, by ring, (rings,).
+
+    The power spectrum of the filter convolved with that of the mask: a product of
+    their autocorrelations.
+    """
+    box = mask.shape[-1]
+    of_mask = torch.fft.irfft2(torch.fft.rfft2(mask).abs().square(), (box, box))
+    of_filter = torch.fft.irfft2(passed, (box, box))
+    power = torch.fft.rfft2(of_mask * of_filter).real / box**2
+    return radial_power(disc.gather(power).clamp(min=0).sqrt()[None], disc)
 
 
 def _background_mask(box: int, radius_px: float) -> Tensor:

@@ -7,7 +7,7 @@ was kept: there the image is divided by no less than :data:`LEAST`.
 
 Images that were cut out of larger ones after the multiplication hold at the zeros of
 the CTF what lies beside them. Their noise is therefore measured by
-:func:`noise_weight`, in which these count little.
+:func:`noise_weight` or :func:`background_spectrum`, in which these count little.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,14 @@ from cryoinfer.errors import InputError
 from cryoinfer.fourier.distortion import is_distorted, mapped_frequencies
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.physics.ctf import evaluate_ctf
+from cryoinfer.physics.noise import estimate_background_spectrum
 from cryoinfer.records import Optics
 
 LEAST = 0.1
 """Smallest modulus of the CTF that images are divided by: what lies below has 0.04 % of
 the information, the integral of the CTF's square up to it."""
+
+_IMAGES_AT_ONCE = 256
 
 
 def divided_by_ctf(images: Tensor, optics: Optics) -> Tensor:
@@ -65,22 +68,61 @@ def _filtered(
     rows = torch.nonzero(optics.ctf_premultiplied).squeeze(1)
     if not len(rows):
         return images
-    box, own = images.shape[-1], optics[rows]
-    size = float(own.pixel_size_angstrom[0])
-    y, x = torch.meshgrid(
-        torch.fft.fftfreq(box, size, dtype=images.dtype),
-        torch.fft.rfftfreq(box, size, dtype=images.dtype),
-        indexing="ij",
-    )
-    frequencies = x.flatten(), y.flatten()
-    if is_distorted(own.magnification):
-        frequencies = mapped_frequencies(own.magnification, *frequencies)
-    ctf = evaluate_ctf(own, *frequencies).unflatten(-1, y.shape)
+    box = images.shape[-1]
+    ctf = _ctf(optics[rows], box, images.dtype)
     divisor = torch.where(ctf < 0, ctf.clamp(max=-LEAST), ctf.clamp(min=LEAST))
     changed = images.clone()
     coefficients = change(image_to_fourier(images[rows]), divisor)
     changed[rows] = fourier_to_image(coefficients, box)
     return changed
+
+
+def _ctf(optics: Optics, box: int, dtype: torch.dtype) -> Tensor:
+    """Return the CTF of images of one pixel size, shape (n, box, box // 2 + 1)."""
+    size = float(optics.pixel_size_angstrom[0])
+    y, x = torch.meshgrid(
+        torch.fft.fftfreq(box, size, dtype=dtype),
+        torch.fft.rfftfreq(box, size, dtype=dtype),
+        indexing="ij",
+    )
+    frequencies = x.flatten(), y.flatten()
+    if is_distorted(optics.magnification):
+        frequencies = mapped_frequencies(optics.magnification, *frequencies)
+    return evaluate_ctf(optics, *frequencies).unflatten(-1, y.shape)
+
+
+def background_spectrum(
+    images: Tensor, optics: Optics, particle_radius_px: float
+) -> Tensor:
+    """Estimate the noise spectrum of images that were perhaps multiplied by their CTF.
+
+    Images that were are multiplied again, and their power is compared with that of
+    white noise that was: what division by a small CTF has made large counts little.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, box, box)
+        As they are read (:func:`divided_by_ctf`).
+    optics : Optics
+        Of the same particles, all of one pixel size.
+    particle_radius_px : float
+        As of :func:`cryoinfer.physics.noise.estimate_background_spectrum`, which also
+        tells what is returned and refused.
+
+    Returns
+    -------
+    Tensor, shape (box // 2 + 1,)
+    """
+    multiplied = optics.ctf_premultiplied
+    if not bool(multiplied.any()):
+        return estimate_background_spectrum(images, particle_radius_px)
+    box = images.shape[-1]
+    passed = torch.full((box, box // 2 + 1), float((~multiplied).sum()))
+    for part in torch.split(torch.nonzero(multiplied).squeeze(1), _IMAGES_AT_ONCE):
+        passed += _ctf(optics[part], box, passed.dtype).square().sum(0)
+    return estimate_background_spectrum(
+        multiplied_by_ctf(images, optics), particle_radius_px, passed / len(images)
+    )
 
 
 def require_ctf_kept(optics: Optics, what: str) -> None:
@@ -103,27 +145,6 @@ def require_ctf_kept(optics: Optics, what: str) -> None:
             "The images were multiplied by their CTF, which must stay what the file "
             f"has: it is what they are divided by. Leave {what} out, or extract the "
             "particles again without the multiplication."
-        )
-
-
-def require_not_multiplied(optics: Optics, what: str) -> None:
-    """Refuse what images that were multiplied by their CTF are not fit for.
-
-    Parameters
-    ----------
-    optics : Optics
-    what : str
-        That needs other images.
-
-    Raises
-    ------
-    InputError
-    """
-    if bool(optics.ctf_premultiplied.any()):
-        raise InputError(
-            f"{what} cannot use images that were multiplied by their CTF "
-            "(rlnCtfDataAreCtfPremultiplied). Extract the particles again without the "
-            "multiplication."
         )
 
 

@@ -23,7 +23,6 @@ from cryoinfer.inference.training import TrainingConfig
 from cryoinfer.inference.variational import VariationalConfig
 from cryoinfer.inference.variational_refinement import VariationalRefinement
 from cryoinfer.inference.whitening import ReferenceGrid
-from cryoinfer.physics.premultiplied import require_not_multiplied
 from cryoinfer.records import Pose
 from cryoinfer.workflows.image_sources import ReadableImages
 from cryoinfer.workflows.noise_and_scale import NoiseAndScale
@@ -144,7 +143,6 @@ class MotionProblem:
                 "--draws expects --inference refinement, found variational: leave "
                 "--draws out, or --inference"
             )
-        require_not_multiplied(particles.optics, "dynamics")
         require_several(len(particles))
         shift_sd = config.shift_sd_angstrom
         length = particles.box * particles.pixel_size_angstrom

@@ -24,7 +24,8 @@ from cryoinfer.inference.whitening import (
     is_finite,
     whiten,
 )
-from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
+from cryoinfer.physics.noise import radial_power
+from cryoinfer.physics.premultiplied import background_spectrum, noise_weight
 from cryoinfer.records import Latents, ParticleBatch
 
 _LOOKED_AT = 600  # particles of a group
@@ -125,7 +126,7 @@ def initial_estimate(
                 f"all {len(chosen)} images of optics group {group + 1} that were "
                 "looked at hold NaN or infinite pixels: run `cryoinfer check`"
             )
-        around = estimate_background_spectrum(batch.images, reach)
+        around = background_spectrum(batch.images, batch.optics, reach)
         if not bool((around > 0).all()):
             raise InputError(
                 f"the images of optics group {group + 1} are constant around the "
@@ -137,8 +138,9 @@ def initial_estimate(
         _, latents = source.draw(len(images), generator)
         shown = projector.coefficients(latents, images) * images.ctf
         # The noise is of unit power: what is above one is signal.
-        above = radial_power(images.coefficients, images.disc) - 1
-        expected = radial_power(shown, images.disc)
+        counted = noise_weight(images.optics, images.ctf)
+        above = radial_power(images.coefficients, images.disc, counted) - 1
+        expected = radial_power(shown, images.disc, counted)
         count = torch.bincount(images.disc.ring, minlength=len(above)) * len(images)
         top += float((count * above * expected).sum())
         bottom += float((count * expected.square()).sum())
@@ -258,8 +260,9 @@ def _above(one: Projected, share: Tensor, around: Tensor) -> Tensor:
     share = share[one.images.reference_ring(len(share))]
     left = one.images.coefficients - share * one.shown
     inner = ring < len(around)
-    power = left[:, inner].abs().square().double().sum(1)
-    return power - around.double()[ring[inner]].sum()
+    above = left[:, inner].abs().square().double() - around.double()[ring[inner]]
+    counted = noise_weight(one.images.optics, one.images.ctf)
+    return (above if counted is None else above * counted[:, inner]).sum(1)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> tuple[float, float]:
@@ -287,7 +290,8 @@ def _power_left(parts: Sequence[Projected], share: Tensor) -> Tensor:
         disc = one.images.disc
         ring = one.images.reference_ring(len(share))
         left = one.images.coefficients - share[ring] * one.shown
-        sums.append(radial_power(left, disc) * len(one.images))
+        counted = noise_weight(one.images.optics, one.images.ctf)
+        sums.append(radial_power(left, disc, counted) * len(one.images))
     return torch.stack(sums).sum(0) / sum(len(one.images) for one in parts)
 
 

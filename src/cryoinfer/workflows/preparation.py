@@ -29,8 +29,8 @@ from cryoinfer.inference.whitening import (
     whiten,
 )
 from cryoinfer.interfaces import Monitor
-from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
-from cryoinfer.physics.premultiplied import noise_weight
+from cryoinfer.physics.noise import radial_power
+from cryoinfer.physics.premultiplied import background_spectrum, noise_weight
 from cryoinfer.records import Latents, ParticleBatch
 from cryoinfer.workflows.acquisition import AcquisitionStatistics, is_usual
 from cryoinfer.workflows.image_sources import readable
@@ -303,12 +303,13 @@ def _measured(
     What the map leaves at the best poses is too much as well, where the particles are
     others. The lesser is taken, ring by ring.
     """
-    pixel_size = float(calibration_subset.optics.pixel_size_angstrom[0])
+    optics = calibration_subset.optics
+    pixel_size = float(optics.pixel_size_angstrom[0])
     reach = _particle_radius_angstrom(trained) + trained.prior.shift_sd_angstrom
-    around = estimate_background_spectrum(calibration_subset.images, reach / pixel_size)
+    around = background_spectrum(calibration_subset.images, optics, reach / pixel_size)
     if not bool((around > 0).all()):
         raise InputError(
-            f"the images of optics group {int(calibration_subset.optics.group[0]) + 1} "
+            f"the images of optics group {int(optics.group[0]) + 1} "
             "are constant around the particles: expected noise; run `cryoinfer check`"
         )
     power = around if way is None else way.spectrum(around)

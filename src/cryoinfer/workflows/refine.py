@@ -17,7 +17,8 @@ from cryoinfer.geometry.rotations import random_rotations
 from cryoinfer.inference.particle_posterior import ParticlePosterior
 from cryoinfer.inference.whitening import whiten
 from cryoinfer.interfaces import SILENT, Monitor
-from cryoinfer.physics.noise import estimate_background_spectrum, radial_power
+from cryoinfer.physics.noise import radial_power
+from cryoinfer.physics.premultiplied import background_spectrum, noise_weight
 from cryoinfer.reconstruction.backproject import signal_to_noise, solve
 from cryoinfer.reconstruction.mask import soft_sphere
 from cryoinfer.results.run_result import RunResult
@@ -249,14 +250,15 @@ def _scale_to_images(
     box = batch.images.shape[-1]
     images = whiten(batch, problem.grid, radius, torch.ones_like(noise[0]))
     disc = FourierDisc.of_box(box, radius)
-    total = radial_power(disc.gather(image_to_fourier(batch.images)), disc)
+    counted = noise_weight(images.optics, images.ctf)
+    total = radial_power(disc.gather(image_to_fourier(batch.images)), disc, counted)
     pixel_size = images.pixel_size_angstrom
-    background = estimate_background_spectrum(
-        batch.images, problem.particle_radius_angstrom / pixel_size
+    background = background_spectrum(
+        batch.images, batch.optics, problem.particle_radius_angstrom / pixel_size
     ).to(total)
     excess = (total - background[: len(total)]).clamp(min=0.0)
     volume = FourierVolume.from_map(density, radius)
     rotations = random_rotations(len(batch), generator)
     slices = extract_slices(volume, rotations, images.disc, images.scale)
-    expected = radial_power(slices * images.ctf, images.disc)
+    expected = radial_power(slices * images.ctf, images.disc, counted)
     return float((excess[1:].sum() / expected[1:].sum().clamp(min=1e-30)).sqrt())

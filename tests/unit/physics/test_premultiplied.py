@@ -8,9 +8,14 @@ import torch
 from cryoinfer.fourier.grids import FourierDisc
 from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.physics.ctf import evaluate_ctf
-from cryoinfer.physics.noise import radial_power
+from cryoinfer.physics.noise import (
+    GaussianNoise,
+    estimate_background_spectrum,
+    radial_power,
+)
 from cryoinfer.physics.premultiplied import (
     LEAST,
+    background_spectrum,
     divided_by_ctf,
     multiplied_by_ctf,
     noise_weight,
@@ -96,3 +101,37 @@ def test_noise_of_images_that_were_cut_out_is_measured_by_what_counts() -> None:
     # At its zeros the images hold what the window's edge brings from beside them.
     assert plain > 1.5
     assert abs(weighted - 1) < (plain - 1) / 3
+
+
+@pytest.mark.parametrize("box", [63, 64])
+def test_noise_around_particles_is_that_before_the_multiplication(box: int) -> None:
+    # Noise that falls fourfold, multiplied in a box twice as wide; every other image
+    # was not multiplied.
+    wide, n = 2 * box, 60
+    one = optics_of(2)[torch.ones(n, dtype=torch.int64)]
+    one = replace(one, ctf_premultiplied=torch.arange(n) % 2 == 0)
+    spectrum = torch.linspace(4, 1, wide // 2 + 1).double()
+    generator = torch.Generator().manual_seed(3)
+    noise = GaussianNoise(spectrum).sample(n, wide, generator)
+    ctf = torch.where(one.ctf_premultiplied[:, None, None], ctf_of(one, wide), 1.0)
+    seen = fourier_to_image(image_to_fourier(noise) * ctf, wide)
+    start = wide // 2 - box // 2
+    cut = seen[:, start : start + box, start : start + box]
+    images = divided_by_ctf(cut, one)
+    inside = 0.3 * box
+    found = background_spectrum(images, one, inside)
+    expected = spectrum[::2][: len(found)]
+    # Rings 3 and beyond hold 60 images of 10 coefficients or more, half as many behind
+    # the mask: 6 % a ring at most, and 1 % all together.
+    ratio = found[3:-1] / expected[3 : len(found) - 1]
+    assert abs(ratio.mean() - 1) < 0.02
+    assert float((ratio - 1).abs().max()) < 0.2
+    plain = estimate_background_spectrum(images, inside)
+    assert (plain[3:-1] / expected[3 : len(found) - 1]).mean() > 1.2
+
+
+def test_noise_around_images_that_were_not_multiplied_is_measured_as_ever() -> None:
+    optics = replace(optics_of(6), ctf_premultiplied=torch.zeros(6, dtype=torch.bool))
+    images = torch.randn(6, 24, 24, generator=torch.Generator().manual_seed(1))
+    found = background_spectrum(images, optics, 8.0)
+    assert torch.equal(found, estimate_background_spectrum(images, 8.0))
