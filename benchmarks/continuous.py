@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from accuracy import resolution_inside
+from conformation_maps import posterior_of, true_maps
 from kept import Teller
 from measure import argument_parser, results_of, simulated
 from noisy_sets import noisy_images
@@ -30,12 +31,10 @@ from torch import Tensor
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig
 from cryoinfer.data.simulated_path import PATH
-from cryoinfer.data.simulated_structure import SimulatedStructure
 from cryoinfer.evaluation.conformation import monotone_r2, rank_correlation
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
 from cryoinfer.evaluation.volume_alignment import align_map
-from cryoinfer.physics.structures.path import AtomsOnPath
 from cryoinfer.reconstruction.kernel_regression import ConformationPosterior
 from cryoinfer.records import Pose
 from cryoinfer.results.heterogeneity import Heterogeneity
@@ -92,13 +91,7 @@ class Set:
 
     def true_map(self, place: float) -> Tensor:
         """Return the density there."""
-        config = self.config
-        shown = SimulatedStructure.of(
-            config.structure, 0.0, path=config.path_source()
-        ).structure
-        assert isinstance(shown, AtomsOnPath)
-        atoms = shown.at(torch.tensor([place], dtype=torch.float64))
-        return atoms.to_map(config.box, config.pixel_size_angstrom)
+        return true_maps(self.config, torch.tensor([place]).double())[0]
 
 
 def measure(options: argparse.Namespace, seed: int) -> Row:
@@ -132,9 +125,7 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
 def _maps(made: Set, found: Heterogeneity, pose: Pose) -> Row:
     """Compare maps along the way with the true ones."""
     n = len(made.place)
-    posterior = ConformationPosterior(
-        found.z, found.posterior.covariances[:, 0, 6:, 6:]
-    )
+    posterior = posterior_of(found)
     near = [(made.place - one).abs() < _NEAR for one in PLACES]
     targets = torch.stack([found.z[one].mean(0) for one in near])
     half = found.run.random_subset

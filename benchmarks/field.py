@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from conformation_maps import by_kernels, central_z, true_maps
 from kept import Teller
 from measure import argument_parser, in_box, results_of, simulated
 from printed import Column, table
@@ -27,18 +28,13 @@ from torch import Tensor
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig
-from cryoinfer.data.simulated_path import TURN, PathSource
-from cryoinfer.data.simulated_structure import SimulatedStructure
+from cryoinfer.data.simulated_path import TURN
 from cryoinfer.data.turns import Turn
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
-from cryoinfer.physics.structures.path import AtomsOnPath
-from cryoinfer.reconstruction.kernel_regression import ConformationPosterior
 from cryoinfer.reconstruction.mask import soft_sphere
-from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.workflows.field_heterogeneity import field_heterogeneity
 from cryoinfer.workflows.heterogeneity import heterogeneity
 from cryoinfer.workflows.heterogeneity_config import HeterogeneityConfig
-from cryoinfer.workflows.volumes import kernel_volumes
 
 MOLECULE = "adenylate-kinase-open"
 PART = Turn.parse("A:122-159 about A:118 A:163 by 150")
@@ -84,7 +80,8 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
     particles = Particles.load(folder / "truth.star")
     told = particles.table.results[TURN]
     angle = torch.from_numpy(np.asarray(told, dtype=np.float64))
-    true = true_maps(config)
+    last = len(PART.angles_degrees()) - 1
+    true = true_maps(config, torch.tensor(angles()).double() / PART.degrees * last)
     chosen = HeterogeneityConfig(poses="given", seed=seed)
     started = time.perf_counter()
     linear = heterogeneity(particles, chosen, Teller())
@@ -117,32 +114,9 @@ def angles() -> list[float]:
     return [PART.degrees * (k + 0.5) / ANGLES for k in range(ANGLES)]
 
 
-def true_maps(config: SimulationConfig) -> Tensor:
-    """Return the molecule at the angles, shape (t, n, n, n)."""
-    source = PathSource(turn=PART)
-    shown = SimulatedStructure.of(MOLECULE, config.b_factor_angstrom2, path=source)
-    assert isinstance(shown.structure, AtomsOnPath)
-    last = len(shown.structure.frames) - 1
-    maps = []
-    for angle in angles():
-        frame = torch.tensor([angle / PART.degrees * last], dtype=torch.float64)
-        atoms = shown.structure.at(frame)
-        maps.append(atoms.to_map(config.box, config.pixel_size_angstrom))
-    return torch.stack(maps)
-
-
 def nearest_z(z: Tensor, angle: Tensor, wanted: float) -> Tensor:
     """Return z of the particle nearest to the mean z of those nearest to an angle."""
-    near = z[(angle - wanted).abs().argsort()[:NEAREST]]
-    return near[(near - near.mean(0)).norm(dim=1).argmin()]
-
-
-def by_kernels(particles: Particles, found: Heterogeneity, at: Tensor) -> Tensor:
-    """Return maps by kernel regression at z (t, q)."""
-    covariance = found.posterior.covariances[:, 0, 6:, 6:]
-    posterior = ConformationPosterior(found.z, covariance)
-    made = kernel_volumes(particles, posterior, at)
-    return torch.stack([one.reconstruction.density for one in made])
+    return central_z(z[(angle - wanted).abs().argsort()[:NEAREST]])
 
 
 def areas(name: str, maps: Tensor, true: Tensor) -> Row:
