@@ -34,6 +34,7 @@ import field
 import files
 import harder_sets
 import heterogeneity
+import igg_1d
 import known_view
 import low_snr
 import marching
@@ -93,6 +94,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "optics": optics.shown,
     "boxes": boxes.shown,
     "busy_core": busy_core.shown,
+    "igg_1d": igg_1d.shown,
     "dirty": dirty.shown,
     "random_starts": random_starts.shown,
 }
