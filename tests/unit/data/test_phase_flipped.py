@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.extracted import FLIPPED, extracted_set
 
 from cryoinfer.data.check import check
 from cryoinfer.data.joining import join
@@ -10,11 +11,9 @@ from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
 from cryoinfer.errors import InputError, UnsupportedError
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
-from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.io.mrc import StackWriter, read_map
+from cryoinfer.io.mrc import read_map
 from cryoinfer.io.star import text_column
-from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.workflows.problem import OpticsTerms, define_problem
 from cryoinfer.workflows.reconstruct import ReconstructConfig, reconstruct
 
@@ -33,21 +32,7 @@ def simulated(tmp_path_factory):
         defocus_range_angstrom=(15000.0, 25000.0),
     )
     simulate(config, folder, SilentMonitor())
-    particles = Particles.load(folder / "truth.star")
-    rows = torch.fft.fftfreq(BOX, PIXEL, dtype=torch.float64)
-    columns = torch.fft.rfftfreq(BOX, PIXEL, dtype=torch.float64)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    sign = evaluate_ctf(particles.optics, x.flatten(), y.flatten()).sign()
-    images = particles.images(torch.arange(N))
-    transform = image_to_fourier(images.double()) * sign.unflatten(-1, y.shape)
-    with StackWriter(folder / "flipped.mrcs", N, BOX, PIXEL) as writer:
-        writer.write(fourier_to_image(transform, BOX).float())
-    source = particles.source.with_paths({"particles.mrcs": "flipped.mrcs"})
-    optics = source.optics
-    column = {"rlnCtfDataArePhaseFlipped": text_column(np.ones(len(optics)), "%d")}
-    source.star.with_block(optics, optics.with_columns(column))
-    star = source.star.with_block(optics, optics.with_columns(column))
-    type(source)(star).write(folder / "flipped.star")
+    extracted_set(folder, FLIPPED, "flipped")
     return folder
 
 

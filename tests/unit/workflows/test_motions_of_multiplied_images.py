@@ -2,20 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+from tests.extracted import MULTIPLIED, extracted_set
 
 from cryoinfer.data.examples import named_atoms
 from cryoinfer.data.motions import Motion
 from cryoinfer.data.moving_model import MovingModel
 from cryoinfer.data.particles import Particles
 from cryoinfer.data.simulate import SimulationConfig, simulate
-from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.io.mrc import StackWriter
-from cryoinfer.io.star import text_column
-from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.workflows.dynamics import infer_dynamics
 from cryoinfer.workflows.motion_problem import DynamicsConfig
 
@@ -29,28 +24,6 @@ SETTINGS = SimulationConfig(
 )
 
 
-def multiplied(folder: Path) -> Particles:
-    """Return the set with true poses and images that were multiplied by their CTF."""
-    particles = Particles.load(folder / "truth.star")
-    n, box, size = len(particles), particles.box, particles.pixel_size_angstrom
-    y, x = torch.meshgrid(
-        torch.fft.fftfreq(box, size, dtype=torch.float64),
-        torch.fft.rfftfreq(box, size, dtype=torch.float64),
-        indexing="ij",
-    )
-    ctf = evaluate_ctf(particles.optics, x.flatten(), y.flatten())
-    transform = image_to_fourier(particles.images(torch.arange(n)).double())
-    with StackWriter(folder / "multiplied.mrcs", n, box, size) as writer:
-        images = fourier_to_image(transform * ctf.unflatten(-1, y.shape), box)
-        writer.write(images.float())
-    source = particles.source.with_paths({"particles.mrcs": "multiplied.mrcs"})
-    optics = source.optics
-    column = {"rlnCtfDataAreCtfPremultiplied": text_column(np.ones(len(optics)), "%d")}
-    star = source.star.with_block(optics, optics.with_columns(column))
-    type(source)(star).write(folder / "multiplied.star")
-    return Particles.load(folder / "multiplied.star")
-
-
 @pytest.mark.slow  # two whole runs
 def test_motions_are_those_of_the_images_before(tmp_path: Path) -> None:
     simulate(SETTINGS, tmp_path, SilentMonitor())
@@ -58,7 +31,8 @@ def test_motions_are_those_of_the_images_before(tmp_path: Path) -> None:
     model = MovingModel.of(named_atoms(SETTINGS.structure), 1, 2.0)
     config = DynamicsConfig(poses="given")
     one = infer_dynamics(plain, model, config, SilentMonitor())
-    other = infer_dynamics(multiplied(tmp_path), model, config, SilentMonitor())
+    multiplied = Particles.load(extracted_set(tmp_path, MULTIPLIED, "multiplied"))
+    other = infer_dynamics(multiplied, model, config, SilentMonitor())
     before, after = one.inference.measured, other.inference.measured
     # What lies where the CTF is below 0.1 is lost, and counts little in either.
     assert after.gain == pytest.approx(before.gain, rel=0.01)

@@ -2,24 +2,19 @@
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
+from tests.extracted import FLIPPED, MULTIPLIED, extracted_set
 
 from cryoinfer.data.particles import Particles
 from cryoinfer.evaluation.fsc import fourier_shell_correlation
 from cryoinfer.evaluation.pose_error import align_poses, pose_errors
-from cryoinfer.fourier.transform import fourier_to_image, image_to_fourier
 from cryoinfer.geometry.rotations import geodesic_angle
 from cryoinfer.interfaces import SilentMonitor
-from cryoinfer.io.mrc import StackWriter
-from cryoinfer.io.star import text_column
-from cryoinfer.physics.ctf import evaluate_ctf
 from cryoinfer.workflows.abinitio import AbinitioConfig, abinitio
 from cryoinfer.workflows.infer import InferConfig, infer
 from cryoinfer.workflows.refine import RefineConfig, refine
 
-FLIPPED, MULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 BOX, PIXEL, N = 24, 4.0, 300
 
 
@@ -38,29 +33,12 @@ def made(simulated):
 @pytest.fixture(scope="module")
 def as_extracted(made):
     """Return a function that writes the set as RELION does with an option."""
-    y, x = torch.meshgrid(
-        torch.fft.fftfreq(BOX, PIXEL).double(),
-        torch.fft.rfftfreq(BOX, PIXEL).double(),
-        indexing="ij",
-    )
-    given = made.particles.stacks[0].path.with_name("truth.star")
-    truth = Particles.load(given)
-    ctf = evaluate_ctf(truth.optics, x.flatten(), y.flatten()).unflatten(-1, y.shape)
-    factor = {FLIPPED: ctf.sign(), MULTIPLIED: ctf}
+    folder = made.particles.stacks[0].path.parent
 
     @cache
     def make(label: str = "") -> Particles:
-        if not label:
-            return truth
-        images = truth.images(torch.arange(N)).double()
-        seen = fourier_to_image(image_to_fourier(images) * factor[label], BOX)
-        with StackWriter(given.with_name(f"{label}.mrcs"), N, BOX, PIXEL) as writer:
-            writer.write(seen.float())
-        source = truth.source.with_paths({"particles.mrcs": f"{label}.mrcs"})
-        column = {label: text_column(np.ones(len(source.optics)), "%d")}
-        star = source.star.with_block(source.optics, source.optics.with_columns(column))
-        type(source)(star).write(given.with_name(f"{label}.star"))
-        return Particles.load(given.with_name(f"{label}.star"))
+        star = extracted_set(folder, label, label) if label else folder / "truth.star"
+        return Particles.load(star)
 
     return make
 
