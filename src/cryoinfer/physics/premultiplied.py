@@ -26,8 +26,6 @@ LEAST = 0.1
 """Smallest modulus of the CTF that images are divided by: what lies below has 0.04 % of
 the information, the integral of the CTF's square up to it."""
 
-_IMAGES_AT_ONCE = 256
-
 
 def divided_by_ctf(images: Tensor, optics: Optics) -> Tensor:
     """Return images of which those that were multiplied by their CTF are divided by it.
@@ -113,13 +111,11 @@ def background_spectrum(
     -------
     Tensor, shape (box // 2 + 1,)
     """
-    multiplied = optics.ctf_premultiplied
-    if not bool(multiplied.any()):
+    rows = torch.nonzero(optics.ctf_premultiplied).squeeze(1)
+    if not len(rows):
         return estimate_background_spectrum(images, particle_radius_px)
-    box = images.shape[-1]
-    passed = torch.full((box, box // 2 + 1), float((~multiplied).sum()))
-    for part in torch.split(torch.nonzero(multiplied).squeeze(1), _IMAGES_AT_ONCE):
-        passed += _ctf(optics[part], box, passed.dtype).square().sum(0)
+    ctf = _ctf(optics[rows], images.shape[-1], images.dtype)
+    passed = ctf.square().sum(0) + (len(images) - len(rows))
     return estimate_background_spectrum(
         multiplied_by_ctf(images, optics), particle_radius_px, passed / len(images)
     )

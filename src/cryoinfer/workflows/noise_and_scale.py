@@ -8,6 +8,7 @@ particles; when poses are known, images with what the model shows of them.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -183,6 +184,11 @@ class Projected:
         """The optics group."""
         return int(self.images.optics.group[0])
 
+    @cached_property
+    def counted(self) -> Tensor | None:
+        """How much each coefficient counts in powers; None where all count alike."""
+        return noise_weight(self.images.optics, self.images.ctf)
+
 
 def projected(
     projector: MovingProjector, images: WhitenedImages, at: Latents
@@ -261,8 +267,7 @@ def _above(one: Projected, share: Tensor, around: Tensor) -> Tensor:
     left = one.images.coefficients - share * one.shown
     inner = ring < len(around)
     above = left[:, inner].abs().square().double() - around.double()[ring[inner]]
-    counted = noise_weight(one.images.optics, one.images.ctf)
-    return (above if counted is None else above * counted[:, inner]).sum(1)
+    return (above if one.counted is None else above * one.counted[:, inner]).sum(1)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> tuple[float, float]:
@@ -290,8 +295,7 @@ def _power_left(parts: Sequence[Projected], share: Tensor) -> Tensor:
         disc = one.images.disc
         ring = one.images.reference_ring(len(share))
         left = one.images.coefficients - share[ring] * one.shown
-        counted = noise_weight(one.images.optics, one.images.ctf)
-        sums.append(radial_power(left, disc, counted) * len(one.images))
+        sums.append(radial_power(left, disc, one.counted) * len(one.images))
     return torch.stack(sums).sum(0) / sum(len(one.images) for one in parts)
 
 
