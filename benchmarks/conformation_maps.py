@@ -34,6 +34,12 @@ def posterior_of(found: Heterogeneity) -> ConformationPosterior:
     return ConformationPosterior(found.z, found.posterior.covariances[:, 0, 6:, 6:])
 
 
+def exactly(z: Tensor) -> ConformationPosterior:
+    """Return the posterior of those who know z (n, q)."""
+    covariance = torch.eye(z.shape[1], dtype=torch.float64) * 1e-6
+    return ConformationPosterior(z, covariance.expand(len(z), -1, -1))
+
+
 def by_kernels(particles: Particles, found: Heterogeneity, at: Tensor) -> Tensor:
     """Return maps by kernel regression at z (t, q)."""
     made = kernel_volumes(particles, posterior_of(found), at)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from accuracy import resolution_inside
-from conformation_maps import posterior_of, true_maps
+from conformation_maps import exactly, posterior_of, true_maps
 from kept import Teller
 from measure import argument_parser, results_of, simulated
 from noisy_sets import noisy_images
@@ -124,16 +124,13 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
 
 def _maps(made: Set, found: Heterogeneity, pose: Pose) -> Row:
     """Compare maps along the way with the true ones."""
-    n = len(made.place)
     posterior = posterior_of(found)
     near = [(made.place - one).abs() < _NEAR for one in PLACES]
     targets = torch.stack([found.z[one].mean(0) for one in near])
     half = found.run.random_subset
     posed = made.particles.with_results(pose=pose, random_subset=half)
     areas, off = _areas(made, posed, pose, posterior, targets)
-    exact = ConformationPosterior(
-        made.place[:, None], torch.full((n, 1, 1), 1e-6).double()
-    )
+    exact = exactly(made.place[:, None])
     true = made.particles.with_results(pose=made.pose, random_subset=half)
     places = torch.tensor(PLACES).double()[:, None]
     oracle, _ = _areas(made, true, made.pose, exact, places)

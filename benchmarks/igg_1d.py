@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from conformation_maps import central_z, posterior_of, true_maps
+from conformation_maps import central_z, exactly, posterior_of, true_maps
 from kept import Teller
 from measure import argument_parser, resized, results_of, simulated
 from printed import Column, table
@@ -198,12 +198,9 @@ def bound(made: TurningFab, posed: Particles, judged: Tensor, true: Tensor) -> R
     # As points of a circle, so that the last conformation is near to the first.
     angle = made.conformation.double() * (2 * torch.pi / 100)
     circle = torch.stack([angle.cos(), angle.sin()], 1)
-    exact = torch.eye(2).double().mul(1e-6).expand(len(circle), 2, 2)
     at = torch.stack([circle[made.conformation == one][0] for one in judged])
     particles = posed.with_results(pose=made.pose)
-    return areas(
-        "bound", particles, ConformationPosterior(circle, exact), at, true, None
-    )
+    return areas("bound", particles, exactly(circle), at, true, None)
 
 
 def shown(rows: Sequence[Row]) -> str:
