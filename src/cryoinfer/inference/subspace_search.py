@@ -36,8 +36,8 @@ from cryoinfer.inference.subspace_scores import (
 )
 from cryoinfer.inference.whitening import WhitenedImages
 
-_MEMORY_ELEMENTS = 2**21
-"""Products held at a time: 8 MB stay in the cache."""
+_MEMORY_ELEMENTS = 2**23
+"""Products held at a time, 32 MB: with fewer, slices of all pairs are read oftener."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class SubspaceGridSlices:
             [extract_slices(one, grid.rotation, disc, scale) for one in volumes.each]
         )
         first, second = pairs_of(len(slices))
-        power = (slices[first] * slices[second].conj()).real
+        # Not the view of complex numbers, which each product would copy again.
+        power = (slices[first] * slices[second].conj()).real.contiguous()
         values = torch.view_as_real(slices).flatten(2)
         return cls(grid, values.flatten(0, 1), power.flatten(0, 1), len(slices))
 
