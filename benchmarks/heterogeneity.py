@@ -20,18 +20,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from kept import Teller
-from measure import argument_parser, results_of, simulated
-from noisy_sets import noisy_images
+from measure import argument_parser, results_of
 from printed import Column, table
 from rows import Row
+from two_states import TrueStates, judged_poses, judged_states, simulated_states
 
-from cryoinfer.data.joining import join
-from cryoinfer.data.particles import Particles
-from cryoinfer.evaluation.conformation import confusion_error
-from cryoinfer.evaluation.pose_error import align_poses, pose_errors
-from cryoinfer.records import Pose
 from cryoinfer.results.heterogeneity import Heterogeneity
 from cryoinfer.workflows.amortize import fitting_encoder
 from cryoinfer.workflows.amortized_conformations import (
@@ -48,8 +42,6 @@ from cryoinfer.workflows.unseen_conformations import (
 )
 
 UNSEEN = 10_000
-STATES = ("adenylate-kinase-open", "adenylate-kinase-closed")
-LOST_DEGREES = 10.0
 COLUMNS = (
     Column("states", "states"),
     Column("signal (dB)", "snr_db", ".0f"),
@@ -74,7 +66,7 @@ COLUMNS = (
 def measure(options: argparse.Namespace, seed: int) -> Row:
     """Return the row of one run."""
     count = options.n or options.images
-    particles, poses = simulated_states(options, count, 2 * seed)
+    particles, true = simulated_states(options, count, 2 * seed, options.homogeneous)
     config = HeterogeneityConfig(seed=seed)
     started = time.perf_counter()
     if options.method == "search":
@@ -93,9 +85,10 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
         "gain_se_nats": found.gain.se_nats[0],
         "steps_nats": list(found.gain.step_nats),
     }
-    row |= judged(found, poses, options.homogeneous)
+    row |= judged(found, true, options.homogeneous)
     if found.dims:
-        unseen, poses = simulated_states(options, min(count, UNSEEN), 2 * seed + 1000)
+        few, other = min(count, UNSEEN), 2 * seed + 1000
+        unseen, true = simulated_states(options, few, other, options.homogeneous)
         started = time.perf_counter()
         if trained is None:
             size = particles.pixel_size_angstrom
@@ -107,48 +100,18 @@ def measure(options: argparse.Namespace, seed: int) -> Row:
             how = InferConfig(local_refinement=options.method == "semi-amortized")
             found = infer_conformations(unseen, trained, how, Teller())
         seconds = time.perf_counter() - started
-        own = judged(found, poses, options.homogeneous)
+        own = judged(found, true, options.homogeneous)
         own |= {"images": len(unseen), "seconds": seconds}
         row |= {f"unseen_{name}": value for name, value in own.items()}
     return row
 
 
-def simulated_states(
-    options: argparse.Namespace, count: int, seed: int
-) -> tuple[Particles, list[Pose]]:
-    """Return particles of both states, half each, and their true poses."""
-    names = (STATES[0], STATES[0]) if options.homogeneous else STATES
-    parts, poses = [], []
-    for number, name in enumerate(names):
-        box = options.box or 64
-        config = noisy_images(name, count // 2, seed + number, options.snr_db, box)
-        folder = simulated(config)
-        parts.append(Particles.load(folder / "particles.star"))
-        pose = Particles.load(folder / "truth.star").pose
-        assert pose is not None
-        poses.append(pose)
-    return join(parts).particles, poses
-
-
-def judged(found: Heterogeneity, poses: Sequence[Pose], homogeneous: bool) -> Row:
-    """Compare what was found with the truth, each set in a frame of its own."""
+def judged(found: Heterogeneity, true: TrueStates, homogeneous: bool) -> Row:
+    """Compare what was found with the truth."""
     row: Row = {}
-    each = len(poses[0])
     if found.dims and not homogeneous:
-        state = torch.arange(2 * each) >= each
-        generator = torch.Generator().manual_seed(0)
-        row["confusion"] = confusion_error(found.z, state, generator)
-    pose = found.posterior.mode().pose
-    for number, (name, true) in enumerate(zip(("first", "second"), poses, strict=True)):
-        own = slice(number * each, (number + 1) * each)
-        here = Pose(pose.rotation[own], pose.shift_angstrom[own])
-        there = Pose(true.rotation.double(), true.shift_angstrom.double())
-        frame = align_poses(here, there, torch.Generator().manual_seed(0))
-        errors = pose_errors(here, there, frame)
-        row[f"view_{name}"] = float(errors.view_degrees.median())
-        far = errors.view_degrees > LOST_DEGREES
-        row[f"lost_{name}"] = float(far.double().mean())
-    return row
+        row |= judged_states(found.posterior, true)
+    return row | judged_poses(found.posterior.mode().pose, true)
 
 
 def shown(rows: Sequence[Row]) -> str:

@@ -21,6 +21,7 @@ import calibration
 import claims
 import classes
 import conformation_calibration
+import conformation_scaling
 import continuous
 import cryoposenet
 import cryoposenet_rates
@@ -88,6 +89,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "real_motion": real_motion.shown,
     "prepare": prepare.shown,
     "align": align.shown,
+    "conformation_scaling": conformation_scaling.shown,
     "conformation_calibration": conformation_calibration.shown,
     "verdicts": verdicts.shown,
     "postprocess": postprocess.shown,
