@@ -160,6 +160,16 @@ def test_the_best_cells_of_the_grid_are_those_by_brute_force(scene) -> None:
     assert torch.equal(found.shift_angstrom, expected)
 
 
+def test_slices_lie_in_memory_as_products_want_them(scene) -> None:
+    near = scene(2, noise_sd=0.3).images.prefix(5)
+    grid = PoseGrid(rotation_grid(0), shift_grid(3.0, 3.0))
+    slices = SubspaceGridSlices.of(stacked(subspace_of(2)), grid, near.disc, near.scale)
+    # Of strided views, such as the real part of complex numbers, every product makes
+    # a copy first: that took most of a search.
+    assert slices.values.is_contiguous()
+    assert slices.power.is_contiguous()
+
+
 def test_poses_and_z_are_found_from_nothing(scene) -> None:
     made, shown = scene(40, noise_sd=0.3), subspace_of(2)
     images, z = at_z(made, shown)
