@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import mrcfile
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from cryoinfer.data.joining import join
 from cryoinfer.data.particles import Particles
@@ -52,6 +54,15 @@ def finish(name: str, particles: Path, out: Path, *words: str, shared: bool = Fa
     return done.stdout
 
 
+def rotation_sd(arrays: Mapping[str, NDArray[np.floating]]) -> torch.Tensor:
+    """Return the sd (radian) of rotations; files with conformations keep blocks."""
+    if "covariance_upper" in arrays:
+        diagonal = arrays["covariance_upper"][:, [0, 6, 11]]
+    else:
+        diagonal = np.diagonal(arrays["covariance"], axis1=1, axis2=2)[:, :3]
+    return torch.from_numpy(diagonal.mean(1)).sqrt()
+
+
 def require_same(one: Path, two: Path) -> None:
     """Sums are added in another order: single precision, and what follows from it."""
     first, second = (torch.tensor(mrcfile.read(run / "map.mrc")) for run in (one, two))
@@ -64,8 +75,7 @@ def require_same(one: Path, two: Path) -> None:
         # Of small angles, which a trace in single precision does not tell.
         apart = torch.from_numpy(a["rotation"] - b["rotation"])
         turn = apart.flatten(1).norm(dim=1) / 2**0.5
-        variance = torch.from_numpy(a["covariance_upper"][:, [0, 6, 11]])
-    sd = variance.mean(1).sqrt()
+        sd = rotation_sd(a)
     # Rounding decides whether a step that promises about as much as is negligible is
     # taken, for a few particles; each pass then multiplies the difference. A run ends
     # when poses move by less than 0.15 of their sd: a fifth of that. Found: 0.001 to
