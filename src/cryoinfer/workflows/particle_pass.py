@@ -317,15 +317,25 @@ class _Pass(Generic[P, R]):
                 own.copy_(kept)
 
     def _gathered(self) -> Recorded[R] | None:
-        world = self._problem.world
-        parts = itertools.chain.from_iterable(world.gathered(self._rows))
-        records = itertools.chain.from_iterable(world.gathered(self._records))
-        rows = list(parts)
+        """Return what all processes have found; one alone then keeps it in one piece.
+
+        Batches are let go before records are put in order: of many particles, records
+        are most of the memory.
+        """
+        world, kind = self._problem.world, type(self._blank)
+        rows = list(itertools.chain.from_iterable(world.gathered(self._rows)))
         if not rows:
             return None
+        records = list(itertools.chain.from_iterable(world.gathered(self._records)))
+        joined = kind.joined(records)
+        if world.size == 1:
+            self._records = []
+        del records
         order = torch.cat(rows).argsort()
-        kind = type(self._blank)
-        return Recorded(torch.cat(rows)[order], kind.joined(list(records))[order])
+        found = Recorded(torch.cat(rows)[order], joined[order])
+        if world.size == 1:
+            self._rows, self._records = [found.rows], [found.records]
+        return found
 
     def _tensors(self) -> list[Tensor]:
         return [one for each in self._step.accumulators for one in each.tensors]
